@@ -1,0 +1,68 @@
+"""A memoizing experiment cache on SQLAlchemy: parameters are typed columns, results are files."""
+
+import logging
+
+from entropic.database import Database
+from entropic.errors import (
+    AlreadyExistsError,
+    ClaimLostError,
+    ClaimTimeoutError,
+    ClusterError,
+    ConfigNotFoundError,
+    CorruptFileError,
+    DecodeError,
+    DuplicateNameError,
+    EntropicError,
+    HashCollisionError,
+    InUseError,
+    InvalidContainerError,
+    NotFoundError,
+    ParameterError,
+    ResultFileError,
+    ResultFileMissingError,
+    ResultsDirUnavailableError,
+    SchemaError,
+    UnhashableParamError,
+    WeightsNotFoundError,
+)
+from entropic.hashing import hash_params, register_hasher
+from entropic.schema import Base, Mapped, mapped_column, output, param
+from entropic.store import Store
+from entropic.sweep import expand_grid
+from entropic.sweeper import SweepResult
+
+__all__ = [
+    "AlreadyExistsError",
+    "Base",
+    "ClaimLostError",
+    "ClaimTimeoutError",
+    "ClusterError",
+    "ConfigNotFoundError",
+    "CorruptFileError",
+    "Database",
+    "DecodeError",
+    "DuplicateNameError",
+    "EntropicError",
+    "HashCollisionError",
+    "InUseError",
+    "InvalidContainerError",
+    "Mapped",
+    "NotFoundError",
+    "ParameterError",
+    "ResultFileError",
+    "ResultFileMissingError",
+    "ResultsDirUnavailableError",
+    "SchemaError",
+    "Store",
+    "SweepResult",
+    "UnhashableParamError",
+    "WeightsNotFoundError",
+    "expand_grid",
+    "hash_params",
+    "mapped_column",
+    "output",
+    "param",
+    "register_hasher",
+]
+
+logging.getLogger("entropic").addHandler(logging.NullHandler())

@@ -1,0 +1,89 @@
+"""What a type checker makes of the public names: checked by ``mypy --strict``, never run."""
+
+from pathlib import Path
+from typing import Any, assert_type
+
+from sqlalchemy import create_engine, make_url
+
+from entropic import (
+    AlreadyExistsError,
+    Base,
+    Database,
+    DuplicateNameError,
+    Mapped,
+    Store,
+    SweepResult,
+    expand_grid,
+    hash_params,
+    mapped_column,
+    output,
+    param,
+)
+
+
+class Sim(Base):
+    __tablename__ = "typing_sim"
+
+    n: Mapped[int]
+    dt: Mapped[float] = param(default=0.1)
+    label: Mapped[str | None] = mapped_column(default=None)
+    rmse: Mapped[float | None] = output()
+
+
+def write(params: dict[str, Any]) -> None:
+    Path(params["result_file"]).touch()
+
+
+def measure(params: dict[str, Any]) -> dict[str, float]:
+    return {"rmse": 0.0}
+
+
+def one_run() -> None:
+    database = Database("sqlite://")
+    store = Store(write, Sim, "results", ".h5", database)
+    assert_type(store, Store[Sim])
+    assert_type(Store(measure, Sim, Path("results"), db_url="sqlite:///x.sqlite3", lease_s=60.0), Store[Sim])
+    assert_type(Store(write, Sim, db_url=create_engine("sqlite://")), Store[Sim])
+    assert_type(Store(write, Sim, db_url=make_url("sqlite://"), wait_timeout_s=None), Store[Sim])
+
+    record = store.run_or_retrieve({"n": 1}, campaign="may")
+    assert_type(record, Sim)
+    assert_type(record.n, int)
+    assert_type(record.dt, float)
+    assert_type(record.label, str | None)
+    assert_type(record.rmse, float | None)
+    assert_type(record.id, str)
+    assert_type(record.result_file, str)
+    assert_type(record.custom_data, dict[str, Any])
+    assert_type(store.run({"n": 1}), Sim)
+    assert_type(store.retrieve({"n": 1}), Sim | None)
+    assert_type(store.register({"n": 1}, "x.h5", overwrite=True, source="laboratory"), Sim)
+    assert_type(store.register({"n": 1}, Path("x.h5")), Sim)
+    assert_type(store.delete({"n": 1}, True), bool)
+    assert_type(store.delete(hash="0123456789abcdef"), bool)
+    assert_type(store.records(Sim.n > 1, Sim.rmse < 0.1, order_by=Sim.rmse, limit=3, label="a"), list[Sim])
+    assert_type(store.count(Sim.n > 1, n=2), int)
+    assert_type(store.recover(), int)
+    assert_type(store.failures()[0].params, dict[str, Any])
+
+
+def many_runs(store: Store[Sim]) -> None:
+    swept = store.sweep(
+        expand_grid({"n": [1, 2], "dt": [0.1]}), workers=2, on_error="continue", progress=False
+    )
+    assert_type(swept, SweepResult[Sim])
+    assert_type(swept[0], Sim)
+    assert_type(swept.align([{"n": 1}]), list[Sim | None])
+    assert_type(swept.failed[0].exception, BaseException | None)
+    assert_type([one.dt for one in store.sweep({"n": n} for n in range(3))], list[float])
+
+
+def functions_and_mistakes(store: Store[Sim]) -> None:
+    assert_type(expand_grid({"n": [1, 2]}), list[dict[str, Any]])
+    assert_type(hash_params({"n": 1}), str)
+    assert_type(DuplicateNameError("x").message, str)
+    assert_type(AlreadyExistsError("x").args, tuple[Any, ...])
+
+    store.run_or_retrieve(1)  # type: ignore[arg-type]
+    store.sweep([{"n": 1}], on_error=1)  # type: ignore[arg-type]
+    Store(write, dict)  # type: ignore[type-var]
