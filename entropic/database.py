@@ -1,0 +1,387 @@
+"""One engine per database and process: its pragmas, transactions, held connections, fork and pickle safety.
+
+Everything that touches a database goes through `Database`: `write` for a transaction that is retried when the server
+asks for it, `reading` for statements that need none, `look` for the one connection that a thread keeps for hits.
+SQLite begins its writes with BEGIN IMMEDIATE: a transaction that reads first and writes later fails at once when
+another one wrote in between, without waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+__all__ = ["Database", "DatabaseLike"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BEGIN = "entropic_begin"  # execution option: how a transaction begins on SQLite; "" for not at all
+BUSY_TIMEOUT_S = 30.0
+WRITE_ATTEMPTS = 10
+TRANSIENT_MYSQL = {1205, 1213}  # lock wait timeout, deadlock
+TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p", "afs"}
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+
+_engines: dict[str, Engine] = {}
+_engines_lock = threading.Lock()
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+class Database:
+    """A database: one engine, shared by every store that is given it.
+
+    Parameters
+    ----------
+    url_or_engine : str, sqlalchemy.URL, sqlalchemy.Engine or Database
+        Relative SQLite paths are resolved now. An engine is used as it is; on SQLite entropic adds its pragmas and
+        its BEGIN to it. ``"sqlite://"`` is a database in memory, for this process only.
+
+    Notes
+    -----
+    Safe to share between threads. After a fork the child opens connections of its own. Pickling carries the URL,
+    password included, and opens nothing; unpickling in the same process finds the same engine.
+    """
+
+    def __init__(self, url_or_engine: DatabaseLike = "sqlite:///db.sqlite3") -> None:
+        if isinstance(url_or_engine, Database):
+            self.__setstate__(url_or_engine.__getstate__())
+            return
+        if isinstance(url_or_engine, Engine):
+            url, token = url_or_engine.url, uuid4().hex
+            _prepare(url_or_engine)
+            with _engines_lock:
+                _engines[token] = url_or_engine
+        else:
+            url = _normalise_url(make_url(url_or_engine))
+            token = uuid4().hex if _is_memory(url) else url.render_as_string(hide_password=False)
+        self._attach(url, token)
+        if _is_memory(url):
+            self.engine  # noqa: B018  made here: what is unpickled elsewhere must not make another one
+
+    def _attach(self, url: URL, token: str) -> None:
+        self.url = url
+        self._token = token
+        self._pid = os.getpid()
+        self._engine: Engine | None = None
+        self._held = threading.local()
+        self._all_held: weakref.WeakSet[_Held] = weakref.WeakSet()
+        _databases.add(self)
+
+    @classmethod
+    def of(cls, database: DatabaseLike) -> Database:
+        """Return *database* itself if it is one, else make one of it."""
+        return database if isinstance(database, Database) else cls(database)
+
+    def __getstate__(self) -> tuple[str, str, int]:
+        return self.url.render_as_string(hide_password=False), self._token, self._pid
+
+    def __setstate__(self, state: tuple[str, str, int]) -> None:
+        url, token, pid = state
+        self._attach(make_url(url), token)
+        self._pid = pid
+
+    def __repr__(self) -> str:
+        return f"Database({self.url.render_as_string()!r})"
+
+    @property
+    def dialect(self) -> str:
+        """``"sqlite"``, ``"postgresql"``, ``"mysql"`` or ``"mariadb"``."""
+        return self.url.get_backend_name()
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether the database is in memory: SQLite, this process only."""
+        return self.dialect == "sqlite" and _is_memory(self.url)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; made at first use in this process.
+
+        Raises
+        ------
+        RuntimeError
+            If the database is in memory and belongs to another process.
+        """
+        if self._engine is None:
+            if self.is_memory and self._pid != os.getpid():
+                raise RuntimeError(
+                    "a database in memory (sqlite://) lives in the process that made it; use a file"
+                )
+            with _engines_lock:
+                if self._token not in _engines:
+                    _engines[self._token] = _make_engine(self.url)
+                self._engine = _engines[self._token]
+        return self._engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a pooled connection for statements that need no transaction."""
+        with self.engine.connect().execution_options(**{BEGIN: ""}) as connection:
+            yield connection
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Give a session whose objects stay readable after it is closed."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    def write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
+        """Run ``work(connection)`` in one transaction that may write, and return what it returns.
+
+        Parameters
+        ----------
+        work : callable
+            Called again, on a new transaction, after a deadlock, a serialisation failure or a lock that timed out: it
+            must not mind.
+        durable : bool
+            On SQLite, sync this commit, and with it all earlier ones, to the disk; elsewhere commits always are.
+        """
+        for attempt in range(1, WRITE_ATTEMPTS + 1):
+            try:
+                return self._write_once(work, durable and self.dialect == "sqlite")
+            except DBAPIError as error:
+                if attempt == WRITE_ATTEMPTS or not _is_transient(error):
+                    raise
+                log.debug("transaction tried again after %s", error.orig)
+                time.sleep(random.uniform(0, 0.01 * 2**attempt))
+        raise RuntimeError("unreachable")
+
+    def _write_once(self, work: Callable[[Connection], T], durable: bool) -> T:
+        with self.engine.connect().execution_options(**{BEGIN: "IMMEDIATE"}) as connection:
+            raw: Any = connection.connection.dbapi_connection
+            if durable:
+                (level,) = raw.execute("PRAGMA synchronous").fetchone()
+                raw.execute("PRAGMA synchronous=FULL")
+            try:
+                with connection.begin():
+                    return work(connection)
+            finally:
+                if durable:
+                    raw.execute(f"PRAGMA synchronous={level}")
+
+    def look(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work(connection)``, which only reads, on the connection that this thread keeps for look-ups.
+
+        Checking one out of the pool costs more than the look-up itself. A connection that the server has closed
+        meanwhile is replaced once. A database in memory has a single connection, which nobody may keep: there, and
+        there only, it is checked out each time.
+        """
+        held: _Held | None = getattr(self._held, "value", None)
+        if held is None:
+            if self.is_memory:
+                with self.reading() as connection:
+                    return work(connection)
+            held = self._hold()
+        try:
+            return work(held.connection)
+        except DBAPIError as error:
+            self.release()
+            if not error.connection_invalidated:
+                raise
+        return work(self._hold().connection)
+
+    def _hold(self) -> _Held:
+        held = self._held.value = _Held(self.engine)
+        self._all_held.add(held)
+        return held
+
+    def release(self) -> None:
+        """Let go of the connection that this thread keeps, as before a wait or a long run."""
+        held: _Held | None = getattr(self._held, "value", None)
+        if held is not None:
+            del self._held.value
+            held.close()
+
+    def dispose(self) -> None:
+        """Close every connection; the next use opens new ones. A database in memory is gone then."""
+        for held in list(self._all_held):
+            held.close()
+        self._all_held.clear()
+        self._held = threading.local()
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def _forget_parent(self) -> None:
+        """In a forked child: leave the parent's connections alone and open none of them again."""
+        for held in list(self._all_held):
+            held.connection = None
+        self._all_held = weakref.WeakSet()
+        self._held = threading.local()
+        if self.is_memory:
+            self._engine = None
+
+
+DatabaseLike = Database | Engine | URL | str
+
+
+class _Held:
+    """A connection outside the pool: a thread may keep one without using up the pool's places."""
+
+    def __init__(self, engine: Engine) -> None:
+        options: dict[str, Any] = {BEGIN: ""}
+        if engine.dialect.name != "sqlite":
+            options["isolation_level"] = "AUTOCOMMIT"  # one round trip instead of three, no idle transaction
+        self.connection: Any = engine.connect().execution_options(**options)
+        self.connection.detach()
+
+    def close(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except DBAPIError as error:  # the server ended it first: there is nothing left to close
+                log.debug("a connection was gone before it was closed: %s", error)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _make_engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        arguments: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
+        if _is_memory(url):
+            # One connection, lent to one thread at a time: StaticPool would hand it to several at once.
+            arguments |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
+        elif not str(url.database).startswith("file:"):
+            _announce(Path(str(url.database)))
+        engine = create_engine(url, **arguments)
+    else:
+        arguments = {"pool_pre_ping": True, "pool_recycle": 1800, "pool_use_lifo": True}
+        if url.get_backend_name() in {"mysql", "mariadb"}:
+            arguments["isolation_level"] = "READ COMMITTED"  # a poller must see what others commit meanwhile
+        engine = create_engine(url, **arguments)
+    _prepare(engine)
+    return engine
+
+
+def _announce(path: Path) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log.info("making the database %s", path)
+
+
+def _prepare(engine: Engine) -> None:
+    if engine.dialect.name != "sqlite" or event.contains(engine, "checkout", _prepare_sqlite):
+        return
+    # At checkout, not at connect: an engine of the user's may have connections in its pool already.
+    event.listen(engine, "checkout", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+
+
+def _prepare_sqlite(connection: Any, record: Any, proxy: Any) -> None:
+    if record.info.get("entropic"):
+        return
+    connection.isolation_level = (
+        None  # the sqlite3 module would begin transactions of its own, at its own time
+    )
+    connection.execute("PRAGMA foreign_keys=ON")
+    path = next((row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main"), "")
+    if path and _is_on_network(path):
+        connection.execute(
+            "PRAGMA synchronous=FULL"
+        )  # and the rollback journal: WAL needs the memory of one host
+    elif path:
+        _switch_to_wal(connection)
+        connection.execute("PRAGMA synchronous=NORMAL")
+    record.info["entropic"] = True
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """Switch the file to write-ahead logging; two at once fail whatever the time-out, so try again."""
+    for attempt in range(200):
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                return
+            connection.execute("PRAGMA journal_mode=WAL")
+        except connection.OperationalError as error:
+            if "readonly" in str(error):
+                return
+            if "locked" not in str(error) or attempt == 199:
+                raise
+            time.sleep(random.uniform(0.001, 0.02))
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    how = connection.get_execution_options().get(BEGIN, "DEFERRED")
+    if how:
+        connection.exec_driver_sql(f"BEGIN {how}")
+
+
+def _is_on_network(path: str) -> bool:
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    best, kind = "", ""
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        point = left.split()[4].replace("\\040", " ")
+        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    if kind in NETWORK_FILE_SYSTEMS:
+        log.warning(
+            "%s is on a network file system (%s): SQLite is slow there, and safe on one host at a time only; "
+            "for several hosts use PostgreSQL",
+            path,
+            kind,
+        )
+    return kind in NETWORK_FILE_SYSTEMS
+
+
+def _is_transient(error: DBAPIError) -> bool:
+    original: Any = error.orig
+    if "database is locked" in str(original) or "database table is locked" in str(original):
+        return True
+    if getattr(original, "sqlstate", None) in TRANSIENT_SQLSTATES:
+        return True
+    arguments: Sequence[Any] = getattr(original, "args", ())
+    return len(arguments) > 0 and arguments[0] in TRANSIENT_MYSQL
+
+
+def _normalise_url(url: URL) -> URL:
+    """Name the driver that entropic's extras install, and resolve a relative SQLite path."""
+    if url.drivername in DRIVERS:
+        return url.set(drivername=DRIVERS[url.drivername])
+    if (
+        url.get_backend_name() == "sqlite"
+        and not _is_memory(url)
+        and not str(url.database).startswith("file:")
+    ):
+        return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
+    return url
+
+
+def _is_memory(url: URL) -> bool:
+    if url.get_backend_name() != "sqlite":
+        return False
+    database = url.database or ""
+    return database in {"", ":memory:"} or "mode=memory" in database or url.query.get("mode") == "memory"
+
+
+def _after_fork() -> None:
+    global _engines_lock
+    _engines_lock = threading.Lock()
+    for database in list(_databases):
+        database._forget_parent()
+    for engine in _engines.values():
+        if not _is_memory(engine.url):
+            engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_after_fork)

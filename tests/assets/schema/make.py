@@ -1,0 +1,104 @@
+"""Make the frozen database of the newest revision: ``python -m tests.assets.schema.make``.
+
+Run once for each revision, when it is released; the file is never made again. Every library table has a row, and there
+is one table of a user's with a result in it.
+"""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import insert
+from sqlalchemy.orm import DeclarativeBase
+
+from entropic.database import Database
+from entropic.migrate import HEAD, ensure_schema
+from entropic.models import AttemptRow, ClaimRow, FileRow, TableRow
+from entropic.schema import Base, Mapped, output, param
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+KEY = {"table_name": "frozen_decay", "record_id": "0123456789abcdef"}
+
+
+class FrozenDecay(Base):
+    """A user's table, as it stood when the database was frozen."""
+
+    __tablename__ = "frozen_decay"
+
+    rate: Mapped[float]
+    label: Mapped[str]
+    noise: Mapped[float] = param(default=0.0)
+    rmse: Mapped[float | None] = output()
+
+
+ROWS: dict[type[DeclarativeBase], dict[str, object]] = {
+    FrozenDecay: {
+        "id": KEY["record_id"],
+        "result_file": "/data/0123456789abcdef.npy",
+        "created_at": NOON,
+        "custom_data": {"note": "kept"},
+        "rate": 0.1,
+        "label": "Ab ",
+        "rmse": 1 / 3,
+    },
+    TableRow: {
+        "table_name": "frozen_decay",
+        "key_rule": 1,
+        "parameters": {"rate": {"type": "float"}, "noise": {"type": "float", "default": 0.0}},
+        "root": "r" * 32,
+        "results_dir": "/data",
+        "created_at": NOON,
+    },
+    FileRow: {
+        **KEY,
+        "attempt": "a" * 32,
+        "name": "0123456789abcdef.npy",
+        "size_bytes": 2**40,
+        "sha256": "f" * 64,
+    },
+    AttemptRow: {
+        **KEY,
+        "id": "a" * 32,
+        "state": "COMPLETED",
+        "params": {"rate": 0.1},
+        "host": "node1",
+        "pid": 4242,
+        "started_at": NOON,
+        "ended_at": NOON,
+        "exit_code": 0,
+        "git_dirty": False,
+    },
+    ClaimRow: {
+        "table_name": "frozen_decay",
+        "record_id": "fedcba9876543210",
+        "owner": "o" * 32,
+        "token": "t" * 32,
+        "host": "node1",
+        "boot": "boot",
+        "pid": 4242,
+        "started": "1",
+        "acquired_at": 1767268800.25,
+        "expires_at": 1767272400.25,
+    },
+}
+
+
+def make(url: str) -> None:
+    """Make the schema of this version at *url* and put `ROWS` into it."""
+    database = Database(url)
+    ensure_schema(database, [FrozenDecay.__table__])
+    database.write(
+        lambda connection: [connection.execute(insert(model).values(row)) for model, row in ROWS.items()]
+    )
+    with database.engine.connect().execution_options(
+        isolation_level="AUTOCOMMIT", entropic_begin=""
+    ) as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode=DELETE")  # one file, nothing beside it
+    database.dispose()
+
+
+if __name__ == "__main__":
+    target = Path(__file__).with_name(f"{HEAD}.sqlite3")
+    if target.exists():
+        sys.exit(f"{target} is frozen; a new revision gets a file of its own")
+    make(f"sqlite:///{target}")

