@@ -1,0 +1,141 @@
+"""What travels to a worker and back: the work, the jobs of a chunk, their outcomes or the error instead.
+
+All of it is made with cloudpickle, so that what a script or a notebook defines in `__main__` travels by value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from entropic.errors import ClusterError
+
+__all__ = [
+    "Reply",
+    "WorkerDied",
+    "answer",
+    "dump_work",
+    "keep",
+    "load_answer",
+    "refuse",
+    "run_chunk",
+    "run_timed",
+]
+
+Work = Callable[[list[Any]], list[Any]]
+
+# Ids of sweeps that were stopped.
+_STOPPED: set[str] = set()
+
+
+class WorkerDied(Exception):
+    """The process that ran a chunk is gone."""
+
+
+class Reply(NamedTuple):
+    """The outcomes of one chunk, and how long its jobs took where they ran."""
+
+    outcomes: list[Any]
+    seconds: float
+
+
+def dump_work(work: Work) -> bytes:
+    """Pickle *work* by value where need be, or raise a ClusterError that names the part that does not pickle."""
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(work))
+    except Exception as error:  # a __reduce__ of the user's may raise anything
+        raise ClusterError(
+            f"{_blame(work, 'the work')} cannot be pickled for another process ({type(error).__name__}: {error}). "
+            "Pass plain values as parameters; open files, locks and database connections inside the runner; import "
+            "the model from a module rather than close over it. Or run it in this process: without client=, "
+            "workers= and executor="
+        ) from error
+
+
+def _blame(value: Any, name: str, depth: int = 0) -> str:
+    import cloudpickle
+
+    for part_name, part in _parts(value) if depth < 6 else ():
+        try:
+            cloudpickle.dumps(part)
+        except Exception:
+            return _blame(part, f"{name} → {part_name}", depth + 1)
+    return f"{name} (a {type(value).__name__})"
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, functools.partial):
+        yield from [("func", value.func), *((f"args[{i}]", arg) for i, arg in enumerate(value.args))]
+        yield from value.keywords.items()
+    elif code := getattr(value, "__code__", None):
+        closure = zip(code.co_freevars, value.__closure__ or (), strict=True)
+        for name, cell in closure:
+            with contextlib.suppress(ValueError):  # a cell that is still empty
+                yield name, cell.cell_contents
+        if hasattr(value, "__self__"):
+            yield "self", value.__self__
+        yield from ((name, value.__globals__[name]) for name in code.co_names if name in value.__globals__)
+    elif not isinstance(value, type):
+        yield from getattr(value, "__dict__", {}).items()
+
+
+def run_timed(work: Work, jobs: list[Any], sweep: str | None = None) -> Reply:
+    """Call *work*, unless its sweep was stopped in this process."""
+    started = time.perf_counter()
+    outcomes = [] if sweep in _STOPPED else work(jobs)
+    return Reply(outcomes, time.perf_counter() - started)
+
+
+@functools.lru_cache(maxsize=4)
+def _load_work(payload: bytes) -> Work:
+    import cloudpickle
+
+    work: Work = cloudpickle.loads(payload)
+    return work
+
+
+def run_chunk(payload: bytes, jobs: bytes, sweep: str | None = None) -> bytes:
+    """Run a chunk where it was sent: what a worker, of whatever kind, is asked to call."""
+    import cloudpickle
+
+    return answer(lambda: run_timed(_load_work(payload), cloudpickle.loads(jobs), sweep))
+
+
+def refuse(sweep: str) -> None:
+    """Make chunks of *sweep* that are still queued in this process do nothing."""
+    _STOPPED.add(sweep)
+
+
+def keep(value: bytes) -> bytes:
+    """Return *value*: the task that holds a large payload on a cluster."""
+    return value
+
+
+def answer(call: Callable[[], Any]) -> bytes:
+    """Pickle what *call* returns, or the exception that it raises, for `load_answer` to return or raise."""
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps((True, call())))
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        error.add_note(f"raised in a worker of the sweep:\n{text}")
+        with contextlib.suppress(Exception):
+            return bytes(cloudpickle.dumps((False, error)))
+        return bytes(cloudpickle.dumps((False, ClusterError(f"a worker of the sweep failed:\n{text}"))))
+
+
+def load_answer(data: bytes) -> Any:
+    """Return or raise what `answer` pickled."""
+    import cloudpickle
+
+    succeeded, value = cloudpickle.loads(data)
+    if not succeeded:
+        raise value
+    return value
