@@ -1,0 +1,188 @@
+"""After a crash: commit what was finished, and clear away what nobody will finish.
+
+The sidecars say what was finished, the table of attempts what of it was committed. Whatever is neither committed nor
+superseded is published under its claim, as its own process would have done; a claim that somebody alive holds is left
+alone. A process's folder goes when the process is gone and all its lines are settled.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from entropic.files import quarantine, remove
+from entropic.jobs import Receipt
+from entropic.provenance import Process, this_process
+from entropic.sidecars import Sidecar, Staging, process_folders, read_sidecar
+from entropic.table import ResultTable
+
+__all__ = ["is_abandoned", "leftovers", "recover", "unfinished", "unreadable"]
+
+log = logging.getLogger(__name__)
+
+_PROCESS_FIELDS = [field.name for field in fields(Process)]
+
+
+def recover(table: ResultTable[Any], *, held: Mapping[str, str] | None = None) -> int:
+    """Commit the finished runs that nobody committed, and clear away what processes that are gone left.
+
+    Parameters
+    ----------
+    held : mapping, optional
+        Tokens of claims that the caller holds and that may be used up.
+
+    Returns
+    -------
+    int
+        How many rows were committed.
+
+    Notes
+    -----
+    Safe to call from several processes at once: each line is published under its key's claim.
+    """
+    count = 0
+    for folder in process_folders(table.root):
+        sidecar = read_sidecar(folder)
+        if _is_at_work(sidecar):
+            continue
+        count += _recover_lines(table, sidecar, held or {})
+        if is_abandoned(table, sidecar) and not unfinished(table, sidecar) and not _foreign(table, sidecar):
+            _clear(table, sidecar)
+    kept = set((held or {}).values())
+    left = [holder for holder in table.claims.abandoned() if holder.token not in kept]
+    table.claims.release([(holder.record_id, holder.token) for holder in left])
+    return count
+
+
+def unfinished(table: ResultTable[Any], sidecar: Sidecar) -> list[Receipt]:
+    """Return the finished runs of a sidecar that were never committed and whose files are still there."""
+    receipts = {receipt.attempt: receipt for receipt in _receipts(table, sidecar)[0]}
+    settled = table.publisher.settled(list(receipts))
+    return [r for attempt, r in receipts.items() if attempt not in settled and _has_file(table, r)]
+
+
+def unreadable(table: ResultTable[Any], sidecar: Sidecar) -> int:
+    """Return how many lines of a sidecar are not JSON, or are this table's and cannot be made rows of it."""
+    return sidecar.malformed + _receipts(table, sidecar)[1]
+
+
+def _receipts(table: ResultTable[Any], sidecar: Sidecar) -> tuple[list[Receipt], int]:
+    receipts, failed = [], 0
+    for line in sidecar.lines:
+        if (line.get("database"), line.get("table")) == (table.marker.database, table.marker.table):
+            try:
+                receipt = Receipt.from_line({**line, "folder": sidecar.folder.name})
+                loaded = table.parameters.load(receipt.stored)
+            except (KeyError, TypeError, ValueError, ArithmeticError):
+                failed += 1
+                continue
+            # A parameter may have been added to the model since.
+            complete = loaded.keys() >= set(table.parameters.names)
+            failed += not complete
+            receipts += [receipt] if complete else []
+    return receipts, failed
+
+
+def _has_file(table: ResultTable[Any], receipt: Receipt) -> bool:
+    """Whether the file of a receipt waits in its slot or, after a crash between move and commit, in its place."""
+    if receipt.is_at(receipt.path(table.root)):
+        return True
+    # An equal file in its place may as well be that of a row, which another run committed.
+    return receipt.is_at(table.root / receipt.final_name) and _is_wanted(table, receipt)
+
+
+def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str, str]) -> int:
+    count = 0
+    for receipt in unfinished(table, sidecar):
+        key = receipt.record_id
+        token = held.get(key)
+        if token is None:
+            grant = table.claims.acquire([key]).get(key)
+            if grant is None:
+                continue  # somebody alive is at it
+            token = grant.token
+        # Before we had the claim, another one may have committed it, and deleted the row.
+        if not table.publisher.settled([receipt.attempt]) and _is_wanted(table, receipt):
+            lost = table.publisher.publish([(receipt, token)], table.code)
+            count += not lost
+            log.warning("recovered %s, which process %s had finished", key, receipt.where.get("pid"))
+        else:
+            remove(receipt.path(table.root))
+            if key not in held:
+                table.claims.release([(key, token)])
+    return count
+
+
+def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
+    rows = table.reader.find((receipt.record_id,))
+    if not rows:
+        return True
+    stored = rows[0].sha256
+    return stored != receipt.staged.sha256 and stored is not None and stored == receipt.replaces
+
+
+def _is_at_work(sidecar: Sidecar) -> bool:
+    """Whether both who writes here and who commits it are surely alive: no need to read on."""
+    here = this_process()
+    writer, holder = _process(sidecar.process), _process(sidecar.process.get("holder") or sidecar.process)
+    if writer is None or holder is None or holder.owner == here.owner:
+        return False
+    return all(p.boot == here.boot and p.boot and not p.is_dead() for p in (writer, holder))
+
+
+def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
+    """Whether nobody writes to a folder any more: its process is dead, or has been silent for a lease."""
+    writer = _process(sidecar.process)
+    here = this_process()
+    if writer is not None and writer.boot == here.boot and here.boot:
+        return writer.is_dead()
+    try:
+        newest = max(path.stat().st_mtime for path in [sidecar.folder, *sidecar.folder.rglob("*")])
+    except OSError:
+        return False
+    return time.time() - newest > table.claims.lease_s
+
+
+def _foreign(table: ResultTable[Any], sidecar: Sidecar) -> bool:
+    return any(
+        (line.get("database"), line.get("table")) != (table.marker.database, table.marker.table)
+        for line in sidecar.lines
+    )
+
+
+def _clear(table: ResultTable[Any], sidecar: Sidecar) -> None:
+    table.publisher.flush()  # a commit that a power cut could undo must not be all that is left
+    if lines := unreadable(table, sidecar):
+        kept = quarantine(sidecar.folder)
+        log.warning("%d lines of a sidecar cannot be read; it is kept in quarantine: %s", lines, kept)
+    else:
+        shutil.rmtree(sidecar.folder, ignore_errors=True)
+
+
+def leftovers(table: ResultTable[Any], sweep: str, own: Staging) -> None:
+    """Clear away the folders of a sweep that has ended, all of whose outcomes were handed over.
+
+    Parameters
+    ----------
+    own : Staging
+        This process's part of them, which knows without a look whether all its lines were committed.
+    """
+    folders = [folder for folder in process_folders(table.root) if folder.name.endswith(f"-{sweep}")]
+    if not folders:
+        return
+    table.publisher.flush()
+    own.close()
+    for folder in folders:
+        if folder.is_dir() and not unfinished(table, read_sidecar(folder)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _process(values: Mapping[str, Any]) -> Process | None:
+    try:
+        return Process(**{name: values[name] for name in _PROCESS_FIELDS})
+    except (KeyError, TypeError):
+        return None
