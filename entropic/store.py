@@ -1,0 +1,481 @@
+"""`Store`: parameters in, a row and a file out.
+
+A Store turns parameters into a key, looks the key up in a table whose columns are the parameters, and either returns
+the row or runs the user's function, publishes the file that it wrote and commits the row. The steps of a run are in
+this order everywhere: type and hash, look up, claim, attempt, stage, publish and commit. Each stands in a module of
+its own; here they meet.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import inspect as inspect_model
+from sqlalchemy.exc import DBAPIError
+
+from entropic.attempts import Runner
+from entropic.database import Database, DatabaseLike
+from entropic.errors import (
+    AlreadyExistsError,
+    ParameterError,
+    ResultFileMissingError,
+)
+from entropic.files import digest_of, remove
+from entropic.history import FailedRun, failed_runs, warn_of_other_code
+from entropic.integrity import Report, check_table
+from entropic.jobs import plain
+from entropic.parameters import safe_name
+from entropic.provenance import code_label, git_state
+from entropic.publishing import CodeState
+from entropic.records import Found
+from entropic.recovery import recover
+from entropic.runs import RunMaker
+from entropic.schema import Base, non_finite
+from entropic.sweeper import Sweeper, SweepOptions, SweepResult
+from entropic.table import ResultTable
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Store"]
+
+log = logging.getLogger(__name__)
+
+ModelT = TypeVar("ModelT", bound=Base)
+
+LEASE_S = 3600.0
+
+
+class Store(Generic[ModelT]):
+    """A cache of runs: a row of typed parameters and a result file for each.
+
+    Parameters
+    ----------
+    runner : callable
+        Called as ``runner(params)`` with a copy of the typed parameters, defaults filled in, and two more entries:
+        ``id``, and ``result_file``, the path to write to. It may return a mapping: what is an `output()` column of
+        the model goes there, the rest into ``custom_data``.
+    result_cls : type
+        Subclass of `entropic.Base`. Its table *is* the cache.
+    results_dir : path
+        Where results lie; one folder for each table. Made, and marked, by the first Store of a table only.
+    file_suffix : str
+        Of the results' names, such as ``".h5"``.
+    db_url : str, sqlalchemy.URL, sqlalchemy.Engine or Database
+        Stores that are given the same `Database` share its engine.
+    lease_s : float
+        How long a key that is being run stays reserved, in seconds, when its owner falls silent. An owner on the
+        same host that has ended is seen at once.
+    wait_timeout_s : float, optional
+        How long to wait for a key that another process runs, in seconds. Default: as long as it takes.
+
+    Raises
+    ------
+    SchemaError
+        If the library's tables are of another version, or the user's table or its keys do not fit the model.
+    ResultsDirUnavailableError
+        If the table is new and the folder is another table's.
+
+    Notes
+    -----
+    Safe to share between threads, and usable after a fork. It pickles without its engine, and connects where it is
+    used. Any number of processes may open the same database and folder; a key runs in one of them at a time.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        result_cls: type[ModelT],
+        results_dir: str | Path = "./results",
+        file_suffix: str = ".h5",
+        db_url: DatabaseLike = "sqlite:///db.sqlite3",
+        *,
+        lease_s: float = LEASE_S,
+        wait_timeout_s: float | None = None,
+    ) -> None:
+        if not (isinstance(result_cls, type) and issubclass(result_cls, Base)):
+            raise TypeError(f"result_cls must be a subclass of entropic.Base, not {result_cls!r}")
+        if not callable(runner):
+            raise TypeError(f"runner must be a function of one dict, not {runner!r}")
+        safe_name(result_cls.__tablename__)
+        safe_name("0" * 16, file_suffix)
+        self.runner = runner
+        self.file_suffix = file_suffix
+        self.results_dir = Path(results_dir).expanduser().absolute()
+        self.database = Database.of(db_url)
+        self._wait_timeout_s = wait_timeout_s
+        self._table = ResultTable.open(
+            self.database,
+            result_cls,
+            self.results_dir,
+            lease_s=lease_s,
+            code=CodeState(code_label(runner)),
+            suffix=file_suffix,
+        )
+        warn_of_other_code(self._table)
+        if self._table.has_root():
+            try:
+                recover(self._table)
+            except (OSError, DBAPIError) as error:
+                # To read is possible on a full disk or without the right to write; what needs to write says so itself.
+                log.warning("what earlier processes left could not be recovered: %s", error)
+
+    def __repr__(self) -> str:
+        return f"Store({self._table.model.__name__}, {str(self.results_dir)!r}, {self.database!r})"
+
+    def key(self, params: Mapping[str, Any]) -> str:
+        """Return the primary key of *params*."""
+        return self._table.parameters.identify(params).id
+
+    # One run
+
+    def run_or_retrieve(self, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
+        """Return the record of *params*; run it if there is none.
+
+        Parameters
+        ----------
+        params : mapping
+            By name of the model's parameters; those at their default may be left out. Never modified.
+        **custom_data
+            JSON values for the row. Ignored on a hit.
+
+        Raises
+        ------
+        ParameterError
+            If a name is unknown or missing, or a value does not fit its column. Nothing was run.
+        HashCollisionError
+            If the row under the key holds other parameters. Nothing was run.
+        ResultsDirUnavailableError
+            If it would have to run and the results folder is absent or another's.
+        ClaimTimeoutError
+            If another process has held the key for longer than `wait_timeout_s`.
+        ClaimLostError
+            If this process was silent for longer than its lease, and another took the key over.
+        Exception
+            Whatever the runner raises, as it is, with a note that names the parameters.
+
+        Notes
+        -----
+        A hit is one SELECT, and writes nothing. Safe to call from any number of processes: one runs, the others wait
+        and get its record.
+        """
+        identity = self._table.parameters.identify(params)
+        found = self._table.find(identity)
+        if found is None or not self._table.is_present(found):
+            self._note_code()
+            found = self._runs().obtain(identity, found, _checked_custom(custom_data), is_forced=False)
+        return self._table.reader.record(found)
+
+    def run(self, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
+        """Run *params* even if there is a result, and replace row and file.
+
+        The good file stays until its successor is complete. Raises what `run_or_retrieve` raises.
+        """
+        identity = self._table.parameters.identify(params)
+        found = self._table.find(identity)
+        self._note_code()
+        found = self._runs().obtain(identity, found, _checked_custom(custom_data), is_forced=True)
+        return self._table.reader.record(found)
+
+    def retrieve(self, params: Mapping[str, Any]) -> ModelT | None:
+        """Return the record of *params*, or None; nothing is run.
+
+        An ``id`` alone will do. If the results folder is not there, the record is returned all the same, with the
+        path where its file would be.
+        """
+        identity = self._table.parameters.identify(params, complete=False)
+        found = self._table.find(identity)
+        if found is None:
+            return None
+        if not self._table.is_present(found) and self._table.has_root():
+            log.warning("the result of %s is gone: %s", found.id, self._table.reader.path(found))
+            return None
+        return self._table.reader.record(found)
+
+    def register(
+        self,
+        params: Mapping[str, Any],
+        result_file: str | Path,
+        *,
+        overwrite: bool = False,
+        **custom_data: Any,
+    ) -> ModelT:
+        """Make a file that was computed elsewhere the result of *params*.
+
+        The file stays where it is; its size and digest are recorded. Registering the same file again replaces its
+        ``custom_data`` only.
+
+        Raises
+        ------
+        ResultFileMissingError
+            If the file is not there.
+        AlreadyExistsError
+            If *params* have another result, unless *overwrite*.
+        """
+        custom = _checked_custom(custom_data)
+        path = Path(result_file).expanduser().absolute()
+        if not path.exists():
+            raise ResultFileMissingError(f"the file to register is not there: {str(path)!r}")
+        identity = self._table.parameters.identify(params)
+        found = self._table.find(identity)
+        if found is not None and self._is_same_file(found, path):
+            self._table.publisher.patch_custom(found.id, custom)
+        elif found is not None and not overwrite:
+            raise AlreadyExistsError(
+                f"{found.id!r} has the result {self._table.reader.path(found)!r}; to put {str(path)!r} in its place, "
+                "say overwrite=True"
+            )
+        else:
+            identity = identity if found is None else replace(identity, id=found.id, former_id=None)
+            token = self._runs().claim(identity, identity.id, is_forced=True)
+            self._table.publisher.register(identity, path, str(result_file), custom, str(token))
+        (found,) = self._table.reader.find((identity.id if found is None else found.id,))
+        return self._table.reader.record(found)
+
+    def delete(
+        self, params: Mapping[str, Any] | None = None, remove_file: bool = False, *, hash: str | None = None
+    ) -> bool:
+        """Delete the row of *params*, or of the key *hash*, and return whether there was one.
+
+        Parameters
+        ----------
+        remove_file : bool
+            Delete the result too, also a registered one. A file that is gone already does not matter.
+        hash : str, optional
+            The key; wins over *params*.
+
+        Raises
+        ------
+        ValueError
+            If neither is given.
+        """
+        if hash is not None:
+            found = next(iter(self._table.reader.find((hash,))), None)
+        elif params is not None:
+            found = self._table.find(self._table.parameters.identify(params, complete=False))
+        else:
+            raise ValueError("Either 'params' or 'hash' need to be set")
+        if found is None:
+            return False
+        deleted = self._table.publisher.delete(found.id)
+        if remove_file:
+            try:
+                remove(Path(self._table.reader.path(found)))
+            except OSError as error:
+                log.warning("the row of %s is deleted, but its file is not: %s", found.id, error)
+        return deleted
+
+    # Many runs
+
+    def sweep(
+        self,
+        params: Iterable[Mapping[str, Any]],
+        client: Any = None,
+        *,
+        workers: int | None = None,
+        executor: Executor | None = None,
+        on_error: str = "raise",
+        fallback: str = "serial",
+        progress: bool | None = None,
+        missing: str = "raise",
+    ) -> SweepResult[ModelT]:
+        """Run or retrieve a record for each of *params*.
+
+        Parameters
+        ----------
+        params : iterable of mapping
+            Consumed once. Sets with one key are one run.
+        client : distributed.Client, optional
+            A Dask cluster whose workers see the results folder. At most one of *client*, *workers* and *executor*.
+        workers : int, optional
+            Processes of this machine.
+        executor : concurrent.futures.Executor, optional
+            Used, and not shut down.
+        on_error : {"raise", "continue"}
+            All runs are attempted and what succeeds is stored in either case; then the first failure, in input
+            order, is raised, or the records that there are are returned.
+        fallback : {"serial", "raise"}
+            What to do when the cluster itself fails: run what is left in this process, or raise. Having no workers is
+            no failure: the sweep waits. A run that killed its worker twice is a failed run, and never runs here.
+        progress : bool, optional
+            Show a bar. Default: on a terminal and in a notebook.
+        missing : {"raise", "rerun"}
+            What to do when more than ten, and more than a tenth, of the results that there are rows for are gone.
+
+        Returns
+        -------
+        SweepResult
+            A list of the records in input order, one per distinct key, with `.failed` and `.align(params)`.
+
+        Raises
+        ------
+        ParameterError
+            As for `run_or_retrieve`, with the number of the set. Nothing was run.
+        ResultFileMissingError
+            If many results are gone.
+        ClusterError
+            With ``fallback="raise"``: the cluster failed, or the runner cannot be pickled.
+
+        Notes
+        -----
+        Each result is committed as it arrives. Several processes that sweep the same grid divide it between them.
+        When this returns or raises, no run is going on and no future is held.
+        """
+        options = SweepOptions(
+            client=client,
+            workers=workers,
+            executor=executor,
+            on_error=on_error,
+            fallback=fallback,
+            progress=progress,
+            missing=missing,
+            wait_timeout_s=self._wait_timeout_s,
+        )
+        self._note_code()
+        return Sweeper(self._table, self.runner, self.file_suffix, options).run(params)
+
+    # What there is
+
+    def records(
+        self, *where: ColumnElement[bool], order_by: Any = None, limit: int | None = None, **equals: Any
+    ) -> list[ModelT]:
+        """Return the records that meet all conditions.
+
+        Parameters
+        ----------
+        *where
+            SQLAlchemy expressions, such as ``Sim.rmse < 0.1``.
+        order_by : column, expression or list of them, optional
+            Default: as they were made.
+        limit : int, optional
+            At most so many.
+        **equals
+            By attribute name; values are typed as parameters are.
+        """
+        conditions = [*where, *self._equalities(equals)]
+        model = self._table.model
+        order = order_by if order_by is not None else [model.created_at, model.id]
+        with self.database.reading() as connection:
+            found = list(self._table.reader.select(conditions, order, limit, connection))
+        return [self._table.reader.record(one) for one in found]
+
+    def count(self, *where: ColumnElement[bool], **equals: Any) -> int:
+        """Return how many records meet all conditions, given as for `records`."""
+        statement = (
+            select(func.count()).select_from(self._table.model).where(*where, *self._equalities(equals))
+        )
+        with self.database.reading() as connection:
+            return int(connection.scalar(statement) or 0)
+
+    def to_frame(self, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
+        """Return records as a `pandas.DataFrame`: a row each, a column per attribute, indexed by ``id``.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError("to_frame() needs pandas: pip install 'entropic[frames]'") from None
+        names = [attribute.key for attribute in inspect_model(self._table.model).column_attrs]
+        rows = [{name: getattr(record, name) for name in names} for record in self.records(*where, **equals)]
+        return pd.DataFrame(rows, columns=names).set_index("id")
+
+    def failures(self) -> list[FailedRun]:
+        """Return the last attempt of every key whose last one failed, oldest first."""
+        return failed_runs(self._table)
+
+    # After a crash
+
+    def recover(self) -> int:
+        """Commit finished runs that a crash kept from being committed; return how many.
+
+        Called when a Store opens and when a sweep ends.
+
+        Raises
+        ------
+        ResultsDirUnavailableError
+            If the results folder is absent or another's.
+        """
+        self._table.require_root()
+        return recover(self._table)
+
+    def check(self, *, checksum: bool = False, fix: bool = False) -> Report:
+        """Compare rows, file records and the results folder both ways.
+
+        Parameters
+        ----------
+        checksum : bool
+            Read every result and compare its SHA-256; without, sizes are compared.
+        fix : bool
+            Commit what was finished; delete rows whose file is gone; move damaged files to quarantine and delete
+            their rows, so that the next call runs them; clear away what processes that are gone left. Registered
+            files and files without a row are only reported.
+
+        Returns
+        -------
+        Report
+            Iterable of findings, falsy when clean; as text, a table.
+        """
+        return check_table(self._table, self.file_suffix, checksum=checksum, fix=fix)
+
+    def adopt_root(self) -> None:
+        """Make `results_dir` this table's folder, after the former one was removed or replaced on purpose.
+
+        Rows whose files are gone run again one by one; ``check(fix=True)`` deletes them at once.
+
+        Raises
+        ------
+        ResultsDirUnavailableError
+            If the folder is another table's.
+        """
+        self._table.adopt_root()
+
+    # Helpers
+
+    def _runs(self) -> RunMaker:
+        return RunMaker(self._table, self.runner, self.file_suffix, self._wait_timeout_s)
+
+    def _is_same_file(self, found: Found, path: Path) -> bool:
+        there = Path(self._table.reader.path(found)).absolute()
+        return there == path and digest_of(path) == (found.size_bytes, found.sha256)
+
+    def _equalities(self, equals: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+        return [
+            getattr(self._table.model, name) == value
+            for name, value in self._table.parameters.typed_filters(equals).items()
+        ]
+
+    def _note_code(self) -> None:
+        """Find out, before the first run, what git says of the runner's source."""
+        if self._table.code.commit is None:
+            try:
+                folder = str(Path(inspect.getsourcefile(inspect.unwrap(self.runner)) or ".").resolve().parent)
+            except TypeError:
+                folder = "."
+            commit, is_dirty = git_state(folder)
+            self._table.code = replace(self._table.code, commit=commit, is_dirty=is_dirty)
+
+
+def _checked_custom(custom_data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``custom_data`` as JSON holds it; what it cannot hold is an error before anything runs."""
+    checked = {}
+    for name, value in custom_data.items():
+        try:
+            checked[name] = plain(value)
+        except TypeError as error:
+            raise ParameterError(f"custom_data {name!r} cannot be stored: {error}") from None
+        if (path := non_finite(checked[name])) is not None:
+            raise ParameterError(
+                f"custom_data {name!r} cannot be stored: {path} is NaN or infinite; use None or a string"
+            )
+    return checked
