@@ -1,0 +1,104 @@
+"""What the tests of sweeps share: a caller, work that leaves traces, places to run it."""
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from entropic.sweep import dispatch
+
+
+class Caller:
+    """Gives jobs and keeps outcomes, as a Store would."""
+
+    def __init__(self, jobs):
+        self.jobs = list(jobs)
+        self.next = 0
+        self.outcomes = []
+        self.commits = []
+
+    def take(self, n, *, wait):
+        taken = self.jobs[self.next : self.next + n]
+        self.next += len(taken)
+        return taken or None
+
+    def finish(self, outcomes):
+        self.outcomes += outcomes
+        self.commits.append(len(outcomes))
+
+    def left(self):
+        return len(self.jobs) - self.next
+
+    def run(self, backend, **options):
+        dispatch(self.take, self.finish, backend, crashed=crashed, left=self.left, **options)
+
+
+def crashed(job):
+    return job, "crashed"
+
+
+def double(jobs):
+    return [(job, 2 * job) for job in jobs]
+
+
+class Trace:
+    """Doubles, leaving a line per run in a file; job -1 kills its process, other jobs may take a while."""
+
+    def __init__(self, path, seconds=0.0):
+        self.path = str(path)
+        self.seconds = seconds
+
+    def __call__(self, jobs):
+        for job in jobs:
+            with open(self.path, "a") as file:
+                file.write(f"{job}\n")
+            if job == -1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(self.seconds)
+        return double(jobs)
+
+    def runs(self):
+        return Counter(int(line) for line in Path(self.path).read_text().split())
+
+
+def expected(jobs):
+    return sorted(double(jobs))
+
+
+def wait_until(condition, timeout_s=30.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def executor_of(kind):
+    made = {
+        "threads": lambda: ThreadPoolExecutor(2),
+        "processes": lambda: ProcessPoolExecutor(2, mp_context=get_context("spawn")),
+    }[kind]()
+    with made:
+        yield made
+
+
+@contextlib.contextmanager
+def dask_client(n_workers=2, threads_per_worker=1):
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=threads_per_worker,
+            processes=True,
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
