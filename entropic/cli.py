@@ -1,0 +1,92 @@
+"""The command line: ``entropic db upgrade | current | check`` for administrators, ``entropic demo`` for the curious.
+
+What entropic or the database has to say about a mistake is printed as a sentence, with exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from entropic import migrate
+from entropic.errors import EntropicError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that *argv* names (default: the process's arguments) and return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = _parser(with_demo=arguments[:1] == ["demo"]).parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except EntropicError as error:
+        message = str(error)
+    except DBAPIError as error:
+        message = str(error.orig)
+    except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:  # no such URL, driver or folder
+        message = str(error)
+    print(f"entropic: {message}", file=sys.stderr)
+    return 1
+
+
+def _parser(*, with_demo: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="entropic",
+        description="A memoizing experiment cache: the administration of its database, and a demo.",
+    )
+    parser.add_argument("--version", action="version", version=f"entropic {migrate.installed_version()}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    database = commands.add_parser("db", help="look after the library's own tables in a database")
+    _add_database_commands(database.add_subparsers(required=True, metavar="command"))
+    demo = commands.add_parser(
+        "demo", help="fit a predator-prey model to a real record, by a sweep through a Store"
+    )
+    if with_demo:
+        # The demo brings the Store with it; upgrading a database must not depend on one.
+        from entropic.demo import add_arguments
+        from entropic.demo import main as run_demo
+
+        add_arguments(demo)
+        demo.set_defaults(command=run_demo)
+    return parser
+
+
+def _add_database_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    for name, command, purpose in (
+        ("upgrade", _upgrade, "bring the library's tables to the newest schema, or make them"),
+        ("current", _current, "print the schema's revision"),
+        ("check", _check, "exit with status 0 if the schema is the one that this version needs"),
+    ):
+        parser = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+        url = os.environ.get("ENTROPIC_DB_URL")
+        parser.add_argument(
+            "--url",
+            default=url,
+            required=not url,
+            help="SQLAlchemy URL of the database (default: $ENTROPIC_DB_URL)",
+        )
+        parser.set_defaults(command=command)
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    migrate.upgrade(options.url)
+    print(f"at {migrate.HEAD}, up to date")
+    return 0
+
+
+def _current(options: argparse.Namespace) -> int:
+    revision = migrate.current(options.url)
+    print("none" if revision is None else f"{revision} (head)" if revision == migrate.HEAD else revision)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    migrate.check(options.url)
+    print("up to date")
+    return 0
