@@ -1,0 +1,103 @@
+"""A hit: `run_or_retrieve` of parameters that are there, against hashing them and one SELECT by primary key.
+
+The peers return the value, entropic a record with the path of the file: what is compared is the price of an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+
+from benchmarks import data
+from benchmarks.harness import Table, compare, main
+
+DEFAULTS = {"rows": 1000, "many_rows": 100_000, "rounds": 9, "calls": 200}
+
+
+def run(*, rows: int, many_rows: int, rounds: int, calls: int) -> list[Table]:
+    """Compare hits among *rows* rows, with peers, and among *many_rows*."""
+    tables = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        few = data.params(rows)
+        cases = _cases(Path(folder, "few"), stack, few)
+        cases["run_or_retrieve, engine events on"] = _with_events(Path(folder, "events"), stack, few)
+        cases |= _peers(Path(folder, "peers"), stack, few)
+        tables.append(compare(f"Hit, {rows} rows", cases, rounds=rounds, calls=calls))
+        many = data.params(many_rows)
+        cases = _cases(Path(folder, "many"), stack, many)
+        tables.append(compare(f"Hit, {many_rows} rows", cases, rounds=rounds, calls=calls))
+    return tables
+
+
+def _cases(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]]) -> dict[str, Callable[[], object]]:
+    store = data.open_store(folder, stack)
+    data.fill(store, sets)
+    raw = data.open_raw(folder, stack, sets)
+
+    def look_up(one: dict[str, Any]) -> Any:
+        text = json.dumps(one, sort_keys=True, separators=(",", ":"))
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return raw.execute(data.RAW_SELECT, (key,)).fetchone()
+
+    return {
+        "raw: SHA-256 of JSON, sqlite3 SELECT": _next(look_up, sets),
+        "run_or_retrieve": _next(store.run_or_retrieve, sets),
+    }
+
+
+def _with_events(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]]) -> Callable[[], object]:
+    """Return a hit on an engine that somebody listens to, which SQLAlchemy must therefore see."""
+    store = data.open_store(folder, stack)
+    data.fill(store, sets)
+    event.listen(store.database.engine, "before_cursor_execute", lambda *_: None)
+    return _next(store.run_or_retrieve, sets)
+
+
+def _peers(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]]) -> dict[str, Callable[[], object]]:
+    cases: dict[str, Callable[[], object]] = {}
+    try:
+        import joblib
+    except ImportError:
+        pass
+    else:
+        cached = joblib.Memory(folder / "joblib", verbose=0).cache(_compute)
+        cases["joblib.Memory"] = _warm(cached, sets)
+    try:
+        import diskcache
+    except ImportError:
+        pass
+    else:
+        cache = stack.enter_context(diskcache.Cache(str(folder / "diskcache")))
+        cases["diskcache.memoize"] = _warm(cache.memoize()(_compute), sets)
+    return cases
+
+
+def _compute(n: int, dt: float, method: str) -> bytes:
+    return data.RESULT
+
+
+def _warm(cached: Callable[..., object], sets: Sequence[dict[str, Any]]) -> Callable[[], object]:
+    for one in sets:
+        cached(**one)
+    return _next(lambda one: cached(**one), sets)
+
+
+def _next(call: Callable[[dict[str, Any]], object], sets: Sequence[dict[str, Any]]) -> Callable[[], object]:
+    order: Iterator[dict[str, Any]] = data.shuffled(sets)
+    return partial(_call_next, call, order)
+
+
+def _call_next(call: Callable[[dict[str, Any]], object], order: Iterator[dict[str, Any]]) -> object:
+    return call(next(order))
+
+
+if __name__ == "__main__":
+    main("lookup", run, __doc__, **DEFAULTS)
