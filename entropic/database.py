@@ -220,7 +220,7 @@ class Database:
     def _forget_parent(self) -> None:
         """In a forked child: leave the parent's connections alone and open none of them again."""
         for held in list(self._all_held):
-            held.connection = None
+            held.forget()
         self._all_held = weakref.WeakSet()
         self._held = threading.local()
         if self.is_memory:
@@ -239,17 +239,20 @@ class _Held:
             options["isolation_level"] = "AUTOCOMMIT"  # one round trip instead of three, no idle transaction
         self.connection: Any = engine.connect().execution_options(**options)
         self.connection.detach()
+        # Not __del__: of a cycle the collector may end the driver's connection first, unclosed, which is a warning.
+        self.close = weakref.finalize(self, _close, self.connection)
 
-    def close(self) -> None:
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            try:
-                connection.close()
-            except DBAPIError as error:  # the server ended it first: there is nothing left to close
-                log.debug("a connection was gone before it was closed: %s", error)
+    def forget(self) -> None:
+        """Let go of the connection without closing it: another process uses it."""
+        self.close.detach()
+        self.connection = None
 
-    def __del__(self) -> None:
-        self.close()
+
+def _close(connection: Connection) -> None:
+    try:
+        connection.close()
+    except DBAPIError as error:  # the server ended it first: there is nothing left to close
+        log.debug("a connection was gone before it was closed: %s", error)
 
 
 def _make_engine(url: URL) -> Engine:

@@ -1,10 +1,12 @@
 """One engine per database: URLs, pragmas, transactions, threads, forks, pickles and sixteen first starters."""
 
+import gc
 import logging
 import os
 import pickle
 import sqlite3
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -402,6 +404,21 @@ def test_look_replaces_a_connection_that_the_server_closed(server_url):
     second = database.look(lambda connection: connection.scalar(text(f"SELECT {own}")))
 
     assert second != first
+
+
+def test_collecting_a_cycle_closes_the_connection_that_was_kept(postgres_url):
+    database = Database(postgres_url)
+    # The driver's connection is older than what keeps it, as in a Store: the collector comes to it first.
+    database.write(lambda connection: connection.execute(text("SELECT 1")))
+    database.look(lambda connection: connection.execute(text("SELECT 1")))
+    kept = weakref.ref(database.look(lambda connection: connection.connection.dbapi_connection))
+    cycle = [database]
+    cycle.append(cycle)
+    del cycle, database
+
+    gc.collect()  # a connection that is dropped unclosed warns, which is an error here
+
+    assert kept() is None
 
 
 def test_dispose_closes_all_and_the_next_use_connects_again(sqlite_url):
