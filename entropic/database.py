@@ -1,7 +1,8 @@
 """One engine per database and process: its pragmas, transactions, held connections, fork and pickle safety.
 
-Everything that touches a database goes through `Database`: `write` for a transaction that is retried when the server
-asks for it, `reading` for statements that need none, `look` for the one connection that a thread keeps for hits.
+Everything that touches a database goes through `Database`: `write` for a transaction, `read` for statements that need
+none, `look` for the one connection that a thread keeps for hits. All three are tried again while it is others that
+are in the way: a deadlock, a lock, a server that restarts or has no place left.
 SQLite begins its writes with BEGIN IMMEDIATE: a transaction that reads first and writes later fails at once when
 another one wrote in between, without waiting.
 """
@@ -9,6 +10,7 @@ another one wrote in between, without waiting.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import threading
@@ -21,7 +23,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 __all__ = ["Database", "DatabaseLike"]
@@ -33,13 +35,22 @@ T = TypeVar("T")
 BEGIN = "entropic_begin"  # execution option: how a transaction begins on SQLite; "" for not at all
 BUSY_TIMEOUT_S = 30.0
 WRITE_ATTEMPTS = 10
+RECONNECT_S = 60.0  # how long a server that has gone is waited for
+SAY_AFTER_S = 1.0
 TRANSIENT_MYSQL = {1205, 1213}  # lock wait timeout, deadlock
 TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
+FULL_MYSQL = {1040, 1203, 1226}  # too many connections: of all, of this user
+FULL_SQLSTATE = "53300"
+FULL_TEXTS = ("too many clients", "connection slots are reserved", "too many connections")
+LOST_MYSQL = {1053, 1927, 2002, 2003, 2006, 2013} | FULL_MYSQL  # shutdown, killed; cannot connect; gone, lost
+LOST_SQLSTATES = {"57P01", "57P02", "57P03", FULL_SQLSTATE}  # shutdown, crash, starting up
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p", "afs"}
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 
 _engines: dict[str, Engine] = {}
 _engines_lock = threading.Lock()
+_ours: weakref.WeakSet[Engine] = weakref.WeakSet()  # engines made here; the others are the user's
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
@@ -56,6 +67,10 @@ class Database:
     -----
     Safe to share between threads. After a fork the child opens connections of its own. Pickling carries the URL,
     password included, and opens nothing; unpickling in the same process finds the same engine.
+
+    A server that restarts, or that has no connection left, is waited for: up to 60 s, with one warning. So is a lock
+    on a SQLite file: ten times the 30 s after which SQLite itself gives up. Only what is wrong from the start fails
+    at once: a server that this process never reached.
     """
 
     def __init__(self, url_or_engine: DatabaseLike = "sqlite:///db.sqlite3") -> None:
@@ -81,6 +96,7 @@ class Database:
         self._engine: Engine | None = None
         self._held = threading.local()
         self._all_held: weakref.WeakSet[_Held] = weakref.WeakSet()
+        self._gave_up_at = -math.inf
         _databases.add(self)
 
     @classmethod
@@ -110,6 +126,11 @@ class Database:
         return self.dialect == "sqlite" and _is_memory(self.url)
 
     @property
+    def has_own_engine(self) -> bool:
+        """Whether the engine was made here of the URL, and not given by the user."""
+        return self.engine in _ours
+
+    @property
     def engine(self) -> Engine:
         """The engine; made at first use in this process.
 
@@ -131,9 +152,32 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Give a pooled connection for statements that need no transaction."""
+        """Give a pooled connection for statements that need no transaction; nothing is tried again."""
         with self.engine.connect().execution_options(**{BEGIN: ""}) as connection:
             yield connection
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work(connection)``, which only reads and needs no transaction, and return what it returns.
+
+        Parameters
+        ----------
+        work : callable
+            Called again, on another connection, after a lock that timed out or when the server had gone.
+        """
+        return self._patiently(lambda: self._read_once(work))
+
+    def _read_once(self, work: Callable[[Connection], T]) -> T:
+        with self.reading() as connection:
+            return work(connection)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        patience = _Patience(self)
+        while True:
+            try:
+                return call()
+            except DBAPIError as error:
+                if not patience.waits_out(error):
+                    raise
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -141,26 +185,41 @@ class Database:
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
-    def write(self, work: Callable[[Connection], T], *, durable: bool = False) -> T:
+    def write(self, work: Callable[[Connection], T], *, durable: bool = False, repeatable: bool = False) -> T:
         """Run ``work(connection)`` in one transaction that may write, and return what it returns.
 
         Parameters
         ----------
         work : callable
-            Called again, on a new transaction, after a deadlock, a serialisation failure or a lock that timed out: it
-            must not mind.
+            Called again, on a new transaction, when the one before was rolled back: after a deadlock, a
+            serialisation failure, a lock that timed out, or when the server had gone. It must not mind.
         durable : bool
             On SQLite, sync this commit, and with it all earlier ones, to the disk; elsewhere commits always are.
+        repeatable : bool
+            *work* does no harm either if the one before was committed. Without, a server that goes while COMMIT is on
+            its way, so that nobody knows whether it arrived, is an error.
         """
-        for attempt in range(1, WRITE_ATTEMPTS + 1):
+        patience = _Patience(self)
+        is_on_its_way = False
+
+        def noted(connection: Connection) -> T:
+            nonlocal is_on_its_way
+            result = work(connection)
+            is_on_its_way = True
+            return result
+
+        while True:
+            is_on_its_way = False
             try:
-                return self._write_once(work, durable and self.dialect == "sqlite")
+                return self._write_once(noted, durable and self.dialect == "sqlite")
             except DBAPIError as error:
-                if attempt == WRITE_ATTEMPTS or not _is_transient(error):
+                if is_on_its_way and not repeatable and _is_lost(error):
+                    error.add_note(
+                        "the server went while COMMIT was on its way: it may have been committed or not"
+                    )
                     raise
-                log.debug("transaction tried again after %s", error.orig)
-                time.sleep(random.uniform(0, 0.01 * 2**attempt))
-        raise RuntimeError("unreachable")
+                if not patience.waits_out(error):
+                    raise
 
     def _write_once(self, work: Callable[[Connection], T], durable: bool) -> T:
         with self.engine.connect().execution_options(**{BEGIN: "IMMEDIATE"}) as connection:
@@ -179,22 +238,27 @@ class Database:
         """Run ``work(connection)``, which only reads, on the connection that this thread keeps for look-ups.
 
         Checking one out of the pool costs more than the look-up itself. A connection that the server has closed
-        meanwhile is replaced once. A database in memory has a single connection, which nobody may keep: there, and
+        meanwhile is replaced. A database in memory has a single connection, which nobody may keep: there, and
         there only, it is checked out each time.
         """
         held: _Held | None = getattr(self._held, "value", None)
-        if held is None:
-            if self.is_memory:
-                with self.reading() as connection:
-                    return work(connection)
-            held = self._hold()
+        if held is not None:
+            try:
+                return work(held.connection)
+            except DBAPIError as error:
+                self.release()
+                if not _is_lost(error):
+                    raise
+        if self.is_memory:
+            return self.read(work)
+        return self._patiently(lambda: self._look_anew(work))
+
+    def _look_anew(self, work: Callable[[Connection], T]) -> T:
         try:
-            return work(held.connection)
-        except DBAPIError as error:
+            return work(self._hold().connection)
+        except DBAPIError:
             self.release()
-            if not error.connection_invalidated:
-                raise
-        return work(self._hold().connection)
+            raise
 
     def _hold(self) -> _Held:
         held = self._held.value = _Held(self.engine)
@@ -207,6 +271,21 @@ class Database:
         if held is not None:
             del self._held.value
             held.close()
+
+    def rest(self) -> None:
+        """Let go of the connections to a server that nobody needs now, as before a long run: its places are few.
+
+        What this thread keeps and what lies idle in the pool is closed; the next use connects again. A connection that
+        another thread works with just now goes on, and back to the pool. An engine that the user made keeps its pool.
+        Does nothing on SQLite.
+        """
+        if self.dialect == "sqlite":
+            return
+        self.release()
+        if self._engine is not None and self.has_own_engine:
+            # The pool's own, not the engine's: that puts a new pool in its place, and what is in use now would go back
+            # to the old one and be dropped unclosed.
+            self._engine.pool.dispose()
 
     def dispose(self) -> None:
         """Close every connection; the next use opens new ones. A database in memory is gone then."""
@@ -237,8 +316,13 @@ class _Held:
         options: dict[str, Any] = {BEGIN: ""}
         if engine.dialect.name != "sqlite":
             options["isolation_level"] = "AUTOCOMMIT"  # one round trip instead of three, no idle transaction
-        self.connection: Any = engine.connect().execution_options(**options)
-        self.connection.detach()
+        self.connection: Any = engine.connect()
+        try:
+            self.connection.execution_options(**options)
+            self.connection.detach()
+        except BaseException:
+            self.connection.close()
+            raise
         # Not __del__: of a cycle the collector may end the driver's connection first, unclosed, which is a warning.
         self.close = weakref.finalize(self, _close, self.connection)
 
@@ -255,6 +339,65 @@ def _close(connection: Connection) -> None:
         log.debug("a connection was gone before it was closed: %s", error)
 
 
+class _Patience:
+    """For how long one call is tried again, while others are in the way."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._began = time.monotonic()
+        self._attempts = 0
+        self._pause_s = _FIRST_PAUSE_S
+        self._lost_at: float | None = None
+        self._has_said = False
+
+    def waits_out(self, error: DBAPIError) -> bool:
+        """Wait a moment and return True if *error* may pass, or return False at once."""
+        if _is_lost(error):
+            return self._waits_for_server(error)
+        self._attempts += 1
+        if self._attempts == WRITE_ATTEMPTS or not _is_transient(error):
+            return False
+        if _is_locked(error):
+            self._say(
+                self._began, "the database %s is locked by another process: waiting for it", self._name()
+            )
+        log.debug("tried again after %s", error.orig)
+        time.sleep(random.uniform(0, 0.01 * 2**self._attempts))
+        return True
+
+    def _waits_for_server(self, error: DBAPIError) -> bool:
+        now = time.monotonic()
+        if not (_is_full(error) or self._was_reached()):
+            return False  # a wrong URL is not an outage
+        if self._lost_at is None:
+            self._lost_at = now
+        # What cleans up after a wait that was in vain does not wait in its turn.
+        if now - self._lost_at > RECONNECT_S or now - self._database._gave_up_at < RECONNECT_S:
+            self._database._gave_up_at = now
+            return False
+        self._say(
+            self._lost_at,
+            "the database %s cannot be reached: waiting for it, for %g s at most (%s)",
+            self._name(),
+            RECONNECT_S,
+            str(error.orig).partition("\n")[0],
+        )
+        time.sleep(self._pause_s * random.uniform(0.5, 1.0))
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        return True
+
+    def _name(self) -> str:
+        return self._database.url.render_as_string()  # without the password
+
+    def _was_reached(self) -> bool:
+        return getattr(self._database.engine.dialect, "server_version_info", None) is not None
+
+    def _say(self, since: float, message: str, *arguments: Any) -> None:
+        if not self._has_said and time.monotonic() - since > SAY_AFTER_S:
+            self._has_said = True
+            log.warning(message, *arguments)
+
+
 def _make_engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         arguments: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
@@ -269,6 +412,7 @@ def _make_engine(url: URL) -> Engine:
         if url.get_backend_name() in {"mysql", "mariadb"}:
             arguments["isolation_level"] = "READ COMMITTED"  # a poller must see what others commit meanwhile
         engine = create_engine(url, **arguments)
+    _ours.add(engine)
     _prepare(engine)
     return engine
 
@@ -348,13 +492,40 @@ def _is_on_network(path: str) -> bool:
 
 
 def _is_transient(error: DBAPIError) -> bool:
+    return _is_locked(error) or _code(error) in TRANSIENT_SQLSTATES | TRANSIENT_MYSQL
+
+
+def _is_locked(error: DBAPIError) -> bool:
+    text = str(error.orig)
+    return "database is locked" in text or "database table is locked" in text
+
+
+def _is_lost(error: DBAPIError) -> bool:
+    """Whether the connection was lost, or could not be made because the server is not there or has no place left."""
+    code = _code(error)
+    if error.connection_invalidated or code in LOST_SQLSTATES | LOST_MYSQL:
+        return True
+    if isinstance(code, str):
+        return code.startswith("08")
+    # To libpq a connection that cannot be made has a text, perhaps translated, and no SQLSTATE.
+    return code is None and isinstance(error, OperationalError) and hasattr(error.orig, "sqlstate")
+
+
+def _is_full(error: DBAPIError) -> bool:
+    code = _code(error)
+    if code is None:
+        return any(text in str(error.orig) for text in FULL_TEXTS)
+    return code == FULL_SQLSTATE or code in FULL_MYSQL
+
+
+def _code(error: DBAPIError) -> str | int | None:
+    """Return what the driver has for a code: PostgreSQL's SQLSTATE, MySQL's number."""
     original: Any = error.orig
-    if "database is locked" in str(original) or "database table is locked" in str(original):
-        return True
-    if getattr(original, "sqlstate", None) in TRANSIENT_SQLSTATES:
-        return True
+    state: str | None = getattr(original, "sqlstate", None)
+    if state is not None:
+        return state
     arguments: Sequence[Any] = getattr(original, "args", ())
-    return len(arguments) > 0 and arguments[0] in TRANSIENT_MYSQL
+    return arguments[0] if arguments and isinstance(arguments[0], int) else None
 
 
 def _normalise_url(url: URL) -> URL:

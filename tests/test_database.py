@@ -8,18 +8,20 @@ import sqlite3
 import threading
 import weakref
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from entropic import Database, Store
 from tests import protocol_cases as cases
 from tests.counting import statements
 from tests.processes import outcomes_of, run_together
 from tests.protocol_cases import Place, Sim
+from tests.sweep_runs import wait_for
 
 A = {"a": 1.5}
 
@@ -432,6 +434,303 @@ def test_dispose_closes_all_and_the_next_use_connects_again(sqlite_url):
         kept.execute("SELECT 1")
     assert again == 1
     database.dispose()
+
+
+# Connections to a server
+
+
+def connections(url: str) -> int:
+    """How many connections others have to a server's database."""
+    count = {
+        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid()",
+        "mysql": "SELECT count(*) FROM information_schema.processlist WHERE db = DATABASE()"
+        " AND id <> connection_id()",
+    }
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        return connection.scalar(text(count[engine.dialect.name]))
+
+
+def use_all_ways(database: Database) -> None:
+    for call in (database.look, database.read, database.write):
+        call(lambda connection: connection.execute(text("SELECT 1")))
+
+
+def test_rest_leaves_no_connection_to_a_server_and_the_next_use_connects_again(server_url):
+    database = Database(server_url)
+    use_all_ways(database)
+    before = connections(server_url)
+
+    database.rest()
+
+    wait_for(lambda: connections(server_url) == 0)
+    use_all_ways(database)
+    assert before == connections(server_url) == 2
+    database.dispose()
+
+
+def test_rest_leaves_alone_what_another_thread_is_using(server_url):
+    database = Database(server_url)
+    begun, rested = threading.Event(), threading.Event()
+
+    def work(connection):
+        connection.execute(text("CREATE TABLE t (x INTEGER)"))
+        begun.set()
+        rested.wait(30)
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+
+    thread = threading.Thread(target=database.write, args=(work,))
+    thread.start()
+    begun.wait(30)
+    database.rest()
+    rested.set()
+    thread.join()
+
+    assert scalar(database, "SELECT count(*) FROM t") == 1
+    database.rest()
+    wait_for(lambda: connections(server_url) == 0)
+
+
+def test_rest_keeps_the_pool_of_an_engine_of_the_users(server_url):
+    engine = create_engine(server_url)
+    database = Database(engine)
+    use_all_ways(database)
+
+    database.rest()
+
+    wait_for(lambda: connections(server_url) == 1)
+    assert engine.pool.checkedin() == 1
+    engine.dispose()
+
+
+def test_rest_does_nothing_on_sqlite(sqlite_url):
+    database = Database(sqlite_url)
+    kept = database.look(lambda connection: connection.connection.dbapi_connection)
+
+    database.rest()
+
+    assert database.look(lambda connection: connection.connection.dbapi_connection) is kept
+    assert database.engine.pool.checkedin() == 1
+
+
+# A server that has gone
+
+
+def end_connection(database: Database, connection) -> None:
+    """Let the server end a connection, as it does to all of them when it stops."""
+    is_postgres = database.dialect == "postgresql"
+    own = connection.scalar(text("SELECT pg_backend_pid()" if is_postgres else "SELECT connection_id()"))
+    engine = create_engine(database.url, poolclass=NullPool)
+    with engine.connect() as other:
+        other.execute(text(f"SELECT pg_terminate_backend({own})" if is_postgres else f"KILL {own}"))
+
+
+class Unreachable:
+    """Lets no new connection be made, as a server that is down, but for what was made before; counts the tries."""
+
+    def __init__(self, database: Database) -> None:
+        self.tries = 0
+        self.is_down = True
+        driver = database.engine.dialect.dbapi
+        code = () if database.dialect == "postgresql" else (2003,)
+
+        def connect(dialect, record, arguments, keywords):
+            self.tries += 1
+            if self.is_down:
+                raise driver.OperationalError(*code, "connection refused")
+
+        event.listen(database.engine, "do_connect", connect)
+
+
+@pytest.fixture
+def table_url(server_url):
+    """URL of a database on a server with an empty table."""
+    database = Database(server_url)
+    database.write(lambda connection: connection.execute(text("CREATE TABLE t (x INTEGER)")))
+    database.dispose()
+    return server_url
+
+
+@pytest.mark.parametrize("way", ["look", "read", "write"])
+def test_connection_that_is_lost_in_the_middle_is_made_again(table_url, way):
+    database = Database(table_url)
+    calls = []
+
+    def work(connection):
+        calls.append(1)
+        if len(calls) == 1:
+            end_connection(database, connection)
+        return connection.scalar(text("SELECT count(*) FROM t"))
+
+    answer = getattr(database, way)(work)
+
+    assert (answer, len(calls)) == (0, 2)
+    database.dispose()
+
+
+def test_write_that_loses_its_connection_before_the_commit_is_made_once(table_url):
+    database = Database(table_url)
+    calls = []
+
+    def work(connection):
+        calls.append(1)
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+        if len(calls) == 1:
+            end_connection(database, connection)
+            connection.execute(text("INSERT INTO t VALUES (2)"))
+
+    database.write(work)
+
+    assert len(calls) == 2
+    assert scalar(database, "SELECT count(*) FROM t") == 1
+    database.dispose()
+
+
+def end_at_commit(database: Database) -> None:
+    """Let the server end the next connection that is about to commit."""
+
+    @event.listens_for(database.engine, "commit", once=True)
+    def commit(connection):
+        end_connection(database, connection)
+
+
+def test_write_that_loses_its_connection_at_the_commit_is_an_error_that_says_so(table_url):
+    database = Database(table_url)
+    calls = []
+
+    def work(connection):
+        calls.append(1)
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+
+    end_at_commit(database)
+    with pytest.raises(DBAPIError, match="may have been committed or not"):
+        database.write(work)
+
+    assert len(calls) == 1
+    database.dispose()
+
+
+def test_repeatable_write_that_loses_its_connection_at_the_commit_is_made_again(table_url):
+    database = Database(table_url)
+
+    def work(connection):
+        connection.execute(text("DELETE FROM t"))
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+
+    end_at_commit(database)
+    database.write(work, repeatable=True)
+
+    assert scalar(database, "SELECT count(*) FROM t") == 1
+    database.dispose()
+
+
+@pytest.mark.parametrize("way", ["look", "read", "write"])
+def test_server_that_cannot_be_reached_any_more_is_waited_for_with_one_warning(
+    table_url, way, caplog, monkeypatch
+):
+    monkeypatch.setattr("entropic.database.SAY_AFTER_S", 0.0)
+    database = Database(table_url)
+    scalar(database, "SELECT 1")
+    database.dispose()
+    server = Unreachable(database)
+    seen = []
+
+    def wait():
+        seen.append(getattr(database, way)(lambda connection: connection.scalar(text("SELECT 7"))))
+        database.rest()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_for(lambda: server.tries >= 3 and len(caplog.records) > 0)
+    server.is_down = False
+    thread.join()
+
+    assert seen == [7]
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "cannot be reached: waiting for it, for 60 s at most (connection refused)" in message or (
+        "cannot be reached: waiting for it, for 60 s at most ((2003, 'connection refused'))" in message
+    )
+
+
+@pytest.mark.parametrize("way", ["look", "read", "write"])
+def test_server_that_stays_away_is_an_error_after_the_wait_and_at_once_the_next_time(
+    table_url, way, monkeypatch
+):
+    monkeypatch.setattr("entropic.database.RECONNECT_S", 0.3)
+    database = Database(table_url)
+    scalar(database, "SELECT 1")
+    database.dispose()
+    server = Unreachable(database)
+
+    with pytest.raises(OperationalError, match="connection refused"):
+        getattr(database, way)(lambda connection: connection.scalar(text("SELECT 7")))
+    tries = server.tries
+    monkeypatch.setattr("entropic.database.RECONNECT_S", 60.0)
+    with pytest.raises(OperationalError, match="connection refused"):
+        database.read(lambda connection: connection.scalar(text("SELECT 7")))
+
+    assert tries > 2
+    assert server.tries == tries + 1
+
+
+@pytest.mark.parametrize("way", ["look", "read", "write"])
+def test_server_that_was_never_reached_is_an_error_at_once(table_url, way):
+    database = Database(create_engine(table_url))
+    server = Unreachable(database)
+
+    with pytest.raises(OperationalError, match="connection refused"):
+        getattr(database, way)(lambda connection: connection.scalar(text("SELECT 7")))
+
+    assert server.tries == 1
+
+
+def test_warning_does_not_tell_the_password(caplog, monkeypatch, postgres_url):
+    monkeypatch.setattr("entropic.database.SAY_AFTER_S", 0.0)
+    monkeypatch.setattr("entropic.database.RECONNECT_S", 0.2)
+    database = Database(make_url(postgres_url).set(password="secret"))
+    scalar(database, "SELECT 1")
+    database.dispose()
+    Unreachable(database)
+
+    with pytest.raises(OperationalError):
+        database.read(lambda connection: None)
+
+    assert "cannot be reached" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.fixture
+def one_place_url(postgres_url):
+    """URL of a database in the name of a user who may have one connection at a time."""
+    role = f"entropic_{uuid4().hex}"
+    engine = create_engine(postgres_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1"))
+    yield make_url(postgres_url).set(username=role)
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP ROLE {role}"))
+
+
+def test_server_without_a_place_is_waited_for_from_the_first_connection_on(
+    one_place_url, caplog, monkeypatch
+):
+    monkeypatch.setattr("entropic.database.SAY_AFTER_S", 0.0)
+    other = create_engine(one_place_url, poolclass=NullPool).connect()
+    database = Database(one_place_url)
+    seen = []
+
+    def wait():
+        seen.append(database.read(lambda connection: connection.scalar(text("SELECT 7"))))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_for(lambda: "too many connections" in caplog.text)
+    other.close()
+    thread.join()
+    database.dispose()
+
+    assert seen == [7]
 
 
 # In memory
