@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -59,9 +58,9 @@ def failed_runs(table: ResultTable[Any]) -> list[FailedRun]:
         later.c.ended_at > _attempts.c.ended_at,
         later.c.state.in_([COMPLETED, FAILED]),
     )
-    rows: Any = table.model.__table__
+    results: Any = table.model.__table__
     registered_since = exists().where(
-        rows.c.id == _attempts.c.record_id, rows.c.created_at > _attempts.c.ended_at
+        results.c.id == _attempts.c.record_id, results.c.created_at > _attempts.c.ended_at
     )
     statement = (
         select(_attempts)
@@ -73,13 +72,9 @@ def failed_runs(table: ResultTable[Any]) -> list[FailedRun]:
         )
         .order_by(_attempts.c.ended_at)
     )
-    with table.database.reading() as connection:
-        return list(_failures(table, connection.execute(statement)))
-
-
-def _failures(table: ResultTable[Any], rows: Iterable[Any]) -> Iterable[FailedRun]:
-    for row in rows:
-        yield FailedRun(
+    rows = table.database.read(lambda connection: connection.execute(statement).all())
+    return [
+        FailedRun(
             id=row.record_id,
             params=table.parameters.load(row.params),
             error_type=row.error_type or "",
@@ -88,6 +83,8 @@ def _failures(table: ResultTable[Any], rows: Iterable[Any]) -> Iterable[FailedRu
             host=row.host,
             ended_at=row.ended_at,
         )
+        for row in rows
+    ]
 
 
 def warn_of_other_code(table: ResultTable[Any]) -> None:
@@ -105,8 +102,7 @@ def warn_of_other_code(table: ResultTable[Any]) -> None:
             _files.c.record_id == _attempts.c.record_id,
         )
     )
-    with table.database.reading() as connection:
-        count, since = connection.execute(statement).one()
+    count, since = table.database.read(lambda connection: connection.execute(statement).one())
     if count:
         log.warning(
             "%d rows of %s were computed by another version of the runner, the first of them on %s; they are used as "

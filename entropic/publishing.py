@@ -2,7 +2,8 @@
 
 In this order: delete the claims if their tokens are still ours, write rows, file records and attempts, move the files
 to their places, commit. A crash before the commit leaves the sidecar's lines, from which `recovery` does the
-same again; so every step can be repeated. A line is settled once its attempt is in the table of attempts.
+same again; so every step can be repeated. A line is settled once its attempt is in the table of attempts. By that a
+transaction whose answer was lost, as when the server stopped, knows when it is repeated that it had been committed.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from entropic.claims import CHUNK, Claims
+from entropic.claims import CHUNK, Claims, Holder
 from entropic.database import Database
 from entropic.files import digest_of, move, quarantine, remove, sync_folder
 from entropic.jobs import Failure, Job, Outcome, Receipt
 from entropic.models import AttemptRow, FileRow, MetaRow
-from entropic.models.attempts import CANCELLED, COMPLETED, FAILED
+from entropic.models.attempts import CANCELLED, COMPLETED, FAILED, LOST
 from entropic.parameters import Identity, Parameters
 from entropic.provenance import batch_job, this_process
 
@@ -92,24 +93,19 @@ class Publisher:
             if len(finished) == 1:
                 return self._lose(finished[0][0])
             return {key for one in finished for key in self.publish([one], code)}
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            # The connection broke: perhaps after the commit. Once more; a claim that is gone then means that it was.
-            self._commit_again(finished, code)
         return set()
-
-    def _commit_again(self, finished: Sequence[tuple[Receipt, str]], code: CodeState) -> None:
-        settled = self.settled([receipt.attempt for receipt, _ in finished])
-        self._commit([one for one in finished if one[0].attempt not in settled], code)
 
     def _commit(self, finished: Sequence[tuple[Receipt, str]], code: CodeState) -> None:
         receipts = [receipt for receipt, _ in finished]
         pairs = sorted((receipt.record_id, token) for receipt, token in finished)
         rows = {receipt.record_id: self._row(receipt) for receipt in receipts}
+        attempts = [receipt.attempt for receipt in receipts]
+        stale: list[str] = []
 
-        def work(connection: Connection) -> list[str]:
+        def work(connection: Connection) -> None:
             if self._claims.delete(connection, pairs) != len(pairs):
+                if self._settled(connection, attempts) == set(attempts):
+                    return  # by a commit whose answer was lost
                 raise _ClaimGone
             former = self._former(connection, list(rows))
             self._write_rows(connection, rows, former)
@@ -119,9 +115,10 @@ class Publisher:
             for receipt in receipts:
                 move(receipt.path(self._root), self._root / receipt.final_name)
             names = {receipt.final_name for receipt in receipts}
-            return [name for name in former.values() if name is not None and name not in names]
+            stale[:] = [name for name in former.values() if name is not None and name not in names]
 
-        for name in self._database.write(work):
+        self._database.write(work, repeatable=True)
+        for name in stale:
             if not Path(name).is_absolute():  # a re-run's file has another name: the old one is nobody's now
                 remove(self._root / name)
 
@@ -214,37 +211,33 @@ class Publisher:
             self._write_rows(connection, {identity.id: row}, self._former(connection, [identity.id]))
             self._replace_files(connection, [record])
 
-        self._database.write(work)
+        self._database.write(work, repeatable=True)
 
     def patch_custom(self, key: str, custom: Mapping[str, Any]) -> None:
         """Replace the ``custom_data`` of a row."""
         change = update(self._rows).where(self._rows.c.id == key).values(custom_data=dict(custom))
-        self._database.write(lambda connection: connection.execute(change))
+        self._database.write(lambda connection: connection.execute(change), repeatable=True)
 
     def delete(self, key: str) -> bool:
         """Delete a row and its file record; return whether there was one."""
+        was_there = False
 
-        def work(connection: Connection) -> bool:
+        def work(connection: Connection) -> None:
+            nonlocal was_there
             connection.execute(
                 delete(_files).where(_files.c.table_name == self._table, _files.c.record_id == key)
             )
-            return connection.execute(delete(self._rows).where(self._rows.c.id == key)).rowcount > 0
+            was_there |= connection.execute(delete(self._rows).where(self._rows.c.id == key)).rowcount > 0
 
-        return self._database.write(work)
+        self._database.write(work, repeatable=True)
+        return was_there
 
     def fail(self, failed: Sequence[tuple[Failure, str]], code: CodeState) -> None:
         """Record runs that raised and give their keys back."""
         if not failed:
             return
         pairs = sorted((failure.record_id, token) for failure, token in failed)
-
-        def work(connection: Connection) -> None:
-            self._claims.delete(connection, pairs)
-            connection.execute(
-                _insert_attempt, [self._attempt(failure, code, FAILED) for failure, _ in failed]
-            )
-
-        self._database.write(work)
+        self._end(pairs, [self._attempt(failure, code, FAILED) for failure, _ in failed])
 
     def cancel(self, job: Job, token: str, started_at: datetime, code: CodeState) -> None:
         """Record a run of this process that was interrupted, and give its key back."""
@@ -266,21 +259,65 @@ class Publisher:
             "git_dirty": code.is_dirty,
         }
 
-        def work(connection: Connection) -> None:
-            self._claims.delete(connection, [(job.record_id, token)])
-            connection.execute(_insert_attempt, [attempt])
+        self._end([(job.record_id, token)], [attempt])
 
-        self._database.write(work)
+    def lose(self, lost: Sequence[tuple[Holder, Mapping[str, Any] | None]]) -> None:
+        """Record attempts that ended with their process, or in silence, and give up what is left of their claims.
+
+        Parameters
+        ----------
+        lost : sequence of (Holder, parameters or None)
+            Who held the claim, whose token names the attempt; the parameters as stored, where they are known.
+        """
+        if not lost:
+            return
+        pairs = sorted((holder.record_id, holder.token) for holder, _ in lost)
+        self._end(pairs, [self._lost_attempt(holder, params or {}) for holder, params in lost])
+
+    def _end(self, pairs: Sequence[tuple[str, str]], attempts: Sequence[Mapping[str, Any]]) -> None:
+        """Give claims up, and record attempts that came to no result."""
+
+        def work(connection: Connection) -> None:
+            self._claims.delete(connection, pairs)
+            # A commit whose answer was lost is repeated, and two processes that clear up may both come upon one.
+            known = self._known(connection, [attempt["id"] for attempt in attempts])
+            if new := [attempt for attempt in attempts if attempt["id"] not in known]:
+                connection.execute(_insert_attempt, new)
+
+        try:
+            self._database.write(work, repeatable=True)
+        except IntegrityError:  # another process recorded one at the same moment: now it is known
+            self._database.write(work, repeatable=True)
+
+    def _lost_attempt(self, holder: Holder, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "id": holder.token,
+            "table_name": self._table,
+            "record_id": holder.record_id,
+            "state": LOST,
+            "params": dict(params),
+            "owner": holder.process.owner,
+            "host": holder.process.host,
+            "pid": holder.process.pid,
+            "started_at": datetime.fromtimestamp(holder.acquired_at, UTC),
+            "ended_at": datetime.now(UTC),
+            "message": f"{holder} has ended, or was silent for longer than its lease",
+        }
 
     def settled(self, attempts: Sequence[str]) -> set[str]:
         """Return which of these attempts were committed, at any time: their rows may have been deleted since."""
-        statement = select(_attempts.c.id).where(
-            _attempts.c.id.in_(bindparam("ids", expanding=True)), _attempts.c.state == COMPLETED
-        )
+        return self._database.read(lambda connection: self._settled(connection, attempts))
+
+    def _settled(self, connection: Connection, attempts: Sequence[str]) -> set[str]:
+        return self._known(connection, attempts, _attempts.c.state == COMPLETED)
+
+    def _known(
+        self, connection: Connection, attempts: Sequence[str], *where: ColumnElement[bool]
+    ) -> set[str]:
+        statement = select(_attempts.c.id).where(_attempts.c.id.in_(bindparam("ids", expanding=True)), *where)
         known: set[str] = set()
-        with self._database.reading() as connection:
-            for start in range(0, len(attempts), CHUNK):
-                known.update(connection.scalars(statement, {"ids": list(attempts[start : start + CHUNK])}))
+        for start in range(0, len(attempts), CHUNK):
+            known.update(connection.scalars(statement, {"ids": list(attempts[start : start + CHUNK])}))
         return known
 
     def flush(self) -> None:
@@ -294,7 +331,7 @@ class Publisher:
             for value in (_meta.c.value + " ", func.rtrim(_meta.c.value)):
                 connection.execute(update(_meta).where(_meta.c.name == "database").values(value=value))
 
-        self._database.write(touch, durable=True)
+        self._database.write(touch, durable=True)  # SQLite only: there is no server to be lost
 
     def _lose(self, receipt: Receipt) -> set[str]:
         if self.settled([receipt.attempt]):

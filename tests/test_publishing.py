@@ -5,9 +5,10 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import NullPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from entropic import ClaimLostError, ClaimTimeoutError, Database, Store, files, sidecars
@@ -15,6 +16,7 @@ from tests import protocol_cases as cases
 from tests.counting import statements
 from tests.processes import outcomes_of, run_together
 from tests.protocol_cases import Place, Sim
+from tests.sweep_cases import executor_of
 
 A = {"a": 1.5}
 EXPIRE = "UPDATE entropic_claims SET expires_at = 0, owner = 'frozen', boot = 'another host'"
@@ -46,6 +48,10 @@ def contents(place: Place) -> list[str]:
     return sorted(path.read_text() for path in place.results.glob("*.txt"))
 
 
+def states(place: Place) -> list[str]:
+    return sorted(row.state for row in place.sql("SELECT state FROM entropic_attempts"))
+
+
 def test_late_owner_publishes_nothing_and_is_told_who_won(any_place):
     store = late(any_place, lambda: run_together(cases.call, [(any_place, A)]))
 
@@ -55,7 +61,7 @@ def test_late_owner_publishes_nothing_and_is_told_who_won(any_place):
     assert caught.value.record.custom_data["version"] == "1"
     assert contents(any_place) == ["version 1 of 1.5"]
     assert store.run_or_retrieve(A).custom_data["version"] == "1"
-    assert any_place.sql("SELECT count(*) FROM entropic_attempts")[0][0] == 1
+    assert states(any_place) == ["COMPLETED", "LOST"]
     assert any_place.sql("SELECT * FROM entropic_claims") == []
 
 
@@ -168,9 +174,9 @@ def test_commit_that_fails_is_made_by_the_next_process(place):
         store.run_or_retrieve(A)
     place.sql("DROP TRIGGER refuse")
 
-    (text,) = run_together(cases.call, [(place, A)])
+    (answer,) = run_together(cases.call, [(place, A)])
 
-    assert text == "version 1 of 1.5"
+    assert answer == "version 1 of 1.5"
     assert len(place.runner().calls) == 1
 
 
@@ -266,6 +272,135 @@ def test_reader_never_sees_a_missing_or_half_written_file_during_reruns(place):
 
     assert seen <= {f"version {version} of 1.5" for version in range(1, 12)}
     assert len(place.runner().calls) == 11
+
+
+# A server that goes while COMMIT is on its way
+
+
+@pytest.fixture(params=("postgres_url", "mysql_url"))
+def server_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place(request.getfixturevalue(request.param), tmp_path)
+
+
+def lose_commit(database: Database, *, arrives: bool) -> None:
+    """Let the server end the connection of the next commit, before it or before its answer."""
+    dialect: Any = database.engine.dialect
+    is_postgres = database.dialect == "postgresql"
+    real = dialect.do_commit
+
+    def do_commit(connection: Any) -> None:
+        dialect.do_commit = real
+        cursor = connection.cursor()
+        cursor.execute("SELECT pg_backend_pid()" if is_postgres else "SELECT connection_id()")
+        (own,) = cursor.fetchone()
+        if arrives:
+            real(connection)
+        engine = create_engine(database.url, poolclass=NullPool)
+        with engine.connect() as other:
+            other.execute(text(f"SELECT pg_terminate_backend({own})" if is_postgres else f"KILL {own}"))
+        cursor.execute("SELECT 1")
+
+    dialect.do_commit = do_commit
+
+
+def armed(place: Place, runner: Any, *, arrives: bool, suffix: str = ".txt") -> Store[Sim]:
+    """A Store the answer to whose first commit after a run is lost."""
+    calls = []
+
+    def arming(params):
+        if not calls:
+            lose_commit(store.database, arrives=arrives)
+        calls.append(params)
+        return runner(params)
+
+    store = Store(arming, Sim, place.results, suffix, place.url)
+    return store
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_commit_whose_answer_is_lost_is_made_once(server_place, arrives):
+    store = armed(server_place, server_place.runner(), arrives=arrives)
+
+    record = store.run_or_retrieve(A)
+
+    assert Path(record.result_file).read_text() == "version 1 of 1.5"
+    assert states(server_place) == ["COMPLETED"]
+    assert server_place.sql("SELECT * FROM entropic_claims") == []
+    assert len(server_place.runner().calls) == 1
+    assert not store.check(checksum=True)
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_commits_of_a_sweep_whose_answer_is_lost_are_made_once(server_place, arrives):
+    store = armed(server_place, server_place.runner(), arrives=arrives)
+
+    with executor_of("threads") as executor:
+        result = store.sweep([{"a": float(n)} for n in range(20)], executor=executor, progress=False)
+
+    assert [record.a for record in result] == [float(n) for n in range(20)]
+    assert states(server_place) == ["COMPLETED"] * 20
+    assert server_place.sql("SELECT * FROM entropic_claims") == []
+    assert not store.check(checksum=True)
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_rerun_whose_answer_is_lost_leaves_nothing_of_the_folder_it_replaces(server_place, arrives):
+    Store(write_folder("1"), Sim, server_place.results, "", server_place.url).run_or_retrieve(A)
+    store = armed(server_place, write_folder("2"), arrives=arrives, suffix="")
+
+    record = store.run(A)
+
+    assert (Path(record.result_file) / "part").read_text() == "2"
+    assert [p.name for p in server_place.results.iterdir() if not p.name.startswith(".")] == [
+        Path(record.result_file).name
+    ]
+    assert not store.check(checksum=True)
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize(("error", "state"), [(ValueError, "FAILED"), (KeyboardInterrupt, "CANCELLED")])
+def test_run_that_ends_early_is_recorded_once_if_the_answer_is_lost(server_place, arrives, error, state):
+    def failing(params):
+        raise error("no")
+
+    store = armed(server_place, failing, arrives=arrives)
+
+    with pytest.raises(error, match="no"):
+        store.run_or_retrieve(A)
+
+    assert states(server_place) == [state]
+    assert server_place.sql("SELECT * FROM entropic_claims") == []
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_delete_whose_answer_is_lost_tells_that_there_was_a_row(server_place, arrives):
+    store = server_place.store()
+    store.run_or_retrieve(A)
+    lose_commit(store.database, arrives=arrives)
+
+    deleted = store.delete(A)
+
+    assert deleted
+    assert server_place.rows() == {}
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_file_whose_registration_gets_no_answer_is_registered(server_place, tmp_path, arrives):
+    path = tmp_path / "made elsewhere"
+    path.write_text("made elsewhere")
+    store = server_place.store()
+    store.run_or_retrieve(A)
+    lose_commit(store.database, arrives=arrives)
+
+    store._table.publisher.register(store._table.parameters.identify(A), path, str(path), {}, "no token")
+
+    assert Path(store.retrieve(A).result_file).read_text() == "made elsewhere"
+    store.database.dispose()
 
 
 # The promise about a power cut
