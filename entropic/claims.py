@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -99,8 +100,8 @@ class Grant(NamedTuple):
     """A claim that was acquired."""
 
     token: str
-    was_held: bool
-    """Whether it was taken over: the former owner may have left a finished run."""
+    former: Holder | None = None
+    """From whom it was taken over: that one may have left a finished run."""
 
 
 def new_token() -> str:
@@ -153,30 +154,39 @@ class Claims:
             # Looking first sizes the work, and keeps losers from InnoDB's shared lock on the duplicate.
             held = self.holders(chunk)
             won = self._insert({key: tokens[key] for key in chunk if key not in held})
-            grants |= {key: Grant(tokens[key], False) for key in won}
+            grants |= {key: Grant(tokens[key]) for key in won}
             for key, holder in held.items():
                 if holder.is_gone() and self._take_over(key, holder, tokens[key]):
-                    grants[key] = Grant(tokens[key], True)
+                    grants[key] = Grant(tokens[key], holder)
         return grants
 
     def holders(self, keys: Sequence[str]) -> dict[str, Holder]:
         """Return who holds which of *keys*."""
         found: dict[str, Holder] = {}
-        with self._database.reading() as connection:
-            for chunk in _chunks(list(keys), CHUNK):
-                for row in connection.execute(self._select_holders, {"keys": chunk}):
-                    process = Process(row.owner, row.host, row.boot, row.pid, row.started)
-                    found[row.record_id] = Holder(
-                        row.record_id, process, row.token, row.acquired_at, row.left_s
-                    )
+        for chunk in _chunks(list(keys), CHUNK):
+            for row in self._database.read(partial(self._fetch_holders, keys=chunk)):
+                process = Process(row.owner, row.host, row.boot, row.pid, row.started)
+                found[row.record_id] = Holder(row.record_id, process, row.token, row.acquired_at, row.left_s)
         return found
+
+    def _fetch_holders(self, connection: Connection, keys: Sequence[str]) -> Sequence[Any]:
+        return connection.execute(self._select_holders, {"keys": keys}).all()
 
     def abandoned(self) -> list[Holder]:
         """Return the claims on this table that nobody will give back."""
         statement = select(_claims.c.record_id).where(_claims.c.table_name == self._table)
-        with self._database.reading() as connection:
-            keys = list(connection.scalars(statement))
+        keys = self._database.read(lambda connection: connection.scalars(statement).all())
         return [holder for holder in self.holders(keys).values() if holder.is_abandoned()]
+
+    def has_live(self, owners: Iterable[str]) -> bool:
+        """Whether any of these processes holds a claim on this table whose lease is not over."""
+        statement = (
+            select(_claims.c.owner)
+            .where(_claims.c.table_name == self._table, _claims.c.owner.in_(list(owners)))
+            .where(_claims.c.expires_at > database_now())
+            .limit(1)
+        )
+        return self._database.read(lambda connection: connection.scalar(statement)) is not None
 
     def _insert(self, tokens: Mapping[str, str]) -> list[str]:
         if not tokens:
@@ -191,7 +201,7 @@ class Claims:
             mine = {"keys": list(tokens), "owner": process["owner"]}
             return set(connection.scalars(self._select_won, mine))
 
-        won = self._database.write(work)
+        won = self._database.write(work, repeatable=True)
         return [key for key, token in tokens.items() if token in won]
 
     def _lease_columns(self) -> dict[str, Any]:
@@ -210,25 +220,43 @@ class Claims:
             )
             .values(token=token, **self._lease_columns())
         )
-        if self._database.write(lambda connection: connection.execute(statement).rowcount) != 1:
+        # Not rowcount: of a transaction that was repeated after its commit had succeeded it would be 0.
+        mine = select(_claims.c.token).where(
+            _claims.c.table_name == self._table, _claims.c.record_id == key, _claims.c.token == token
+        )
+
+        def work(connection: Connection) -> bool:
+            connection.execute(statement)
+            return connection.scalar(mine) is not None
+
+        if not self._database.write(work, repeatable=True):
             return False
         log.warning("took over %s from %s", key, holder)
         return True
 
     def extend(self) -> None:
-        """Extend every claim of this process on this table by a lease, counted from now."""
-        statement = (
+        """Extend every claim of this process on this table, to a lease from now: one statement."""
+        self._database.write(lambda connection: connection.execute(self._extension()), repeatable=True)
+
+    def extension_sql(self) -> str:
+        """Return the statement of `extend` as text, for a driver that is given no parameters with it."""
+        # Only with named parameters is a per cent sign in a table's name left as it is.
+        make_dialect: Any = self._database.url.get_dialect()
+        dialect = make_dialect(paramstyle="named")
+        return str(self._extension().compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+
+    def _extension(self) -> Any:
+        return (
             update(_claims)
             .where(_claims.c.table_name == self._table, _claims.c.owner == this_process().owner)
             .values(expires_at=database_now() + self.lease_s)
         )
-        self._database.write(lambda connection: connection.execute(statement))
 
     def release(self, tokens: Iterable[tuple[str, str]]) -> None:
         """Give up claims, each as key and token; one that is lost already is left alone."""
         pairs = sorted(tokens)
         if pairs:
-            self._database.write(lambda connection: self.delete(connection, pairs))
+            self._database.write(lambda connection: self.delete(connection, pairs), repeatable=True)
 
     def delete(self, connection: Connection, pairs: Sequence[tuple[str, str]]) -> int:
         """Delete claims inside the transaction of a commit; return how many were still ours.

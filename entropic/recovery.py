@@ -54,7 +54,7 @@ def recover(table: ResultTable[Any], *, held: Mapping[str, str] | None = None) -
             _clear(table, sidecar)
     kept = set((held or {}).values())
     left = [holder for holder in table.claims.abandoned() if holder.token not in kept]
-    table.claims.release([(holder.record_id, holder.token) for holder in left])
+    table.publisher.lose([(holder, None) for holder in left])
     return count
 
 
@@ -135,7 +135,11 @@ def _is_at_work(sidecar: Sidecar) -> bool:
 
 
 def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
-    """Whether nobody writes to a folder any more: its process is dead, or has been silent for a lease."""
+    """Whether nobody writes to a folder any more: its process is dead or, where that cannot be seen, silent.
+
+    Silent is who has written nothing for a lease, and holds no claim that is alive, nor does the process for which it
+    works: a run of an hour may write at its end only.
+    """
     writer = _process(sidecar.process)
     here = this_process()
     if writer is not None and writer.boot == here.boot and here.boot:
@@ -144,7 +148,10 @@ def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
         newest = max(path.stat().st_mtime for path in [sidecar.folder, *sidecar.folder.rglob("*")])
     except OSError:
         return False
-    return time.time() - newest > table.claims.lease_s
+    if time.time() - newest <= table.claims.lease_s:
+        return False
+    holder = _process(sidecar.process.get("holder") or {})
+    return not table.claims.has_live(process.owner for process in (writer, holder) if process is not None)
 
 
 def _foreign(table: ResultTable[Any], sidecar: Sidecar) -> bool:

@@ -27,12 +27,14 @@ from entropic.records import Found
 from entropic.recovery import recover
 from entropic.sidecars import Staging
 from entropic.table import ResultTable
+from entropic.termination import Terminated, terminable
 
 __all__ = ["RunMaker"]
 
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 2.0
+_SAY_AFTER_S = 2.0
 
 _running = threading.local()  # .keys: what this thread runs just now, so that it never waits for itself
 _uncommitted: set[tuple[str, str]] = set()  # by root, keys whose finished run this process could not commit
@@ -69,14 +71,36 @@ class RunMaker:
                 "the result of %s is gone (%s): it is run again", found.id, self.table.reader.path(found)
             )
         record_id = identity.id if found is None else found.id
-        claimed = self.claim(identity, record_id, is_forced=is_forced)
-        if isinstance(claimed, Found):
-            return claimed
-        with self._given_back_on_error(record_id, claimed):
+        with terminable():
+            claimed = self.claim(identity, record_id, is_forced=is_forced)
+            if isinstance(claimed, Found):
+                return claimed
+            try:
+                with self.table.heartbeat.beating():
+                    job = self._job(identity, record_id, found, custom, claimed, is_forced=is_forced)
+                    self.table.database.rest()
+                    self._publish(self._attempt(job, claimed), claimed)
+            except (KeyboardInterrupt, Terminated):
+                # It may have come between two of these steps, none of which gave the key back.
+                self.table.claims.release([(record_id, claimed)])
+                raise
+        return self._committed(record_id)
+
+    def _job(
+        self,
+        identity: Identity,
+        record_id: str,
+        found: Found | None,
+        custom: Mapping[str, Any],
+        token: str,
+        *,
+        is_forced: bool,
+    ) -> Job:
+        with self._given_back_on_error(record_id, token):
             if is_forced:
                 # What is replaced is the row as it is under the claim: recovery drops a run that replaces another one.
                 found = self.table.find(identity)
-            job = Job(
+            return Job(
                 record_id=record_id,
                 name=safe_name(f"{record_id}{self.suffix}"),
                 params=identity.for_runner(),
@@ -85,8 +109,6 @@ class RunMaker:
                 replaces=None if found is None else found.sha256,
                 look=not is_forced,
             )
-        self._publish(self._attempt(job, claimed), claimed)
-        return self._committed(record_id)
 
     def claim(self, identity: Identity, record_id: str, *, is_forced: bool) -> str | Found:
         """Return a claim's token, or, unless *is_forced*, the row that another process committed meanwhile."""
@@ -94,14 +116,14 @@ class RunMaker:
             raise RuntimeError(
                 f"the runner of {record_id!r} asked for {record_id!r} itself: it would wait for ever"
             )
-        begun, pause_s, said = time.monotonic(), _FIRST_PAUSE_S, False
+        begun, pause_s, told = time.monotonic(), _FIRST_PAUSE_S, ""
         while True:
             token = new_token()
             with self._given_back_on_error(record_id, token):
                 grant = self.table.claims.acquire([record_id], {record_id: token}).get(record_id)
+                if grant is not None and (grant.former or self._mark(record_id) in _uncommitted):
+                    grant = self._recovered(identity, grant, record_id, is_forced=is_forced)
                 if not is_forced:
-                    if grant is not None and (grant.was_held or self._mark(record_id) in _uncommitted):
-                        grant = self._recovered(record_id, grant)
                     found = self.table.find(identity)
                     if found is not None and self.table.is_present(found):
                         if grant is not None:
@@ -109,8 +131,9 @@ class RunMaker:
                         return found
             if grant is not None:
                 return token
-            said = said or self._say_who(record_id)
-            self._check_patience(record_id, time.monotonic() - begun)
+            waited_s = time.monotonic() - begun
+            told = self._say_who(record_id, told) if waited_s > _SAY_AFTER_S else told
+            self._check_patience(record_id, waited_s)
             time.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -123,25 +146,32 @@ class RunMaker:
             self.table.claims.release([(record_id, token)])
             raise
 
-    def _recovered(self, record_id: str, grant: Grant) -> Grant | None:
+    def _recovered(
+        self, identity: Identity, grant: Grant, record_id: str, *, is_forced: bool
+    ) -> Grant | None:
         """Commit what the former owner of a claim may have finished; return the claim unless that used it up."""
-        recover(self.table, held={record_id: grant.token})
-        holder = self.table.claims.holders([record_id]).get(record_id)
-        if holder is not None and holder.token == grant.token:
-            return grant
-        if self._mark(record_id) in _uncommitted:
-            _uncommitted.discard(self._mark(record_id))
-            _staging(self.table).settle()
-        return None
+        if not is_forced:
+            recover(self.table, held={record_id: grant.token})
+            holder = self.table.claims.holders([record_id]).get(record_id)
+            if holder is None or holder.token != grant.token:
+                if self._mark(record_id) in _uncommitted:
+                    _uncommitted.discard(self._mark(record_id))
+                    _staging(self.table).settle()
+                return None
+        if grant.former is not None:
+            self.table.publisher.lose([(grant.former, self.table.parameters.dump(identity.values))])
+        return grant
 
     def _mark(self, record_id: str) -> tuple[str, str]:
         return self.table.marker.root, record_id
 
-    def _say_who(self, record_id: str) -> bool:
+    def _say_who(self, record_id: str, told: str) -> str:
+        """Say who holds the key, unless that was told; return the token of the claim."""
         holder = self.table.claims.holders([record_id]).get(record_id)
-        if holder is not None:
-            log.info("waiting for %s, which is run by %s", record_id, holder)
-        return holder is not None
+        if holder is None or holder.token == told:
+            return told
+        log.warning("waiting for %s, which is run by %s", record_id, holder)
+        return holder.token
 
     def _check_patience(self, record_id: str, waited_s: float) -> None:
         if self.wait_timeout_s is None or waited_s <= self.wait_timeout_s:

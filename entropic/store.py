@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 ModelT = TypeVar("ModelT", bound=Base)
 
-LEASE_S = 3600.0
+LEASE_S = 120.0
 
 
 class Store(Generic[ModelT]):
@@ -71,8 +71,9 @@ class Store(Generic[ModelT]):
     db_url : str, sqlalchemy.URL, sqlalchemy.Engine or Database
         Stores that are given the same `Database` share its engine.
     lease_s : float
-        How long a key that is being run stays reserved, in seconds, when its owner falls silent. An owner on the
-        same host that has ended is seen at once.
+        How long a key that is being run stays reserved, in seconds, when its owner falls silent. While the owner
+        lives it is extended six times in a lease, however long a run takes, and whatever the runner does. An owner
+        on the same host that has ended is seen at once.
     wait_timeout_s : float, optional
         How long to wait for a key that another process runs, in seconds. Default: as long as it takes.
 
@@ -184,11 +185,23 @@ class Store(Generic[ModelT]):
         found = self._runs().obtain(identity, found, _checked_custom(custom_data), is_forced=True)
         return self._table.reader.record(found)
 
-    def retrieve(self, params: Mapping[str, Any]) -> ModelT | None:
+    def retrieve(self, params: Mapping[str, Any], *, verify: bool = False) -> ModelT | None:
         """Return the record of *params*, or None; nothing is run.
 
         An ``id`` alone will do. If the results folder is not there, the record is returned all the same, with the
         path where its file would be.
+
+        Parameters
+        ----------
+        verify : bool
+            Read the whole result, and compare its size and SHA-256 with those of the run.
+
+        Raises
+        ------
+        CorruptFileError
+            If they differ. Nothing was changed.
+        ResultFileMissingError
+            If there is nothing to *verify*, or nothing to compare it with.
         """
         identity = self._table.parameters.identify(params, complete=False)
         found = self._table.find(identity)
@@ -197,6 +210,8 @@ class Store(Generic[ModelT]):
         if not self._table.is_present(found) and self._table.has_root():
             log.warning("the result of %s is gone: %s", found.id, self._table.reader.path(found))
             return None
+        if verify:
+            self._table.verify(found)
         return self._table.reader.record(found)
 
     def register(
@@ -235,7 +250,10 @@ class Store(Generic[ModelT]):
         else:
             identity = identity if found is None else replace(identity, id=found.id, former_id=None)
             token = self._runs().claim(identity, identity.id, is_forced=True)
-            self._table.publisher.register(identity, path, str(result_file), custom, str(token))
+            with self._table.heartbeat.beating(
+                is_run_here=False
+            ):  # the digest of a large file takes its time
+                self._table.publisher.register(identity, path, str(result_file), custom, str(token))
         (found,) = self._table.reader.find((identity.id if found is None else found.id,))
         return self._table.reader.record(found)
 
@@ -285,6 +303,7 @@ class Store(Generic[ModelT]):
         fallback: str = "serial",
         progress: bool | None = None,
         missing: str = "raise",
+        retries: int = 0,
     ) -> SweepResult[ModelT]:
         """Run or retrieve a record for each of *params*.
 
@@ -308,6 +327,9 @@ class Store(Generic[ModelT]):
             Show a bar. Default: on a terminal and in a notebook.
         missing : {"raise", "rerun"}
             What to do when more than ten, and more than a tenth, of the results that there are rows for are gone.
+        retries : int
+            How often a run that raised is tried again, after all others. Each attempt is recorded. One that killed
+            its worker twice is not tried again.
 
         Returns
         -------
@@ -337,6 +359,7 @@ class Store(Generic[ModelT]):
             progress=progress,
             missing=missing,
             wait_timeout_s=self._wait_timeout_s,
+            retries=retries,
         )
         self._note_code()
         return Sweeper(self._table, self.runner, self.file_suffix, options).run(params)

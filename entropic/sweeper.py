@@ -13,7 +13,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from entropic.schema import Base
 from entropic.sidecars import Staging
 from entropic.sweep import BackendLost, backend_for, dispatch, progress_bar
 from entropic.table import ResultTable
+from entropic.termination import terminable
 
 __all__ = ["SweepOptions", "SweepResult", "Sweeper"]
 
@@ -49,6 +50,7 @@ MISSING_SHARE = 0.1  # their share of the hits, before a sweep takes it for a lo
 LISTED = 2000  # after so many hits the folder is listed once, instead of looking at each file
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_SAY_AFTER_S = 2.0
 
 
 class SweepResult(list[ModelT]):
@@ -92,8 +94,11 @@ class SweepOptions:
     progress: bool | None = None
     missing: str = "raise"
     wait_timeout_s: float | None = None
+    retries: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+            raise ValueError(f"retries must be an int of at least 0, not {self.retries!r}")
         for name, allowed in (
             ("on_error", ("raise", "continue")),
             ("fallback", ("serial", "raise")),
@@ -111,6 +116,7 @@ class _Task:
     record_id: str  # the key, or the published release's where its row is run again
     replaces: str | None = None
     is_forced: bool = False  # there is a row, but its file is gone
+    retries: int = 0  # how often it may fail yet
     token: str = ""
 
 
@@ -127,6 +133,7 @@ class Sweeper(Generic[ModelT]):
         self._sweep = uuid4().hex[:12]
         self._stop = table.root / STATE / this_process().owner / f"stop-{self._sweep}"
         self._has_orphans = False  # workers that a lost cluster left behind
+        self._is_run_here = False  # in this thread
         self._records: dict[str, ModelT] = {}
         self._order: dict[str, str] = {}  # key → where its row is; in input order
         self._tasks: dict[str, _Task] = {}  # by record id, from the look-up to the end
@@ -137,6 +144,7 @@ class Sweeper(Generic[ModelT]):
         self._failures: dict[str, Failure] = {}
         self._pause_s = _FIRST_PAUSE_S
         self._waiting_since: float | None = None
+        self._told = ""
         self._bar = ProgressBar()
 
     def run(self, params: Iterable[Mapping[str, Any]]) -> SweepResult[ModelT]:
@@ -147,7 +155,8 @@ class Sweeper(Generic[ModelT]):
             self._bar = bar
             bar.add(cached=len(self._records))
             if self._tasks:
-                self._run_tasks()
+                with terminable():
+                    self._run_tasks()
         with _no_collection():
             return self._result()
 
@@ -166,7 +175,7 @@ class Sweeper(Generic[ModelT]):
                 self._order[identity.id] = identity.id
                 found = self._table.match(identity, (rows[key] for key in identity.ids if key in rows))
                 if found is None:
-                    self._tasks[identity.id] = _Task(identity, identity.id)
+                    self._tasks[identity.id] = _Task(identity, identity.id, retries=self._options.retries)
                 else:
                     hit.append((identity, found))
             hits += len(hit)
@@ -224,7 +233,9 @@ class Sweeper(Generic[ModelT]):
         )
         for identity, found in missing:
             self._order[identity.id] = found.id
-            self._tasks[found.id] = _Task(identity, found.id, found.sha256, is_forced=True)
+            self._tasks[found.id] = _Task(
+                identity, found.id, found.sha256, is_forced=True, retries=self._options.retries
+            )
 
     # While it runs
 
@@ -256,12 +267,15 @@ class Sweeper(Generic[ModelT]):
 
     def _dispatch(self, work: Work) -> None:
         options = self._options
-        remote = (options.client, options.workers, options.executor) != (None, None, None)
-        if remote:
+        beating = self._table.heartbeat.beating
+        if (options.client, options.workers, options.executor) != (None, None, None):
             try:
-                with backend_for(
-                    work, client=options.client, workers=options.workers, executor=options.executor
-                ) as backend:
+                with (
+                    backend_for(
+                        work, client=options.client, workers=options.workers, executor=options.executor
+                    ) as backend,
+                    beating(is_run_here=isinstance(options.executor, ThreadPoolExecutor)),
+                ):
                     self._loop(backend)
             except BackendLost as lost:
                 # Workers may outlive their scheduler: they must not go on with a chunk that runs here too.
@@ -272,7 +286,8 @@ class Sweeper(Generic[ModelT]):
                 self._fall_back(error, [])
             else:
                 return
-        with backend_for(replace(work, stop="")) as backend:
+        with backend_for(replace(work, stop="")) as backend, beating():
+            self._is_run_here = True
             self._loop(backend)
 
     def _fall_back(self, cause: BaseException, remaining: Sequence[Job]) -> None:
@@ -296,12 +311,18 @@ class Sweeper(Generic[ModelT]):
 
     def _take(self, n: int, *, wait: bool) -> list[Job] | None:
         """Claim up to *n* keys; `dispatch` says what the answers mean."""
+        jobs = self._next(n, wait=wait)
+        if self._is_run_here:
+            self._table.database.rest()  # before the runs: many such processes share a server's connections
+        return jobs
+
+    def _next(self, n: int, *, wait: bool) -> list[Job] | None:
         if self._ready:
             return [self._job(self._ready.popleft()) for _ in range(min(n, len(self._ready)))]
         revisit = not self._fresh
         source = self._busy if revisit else self._fresh
         if not source:
-            return None
+            return [] if self._options.retries and self._tasks else None  # what is in flight may come back
         held_before = len(self._busy)
         wanted = [source.popleft() for _ in range(min(n, len(source)))]
         jobs = self._claim(wanted)
@@ -320,12 +341,12 @@ class Sweeper(Generic[ModelT]):
             task.token = new_token()  # before it is granted: an interrupt in here must not leave it behind
         tokens = {task.record_id: task.token for task in wanted}
         grants = self._table.claims.acquire(tokens, tokens)
-        taken_over = {key: grant.token for key, grant in grants.items() if grant.was_held}
-        if taken_over:
-            recover(self._table, held=taken_over)
+        former = {key: grant.former for key, grant in grants.items() if grant.former is not None}
+        if former:
+            recover(self._table, held={key: grants[key].token for key in former})
         # Between the look-up and the claim somebody else may have committed.
         rows = {found.id: found for found in self._table.reader.find_many(task.record_id for task in wanted)}
-        jobs, done = [], []
+        jobs, done, lost = [], [], []
         for task in wanted:
             found, grant = rows.get(task.record_id), grants.get(task.record_id)
             if found is not None and not (task.is_forced and found.sha256 == task.replaces):
@@ -340,16 +361,18 @@ class Sweeper(Generic[ModelT]):
                 self._busy.append(task)
             else:
                 jobs.append(self._job(task))
+                if task.record_id in former:
+                    lost.append((former[task.record_id], jobs[-1].stored))
         self._table.claims.release(done)
+        self._table.publisher.lose(lost)
         return jobs
 
     def _wait(self, wait: bool) -> None:
         now = time.monotonic()
         if self._waiting_since is None:
             self._waiting_since = now
-            holders = self._table.claims.holders([task.record_id for task in islice(self._busy, 1)])
-            for holder in holders.values():
-                log.info("%d keys are being run elsewhere, the first by %s", len(self._busy), holder)
+        if now - self._waiting_since > _SAY_AFTER_S:
+            self._say_who()
         limit = self._options.wait_timeout_s
         if limit is not None and now - self._waiting_since > limit:
             raise ClaimTimeoutError(
@@ -359,6 +382,18 @@ class Sweeper(Generic[ModelT]):
         if wait:
             time.sleep(self._pause_s * random.uniform(0.5, 1.0))
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+    def _say_who(self) -> None:
+        """Say who holds the first of the keys that are waited for, unless that was told."""
+        first = [task.record_id for task in islice(self._busy, 1)]
+        for holder in self._table.claims.holders(first).values():
+            if holder.process.owner != self._told:
+                self._told = holder.process.owner
+                log.warning(
+                    "the sweep waits for %d keys that are run elsewhere, the first by %s",
+                    len(self._busy),
+                    holder,
+                )
 
     def _job(self, task: _Task) -> Job:
         return Job(
@@ -385,15 +420,27 @@ class Sweeper(Generic[ModelT]):
             else:
                 del self._tasks[key]
                 self._finished.append(key)
-        for failure, _ in failed:
+        given_up = [failure for failure, _ in failed if not self._is_tried_again(failure)]
+        for failure in given_up:
             self._failures[self._tasks.pop(failure.record_id).identity.id] = failure
-        self._bar.add(done=len(finished) - len(lost), failed=len(failed))
+        self._bar.add(done=len(finished) - len(lost), failed=len(given_up))
+
+    def _is_tried_again(self, failure: Failure) -> bool:
+        """Queue a run that failed once more, after all others, if it may fail again."""
+        task = self._tasks[failure.record_id]
+        if not task.retries:
+            return False
+        task.retries -= 1
+        task.token = ""
+        self._fresh.append(task)
+        return True
 
     def _staging(self) -> Staging:
         process = this_process()
         return staging_for(self._table.root, f"{process.owner}-{self._sweep}", process.as_dict())
 
     def _crashed(self, job: Job) -> Failure:
+        self._tasks[job.record_id].retries = 0  # it had its second chance
         error = ClusterError(
             f"the run of {job.record_id} killed its worker twice and was given up; the worker's log tells why "
             "(often memory)"

@@ -14,8 +14,14 @@ from sqlalchemy import Dialect, inspect
 from entropic.claims import Claims
 from entropic.database import Database
 from entropic.drift import check_user_table
-from entropic.errors import HashCollisionError, ResultFileMissingError, ResultsDirUnavailableError
-from entropic.files import Marker
+from entropic.errors import (
+    CorruptFileError,
+    HashCollisionError,
+    ResultFileMissingError,
+    ResultsDirUnavailableError,
+)
+from entropic.files import Marker, digest_of
+from entropic.heartbeat import Heartbeat
 from entropic.migrate import ensure_schema
 from entropic.parameters import Identity, Parameters
 from entropic.publishing import CodeState, Publisher
@@ -50,6 +56,7 @@ class ResultTable(Generic[ModelT]):
     marker: Marker
     parameters: Parameters
     claims: Claims
+    heartbeat: Heartbeat
     reader: RecordReader[ModelT]
     publisher: Publisher
     code: CodeState
@@ -102,6 +109,7 @@ class ResultTable(Generic[ModelT]):
             marker=marker,
             parameters=parameters,
             claims=claims,
+            heartbeat=Heartbeat(database, claims),
             reader=RecordReader(database, model, root),
             publisher=Publisher(database, parameters, claims, root),
             code=code,
@@ -164,6 +172,24 @@ class ResultTable(Generic[ModelT]):
             return set(os.listdir(self.root))
         except OSError:
             return set()
+
+    def verify(self, found: Found) -> None:
+        """Raise `CorruptFileError` unless the result of a row is what its run wrote, byte for byte."""
+        path = self.reader.path(found)
+        if found.sha256 is None:
+            raise ResultFileMissingError(
+                f"there is no digest to compare {path!r} with: an earlier release or SQL wrote the row {found.id!r}. "
+                "store.check(fix=True) records one"
+            )
+        if not self.is_present(found):
+            raise ResultFileMissingError(f"the result of {found.id!r} is not there: {path!r}")
+        size, sha256 = digest_of(Path(path))
+        if (size, sha256) != (found.size_bytes, found.sha256):
+            raise CorruptFileError(
+                f"the result of {found.id!r} is not what its run wrote: {path!r} has {size} bytes and SHA-256 "
+                f"{sha256}, not {found.size_bytes} and {found.sha256}. store.check(checksum=True, fix=True) moves it "
+                "to quarantine, so that the next call runs it again"
+            )
 
     def refuse_registered(self, found: Found) -> None:
         """Raise `ResultFileMissingError` if the file of a row that is gone was registered: it is not ours."""

@@ -45,7 +45,7 @@ def test_acquire_of_free_keys_grants_each_and_stores_its_token(database_url):
 
     granted = claims_on(database).acquire(["k2", "k1"])
 
-    assert {key: grant.was_held for key, grant in granted.items()} == {"k1": False, "k2": False}
+    assert {key: grant.former for key, grant in granted.items()} == {"k1": None, "k2": None}
     assert stored(database) == {("protocol_sims", key): grant.token for key, grant in granted.items()}
 
 
@@ -65,7 +65,7 @@ def test_acquire_after_the_lease_takes_over_with_another_token(database_url):
 
     taken = claims_on(database).acquire(["k"])["k"]
 
-    assert taken.was_held
+    assert taken.former.token == former.token
     assert taken.token != former.token
     assert stored(database) == {("protocol_sims", "k"): taken.token}
 
@@ -104,7 +104,7 @@ def test_release_frees_the_key_at_once(database_url):
 
     again = owner.acquire(["k"])["k"]
 
-    assert not again.was_held
+    assert again.former is None
     assert again.token != token
 
 
@@ -257,7 +257,7 @@ def test_claim_of_a_dead_owner_on_this_host_is_taken_over_at_once(shared_url):
     taken = claims_on(database).acquire(["k"])
 
     assert outcome.exitcode == -9
-    assert taken["k"].was_held
+    assert taken["k"].former is not None
 
 
 @between_processes
@@ -275,7 +275,7 @@ def test_claim_of_an_owner_on_another_host_is_kept_until_its_lease_is_over(share
     after_lease = owner.acquire(["k"])
 
     assert within_lease == {}
-    assert after_lease["k"].was_held
+    assert after_lease["k"].former is not None
 
 
 def test_claim_whose_pid_belongs_to_another_process_now_is_taken_over(sqlite_url):
@@ -288,7 +288,7 @@ def test_claim_whose_pid_belongs_to_another_process_now_is_taken_over(sqlite_url
 
     taken = owner.acquire(["k"])
 
-    assert taken["k"].was_held
+    assert taken["k"].former is not None
 
 
 def test_commit_waits_for_a_take_over_and_then_deletes_nothing(server_url):

@@ -17,13 +17,13 @@ PACKAGE = Path(entropic.__file__).parent
 
 LAYERS = (  # lowest first: a module imports only what stands above it here
     "errors",
-    "hashing files payload progress display provenance loaders schema configs stats options",
+    "hashing files payload progress display provenance loaders schema configs stats options termination heartbeat_process",
     "processes coercion jobs sidecars",
     "backends",
     "sweep database models attempts parameters",
     "drift locks",
     "claims migrate records",
-    "publishing registration",
+    "publishing registration heartbeat",
     "table",
     "recovery history",
     "runs sweeper integrity",
