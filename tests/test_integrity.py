@@ -1,18 +1,24 @@
 """check(): names each thing that is not as it should be, and mends what it says and no more."""
 
+import hashlib
 import os
+import shutil
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import inspect, text
 
-from entropic import Database, ResultsDirUnavailableError, files, sidecars
+from entropic import Database, ResultsDirUnavailableError, Store, files, sidecars
 from entropic.provenance import this_process
 from tests import protocol_cases as cases
 from tests.processes import outcomes_of
-from tests.protocol_cases import Place, claims_on
+from tests.protocol_cases import FINISHED, Place, claims_on
 
-A, B = {"a": 1.5}, {"a": 2.5}
+A, B, C = {"a": 1.5}, {"a": 2.5}, {"a": 3.5}
 
 
 @pytest.fixture
@@ -33,16 +39,47 @@ def kinds(report) -> list[str]:
     return sorted(finding.kind for finding in report)
 
 
-def snapshot(place: Place) -> tuple:
-    """All that a check may not change: rows, file records, and every file with its bytes."""
-    here = this_process().owner
-    on_disk = {
-        str(path.relative_to(place.results)): path.read_bytes()
-        for path in place.results.rglob("*")
-        if path.is_file() and here not in str(path)
-    }
-    rows = place.sql("SELECT * FROM protocol_sims ORDER BY id")
-    return rows, place.sql("SELECT * FROM entropic_files ORDER BY record_id"), on_disk
+NOTHING: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Every row of every table, as text, and every file and folder beside the database, with its digest."""
+
+    tables: dict[str, list[str]]
+    disk: dict[str, str]
+
+    def but_for(self, *, rows: Mapping[str, str] = NOTHING, paths: tuple[str, ...] = ()) -> "Snapshot":
+        """Leave out the rows of some tables that contain a text, and all that lies under some paths."""
+        tables = {
+            name: [row for row in kept if name not in rows or rows[name] not in row]
+            for name, kept in self.tables.items()
+        }
+        is_left_out = [tuple(Path(path).parts) for path in paths]
+        disk = {
+            path: digest
+            for path, digest in self.disk.items()
+            if not any(Path(path).parts[: len(parts)] == parts for parts in is_left_out)
+        }
+        return Snapshot(tables, disk)
+
+
+def snapshot(place: Place) -> Snapshot:
+    """All that there is, read past the code under test."""
+    database = Database(place.url)
+    with database.engine.connect() as connection:
+        tables = {
+            name: sorted(repr(tuple(row)) for row in connection.execute(text(f"SELECT * FROM {name}")))
+            for name in inspect(connection).get_table_names()
+        }
+    database.dispose()
+    disk = {}
+    for path in place.folder.rglob("*"):
+        name = path.relative_to(place.folder)
+        if name.parts[0].startswith("entropic.sqlite3"):
+            continue
+        disk[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+    return Snapshot(tables, disk)
 
 
 def file_of(store, params) -> Path:
@@ -73,119 +110,303 @@ def test_report_is_a_table_of_all_findings(place, store):
     assert str(path) in lines[0]
 
 
-@pytest.mark.parametrize(
-    ("damage", "needs_checksum"),
-    [
-        (lambda data: data[:-1], False),
-        (lambda data: data + b"x", False),
-        (lambda data: bytes([data[0] ^ 1]) + data[1:], True),
-    ],
-    ids=["truncated", "longer", "flipped"],
-)
-def test_damaged_file_is_named_and_nothing_changes_without_fix(place, store, damage, needs_checksum):
-    path = file_of(store, A)
-    path.write_bytes(damage(path.read_bytes()))
+# Results of each kind, damaged in each way
+
+KINDS = ("run", "folder", "registered inside", "registered outside")
+KEYS = {kind: {"a": float(n)} for n, kind in enumerate(KINDS)}
+
+
+def write_file_or_folder(params: dict[str, Any]) -> None:
+    path, a = Path(params["result_file"]), params["a"]
+    if a != KEYS["folder"]["a"]:
+        path.write_bytes(b"result of %r" % a)
+        return
+    (path / "deep").mkdir(parents=True)
+    (path / "part").write_bytes(b"one part of %r" % a)
+    (path / "deep" / "part").write_bytes(b"another part of %r" % a)
+
+
+@pytest.fixture
+def mixed(place) -> Store:
+    """A Store with a result of each kind, and files beside them that are none of its business."""
+    made = Store(write_file_or_folder, cases.Sim, place.results, ".txt", place.url)
+    for kind in ("run", "folder"):
+        made.run_or_retrieve(KEYS[kind])
+    for kind, folder in (("registered inside", place.results), ("registered outside", place.folder)):
+        (folder / f"{kind}.txt").write_bytes(b"made elsewhere")
+        made.register(KEYS[kind], folder / f"{kind}.txt")
+    made.run_or_retrieve({"a": 99.0})
+    (place.results / "notes.md").write_text("precious")
+    (place.folder / "stray.txt").write_text("precious")
+    return made
+
+
+def flip(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def delete(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def in_part(damage: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Let a file be damaged as it is, and of a folder the file that lies deepest."""
+
+    def damaged(path: Path) -> None:
+        damage(path / "deep" / "part" if path.is_dir() else path)
+
+    return damaged
+
+
+def rename_part(path: Path) -> None:
+    (path / "part").rename(path / "renamed")
+
+
+def add_part(path: Path) -> None:
+    (path / "added").write_bytes(b"x")
+
+
+def delete_part(path: Path) -> None:
+    (path / "part").unlink()
+
+
+SEEN_BY_SIZE = {"truncated": in_part(truncate), "longer": in_part(lengthen)}
+SEEN_BY_DIGEST = {"flipped": in_part(flip)}
+FOLDER_SEEN_BY_SIZE = {"part added": add_part, "part deleted": delete_part}
+FOLDER_SEEN_BY_DIGEST = {"part renamed": rename_part}
+DAMAGES = SEEN_BY_SIZE | SEEN_BY_DIGEST | FOLDER_SEEN_BY_SIZE | FOLDER_SEEN_BY_DIGEST
+NEED_CHECKSUM = SEEN_BY_DIGEST.keys() | FOLDER_SEEN_BY_DIGEST.keys()
+DAMAGED = [
+    (kind, how)
+    for kind in KINDS
+    for how in DAMAGES
+    if kind == "folder" or how in SEEN_BY_SIZE | SEEN_BY_DIGEST
+]
+
+
+def quarantine_apart(taken: Snapshot) -> tuple[Snapshot, dict[str, str]]:
+    """Tell everything else from what lies in quarantine, by name."""
+    folder = Path("results", files.STATE, files.QUARANTINE)
+    inside = [(Path(name), digest) for name, digest in taken.disk.items() if folder in Path(name).parents]
+    # Each thing there lies in a folder of a random name.
+    kept = {str(Path(*path.parts[4:])): digest for path, digest in inside if len(path.parts) > 4}
+    return taken.but_for(paths=(str(folder),)), kept
+
+
+def below(snapshot: Snapshot, path: Path, place: Place) -> dict[str, str]:
+    """What lies at or below *path*, by name."""
+    parent = path.parent.relative_to(place.folder)
+    return {
+        str(Path(name).relative_to(parent)): digest
+        for name, digest in snapshot.disk.items()
+        if Path(name).parts[: len(parent.parts) + 1] == (*parent.parts, path.name)
+    }
+
+
+@pytest.mark.parametrize(("kind", "how"), DAMAGED)
+def test_damaged_result_is_named_and_nothing_changes_without_fix(place, mixed, kind, how):
+    path = file_of(mixed, KEYS[kind])
+    DAMAGES[how](path)
     before = snapshot(place)
 
-    by_size, by_digest = store.check(), store.check(checksum=True)
+    by_size, by_digest = mixed.check(), mixed.check(checksum=True)
 
-    assert kinds(by_size) == ([] if needs_checksum else ["corrupt-file"])
     (finding,) = by_digest
     assert (finding.kind, finding.id, finding.path, finding.is_fixed) == (
         "corrupt-file",
-        store.key(A),
+        mixed.key(KEYS[kind]),
         str(path),
         False,
     )
+    assert kinds(by_size) == ([] if how in NEED_CHECKSUM else ["corrupt-file"])
     assert snapshot(place) == before
 
 
-def test_fix_of_a_damaged_file_keeps_it_in_quarantine_and_the_next_call_runs(place, store):
-    path = file_of(store, A)
-    path.write_bytes(b"damaged")
+@pytest.mark.parametrize(("kind", "how"), [(kind, how) for kind, how in DAMAGED if kind in {"run", "folder"}])
+def test_fix_moves_a_damaged_result_to_quarantine_and_deletes_its_row_only(place, mixed, kind, how):
+    path, key = file_of(mixed, KEYS[kind]), mixed.key(KEYS[kind])
+    DAMAGES[how](path)
+    before = snapshot(place)
 
-    report = store.check(checksum=True, fix=True)
+    report = mixed.check(checksum=True, fix=True)
 
-    assert [(finding.kind, finding.is_fixed) for finding in report] == [("corrupt-file", True)]
-    assert quarantined(place) == {path.name: b"damaged"}
-    assert place.rows().keys() == {store.key(B)}
-    assert not store.check(checksum=True)
-    assert store.run_or_retrieve(A).a == 1.5
-    assert place.runner().calls.count(store.key(A)) == 2
+    rest, quarantined = quarantine_apart(snapshot(place))
+    assert [(one.kind, one.id, one.is_fixed) for one in report] == [("corrupt-file", key, True)]
+    assert rest == before.but_for(
+        rows={"protocol_sims": key, "entropic_files": key},
+        paths=(str(path.relative_to(place.folder)),),
+    )
+    assert quarantined == below(before, path, place)
+    assert not mixed.check(checksum=True)
 
 
-def test_fix_of_a_missing_file_deletes_its_row_only(place, store):
-    file_of(store, A).unlink()
-    found = store.check()
-    kept = place.rows()
+@pytest.mark.parametrize(("kind", "how"), [(kind, how) for kind, how in DAMAGED if "registered" in kind])
+def test_fix_only_reports_a_damaged_registered_file(place, mixed, kind, how):
+    DAMAGES[how](file_of(mixed, KEYS[kind]))
+    before = snapshot(place)
 
-    fixed = store.check(fix=True)
+    report = mixed.check(checksum=True, fix=True)
 
-    assert [(finding.kind, finding.is_fixed) for finding in found] == [("missing-file", False)]
-    assert len(kept) == 2
-    assert [(finding.kind, finding.id, finding.is_fixed) for finding in fixed] == [
-        ("missing-file", store.key(A), True)
+    assert [(one.kind, one.id, one.is_fixed) for one in report] == [
+        ("corrupt-file", mixed.key(KEYS[kind]), False)
     ]
-    assert place.rows().keys() == {store.key(B)}
-    assert not store.check(checksum=True)
+    assert snapshot(place) == before
 
 
-def test_row_that_was_deleted_leaves_a_stray_record_and_a_stray_file(place, store):
-    path = file_of(store, A)
-    place.sql("DELETE FROM protocol_sims WHERE id = :id", id=store.key(A))
-    found = store.check()
+@pytest.mark.parametrize("kind", KINDS)
+def test_missing_result_is_named_and_nothing_changes_without_fix(place, mixed, kind):
+    path = file_of(mixed, KEYS[kind])
+    delete(path)
+    before = snapshot(place)
 
-    fixed = store.check(fix=True)
+    by_size, by_digest = mixed.check(), mixed.check(checksum=True)
 
-    assert kinds(found) == ["stray-file", "stray-record"]
-    assert {(finding.kind, finding.is_fixed) for finding in fixed} == {
-        ("stray-file", False),
-        ("stray-record", True),
-    }
-    assert kinds(store.check()) == ["stray-file"]
-    assert path.exists()
-    assert [row.record_id for row in place.sql("SELECT record_id FROM entropic_files")] == [store.key(B)]
+    (finding,) = by_size
+    assert (finding.kind, finding.id, finding.path, finding.is_fixed) == (
+        "missing-file",
+        mixed.key(KEYS[kind]),
+        str(path),
+        False,
+    )
+    assert list(by_digest) == [finding]
+    assert snapshot(place) == before
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "registered outside"])
+def test_fix_of_a_missing_result_deletes_its_row_only(place, mixed, kind):
+    key = mixed.key(KEYS[kind])
+    delete(file_of(mixed, KEYS[kind]))
+    before = snapshot(place)
+
+    report = mixed.check(fix=True)
+
+    assert [(one.kind, one.id, one.is_fixed) for one in report] == [("missing-file", key, True)]
+    assert snapshot(place) == before.but_for(rows={"protocol_sims": key, "entropic_files": key})
+    assert not mixed.check(checksum=True)
+
+
+def test_fix_only_reports_a_missing_registered_file_outside(place, mixed):
+    delete(file_of(mixed, KEYS["registered outside"]))
+    before = snapshot(place)
+
+    report = mixed.check(fix=True)
+
+    assert [(one.kind, one.is_fixed) for one in report] == [("missing-file", False)]
+    assert snapshot(place) == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_row_that_was_deleted_leaves_a_record_to_remove_and_a_file_to_report(place, mixed, kind):
+    key = mixed.key(KEYS[kind])
+    place.sql("DELETE FROM protocol_sims WHERE id = :id", id=key)
+    before = snapshot(place)
+    stray_file = [] if kind == "registered outside" else [("stray-file", False)]
+
+    found = mixed.check(checksum=True)
+    unchanged = snapshot(place)
+    fixed = mixed.check(checksum=True, fix=True)
+
+    assert sorted((one.kind, one.is_fixed) for one in found) == [*stray_file, ("stray-record", False)]
+    assert unchanged == before
+    assert sorted((one.kind, one.is_fixed) for one in fixed) == [*stray_file, ("stray-record", True)]
+    assert snapshot(place) == before.but_for(rows={"entropic_files": key})
+    assert [(one.kind, one.is_fixed) for one in mixed.check(checksum=True)] == stray_file
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_file_record_that_is_missing_is_completed(place, mixed, kind):
+    key = mixed.key(KEYS[kind])
+    whole = place.sql("SELECT name, size_bytes, sha256 FROM entropic_files WHERE record_id = :id", id=key)
+    place.sql("DELETE FROM entropic_files WHERE record_id = :id", id=key)
+    before = snapshot(place)
+
+    found = mixed.check(checksum=True)
+    unchanged = snapshot(place)
+    fixed = mixed.check(fix=True)
+
+    assert [(one.kind, one.id, one.is_fixed) for one in found] == [("unrecorded-file", key, False)]
+    assert unchanged == before
+    assert [(one.kind, one.id, one.is_fixed) for one in fixed] == [("unrecorded-file", key, True)]
+    assert (
+        place.sql("SELECT name, size_bytes, sha256 FROM entropic_files WHERE record_id = :id", id=key)
+        == whole
+    )
+    assert snapshot(place).but_for(rows={"entropic_files": key}) == before
+    assert not mixed.check(checksum=True)
+
+
+@pytest.mark.parametrize("kind", ["run", "folder"])
+def test_key_whose_damaged_result_went_to_quarantine_runs_again(mixed, kind):
+    path = file_of(mixed, KEYS[kind])
+    whole = files.digest_of(path)
+    in_part(flip)(path)
+    mixed.check(checksum=True, fix=True)
+
+    record = mixed.run_or_retrieve(KEYS[kind])
+
+    assert files.digest_of(Path(record.result_file)) == whole
+    assert not mixed.check(checksum=True)
 
 
 def test_stray_files_with_our_suffix_are_reported_and_never_touched(place, store):
     (place.results / "mine.txt").write_text("precious")
     (place.results / "notes.md").write_text("precious")
     (place.results / "folder").mkdir()
+    before = snapshot(place)
 
     fixed = store.check(checksum=True, fix=True)
 
     assert [(finding.kind, Path(finding.path).name, finding.is_fixed) for finding in fixed] == [
         ("stray-file", "mine.txt", False)
     ]
-    assert (place.results / "mine.txt").read_text() == "precious"
-    assert (place.results / "notes.md").read_text() == "precious"
-    assert (place.results / "folder").is_dir()
+    assert snapshot(place) == before
 
 
-def test_missing_file_record_is_completed(place, store):
-    place.sql("DELETE FROM entropic_files WHERE record_id = :id", id=store.key(A))
+# What a crash leaves
+
+
+FOUND_AFTER = {
+    "claimed": ["abandoned"],
+    **{point: ["abandoned", "abandoned"] for point in ("slot taken", "in the runner", "file staged")},
+    **{point: ["abandoned", "abandoned", "unfinished"] for point in FINISHED[:3]},
+    "file moved": ["abandoned", "abandoned", "stray-file", "unfinished"],
+    "committed": ["abandoned"],
+}
+"""What is named after a kill at each point: a claim, a process's folder, a run that can be committed, its file."""
+
+
+@pytest.mark.parametrize("point", FOUND_AFTER)
+def test_leftovers_of_a_crash_are_named_and_only_they_are_cleared(place, store, point):
+    live = set(place.state_folders())
+    outcomes_of(cases.run_until, [(place, point, C)])
+    dead = [str(folder.relative_to(place.folder)) for folder in set(place.state_folders()) - live]
+    before, key = snapshot(place), store.key(C)
+    made = {"protocol_sims": key, "entropic_files": key, "entropic_attempts": key, "entropic_claims": key}
+
     found = store.check(checksum=True)
+    unchanged = snapshot(place)
+    fixed = store.check(checksum=True, fix=True)
 
-    fixed = store.check(fix=True)
-
-    assert kinds(found) == ["unrecorded-file"]
-    assert [finding.is_fixed for finding in fixed] == [True]
+    after, leftovers = snapshot(place), (*dead, f"results/{key}.txt")
+    assert kinds(found) == FOUND_AFTER[point]
+    assert {finding.id for finding in found} <= {None, key}
+    assert unchanged == before
+    assert not fixed, str(fixed)
+    assert len(dead) == (point != "claimed")
+    assert after.but_for(rows=made, paths=leftovers) == before.but_for(rows=made, paths=leftovers)
+    assert not set(dead) & after.disk.keys()
+    assert after.tables["entropic_claims"] == []
+    assert (store.retrieve(C) is not None) == (point in FINISHED)
     assert not store.check(checksum=True)
-    (row,) = place.sql("SELECT * FROM entropic_files WHERE record_id = :id", id=store.key(A))
-    assert (row.name, row.sha256) == (file_of(store, A).name, files.digest_of(file_of(store, A))[1])
-
-
-def test_finished_run_that_was_not_committed_is_named_and_fix_commits_it(place, store):
-    outcomes_of(cases.run_until, [(place, "line written", {"a": 3.5})])
-    found = store.check()
-
-    store.check(fix=True)
-
-    assert "unfinished" in kinds(found)
-    assert {finding.id for finding in found if finding.kind == "unfinished"} == {store.key({"a": 3.5})}
-    assert store.count() == 3
-    assert not store.check(checksum=True)
-    assert len(place.runner().calls) == 3
 
 
 def test_rerun_killed_between_move_and_commit_is_committed_rather_than_quarantined(place, store):
@@ -196,19 +417,6 @@ def test_rerun_killed_between_move_and_commit_is_committed_rather_than_quarantin
     assert quarantined(place) == {}
     assert store.retrieve(A).custom_data["version"] == "2"
     assert not store.check(checksum=True)
-
-
-def test_attempt_folder_and_claim_of_a_dead_owner_are_named_and_reaped(place, store):
-    outcomes_of(cases.run_until, [(place, "in the runner", {"a": 3.5})])
-    found = store.check()
-
-    store.check(fix=True)
-
-    assert kinds(found) == ["abandoned", "abandoned"]
-    assert {finding.id for finding in found} == {None, store.key({"a": 3.5})}
-    assert not store.check()
-    assert [this_process().owner in folder.name for folder in place.state_folders()] == [True]
-    assert place.sql("SELECT * FROM entropic_claims") == []
 
 
 def test_claim_and_folder_of_a_live_owner_are_left_alone(place, store):
@@ -231,8 +439,9 @@ def make_foreign(place: Place, folder: Path, age_s: float) -> None:
         os.utime(path, (then, then))
 
 
-def test_folder_of_another_host_is_abandoned_only_after_a_lease(place, store):
-    outcomes_of(cases.run_until, [(place, "in the runner", {"a": 3.5})])
+def test_folder_of_another_host_is_abandoned_only_after_a_lease(place):
+    store = place.store(lease_s=3600.0)
+    outcomes_of(cases.run_until, [(place, "in the runner", C)])
     (folder,) = [p for p in place.state_folders() if this_process().owner not in p.name]
     place.sql("DELETE FROM entropic_claims")
     make_foreign(place, folder, age_s=1800)
@@ -250,7 +459,7 @@ def test_folder_of_another_host_is_abandoned_only_after_a_lease(place, store):
 
 
 def test_malformed_sidecar_is_named_and_moved_to_quarantine(place, store):
-    outcomes_of(cases.run_until, [(place, "committed", {"a": 3.5})])
+    outcomes_of(cases.run_until, [(place, "committed", C)])
     (folder,) = [p for p in place.state_folders() if this_process().owner not in p.name]
     (folder / sidecars.SIDECAR).write_bytes(b"no json\n" + (folder / sidecars.SIDECAR).read_bytes())
     found = store.check()
@@ -261,25 +470,6 @@ def test_malformed_sidecar_is_named_and_moved_to_quarantine(place, store):
     assert str(folder) in {finding.path for finding in found}
     assert quarantined(place)[sidecars.SIDECAR].startswith(b"no json\n")
     assert not store.check(checksum=True)
-
-
-@pytest.mark.parametrize(("damage", "inside"), [("gone", False), ("changed", False), ("changed", True)])
-def test_registered_file_is_only_reported(place, store, tmp_path, damage, inside):
-    path = (place.results if inside else tmp_path) / "registered.txt"
-    path.write_text("made elsewhere")
-    store.register({"a": 9.5}, path)
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_text("changed")
-    before = snapshot(place)
-
-    report = store.check(checksum=True, fix=True)
-
-    assert [(finding.kind, finding.is_fixed) for finding in report] == [
-        ("missing-file" if damage == "gone" else "corrupt-file", False)
-    ]
-    assert snapshot(place) == before
 
 
 def test_unmounted_root_is_said_and_fix_raises_and_deletes_nothing(place, store):
@@ -293,20 +483,6 @@ def test_unmounted_root_is_said_and_fix_raises_and_deletes_nothing(place, store)
     assert kinds(report) == ["results-dir"]
     assert len(place.rows()) == 2
     assert os.listdir(place.results) == []
-
-
-def test_truncated_part_of_a_folder_is_seen_by_its_size(place):
-    def runner(params):
-        Path(params["result_file"]).mkdir()
-        (Path(params["result_file"]) / "part").write_text("whole")
-
-    store = cases.Store(runner, cases.Sim, place.results, "", place.url)
-    record = store.run_or_retrieve(A)
-    (Path(record.result_file) / "part").write_text("who")
-
-    report = store.check()
-
-    assert kinds(report) == ["corrupt-file"]
 
 
 def test_check_of_one_table_says_nothing_of_another(place, store):
