@@ -46,6 +46,7 @@ class Runs:
     log: Path
     seconds: float = 0.0
     raises: tuple[int, ...] = ()
+    raises_once: tuple[int, ...] = ()
     slow: tuple[int, ...] = ()
     kills: tuple[int, ...] = ()
     kills_once: tuple[int, ...] = ()
@@ -61,7 +62,7 @@ class Runs:
         time.sleep(0.4 if n in self.slow else self.seconds)
         if n in self.kills or (first and n in self.kills_once):
             os.kill(os.getpid(), signal.SIGKILL)
-        if n in self.raises:
+        if n in self.raises or (first and n in self.raises_once):
             raise Odd(n, "is odd")
         Path(params["result_file"]).write_text(json.dumps({"n": n, "x": params["x"]}))
         self._note("ended", n)

@@ -152,6 +152,19 @@ def test_extend_moves_the_end_of_this_process_claims_only(database_url):
     assert left["another's"] <= 5
 
 
+def test_has_live_tells_whether_a_process_holds_a_claim_in_its_lease(database_url):
+    database = Database(database_url)
+    owner = this_process().owner
+    claims_on(database, lease_s=-1.0).acquire(["over"])
+    before = claims_on(database).has_live([owner])
+    claims_on(database).acquire(["k"])
+
+    assert not before
+    assert claims_on(database).has_live([owner, "another"])
+    assert not claims_on(database).has_live(["another"])
+    assert not claims_on(database, "another_table").has_live([owner])
+
+
 def test_acquire_of_more_keys_than_a_statement_takes_grants_all(database_url):
     database = Database(database_url)
     keys = [f"k{n:04}" for n in range(2 * CHUNK + 1)]

@@ -146,6 +146,56 @@ def test_sweep_that_is_killed_runs_only_what_had_not_finished(place, point, nth)
     assert place.state_folders() == []
 
 
+def attempts_of(place: Place) -> list[tuple]:
+    rows = place.sql("SELECT record_id, state, params, host, pid FROM entropic_attempts ORDER BY started_at")
+    return [(row.record_id, row.state, json.loads(row.params), row.host, row.pid) for row in rows]
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_attempt_of_a_killed_process_is_recorded_as_lost(place, reopened):
+    store = place.store()
+    assert_killed(outcomes_of(cases.run_until, [(place, "in the runner", A)]))
+    (claim,) = place.sql("SELECT * FROM entropic_claims")
+
+    (place.store() if reopened else store).run_or_retrieve(A)
+
+    lost, completed = attempts_of(place)
+    params = {} if reopened else {"a": 1.5, "b": 0}  # opening knows the claim only
+    assert lost == (store.key(A), "LOST", params, claim.host, claim.pid)
+    assert completed[1] == "COMPLETED"
+    assert store.failures() == []
+
+
+def test_sweep_that_takes_over_records_what_was_lost(place):
+    store = place.store()
+    assert_killed(outcomes_of(cases.run_until, [(place, "in the runner", A)]))
+
+    store.sweep([A, {"a": 2.5}], progress=False)
+
+    states = [state for key, state, *_ in attempts_of(place) if key == store.key(A)]
+    assert states == ["LOST", "COMPLETED"]
+
+
+@pytest.mark.parametrize("point", FINISHED)
+def test_attempt_that_finished_is_not_lost_with_its_process(place, point):
+    store = place.store()
+    assert_killed(outcomes_of(cases.run_until, [(place, point, A)]))
+
+    store.run_or_retrieve(A)
+
+    assert [state for _, state, *_ in attempts_of(place)] == ["COMPLETED"]
+
+
+def test_four_that_clear_up_at_once_record_a_lost_attempt_once(place):
+    place.store()
+    assert_killed(outcomes_of(cases.run_until, [(place, "in the runner", A)]))
+
+    run_together(cases.open_and_count, [(place,)] * 4)
+
+    assert [state for _, state, *_ in attempts_of(place)] == ["LOST"]
+    assert place.sql("SELECT * FROM entropic_claims") == []
+
+
 def test_key_whose_dead_owner_left_the_finished_run_of_another_key_is_not_blocked(place):
     store = place.store()
     held, other = store.key({"a": 2.0}), store.key(A)

@@ -304,6 +304,36 @@ def test_sweep_again_after_a_failure_runs_only_what_failed(tmp_path, runs):
     assert store.failures() == []
 
 
+def test_sweep_with_retries_tries_again_after_all_others_and_records_each_attempt(tmp_path, where):
+    runs = Runs(tmp_path / "log", raises_once=(2,), raises=(5,))
+    store = open_store(tmp_path, runs)
+
+    result = store.sweep(sets(8), on_error="continue", retries=2, **where)
+
+    assert [record.n for record in result] == [0, 1, 2, 3, 4, 6, 7]
+    assert [(failed.params["n"], type(failed.exception)) for failed in result.failed] == [(5, Odd)]
+    assert runs.count() == {**dict.fromkeys(range(8), 1), 2: 2, 5: 3}
+    assert states(tmp_path) == {"COMPLETED": 7, "FAILED": 4}
+    assert [failed.params["n"] for failed in store.failures()] == [5]
+    assert claims(tmp_path) == 0
+
+
+def test_sweep_with_retries_of_a_single_run_that_fails_once_returns_it(tmp_path):
+    runs = Runs(tmp_path / "log", raises_once=(0,))
+
+    (record,) = open_store(tmp_path, runs).sweep(sets(1), retries=1)
+
+    assert (record.n, runs.count()) == (0, {0: 2})
+
+
+@pytest.mark.parametrize("retries", [-1, 1.5, True, "2"])
+def test_sweep_with_an_impossible_number_of_retries_raises(store, runs, retries):
+    with pytest.raises(ValueError, match="retries must be an int of at least 0"):
+        store.sweep(sets(2), retries=retries)
+
+    assert runs.total() == 0
+
+
 @pytest.mark.parametrize("workers", [None, 2])
 def test_sweep_raises_the_first_failure_in_input_order(tmp_path, workers):
     store = open_store(tmp_path, Runs(tmp_path / "log", raises=(1, 2, 3), slow=(3,)))
