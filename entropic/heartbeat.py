@@ -91,6 +91,9 @@ class Heartbeat:
             yield
         finally:
             ended.set()
+            thread.join(
+                _END_S
+            )  # it may be in the middle of a beat, on a connection that somebody closes next
 
     def beat(self) -> None:
         """Extend the claims now; a failure is logged, and the next beat tries again."""
