@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from entropic import (
     Base,
+    CorruptFileError,
     Database,
     HashCollisionError,
     Mapped,
@@ -331,3 +332,88 @@ def test_failed_attempts_leave_no_file_in_the_slots(sqlite, tmp_path):
 
     assert staged_in(tmp_path) == []
     assert results_in(tmp_path) == []
+
+
+# A verified look
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b""),
+    ],
+    ids=["one flipped bit", "truncated", "empty"],
+)
+def test_verify_of_a_damaged_result_raises_and_changes_nothing(sqlite, tmp_path, damage):
+    store = open_store(sqlite, tmp_path)
+    path = Path(store.run_or_retrieve(PARAMS).result_file)
+    damage(path)
+    left = path.read_bytes()
+
+    with pytest.raises(CorruptFileError, match="is not what its run wrote"):
+        store.retrieve(PARAMS, verify=True)
+
+    assert path.read_bytes() == left
+    assert len(rows_of(sqlite)) == 1
+    assert store.retrieve(PARAMS) is not None
+
+
+def test_verify_of_a_sound_result_returns_its_record(database, tmp_path):
+    store = open_store(database, tmp_path)
+    made = store.run_or_retrieve(PARAMS)
+
+    record = store.retrieve(PARAMS, verify=True)
+
+    assert (record.id, record.result_file) == (made.id, made.result_file)
+    assert store.retrieve({**PARAMS, "swings": 4}, verify=True) is None
+
+
+def test_verify_of_a_damaged_part_of_a_folder_raises(sqlite, tmp_path):
+    def runner(params):
+        folder = Path(params["result_file"])
+        folder.mkdir()
+        (folder / "a").write_text("1")
+        (folder / "b").write_text("2")
+
+    store = open_store(sqlite, tmp_path, runner)
+    folder = Path(store.run_or_retrieve(PARAMS).result_file)
+    sound = store.retrieve(PARAMS, verify=True)
+    (folder / "a").write_text("2")
+
+    with pytest.raises(CorruptFileError):
+        store.retrieve(PARAMS, verify=True)
+
+    assert sound is not None
+
+
+def test_verify_of_a_damaged_registered_file_raises(sqlite, tmp_path):
+    store = open_store(sqlite, tmp_path)
+    (tmp_path / "measured.dat").write_text("12")
+    store.register(PARAMS, tmp_path / "measured.dat")
+    (tmp_path / "measured.dat").write_text("13")
+
+    with pytest.raises(CorruptFileError):
+        store.retrieve(PARAMS, verify=True)
+
+
+def test_verify_without_a_digest_says_how_to_get_one(sqlite, tmp_path):
+    store = open_store(sqlite, tmp_path)
+    store.run_or_retrieve(PARAMS)
+    sqlite.write(lambda connection: connection.execute(text("DELETE FROM entropic_files")))
+
+    with pytest.raises(ResultFileMissingError, match="no digest"):
+        store.retrieve(PARAMS, verify=True)
+
+    store.check(fix=True)
+    assert store.retrieve(PARAMS, verify=True) is not None
+
+
+def test_verify_where_the_folder_is_not_mounted_raises(sqlite, tmp_path):
+    store = open_store(sqlite, tmp_path)
+    store.run_or_retrieve(PARAMS)
+    shutil.rmtree(tmp_path / "results")
+
+    with pytest.raises(ResultFileMissingError, match="is not there"):
+        store.retrieve(PARAMS, verify=True)
