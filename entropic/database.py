@@ -1,8 +1,8 @@
 """One engine per database and process: its pragmas, transactions, held connections, fork and pickle safety.
 
 Everything that touches a database goes through `Database`: `write` for a transaction, `read` for statements that need
-none, `look` for the one connection that a thread keeps for hits. All three are tried again while it is others that
-are in the way: a deadlock, a lock, a server that restarts or has no place left.
+none, `look` for the one connection that a thread keeps for hits. All three are tried again after a deadlock, a lock
+that timed out or a connection that was lost, and connecting waits for a server that is away or has no place left.
 SQLite begins its writes with BEGIN IMMEDIATE: a transaction that reads first and writes later fails at once when
 another one wrote in between, without waiting.
 """
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 __all__ = ["Database", "DatabaseLike"]
@@ -34,16 +34,17 @@ T = TypeVar("T")
 
 BEGIN = "entropic_begin"  # execution option: how a transaction begins on SQLite; "" for not at all
 BUSY_TIMEOUT_S = 30.0
-WRITE_ATTEMPTS = 10
-RECONNECT_S = 60.0  # how long a server that has gone is waited for
-SAY_AFTER_S = 1.0
+ATTEMPTS = 10
+RECONNECT_S = 60.0  # how long connecting waits for a server
+SAY_AFTER_S = 1.0  # a wait that is over sooner is not worth a warning
 TRANSIENT_MYSQL = {1205, 1213}  # lock wait timeout, deadlock
 TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
+LOST_MYSQL = {1053, 1927, 2006, 2013}  # shutdown, killed, gone away, lost
+LOST_SQLSTATES = {"57P01", "57P02"}  # shutdown, crash; and class 08
+AWAY_MYSQL = {1053, 2002, 2003, 2006, 2013}
 FULL_MYSQL = {1040, 1203, 1226}  # too many connections: of all, of this user
 FULL_SQLSTATE = "53300"
 FULL_TEXTS = ("too many clients", "connection slots are reserved", "too many connections")
-LOST_MYSQL = {1053, 1927, 2002, 2003, 2006, 2013} | FULL_MYSQL  # shutdown, killed; cannot connect; gone, lost
-LOST_SQLSTATES = {"57P01", "57P02", "57P03", FULL_SQLSTATE}  # shutdown, crash, starting up
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p", "afs"}
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
@@ -51,6 +52,7 @@ DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariad
 _engines: dict[str, Engine] = {}
 _engines_lock = threading.Lock()
 _ours: weakref.WeakSet[Engine] = weakref.WeakSet()  # engines made here; the others are the user's
+_prepared: weakref.WeakSet[Engine] = weakref.WeakSet()
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
@@ -60,8 +62,8 @@ class Database:
     Parameters
     ----------
     url_or_engine : str, sqlalchemy.URL, sqlalchemy.Engine or Database
-        Relative SQLite paths are resolved now. An engine is used as it is; on SQLite entropic adds its pragmas and
-        its BEGIN to it. ``"sqlite://"`` is a database in memory, for this process only.
+        Relative SQLite paths are resolved now. An engine is used as it is, but waits for its server; on SQLite
+        entropic adds its pragmas and its BEGIN to it. ``"sqlite://"`` is a database in memory, for this process only.
 
     Notes
     -----
@@ -96,7 +98,6 @@ class Database:
         self._engine: Engine | None = None
         self._held = threading.local()
         self._all_held: weakref.WeakSet[_Held] = weakref.WeakSet()
-        self._gave_up_at = -math.inf
         _databases.add(self)
 
     @classmethod
@@ -162,22 +163,33 @@ class Database:
         Parameters
         ----------
         work : callable
-            Called again, on another connection, after a lock that timed out or when the server had gone.
+            Called again, on another connection, after a lock that timed out or when the connection was lost.
         """
-        return self._patiently(lambda: self._read_once(work))
+        return self._tried_again(lambda: self._read_once(work))
 
     def _read_once(self, work: Callable[[Connection], T]) -> T:
         with self.reading() as connection:
             return work(connection)
 
-    def _patiently(self, call: Callable[[], T]) -> T:
-        patience = _Patience(self)
-        while True:
+    def _tried_again(
+        self, call: Callable[[], T], is_final: Callable[[DBAPIError], bool] = lambda error: False
+    ) -> T:
+        """Return what *call* returns, and call it again while others are in the way."""
+        began, has_said = time.monotonic(), False
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 return call()
             except DBAPIError as error:
-                if not patience.waits_out(error):
+                if attempt == ATTEMPTS or is_final(error) or not (_is_transient(error) or _is_lost(error)):
                     raise
+                if _is_locked(error) and not has_said and time.monotonic() - began > SAY_AFTER_S:
+                    has_said = True
+                    log.warning(
+                        "the database %s is locked by another process: waiting for it", _name(self.url)
+                    )
+                log.debug("tried again after %s", error.orig)
+                time.sleep(random.uniform(0, 0.01 * 2**attempt))
+        raise RuntimeError("unreachable")
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -192,14 +204,13 @@ class Database:
         ----------
         work : callable
             Called again, on a new transaction, when the one before was rolled back: after a deadlock, a
-            serialisation failure, a lock that timed out, or when the server had gone. It must not mind.
+            serialisation failure, a lock that timed out, or when the connection was lost. It must not mind.
         durable : bool
             On SQLite, sync this commit, and with it all earlier ones, to the disk; elsewhere commits always are.
         repeatable : bool
             *work* does no harm either if the one before was committed. Without, a server that goes while COMMIT is on
             its way, so that nobody knows whether it arrived, is an error.
         """
-        patience = _Patience(self)
         is_on_its_way = False
 
         def noted(connection: Connection) -> T:
@@ -208,18 +219,18 @@ class Database:
             is_on_its_way = True
             return result
 
-        while True:
+        def once() -> T:
+            nonlocal is_on_its_way
             is_on_its_way = False
-            try:
-                return self._write_once(noted, durable and self.dialect == "sqlite")
-            except DBAPIError as error:
-                if is_on_its_way and not repeatable and _is_lost(error):
-                    error.add_note(
-                        "the server went while COMMIT was on its way: it may have been committed or not"
-                    )
-                    raise
-                if not patience.waits_out(error):
-                    raise
+            return self._write_once(noted, durable and self.dialect == "sqlite")
+
+        def is_in_doubt(error: DBAPIError) -> bool:
+            if repeatable or not is_on_its_way or not _is_lost(error):
+                return False
+            error.add_note("the server went while COMMIT was on its way: it may have been committed or not")
+            return True
+
+        return self._tried_again(once, is_in_doubt)
 
     def _write_once(self, work: Callable[[Connection], T], durable: bool) -> T:
         with self.engine.connect().execution_options(**{BEGIN: "IMMEDIATE"}) as connection:
@@ -251,7 +262,7 @@ class Database:
                     raise
         if self.is_memory:
             return self.read(work)
-        return self._patiently(lambda: self._look_anew(work))
+        return self._tried_again(lambda: self._look_anew(work))
 
     def _look_anew(self, work: Callable[[Connection], T]) -> T:
         try:
@@ -339,63 +350,37 @@ def _close(connection: Connection) -> None:
         log.debug("a connection was gone before it was closed: %s", error)
 
 
-class _Patience:
-    """For how long one call is tried again, while others are in the way."""
+class _Connector:
+    """Makes the connections of an engine to a server, and waits while the server is away or has no place left."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._began = time.monotonic()
-        self._attempts = 0
-        self._pause_s = _FIRST_PAUSE_S
-        self._lost_at: float | None = None
-        self._has_said = False
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._gave_up_at = -math.inf
 
-    def waits_out(self, error: DBAPIError) -> bool:
-        """Wait a moment and return True if *error* may pass, or return False at once."""
-        if _is_lost(error):
-            return self._waits_for_server(error)
-        self._attempts += 1
-        if self._attempts == WRITE_ATTEMPTS or not _is_transient(error):
-            return False
-        if _is_locked(error):
-            self._say(
-                self._began, "the database %s is locked by another process: waiting for it", self._name()
-            )
-        log.debug("tried again after %s", error.orig)
-        time.sleep(random.uniform(0, 0.01 * 2**self._attempts))
-        return True
-
-    def _waits_for_server(self, error: DBAPIError) -> bool:
-        now = time.monotonic()
-        if not (_is_full(error) or self._was_reached()):
-            return False  # a wrong URL is not an outage
-        if self._lost_at is None:
-            self._lost_at = now
-        # What cleans up after a wait that was in vain does not wait in its turn.
-        if now - self._lost_at > RECONNECT_S or now - self._database._gave_up_at < RECONNECT_S:
-            self._database._gave_up_at = now
-            return False
-        self._say(
-            self._lost_at,
-            "the database %s cannot be reached: waiting for it, for %g s at most (%s)",
-            self._name(),
-            RECONNECT_S,
-            str(error.orig).partition("\n")[0],
-        )
-        time.sleep(self._pause_s * random.uniform(0.5, 1.0))
-        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-        return True
-
-    def _name(self) -> str:
-        return self._database.url.render_as_string()  # without the password
-
-    def _was_reached(self) -> bool:
-        return getattr(self._database.engine.dialect, "server_version_info", None) is not None
-
-    def _say(self, since: float, message: str, *arguments: Any) -> None:
-        if not self._has_said and time.monotonic() - since > SAY_AFTER_S:
-            self._has_said = True
-            log.warning(message, *arguments)
+    def __call__(self, dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
+        began, pause_s, has_said = time.monotonic(), _FIRST_PAUSE_S, False
+        while True:
+            try:
+                return dialect.connect(*arguments, **keywords)
+            except dialect.loaded_dbapi.OperationalError as error:
+                now = time.monotonic()
+                # A wrong URL is not an outage; but no place is left only where the URL is right.
+                if not (_is_full(error) or (dialect.server_version_info is not None and _is_away(error))):
+                    raise
+                # What cleans up after a wait that was in vain does not wait in its turn.
+                if now - began > RECONNECT_S or now - self._gave_up_at < RECONNECT_S:
+                    self._gave_up_at = now
+                    raise
+                if not has_said and now - began > SAY_AFTER_S:
+                    has_said = True
+                    log.warning(
+                        "the database %s cannot be reached: waiting for it, for %g s at most (%s)",
+                        _name(self._url),
+                        RECONNECT_S,
+                        str(error).partition("\n")[0],
+                    )
+            time.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def _make_engine(url: URL) -> Engine:
@@ -424,7 +409,11 @@ def _announce(path: Path) -> None:
 
 
 def _prepare(engine: Engine) -> None:
-    if engine.dialect.name != "sqlite" or event.contains(engine, "checkout", _prepare_sqlite):
+    if engine in _prepared:
+        return
+    _prepared.add(engine)
+    if engine.dialect.name != "sqlite":
+        event.listen(engine, "do_connect", _Connector(engine.url))
         return
     # At checkout, not at connect: an engine of the user's may have connections in its pool already.
     event.listen(engine, "checkout", _prepare_sqlite)
@@ -491,8 +480,12 @@ def _is_on_network(path: str) -> bool:
     return kind in NETWORK_FILE_SYSTEMS
 
 
+def _name(url: URL) -> str:
+    return url.render_as_string()  # without the password
+
+
 def _is_transient(error: DBAPIError) -> bool:
-    return _is_locked(error) or _code(error) in TRANSIENT_SQLSTATES | TRANSIENT_MYSQL
+    return _is_locked(error) or _code(error.orig) in TRANSIENT_SQLSTATES | TRANSIENT_MYSQL
 
 
 def _is_locked(error: DBAPIError) -> bool:
@@ -501,26 +494,28 @@ def _is_locked(error: DBAPIError) -> bool:
 
 
 def _is_lost(error: DBAPIError) -> bool:
-    """Whether the connection was lost, or could not be made because the server is not there or has no place left."""
+    """Whether a connection was lost that there had been."""
+    code = _code(error.orig)
+    is_psql = isinstance(code, str) and (code in LOST_SQLSTATES or code.startswith("08"))
+    return error.connection_invalidated or is_psql or code in LOST_MYSQL
+
+
+def _is_away(error: Any) -> bool:
+    """Whether a connection could not be made because of the server."""
     code = _code(error)
-    if error.connection_invalidated or code in LOST_SQLSTATES | LOST_MYSQL:
-        return True
-    if isinstance(code, str):
-        return code.startswith("08")
-    # To libpq a connection that cannot be made has a text, perhaps translated, and no SQLSTATE.
-    return code is None and isinstance(error, OperationalError) and hasattr(error.orig, "sqlstate")
+    # To libpq a connection that cannot be made has a text, perhaps translated, and no code.
+    return code is None or isinstance(code, str) or code in AWAY_MYSQL
 
 
-def _is_full(error: DBAPIError) -> bool:
+def _is_full(error: Any) -> bool:
     code = _code(error)
     if code is None:
-        return any(text in str(error.orig) for text in FULL_TEXTS)
+        return any(text in str(error) for text in FULL_TEXTS)
     return code == FULL_SQLSTATE or code in FULL_MYSQL
 
 
-def _code(error: DBAPIError) -> str | int | None:
+def _code(original: Any) -> str | int | None:
     """Return what the driver has for a code: PostgreSQL's SQLSTATE, MySQL's number."""
-    original: Any = error.orig
     state: str | None = getattr(original, "sqlstate", None)
     if state is not None:
         return state

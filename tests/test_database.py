@@ -527,20 +527,22 @@ def end_connection(database: Database, connection) -> None:
 
 
 class Unreachable:
-    """Lets no new connection be made, as a server that is down, but for what was made before; counts the tries."""
+    """Lets the driver make no new connection, as if the server were down; counts the tries."""
 
     def __init__(self, database: Database) -> None:
         self.tries = 0
         self.is_down = True
-        driver = database.engine.dialect.dbapi
+        dialect = database.engine.dialect
         code = () if database.dialect == "postgresql" else (2003,)
+        real = dialect.connect
 
-        def connect(dialect, record, arguments, keywords):
+        def connect(*arguments, **keywords):
             self.tries += 1
             if self.is_down:
-                raise driver.OperationalError(*code, "connection refused")
+                raise dialect.dbapi.OperationalError(*code, "connection refused")
+            return real(*arguments, **keywords)
 
-        event.listen(database.engine, "do_connect", connect)
+        dialect.connect = connect
 
 
 @pytest.fixture
