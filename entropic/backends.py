@@ -3,6 +3,11 @@
 A backend takes chunks of jobs and gives a `concurrent.futures.Future` of a `Reply` for each. A future
 fails in one of two ways: with `WorkerDied`, when the process that held the chunk is gone, or with anything else,
 which means that the backend is of no use for this work any more.
+
+On Dask a chunk is a task. Dask runs a task again when its worker is gone, on one worker after the other until four have
+died, and no argument of `submit` says otherwise. Work that notes what it begins (`payload.Noting`) reports the death at
+the second worker instead; the sweep then tries the job that was begun once more, and gives it up if that kills a
+worker too. A task that no worker had begun is simply run by the next one, by Dask.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from entropic.payload import (
     Reply,
     Work,
     WorkerDied,
+    as_noting,
     dump_work,
     keep,
     load_answer,
@@ -63,8 +69,8 @@ class Backend(ABC):
         """Count the chunks that can run at the same time just now; raise if the backend is gone."""
 
     @abstractmethod
-    def submit(self, jobs: list[Any], *, alone: bool = False) -> Future[Reply]:
-        """Queue a chunk; *alone* says that it is one suspect, whose worker's death is to be seen at once."""
+    def submit(self, jobs: list[Any]) -> Future[Reply]:
+        """Queue a chunk."""
 
     @abstractmethod
     def stop(self) -> list[Any]:
@@ -124,7 +130,7 @@ class _SerialBackend(Backend):
     def slots(self) -> int:
         return 1
 
-    def submit(self, jobs: list[Any], *, alone: bool = False) -> Future[Reply]:
+    def submit(self, jobs: list[Any]) -> Future[Reply]:
         future: Future[Reply] = Future()
         started = time.perf_counter()
         # Job by job: what was finished before Ctrl-C is kept for stop() to hand over.
@@ -156,7 +162,7 @@ class _PoolBackend(Backend):
     def slots(self) -> int:
         return self._workers
 
-    def submit(self, jobs: list[Any], *, alone: bool = False) -> Future[Reply]:
+    def submit(self, jobs: list[Any]) -> Future[Reply]:
         import cloudpickle
 
         return self._processes.submit(cloudpickle.dumps(jobs))
@@ -189,7 +195,7 @@ class _ExecutorBackend(Backend):
     def slots(self) -> int:
         return self._slots
 
-    def submit(self, jobs: list[Any], *, alone: bool = False) -> Future[Reply]:
+    def submit(self, jobs: list[Any]) -> Future[Reply]:
         if self._pool is None:
             try:
                 return self._relay(self._submit(jobs))
@@ -251,11 +257,11 @@ class _DaskBackend(Backend):
         if getattr(client, "asynchronous", False):
             raise ValueError("client is asynchronous: give a Client that was made without asynchronous=True")
         self._client = client
+        self._noting = as_noting(work)
         self._payload = dump_work(work)
         self._shared: Any = None
         self._sweep = uuid.uuid4().hex
         self._flying: dict[Future[Reply], tuple[Any, bytes]] = {}
-        self._pinned: dict[Future[Reply], str] = {}
         self._lock = threading.Lock()
         self._workers: dict[str, int] = {}
         self._counted_at = float("-inf")
@@ -268,32 +274,24 @@ class _DaskBackend(Backend):
     def _recount(self) -> None:
         if self._client.status != "running":
             raise ClusterError(
-                f"the connection to the Dask scheduler is gone (client is {self._client.status})"
+                f"the Dask scheduler cannot be reached any more (the client's status is {self._client.status!r})"
             )
         self._workers = self._client.nthreads()
         self._counted_at = time.monotonic()
-        for future, address in list(self._pinned.items()):
-            if address not in self._workers:
-                self._settle(future, error=WorkerDied(f"the Dask worker {address} died"), cancel=True)
+        # A worker with threads takes other chunks with it, which had begun as well.
+        self.isolates = self._noting is not None and all(n == 1 for n in self._workers.values())
 
-    def submit(self, jobs: list[Any], *, alone: bool = False) -> Future[Reply]:
+    def submit(self, jobs: list[Any]) -> Future[Reply]:
         import cloudpickle
 
-        placed: dict[str, Any] = {}
-        if alone:
-            # Pinned to one worker: Dask would try it on several, and a job that kills takes each of them down.
-            self._recount()
-            if self._workers:
-                placed = {"workers": [next(iter(self._workers))], "allow_other_workers": False}
         future: Future[Reply] = Future()
-        self._send(future, cloudpickle.dumps(jobs), **placed)
-        if placed:
-            self._pinned[future] = placed["workers"][0]
+        self._send(future, cloudpickle.dumps(jobs))
         return future
 
-    def _send(self, future: Future[Reply], chunk: bytes, **placed: Any) -> None:
+    def _send(self, future: Future[Reply], chunk: bytes) -> None:
+        key = self._key()
         task = self._client.submit(
-            run_chunk, self._require_payload(), chunk, self._sweep, pure=False, key=self._key(), **placed
+            run_chunk, self._require_payload(), chunk, self._sweep, key, pure=False, key=key
         )
         self._flying[future] = task, chunk
         task.add_done_callback(functools.partial(self._deliver, future))
@@ -313,18 +311,40 @@ class _DaskBackend(Backend):
         from distributed.scheduler import KilledWorker
 
         try:
-            if task.status == "cancelled":
-                raise ClusterError("Dask cancelled a task of the sweep")  # noqa: TRY301
-            answered = self._gather(task)
-            if answered is not None:
-                self._settle(future, load_answer(answered))
-            elif future in self._flying:
-                self._send(future, self._flying[future][1])
-                task.release()
+            self._receive(future, task)
         except KilledWorker as error:
-            self._settle(future, error=WorkerDied(str(error)))
+            begun = None if self._noting is None else self._noting.death(task.key)
+            self._settle(future, error=begun or WorkerDied(str(error)))
         except BaseException as error:  # whatever it is belongs to the thread that waits for the future
             self._settle(future, error=error)
+
+    def _receive(self, future: Future[Reply], task: Any) -> None:
+        """Settle a chunk whose task has ended, or send it again if it is to blame for nothing."""
+        if task.status == "cancelled":
+            raise ClusterError(
+                "Dask cancelled a task of the sweep: somebody restarted the cluster, or cancelled it"
+            )
+        answered = self._gather(task)
+        if answered is not None:
+            try:
+                self._settle(future, load_answer(answered))
+            except WorkerDied as error:
+                if not self._was_retired(error.worker):
+                    raise
+            else:
+                return
+        if future in self._flying:
+            self._send(future, self._flying[future][1])
+            task.release()
+
+    def _was_retired(self, worker: str | None) -> bool:
+        """Whether a worker was sent away, as when a cluster shrinks or a worker's time is up: no job is to blame."""
+        with suppress(Exception):  # whatever a scheduler that goes away makes of the question
+            events = self._client.get_events(worker) if worker else ()
+            return any(
+                event.get("action") == "remove-worker" and event.get("expected") for _, event in events
+            )
+        return False
 
     @staticmethod
     def _gather(task: Any) -> bytes | None:
@@ -348,8 +368,7 @@ class _DaskBackend(Backend):
     ) -> None:
         with self._lock:
             task, _ = self._flying.pop(future, (None, b""))
-            self._pinned.pop(future, None)
-        if task is None:  # its worker was seen to die before Dask said so, or the other way round
+        if task is None:  # the callback and stop() may both tell of its end
             return
         with suppress(
             Exception

@@ -10,14 +10,16 @@ import functools
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from entropic.errors import ClusterError
 
 __all__ = [
+    "Noting",
     "Reply",
     "WorkerDied",
     "answer",
+    "as_noting",
     "dump_work",
     "keep",
     "load_answer",
@@ -33,7 +35,35 @@ _STOPPED: set[str] = set()
 
 
 class WorkerDied(Exception):
-    """The process that ran a chunk is gone."""
+    """The process that ran a chunk is gone.
+
+    Attributes
+    ----------
+    at : int or None
+        The job of the chunk that it had begun last, counted from 0; None if nobody knows.
+    worker : str or None
+        Address of a Dask worker.
+    """
+
+    def __init__(self, message: str = "", *, at: int | None = None, worker: str | None = None) -> None:
+        super().__init__(message)
+        self.at = at
+        self.worker = worker
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """Work that notes what it begins where all workers see it.
+
+    Dask gives a task whose worker died to the next worker, up to four times: a job that kills its worker would take
+    them all down. The note tells the second one that the task was begun.
+    """
+
+    def for_task(self, task: str) -> Work:
+        """Return the work under the name of one task; called for one that was begun already, it raises WorkerDied."""
+
+    def death(self, task: str) -> WorkerDied | None:
+        """Return what `for_task` would make the work raise, or None for a task that was not begun or has ended."""
 
 
 class Reply(NamedTuple):
@@ -41,6 +71,11 @@ class Reply(NamedTuple):
 
     outcomes: list[Any]
     seconds: float
+
+
+def as_noting(work: Any) -> Noting | None:
+    """Return *work* if it notes what it begins, else None."""
+    return work if isinstance(work, Noting) else None
 
 
 def dump_work(work: Work) -> bytes:
@@ -100,11 +135,23 @@ def _load_work(payload: bytes) -> Work:
     return work
 
 
-def run_chunk(payload: bytes, jobs: bytes, sweep: str | None = None) -> bytes:
-    """Run a chunk where it was sent: what a worker, of whatever kind, is asked to call."""
+def run_chunk(payload: bytes, jobs: bytes, sweep: str | None = None, task: str | None = None) -> bytes:
+    """Run a chunk where it was sent: what a worker, of whatever kind, is asked to call.
+
+    Parameters
+    ----------
+    task
+        Name of the task, where another worker may be asked to call it again.
+    """
     import cloudpickle
 
-    return answer(lambda: run_timed(_load_work(payload), cloudpickle.loads(jobs), sweep))
+    def call() -> Reply:
+        work = _load_work(payload)
+        if task is not None and (noting := as_noting(work)) is not None:
+            work = noting.for_task(task)
+        return run_timed(work, cloudpickle.loads(jobs), sweep)
+
+    return answer(call)
 
 
 def refuse(sweep: str) -> None:

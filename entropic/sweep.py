@@ -203,7 +203,11 @@ class _Drought:
         elif now >= self._say_at:
             seconds = now - self._since
             level = logging.WARNING if self._say_at == self._since + _QUIET_S else logging.INFO
-            log.log(level, "No workers for %.0f s; the sweep waits until there are some", seconds)
+            log.log(
+                level,
+                "No workers for %.0f s: the sweep waits until some come (Ctrl-C stops it and keeps what is finished)",
+                seconds,
+            )
             self._say_at = now + _REMIND_S
             if self._waiting is not None:
                 self._waiting(seconds)
@@ -246,7 +250,7 @@ class _Window(Generic[JobT, OutcomeT]):
                 self._fill(slots)
             if self._flying:
                 self._absorb(self._arrivals(_POLL_S))
-            elif self._exhausted and not self._suspects:
+            elif self._exhausted and not self._suspects and not self._taken:
                 return
 
     def _slots(self) -> int:
@@ -271,17 +275,20 @@ class _Window(Generic[JobT, OutcomeT]):
         # Two even without a worker: an adaptive cluster starts none before it has something to do.
         capacity = max(2, 2 * slots) if self._backend.remote else 1
         room = capacity - len(self._flying)
-        if room <= 0 or self._exhausted:
+        if room <= 0:
             return
         size = self._pace.size()
-        if self._left is not None:
-            size = min(size, max(1, math.ceil(self._left() / capacity)))
-        jobs = self._take(size * room, wait=not self._flying)
-        if jobs is None:
-            self._exhausted = True
-            return
-        self._taken.extend(jobs)
-        size = min(size, math.ceil(len(jobs) / room))
+        if not self._taken:  # else they are what a worker that died was given besides the job that it was at
+            if self._exhausted:
+                return
+            if self._left is not None:
+                size = min(size, max(1, math.ceil(self._left() / capacity)))
+            jobs = self._take(size * room, wait=not self._flying)
+            if jobs is None:
+                self._exhausted = True
+                return
+            self._taken.extend(jobs)
+        size = min(size, max(1, math.ceil(len(self._taken) / room)))
         while self._taken:
             chunk = list(itertools.islice(self._taken, size))
             self._submit(_Chunk(chunk))
@@ -291,7 +298,7 @@ class _Window(Generic[JobT, OutcomeT]):
 
     def _submit(self, chunk: _Chunk[JobT]) -> None:
         try:
-            future = self._backend.submit(chunk.jobs, alone=chunk.alone)
+            future = self._backend.submit(chunk.jobs)
         except Exception as error:
             if not self._backend.remote:
                 raise
@@ -331,12 +338,24 @@ class _Window(Generic[JobT, OutcomeT]):
             raise _Lost(lost)
 
     def _suspect(self, chunk: _Chunk[JobT], error: WorkerDied) -> list[OutcomeT]:
-        deaths = chunk.deaths + (len(chunk.jobs) == 1)
-        if chunk.alone and deaths >= _DEADLY:
-            log.warning("A job killed its worker again (%s) and is given up", error)
+        at = 0 if len(chunk.jobs) == 1 else error.at
+        if chunk.alone and chunk.deaths + 1 >= _DEADLY:
+            log.warning("A run has lost its second worker and is given up: %s", error)
             return [self._crashed(chunk.jobs[0])]
-        log.warning("A worker died (%s); jobs to be tried one at a time: %d", error, len(chunk.jobs))
-        self._suspects.extend(_Chunk([job], deaths=deaths, alone=True) for job in chunk.jobs)
+        if at is not None and self._backend.isolates:
+            log.warning("A worker was lost, and the run that it was at is tried once more: %s", error)
+            self._taken.extend(job for number, job in enumerate(chunk.jobs) if number != at)
+            self._suspects.append(_Chunk([chunk.jobs[at]], deaths=chunk.deaths + 1, alone=True))
+            return []
+        log.warning(
+            "A worker was lost, and what it was given (%d) is tried again, one run at a time: %s",
+            len(chunk.jobs),
+            error,
+        )
+        self._suspects.extend(
+            _Chunk([job], deaths=chunk.deaths + (number == at), alone=True)
+            for number, job in enumerate(chunk.jobs)
+        )
         return []
 
     def surrender(self) -> list[JobT]:

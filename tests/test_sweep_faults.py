@@ -69,10 +69,27 @@ def test_dispatch_on_a_broken_executor_goes_on_with_its_own_processes(tmp_path, 
     assert "pool is broken" in caplog.text
 
 
+class NotingTrace(Trace):
+    """Refuses a task that was begun, as the work of a Store does."""
+
+    def for_task(self, task):
+        return partial(self.once, task)
+
+    def once(self, task, jobs):
+        try:
+            open(f"{self.path}-{task}", "x").close()
+        except FileExistsError:
+            raise WorkerDied("it was begun before") from None
+        return self(jobs)
+
+    def death(self, task):
+        return None
+
+
 @pytest.mark.slow
 def test_dispatch_on_dask_isolates_the_job_that_kills(tmp_path):
     caller = Caller([*range(30), -1, *range(30, 60)])
-    work = Trace(tmp_path / "runs")
+    work = NotingTrace(tmp_path / "runs")
 
     with dask_client() as client:
         with backend_for(work, client=client) as backend:
@@ -81,7 +98,7 @@ def test_dispatch_on_dask_isolates_the_job_that_kills(tmp_path):
 
     assert sorted(o for o in caller.outcomes if o[0] != -1) == expected(range(60))
     assert [o for o in caller.outcomes if o[0] == -1] == [(-1, "crashed")]
-    assert work.runs()[-1] <= 4 + 2  # Dask gives a chunk up when it has killed four workers
+    assert 2 <= work.runs()[-1] <= 3
 
 
 def test_dispatch_when_the_work_cannot_be_loaded_gives_all_jobs_back():
@@ -183,7 +200,7 @@ class Cursed(Backend):
     def slots(self):
         return 1
 
-    def submit(self, jobs, *, alone=False):
+    def submit(self, jobs):
         if not self.lives:
             raise OSError("gone")
         self.lives -= 1
