@@ -338,24 +338,21 @@ class _Window(Generic[JobT, OutcomeT]):
             raise _Lost(lost)
 
     def _suspect(self, chunk: _Chunk[JobT], error: WorkerDied) -> list[OutcomeT]:
-        at = 0 if len(chunk.jobs) == 1 else error.at
         if chunk.alone and chunk.deaths + 1 >= _DEADLY:
             log.warning("A run has lost its second worker and is given up: %s", error)
             return [self._crashed(chunk.jobs[0])]
-        if at is not None and self._backend.isolates:
+        at = 0 if len(chunk.jobs) == 1 else error.at
+        if at is None:
+            log.warning(
+                "A worker was lost, and what it was given (%d) is tried again, one run at a time: %s",
+                len(chunk.jobs),
+                error,
+            )
+            self._suspects.extend(_Chunk([job], deaths=chunk.deaths, alone=True) for job in chunk.jobs)
+        else:
             log.warning("A worker was lost, and the run that it was at is tried once more: %s", error)
-            self._taken.extend(job for number, job in enumerate(chunk.jobs) if number != at)
             self._suspects.append(_Chunk([chunk.jobs[at]], deaths=chunk.deaths + 1, alone=True))
-            return []
-        log.warning(
-            "A worker was lost, and what it was given (%d) is tried again, one run at a time: %s",
-            len(chunk.jobs),
-            error,
-        )
-        self._suspects.extend(
-            _Chunk([job], deaths=chunk.deaths + (number == at), alone=True)
-            for number, job in enumerate(chunk.jobs)
-        )
+            self._taken.extend(job for number, job in enumerate(chunk.jobs) if number != at)
         return []
 
     def surrender(self) -> list[JobT]:

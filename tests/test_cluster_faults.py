@@ -6,13 +6,19 @@ import logging
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from entropic import ClusterError
+from entropic.attempts import Work
+from entropic.files import Marker, write_marker
+from entropic.jobs import Job
+from entropic.payload import WorkerDied
+from entropic.provenance import this_process
 from tests.clusters import cluster, is_alive
+from tests.processes import outcomes_of, run_together
 from tests.sweep_cases import dask_client as local_cluster
 from tests.sweep_runs import Runs, claims, files, open_store, query, rows, sets, start, states, wait_for
 
@@ -85,6 +91,7 @@ def messages(caplog):
 # A worker dies
 
 
+@pytest.mark.slow
 def test_sweep_when_a_worker_is_killed_after_seven_runs_of_a_task_repeats_none_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr("entropic.sweep._Pace.size", lambda pace: 10)
     runs = InTasks(tmp_path / "log")
@@ -163,6 +170,102 @@ class AllHeld(Runs):
         self._note("begun", params["n"])
         wait_for(Path(f"{self.log}.go").exists, timeout_s=300)
         Path(params["result_file"]).write_text("x")
+
+
+@pytest.mark.slow
+def test_sweep_on_workers_with_threads_fails_only_the_run_that_kills(tmp_path):
+    """What runs beside it dies with it each time, and is not blamed."""
+    runs = Runs(tmp_path / "log", seconds=0.02, kills=(7,))
+    store = open_store(tmp_path, runs)
+
+    with local_cluster(n_workers=2, threads_per_worker=3) as client:
+        result = store.sweep(sets(30), client, on_error="continue")
+        wait_for(lambda: not client.futures)
+
+    others = [n for n in range(30) if n != 7]
+    assert [record.n for record in result] == rows(tmp_path) == others
+    assert [failed.params["n"] for failed in result.failed] == [7]
+    assert runs.count()[7] == 2
+    assert os.getpid() not in runs.processes()
+    assert (claims(tmp_path), left_behind(tmp_path)) == (0, [])
+
+
+# The note of a task
+
+
+@pytest.fixture
+def work(tmp_path):
+    root = tmp_path / "results"
+    root.mkdir()
+    write_marker(root, Marker("root", "database", "table"))
+    runs = Runs(tmp_path / "log", kills=(3,))
+    holder = this_process().as_dict()
+    return Work(runs, str(root), Marker("root", "database", "table"), sweep="s1", holder=holder)
+
+
+def jobs(count):
+    return [Job(f"k{n}", f"k{n}.json", {"n": n, "x": 0.5}, {"n": n, "x": 0.5}) for n in range(count)]
+
+
+def run_task(work, count):
+    """Run in a process of its own."""
+    return len(work.for_task("task")(jobs(count)))
+
+
+def test_task_that_has_ended_may_run_again(work):
+    """As when the worker dies that holds its answer."""
+    first = work.for_task("task")(jobs(3))
+    again = work.for_task("task")(jobs(3))
+
+    assert [receipt.record_id for receipt in first] == [receipt.record_id for receipt in again]
+    assert work.death("task") is None
+
+
+def test_task_whose_process_was_killed_is_not_run_by_the_next(work):
+    (outcome,) = outcomes_of(run_task, [(work, 6)])
+
+    for _ in range(2):
+        with pytest.raises(WorkerDied, match="ran out of memory, or could not be reached") as refused:
+            work.for_task("task")(jobs(6))
+        assert refused.value.at == 3
+    assert outcome.exitcode == -signal.SIGKILL
+    assert work.runner.count() == dict.fromkeys(range(4), 1)
+    assert len(work.for_task("another task")(jobs(2))) == 2
+
+
+def test_task_that_another_worker_has_taken_begins_no_further_run(work):
+    def runner(params):
+        work.runner(params)
+        if params["n"] == 1:
+            with pytest.raises(WorkerDied) as refused:
+                work.for_task("task")(jobs(3))
+            assert refused.value.at == 1
+
+    with pytest.raises(WorkerDied, match="given to another Dask worker"):
+        replace(work, runner=runner).for_task("task")(jobs(3))
+
+    assert work.runner.count() == {0: 1, 1: 1}
+    assert work.death("task").at == 1
+
+
+def test_task_whose_note_was_torn_names_no_run(work, tmp_path):
+    note = tmp_path / "results" / ".entropic" / "tasks-s1" / "task"
+    note.parent.mkdir(parents=True)
+    note.touch()
+
+    with pytest.raises(WorkerDied) as refused:
+        work.for_task("task")(jobs(3))
+
+    assert refused.value.at is None
+    assert work.runner.count() == {}
+
+
+def test_task_of_a_holder_that_died_begins_nothing(work):
+    (pid,) = run_together(os.getpid, [()])
+    dead = {**this_process().as_dict(), "owner": "another", "pid": pid}
+
+    assert replace(work, holder=dead)(jobs(3)) == []
+    assert work.runner.count() == {}
 
 
 # A node freezes

@@ -180,7 +180,7 @@ def test_sweep_with_a_run_that_kills_its_worker_fails_that_run_only(tmp_path, wh
     assert [(failed.params["n"], type(failed.exception)) for failed in result.failed] == [(7, ClusterError)]
     assert "killed its worker twice" in str(result.failed[0].exception)
     assert os.getpid() not in runs.processes(7)
-    assert 2 <= runs.count()[7] <= 6
+    assert 2 <= runs.count()[7] <= 3  # what is put together with others in one task is not blamed at first
     assert set(runs.count("ended")) == {n for n in range(30) if n != 7}
     assert runs.total("ended") <= 29 + others_killed(where)
     assert [failed.error_type for failed in store.failures()] == ["ClusterError"]
