@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 Runner = Callable[[dict[str, Any]], Any]
 
 _UNKNOWN = "a Dask worker was killed, ran out of memory, or could not be reached for too long"
+_LOOK_S = 0.2
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 _staging: dict[tuple[str, str, str], Staging] = {}
@@ -112,7 +113,7 @@ class Work:
         """Whether nobody waits for what would be run now."""
         if self.stop and os.path.exists(self.stop):
             return True
-        return bool(self.holder) and Process(**self.holder).is_dead()
+        return bool(self.holder) and _has_died(tuple(self.holder.items()), int(time.monotonic() / _LOOK_S))
 
     def for_task(self, task: str) -> Callable[[list[Job]], list[Outcome]]:
         """Return this work under the name of one task, which at most one worker begins."""
@@ -142,41 +143,43 @@ class Work:
     @contextmanager
     def _noted(self, task: str | None) -> Iterator[Callable[[int], None]]:
         """Leave a note of *task* while it runs; what is given notes the number of the job that is begun."""
-        descriptor = None if task is None else self._create_note(task)
+        head = json.dumps([_dask_worker(), this_process().host, os.getpid()]).encode() + b"\n"
+        descriptor = None if task is None else self._create_note(task, head + b"0")
         if task is None or descriptor is None:
             yield lambda number: None
             return
-        head = json.dumps([_dask_worker(), this_process().host, os.getpid()]).encode() + b"\n"
 
         def note(number: int) -> None:
-            if not os.fstat(descriptor).st_nlink:
+            if _is_taken(descriptor):
                 raise WorkerDied("the task was given to another Dask worker meanwhile")
-            os.pwrite(descriptor, b"%d" % number, len(head))
+            with suppress(OSError):  # a full disk: the run that was at work will be found a little earlier
+                os.pwrite(descriptor, b"%d" % number, len(head))
 
         try:
-            os.write(descriptor, head + b"0")
             yield note
         finally:
-            if os.fstat(descriptor).st_nlink:
+            if not _is_taken(descriptor):
                 self._note(task).unlink(missing_ok=True)
             os.close(descriptor)
 
-    def _create_note(self, task: str) -> int | None:
+    def _create_note(self, task: str, text: bytes) -> int | None:
         path = self._note(task)
+        descriptor = None
         try:
             try:
-                return os.open(path, _CREATE, 0o666)
+                descriptor = os.open(path, _CREATE, 0o666)
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 # It is the holder's, and goes when that is dead, if not with the sweep.
                 process = json.dumps({**self.holder, "holder": self.holder})
                 (path.parent / PROCESS).write_text(process, encoding="utf-8")
-                return os.open(path, _CREATE, 0o666)
+                descriptor = os.open(path, _CREATE, 0o666)
+            os.write(descriptor, text)
         except FileExistsError:
             raise self._take_note(path) from None
         except OSError as error:  # a full disk, for instance: the runs will say so themselves
             log.warning("the task could not be noted in %s: %s", path.parent, error)
-            return None
+        return descriptor
 
     def _take_note(self, path: Path) -> WorkerDied:
         """Take the note of a task from the worker that wrote it, and return what it says."""
@@ -244,6 +247,20 @@ class Work:
             staging.give_back(slot, clear=clear)
         log.info("%s finished in %.3f s", job.record_id, elapsed)
         return receipt
+
+
+@functools.lru_cache(maxsize=4)
+def _has_died(process: tuple[tuple[str, Any], ...], tick: int) -> bool:
+    """Whether a process has surely died; looks once per *tick*, as a look costs a part of what a short run does."""
+    return Process(**dict(process)).is_dead()
+
+
+def _is_taken(descriptor: int) -> bool:
+    """Whether a note is no longer in its place."""
+    try:
+        return not os.fstat(descriptor).st_nlink
+    except OSError:  # a network file system knows nothing of it any more
+        return True
 
 
 def _index_of(root: Path) -> SidecarIndex:
