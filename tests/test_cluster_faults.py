@@ -260,6 +260,14 @@ def test_task_whose_note_was_torn_names_no_run(work, tmp_path):
     assert work.runner.count() == {}
 
 
+def test_task_that_cannot_be_noted_runs_all_the_same(work, tmp_path, caplog):
+    (tmp_path / "results" / ".entropic").mkdir()
+    (tmp_path / "results" / ".entropic" / "tasks-s1").write_text("no folder")
+
+    assert len(work.for_task("task")(jobs(3))) == 3
+    assert "the task could not be noted" in caplog.text
+
+
 def test_task_of_a_holder_that_died_begins_nothing(work):
     (pid,) = run_together(os.getpid, [()])
     dead = {**this_process().as_dict(), "owner": "another", "pid": pid}
