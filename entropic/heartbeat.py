@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import math
 import os
 import select
 import subprocess
@@ -39,7 +40,8 @@ log = logging.getLogger(__name__)
 BEATS = 6  # in a lease: several may fail before it is over
 LOOK_S = 5.0  # at most, between two looks at whether the heartbeat process does its work
 LATE = 1.5  # intervals after which a beat is made up for from here
-SILENT = 2  # beats made up for, with no word from the heartbeat process
+SILENT = 2  # beats made up for, with no word from the heartbeat process, and
+SILENT_S = 10.0  # at least, before it is ended: it may still be importing the driver
 _END_S = 2.0
 
 _MYSQL = {"mysql", "mariadb"}
@@ -143,6 +145,8 @@ def _order(database: Database, claims: Claims, name: str, every_s: float) -> str
     if database.dialect == "sqlite":
         # Not to be made anew, where it was removed meanwhile.
         args, kwargs = [f"file:{quote(str(Path(args[0])))}?mode=rw"], {**kwargs, "uri": True, "timeout": 30.0}
+    # SQLAlchemy's own types for psycopg: the statement needs none, and they cannot be sent.
+    kwargs = {name: value for name, value in kwargs.items() if name != "context"}
     before = ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"] if database.dialect in _MYSQL else []
     order = {
         "hold": name,
@@ -167,7 +171,7 @@ class _Outside:
         self._process: Any = None
         self._guard: threading.Thread | None = None
         self._held: dict[Heartbeat, str] = {}
-        self._is_closing = False
+        self._closing = threading.Event()
 
     def hold(self, heartbeat: Heartbeat, order: str) -> None:
         with self._lock:
@@ -184,7 +188,7 @@ class _Outside:
 
     def close(self) -> None:
         """End the process, as this one ends."""
-        self._is_closing = True
+        self._closing.set()
         if self._process is not None:
             self._process.stdin.close()
             with suppress(subprocess.TimeoutExpired):
@@ -204,7 +208,8 @@ class _Outside:
         try:
             self._process = subprocess.Popen(
                 # Isolated, and told its search path: it must find the driver that this process found.
-                [sys.executable, "-I", "-S", heartbeat_process.__file__],
+                # Where Python is embedded there may be no executable.
+                [sys.executable or "", "-I", "-S", heartbeat_process.__file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -217,7 +222,8 @@ class _Outside:
             os.set_blocking(
                 self._process.stdin.fileno(), False
             )  # one that does not read must not stop this one
-            self._tell(json.dumps([entry for entry in sys.path if entry]))
+            path = [entry for entry in sys.path if entry]
+            self._tell(json.dumps({"parent": os.getpid(), "path": path}))
             for order in self._held.values():
                 self._tell(order)
         self._guard = threading.Thread(
@@ -239,38 +245,42 @@ class _Outside:
             is_sound = self._listen(process)
             status = process.wait()
             process.stdout.close()
-            if self._is_closing:
+            if self._closing.is_set():
                 return
             log.warning("the heartbeat process ended with exit status %d", status)
             self._make_up(late=0)
-            if is_sound:
-                time.sleep(self._tick_s())
+            if is_sound and not self._closing.wait(self._tick_s()):
                 with self._lock:
                     process.stdin.close()
                     self._start()
                 return
-        while True:  # it cannot be started here: this thread beats
-            time.sleep(self._tick_s())
+        while not self._closing.wait(self._tick_s()):  # it cannot be started here: this thread beats
             self._make_up(late=1)
 
     def _listen(self, process: Any) -> bool:
-        """Take in what the process says until it has ended; return whether it had begun to work."""
+        """Take in what the process says until it has ended; return whether it is worth another try."""
         said, poll = b"", select.poll()
         poll.register(process.stdout, select.POLLIN | select.POLLHUP)
         lines = missed = 0
+        heard_at = time.monotonic()
         while True:
             if poll.poll(1000 * self._tick_s()):
                 data = os.read(process.stdout.fileno(), 1 << 16)
                 if not data:
                     return lines > 0
                 *heard, said = (said + data).split(b"\n")
-                lines, missed = lines + len(heard), 0
-                for line in heard:
-                    self._hear(json.loads(line))
+                lines, missed, heard_at = lines + len(heard), 0, time.monotonic()
+                try:
+                    for line in heard:
+                        self._hear(json.loads(line))
+                except ValueError:  # what is called Python here is something else
+                    process.kill()
+                    return False
             missed += self._make_up(late=LATE)
-            if missed == SILENT:
+            if missed >= SILENT and time.monotonic() - heard_at > SILENT_S:
                 log.warning("the heartbeat process is silent and is ended")
                 process.kill()
+                heard_at = math.inf
 
     def _hear(self, message: dict[str, Any]) -> None:
         for heartbeat in self._held_now():

@@ -4,10 +4,10 @@ It is run as a script, by its path: nothing of entropic or SQLAlchemy is importe
 there is something to do, so it is there in milliseconds. Runners may hold their interpreter's lock for hours; this
 process has a lock of its own. It ends when its standard input does, or when it finds itself with another parent.
 
-It is told in lines of JSON on standard input. The first is the search path for modules. After it, to keep the claims
-of one table, ``{"hold": name, "driver": …, "args": …, "kwargs": …, "before": […], "statement": …, "every_s": …}``, and
-``{"rest": name}`` to stop. It answers, on standard output, ``{"ready": true}``, and for each beat ``{"name": …,
-"error": null}`` or what went wrong, which is then tried again sooner.
+It is told in lines of JSON on standard input. The first is ``{"parent": pid, "path": […]}``, with the search path for
+modules. After it, to keep the claims of one table, ``{"hold": name, "driver": …, "args": …, "kwargs": …, "before": […],
+"statement": …, "every_s": …}``, and ``{"rest": name}`` to stop. It answers, on standard output, ``{"ready": true}``,
+and for each beat ``{"name": …, "error": null}`` or what went wrong, which is then tried again sooner.
 """
 
 import importlib
@@ -16,19 +16,21 @@ import os
 import signal
 import sys
 import threading
+import time
+from contextlib import suppress
 from typing import Any
 
-PARENT = os.getppid()
 SOONER = 4  # a beat that failed is tried again after this fraction of the interval
-
-_talking = threading.Lock()
+LOOK_S = 2.0  # between two looks at whether the parent is still there
+ERROR_LENGTH = 500
 
 
 def say(message: dict[str, Any]) -> None:
-    """Tell the parent."""
-    with _talking:
-        sys.stdout.write(json.dumps(message) + "\n")
-        sys.stdout.flush()
+    """Tell the parent, unless it has not listened for so long that the pipe is full: to wait would end the beat."""
+    line = json.dumps(message).encode() + b"\n"
+    # A pipe takes so short a line as a whole or not at all.
+    with suppress(BlockingIOError):
+        os.write(sys.stdout.fileno(), line)
 
 
 def beat(order: dict[str, Any]) -> None:
@@ -48,16 +50,21 @@ def keep(order: dict[str, Any], ended: threading.Event) -> None:
     """Beat until *ended*; the first time after one interval, as the claims are new."""
     pause_s = order["every_s"]
     while not ended.wait(pause_s):
-        if os.getppid() != PARENT:
-            os._exit(0)  # a child that the parent forked may still hold our standard input open
         try:
             beat(order)
         except Exception as error:
             pause_s = order["every_s"] / SOONER
-            say({"name": order["hold"], "error": f"{type(error).__name__}: {error}"})
+            say({"name": order["hold"], "error": f"{type(error).__name__}: {error}"[:ERROR_LENGTH]})
         else:
             pause_s = order["every_s"]
             say({"name": order["hold"], "error": None})
+
+
+def leave_with(parent: int) -> None:
+    """End when *parent* has ended: a child that it forked may still hold our standard input open."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(0)
 
 
 def main() -> None:
@@ -65,7 +72,10 @@ def main() -> None:
     # The terminal's Ctrl-C and a batch system's signal go to the whole group: the parent decides what they mean.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    sys.path[:] = json.loads(sys.stdin.readline())
+    os.set_blocking(sys.stdout.fileno(), False)
+    told = json.loads(sys.stdin.readline())
+    sys.path[:] = told["path"]
+    threading.Thread(target=leave_with, args=(told["parent"],), daemon=True).start()
     say({"ready": True})
     held: dict[str, threading.Event] = {}
     for line in sys.stdin:
