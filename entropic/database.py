@@ -364,8 +364,9 @@ class _Connector:
                 return dialect.connect(*arguments, **keywords)
             except dialect.loaded_dbapi.OperationalError as error:
                 now = time.monotonic()
+                is_full = _is_full(error)
                 # A wrong URL is not an outage; but no place is left only where the URL is right.
-                if not (_is_full(error) or (dialect.server_version_info is not None and _is_away(error))):
+                if not (is_full or (dialect.server_version_info is not None and _is_away(error))):
                     raise
                 # What cleans up after a wait that was in vain does not wait in its turn.
                 if now - began > RECONNECT_S or now - self._gave_up_at < RECONNECT_S:
@@ -379,6 +380,10 @@ class _Connector:
                         RECONNECT_S,
                         str(error).partition("\n")[0],
                     )
+                if is_full:
+                    # Or all may wait for a second place, and keep the first: for looking, or idle in the pool.
+                    for database in list(_databases):
+                        database.rest()
             time.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

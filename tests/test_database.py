@@ -703,23 +703,26 @@ def test_warning_does_not_tell_the_password(caplog, monkeypatch, postgres_url):
 
 
 @pytest.fixture
-def one_place_url(postgres_url):
-    """URL of a database in the name of a user who may have one connection at a time."""
+def limited_url(postgres_url):
+    """Make a URL in the name of a user who may have so many connections at a time."""
     role = f"entropic_{uuid4().hex}"
     engine = create_engine(postgres_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1"))
-    yield make_url(postgres_url).set(username=role)
+
+    def limit(places):
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT {places}"))
+        return make_url(postgres_url).set(username=role)
+
+    yield limit
     with engine.connect() as connection:
         connection.execute(text(f"DROP ROLE {role}"))
 
 
-def test_server_without_a_place_is_waited_for_from_the_first_connection_on(
-    one_place_url, caplog, monkeypatch
-):
+def test_server_without_a_place_is_waited_for_from_the_first_connection_on(limited_url, caplog, monkeypatch):
     monkeypatch.setattr("entropic.database.SAY_AFTER_S", 0.0)
-    other = create_engine(one_place_url, poolclass=NullPool).connect()
-    database = Database(one_place_url)
+    url = limited_url(1)
+    other = create_engine(url, poolclass=NullPool).connect()
+    database = Database(url)
     seen = []
 
     def wait():
@@ -733,6 +736,27 @@ def test_server_without_a_place_is_waited_for_from_the_first_connection_on(
     database.dispose()
 
     assert seen == [7]
+
+
+def test_connection_for_look_ups_is_given_up_where_the_server_has_no_place_for_another(limited_url):
+    database = Database(limited_url(1))
+    database.look(lambda connection: connection.execute(text("SELECT 1")))
+
+    answer = database.read(lambda connection: connection.scalar(text("SELECT 7")))
+
+    assert answer == 7
+    database.dispose()
+
+
+def test_idle_connection_is_given_up_where_the_server_has_no_place_for_another(limited_url):
+    database = Database(limited_url(1))
+    other = Database(make_url(database.url).update_query_dict({"application_name": "another engine"}))
+    other.read(lambda connection: connection.execute(text("SELECT 1")))
+
+    answer = database.look(lambda connection: connection.scalar(text("SELECT 7")))
+
+    assert answer == 7
+    database.dispose()
 
 
 # In memory
