@@ -102,16 +102,15 @@ class _Check:
             found = list(self._table.reader.select((), None, None, connection))
         for row in found:
             path = self._table.reader.path(row)
-            self._known.add(Path(path).name)
+            # A registered file elsewhere may have the name of a stray one.
+            if Path(path).parent == self._table.root:
+                self._known.add(Path(path).name)
             if not self._table.is_present(row):
                 yield self._missing(row, path)
             elif row.file_name is None:
                 yield self._unrecorded(row, path)
             elif (sentence := self._difference(row, Path(path))) is not None:
                 yield self._corrupt(row, path, sentence)
-
-    def _is_registered(self, row: Found) -> bool:
-        return row.file_name is not None and os.path.isabs(row.file_name)
 
     def _is_ours(self, row: Found) -> bool:
         """Whether a run of ours made the file: one that was registered may be the only copy."""
@@ -122,9 +121,10 @@ class _Check:
             return connection.scalar(attempt) is not None
 
     def _missing(self, row: Found, path: str) -> Finding:
-        what = "the registered file" if self._is_registered(row) else "the result"
+        is_registered = self._table.is_registered(row)
+        what = "the registered file" if is_registered else "the result"
         sentence = f"{what} of {row.id} is not there: {path}"
-        fixed = self._fix and not self._is_registered(row)
+        fixed = self._fix and not is_registered
         if fixed:
             self._delete_row(row)
         return Finding("missing-file", row.id, path, sentence, fixed)

@@ -72,7 +72,7 @@ class Publisher:
         keys: Any = bindparam("keys", expanding=True)
         is_record = (_files.c.table_name == self._table) & (_files.c.record_id == self._rows.c.id)
         self._select_former = (
-            select(self._rows.c.id, _files.c.name)
+            select(self._rows.c.id, _files.c.name, _files.c.attempt)
             .outerjoin_from(self._rows, _files, is_record)
             .where(self._rows.c.id.in_(keys))
         )
@@ -123,8 +123,9 @@ class Publisher:
                 remove(self._root / name)
 
     def _former(self, connection: Connection, keys: list[str]) -> dict[str, str | None]:
-        """Return the rows that are there already, each with the name of its file."""
-        return {row.id: row.name for row in connection.execute(self._select_former, {"keys": keys})}
+        """Return the rows that are there already, each with the name of its file if a run of ours made it."""
+        rows = connection.execute(self._select_former, {"keys": keys})
+        return {row.id: None if row.attempt is None else row.name for row in rows}
 
     def _write_rows(
         self, connection: Connection, rows: Mapping[str, dict[str, Any]], former: Mapping[str, str | None]

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from entropic.files import quarantine, remove
@@ -122,7 +123,10 @@ def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
     if not rows:
         return True
     stored = rows[0].sha256
-    return stored != receipt.staged.sha256 and stored is not None and stored == receipt.replaces
+    if stored == receipt.staged.sha256:
+        # The row has this result already, unless it was lost or damaged, which may be why it was run again.
+        return receipt.replaces is not None and not receipt.is_at(Path(table.reader.path(rows[0])))
+    return stored is not None and stored == receipt.replaces
 
 
 def _is_at_work(sidecar: Sidecar) -> bool:

@@ -122,7 +122,7 @@ class RunMaker:
             with self._given_back_on_error(record_id, token):
                 grant = self.table.claims.acquire([record_id], {record_id: token}).get(record_id)
                 if grant is not None and (grant.former or self._mark(record_id) in _uncommitted):
-                    grant = self._recovered(identity, grant, record_id, is_forced=is_forced)
+                    grant = self._recovered(identity, grant, record_id)
                 if not is_forced:
                     found = self.table.find(identity)
                     if found is not None and self.table.is_present(found):
@@ -146,18 +146,16 @@ class RunMaker:
             self.table.claims.release([(record_id, token)])
             raise
 
-    def _recovered(
-        self, identity: Identity, grant: Grant, record_id: str, *, is_forced: bool
-    ) -> Grant | None:
+    def _recovered(self, identity: Identity, grant: Grant, record_id: str) -> Grant | None:
         """Commit what the former owner of a claim may have finished; return the claim unless that used it up."""
-        if not is_forced:
-            recover(self.table, held={record_id: grant.token})
-            holder = self.table.claims.holders([record_id]).get(record_id)
-            if holder is None or holder.token != grant.token:
-                if self._mark(record_id) in _uncommitted:
-                    _uncommitted.discard(self._mark(record_id))
-                    _staging(self.table).settle()
-                return None
+        # Also before a forced run: left for later, the finished run could be taken for the newer one.
+        recover(self.table, held={record_id: grant.token})
+        holder = self.table.claims.holders([record_id]).get(record_id)
+        if holder is None or holder.token != grant.token:
+            if self._mark(record_id) in _uncommitted:
+                _uncommitted.discard(self._mark(record_id))
+                _staging(self.table).settle()
+            return None
         if grant.former is not None:
             self.table.publisher.lose([(grant.former, self.table.parameters.dump(identity.values))])
         return grant

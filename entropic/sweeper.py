@@ -241,7 +241,8 @@ class Sweeper(Generic[ModelT]):
 
     def _run_tasks(self) -> None:
         self._table.require_root()
-        recover(self._table)
+        if recover(self._table):
+            self._refresh()
         work = Work(
             runner=self._runner,
             root=str(self._table.root),
@@ -264,6 +265,12 @@ class Sweeper(Generic[ModelT]):
                 if not self._has_orphans:
                     self._stop.unlink(missing_ok=True)
         recover(self._table)
+
+    def _refresh(self) -> None:
+        """Read the hits again: a re-run that was recovered may have replaced some of them."""
+        key_of = {record.id: key for key, record in self._records.items()}
+        for found in self._table.reader.find_many(list(key_of)):
+            self._records[key_of[found.id]] = self._table.reader.record(found)
 
     def _dispatch(self, work: Work) -> None:
         options = self._options

@@ -191,12 +191,19 @@ class ResultTable(Generic[ModelT]):
                 "to quarantine, so that the next call runs it again"
             )
 
+    def is_registered(self, found: Found) -> bool:
+        """Whether the result of a row is a file of the user's, outside the results folder."""
+        if found.file_name is not None:
+            return os.path.isabs(found.file_name)
+        path = Path(self.reader.path(found))  # as an earlier release or SQL wrote it
+        return path.parent != self.root and not path.name.startswith(found.id)
+
     def refuse_registered(self, found: Found) -> None:
         """Raise `ResultFileMissingError` if the file of a row that is gone was registered: it is not ours."""
-        if found.file_name is not None and os.path.isabs(found.file_name):
+        if self.is_registered(found):
             raise ResultFileMissingError(
-                f"the registered file {found.file_name!r} of {found.id!r} is not there. Nothing was run. Bring it "
-                "back, or delete the row, so that the next call runs it"
+                f"the registered file {self.reader.path(found)!r} of {found.id!r} is not there. Nothing was run. "
+                "Bring it back, or delete the row, so that the next call runs it"
             )
 
     def check_same(self, identity: Identity, other: Identity) -> None:

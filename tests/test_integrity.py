@@ -304,6 +304,16 @@ def test_fix_only_reports_a_missing_registered_file_outside(place, mixed):
     assert snapshot(place) == before
 
 
+def test_stray_file_with_the_name_of_a_registered_one_elsewhere_is_reported(place, store):
+    for folder in (place.folder, place.results):
+        (folder / "mine.txt").write_text("precious")
+    store.register(C, place.folder / "mine.txt")
+
+    report = store.check()
+
+    assert [(one.kind, one.path) for one in report] == [("stray-file", str(place.results / "mine.txt"))]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_row_that_was_deleted_leaves_a_record_to_remove_and_a_file_to_report(place, mixed, kind):
     key = mixed.key(KEYS[kind])

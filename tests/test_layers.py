@@ -17,7 +17,8 @@ PACKAGE = Path(entropic.__file__).parent
 
 LAYERS = (  # lowest first: a module imports only what stands above it here
     "errors",
-    "hashing files payload progress display provenance loaders schema configs stats options termination heartbeat_process",
+    "hashing files payload progress display provenance loaders schema configs stats options",
+    "heartbeat_process termination",
     "processes coercion jobs sidecars",
     "backends",
     "sweep database models attempts parameters",

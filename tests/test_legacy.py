@@ -313,6 +313,20 @@ def test_former_registered_file_that_went_after_its_completion_is_not_run(folder
     assert runner.calls == []
 
 
+def test_former_registered_file_that_is_gone_is_only_reported_and_not_run(folder, ids, runner, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "external" / "measured.dat").unlink()
+    store = open_store(folder, runner)
+
+    found = {finding.id: finding for finding in store.check(fix=True)}[ids["registered"]]
+
+    with pytest.raises(ResultFileMissingError, match="registered file"):
+        store.run_or_retrieve(PARAMS["registered"])
+    assert (found.kind, found.is_fixed) == ("missing-file", False)
+    assert runner.calls == []
+    assert store.count() == len(PARAMS) - 1
+
+
 def test_plain_sqlalchemy_reads_rows_of_both_releases(folder, ids):
     store = open_store(folder, write_result)
     new = store.run_or_retrieve({"n": 40, "dt": 0.25, "method": "rk4"}, note="new")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from entropic import files, sidecars
+from entropic import AlreadyExistsError, files, sidecars
 from entropic.provenance import this_process
 from tests import protocol_cases as cases
 from tests.processes import outcomes_of, run_together
@@ -217,6 +217,64 @@ def test_rerun_that_waited_for_another_and_is_killed_replaces_the_row_that_it_fo
     assert (slow.exitcode, fast.exitcode) == (0, -9)
     assert store.retrieve(A).custom_data["version"] == "2"
     assert_complete(place, place.runner("2"))
+
+
+@pytest.mark.parametrize("is_forced", [False, True])
+def test_killed_run_that_was_to_bring_back_a_lost_result_does(place, is_forced):
+    store = place.store()
+    path = Path(store.run_or_retrieve(A).result_file)
+    if is_forced:
+        path.write_bytes(b"damaged")
+    else:
+        path.unlink()
+    assert_killed(outcomes_of(cases.run_until, [(place, "line written", A, "1", is_forced)]))
+
+    recovered = store.recover()
+
+    assert recovered == 1
+    assert_complete(place, place.runner())
+    assert not store.check(checksum=True)
+    assert len(place.runner().calls) == 2
+
+
+def test_killed_rerun_is_recovered_before_a_later_one_and_never_after_it(place):
+    store = place.store("1")
+    store.run(A)
+    assert_killed(outcomes_of(cases.run_until, [(place, "line written", A, "2", True)]))
+    for version in ("3", "1"):
+        store.runner = place.runner(version)
+        store.run(A)
+
+    store.recover()
+
+    assert store.retrieve(A).custom_data["version"] == "1"
+    assert_complete(place, place.runner("1"))
+
+
+def test_killed_run_that_a_later_one_replaced_is_not_taken_when_that_is_deleted(place):
+    store = place.store("2")
+    assert_killed(outcomes_of(cases.run_until, [(place, "line written", A, "1", True)]))
+    store.run(A)
+    store.delete(A, remove_file=True)
+
+    record = store.run_or_retrieve(A)
+
+    assert record.custom_data["version"] == "2"
+    assert len(place.runner().calls) == 3
+
+
+def test_register_never_replaces_what_a_killed_process_had_finished(place):
+    store = place.store()
+    mine = place.folder / "mine.txt"
+    mine.write_text("made elsewhere")
+    assert_killed(outcomes_of(cases.run_until, [(place, "line written", A)]))
+
+    with pytest.raises(AlreadyExistsError):
+        store.register(A, mine)
+
+    assert_complete(place, place.runner())
+    assert place.sql("SELECT * FROM entropic_claims") == []
+    assert store.register(A, mine, overwrite=True).result_file == str(mine)
 
 
 def test_deterministic_rerun_over_a_finished_line_leaves_nothing_behind(place):

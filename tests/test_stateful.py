@@ -112,9 +112,6 @@ class Model:
         return row is not None and row.path not in self.disk and not self.is_inside(row.path)
 
     def commit(self, a: float, content: bytes, custom: dict[str, Any], ended: int) -> None:
-        former = self.rows.get(a)
-        if former is not None and self.is_inside(former.path):
-            self.disk.pop(former.path, None)
         self.disk[self.final(a)] = content
         self.rows[a] = Row(content, custom, self.final(a), True, ended)
         self.completed[a] = max(ended, self.completed.get(a, 0))
@@ -130,23 +127,17 @@ class Model:
         if line.is_moved and self.disk.get(self.final(line.a)) != line.content:
             return False
         row = self.rows.get(line.a)
-        return row is None or (row.content != line.content and row.content == line.replaces)
+        if row is not None and row.content == line.content:
+            return line.replaces is not None and self.disk.get(row.path) != row.content
+        return row is None or row.content == line.replaces
 
     def obtain(self, a: float, content: bytes | None, custom: dict[str, Any], *, is_forced: bool) -> bool:
         """Run or retrieve; a *content* of None is a runner that raises. Return whether it raised."""
-        if not is_forced:
-            if self.has_result(a):
-                return False
-            if self.claim == a:
-                self.recover()
-            if self.has_result(a):
-                return False
-            if self.line is not None and self.line.a == a and not self.line.is_moved:
-                # Its claim was taken over by a run, the result of which has gone since: the finished run will do.
-                self.commit(a, self.line.content, {"version": self.line.version, **custom}, self.line.ended)
-                self.line = None
-                return False
-        self.give_back(a)
+        if not is_forced and self.has_result(a):
+            return False
+        self.take_over(a)
+        if not is_forced and self.has_result(a):
+            return False
         self.calls += 1
         if content is None:
             self.failed[a] = self.tick()
@@ -154,9 +145,10 @@ class Model:
         self.commit(a, content, custom, self.tick())
         return False
 
-    def give_back(self, a: float) -> None:
+    def take_over(self, a: float) -> None:
+        """Claim a key; whoever takes it from a dead process recovers what that had finished."""
         if self.claim == a:
-            self.claim = None
+            self.recover()
 
     def failures(self) -> list[float]:
         def is_settled(a: float, when: int) -> bool:
@@ -318,7 +310,7 @@ class TwoStores(RuleBasedStateMachine):
         name = f"mine-{a:g}.txt"
         path = {
             "inside": self.place.results / name,
-            "outside": self.place.folder / "elsewhere" / f"theirs-{a:g}.txt",
+            "outside": self.place.folder / "elsewhere" / name,
             "in place": model.final(a),
         }[where]
         if where != "in place":
@@ -340,7 +332,11 @@ class TwoStores(RuleBasedStateMachine):
                 call()
             return
         else:
-            model.give_back(a)
+            model.take_over(a)
+            if a in model.rows and not overwrite:  # it was finished by the process that was killed
+                with pytest.raises(AlreadyExistsError):
+                    call()
+                return
             model.rows[a] = Row(model.disk[path], {"note": note}, path, False, model.tick())
         self.assert_record(call(), a)
 

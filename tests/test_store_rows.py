@@ -205,6 +205,17 @@ def test_run_over_a_registered_file_leaves_that_file_alone(sqlite, tmp_path, els
     assert elsewhere.read_bytes() == b"measured"
 
 
+def test_run_over_a_registered_file_in_the_results_folder_leaves_that_file_alone(sqlite, tmp_path):
+    store = open_store(sqlite, tmp_path)
+    of_another_key = Path(store.run_or_retrieve({**PARAMS, "length": 2.5}).result_file)
+    store.register(PARAMS, of_another_key)
+
+    store.run(PARAMS)
+
+    assert of_another_key.read_bytes() == expected_bytes({**PARAMS, "length": 2.5})
+    assert not store.check(checksum=True)
+
+
 def test_register_of_a_folder_is_a_result(sqlite, tmp_path, elsewhere):
     store = open_store(sqlite, tmp_path)
 
