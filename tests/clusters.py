@@ -83,10 +83,6 @@ class Cluster:
         """Return the address of the worker whose process is *pid*."""
         return next(address for address, found in self.client.run(os.getpid).items() if found == pid)
 
-    def is_idle(self) -> bool:
-        """Whether no task is anywhere in the cluster."""
-        return not self.client.run_on_scheduler(_count_tasks)
-
     def lost_workers(self) -> int:
         """Count the workers that the scheduler has lost so far."""
         return sum(event["action"] == "remove-worker" for _, event in self.client.get_events("all"))
@@ -121,6 +117,11 @@ def cluster(
         wait_for(lambda: not started.client.futures)
 
 
+def is_idle(client: Any) -> bool:
+    """Whether the scheduler knows no task, and no worker is at one, not even at one that was forgotten."""
+    return not client.run_on_scheduler(_count_tasks) and not any(client.run(_count_runs).values())
+
+
 def send(pid: int, number: int) -> None:
     """Signal a process; one that has ended is fine."""
     with contextlib.suppress(ProcessLookupError):
@@ -143,3 +144,7 @@ def _sessions() -> Iterator[tuple[int, int]]:
 
 def _count_tasks(dask_scheduler: Any) -> int:
     return len(dask_scheduler.tasks)
+
+
+def _count_runs(dask_worker: Any) -> int:
+    return len(dask_worker.active_threads)

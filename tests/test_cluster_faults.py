@@ -17,7 +17,7 @@ from entropic.files import Marker, write_marker
 from entropic.jobs import Job
 from entropic.payload import WorkerDied
 from entropic.provenance import this_process
-from tests.clusters import cluster, is_alive
+from tests.clusters import cluster, is_alive, is_idle
 from tests.processes import outcomes_of, run_together
 from tests.sweep_cases import dask_client as local_cluster
 from tests.sweep_runs import Runs, claims, files, open_store, query, rows, sets, start, states, wait_for
@@ -106,8 +106,8 @@ def test_sweep_when_a_worker_is_killed_after_seven_runs_of_a_task_repeats_none_o
     with local_cluster() as client:
         result = store.sweep(sets(40), client, fallback="raise")
         at_return = runs.count()
+        wait_for(lambda: is_idle(client))
         wait_for(lambda: not client.futures)
-        wait_for(lambda: not any(client.processing().values()))
 
     (killed,) = (n for n, count in at_return.items() if count > 1)
     assert [record.n for record in result] == rows(tmp_path) == list(range(40))
@@ -420,8 +420,7 @@ def test_client_killed_leaves_no_task_at_work_and_the_next_sweep_does_the_rest(t
         process.kill()
         process.wait()
         at_death = runs.total()
-        wait_for(dask.is_idle)
-        wait_for(lambda: runs.total() == runs.total("ended"))
+        wait_for(lambda: is_idle(dask.client))
         begun, ended = runs.count(), runs.count("ended")
 
         result = open_store(tmp_path, runs).sweep(sets(400), dask.client, fallback="raise")
