@@ -242,14 +242,14 @@ class _Outside:
     def _watch(self, process: Any) -> None:
         """Listen to the process; make up for what it misses; start another one when it has ended."""
         if process is not None:
-            is_sound = self._listen(process)
+            is_tried_again = self._listen(process)
             status = process.wait()
             process.stdout.close()
             if self._closing.is_set():
                 return
             log.warning("the heartbeat process ended with exit status %d", status)
             self._make_up(late=0)
-            if is_sound and not self._closing.wait(self._tick_s()):
+            if is_tried_again and not self._closing.wait(self._tick_s()):
                 with self._lock:
                     process.stdin.close()
                     self._start()
@@ -258,7 +258,7 @@ class _Outside:
             self._make_up(late=1)
 
     def _listen(self, process: Any) -> bool:
-        """Take in what the process says until it has ended; return whether it is worth another try."""
+        """Take in what the process says until it has ended; return whether to try another one."""
         said, poll = b"", select.poll()
         poll.register(process.stdout, select.POLLIN | select.POLLHUP)
         lines = missed = 0
@@ -267,7 +267,8 @@ class _Outside:
             if poll.poll(1000 * self._tick_s()):
                 data = os.read(process.stdout.fileno(), 1 << 16)
                 if not data:
-                    return lines > 0
+                    # Not one that cannot begin; but one that was ended before it had begun.
+                    return lines > 0 or process.wait() < 0
                 *heard, said = (said + data).split(b"\n")
                 lines, missed, heard_at = lines + len(heard), 0, time.monotonic()
                 try:

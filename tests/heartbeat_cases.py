@@ -260,11 +260,12 @@ def sweep(place: Place, version: str, lease_s: float, n: int) -> list[tuple[floa
 def sweep_holding_the_lock(place: Place, lease_s: float, n: int, seconds: float) -> None:
     """Sweep *n* keys whose runs hold the interpreter's lock for *seconds* each."""
 
-    def runner(params: dict[str, Any]) -> None:
+    def runner(params: dict[str, Any]) -> dict[str, Any]:
         append_line(place.folder / "calls.log", params["id"])
         (place.folder / "begun").touch()
         hold_the_lock(seconds)
         Path(params["result_file"]).touch()
+        return {"version": "1"}
 
     Store(runner, Sim, place.results, ".txt", place.url, lease_s=lease_s).sweep(
         [{"a": float(a)} for a in range(n)], progress=False

@@ -87,9 +87,10 @@ def test_claims_of_a_sweep_whose_runs_hold_the_gil_are_kept(place):
     with child(cases.sweep_holding_the_lock, place, LEASE_S, 6, 0.5 * LEASE_S) as owner:
         wait_for((place.folder / "begun").exists)
         with child(cases.obtain, place, "2", LEASE_S, None) as rival:
-            rival.result()
+            got = rival.result()
         owner.result()
 
+    assert got == ("obtained", "1")
     assert len(place.runner().calls) == 6
     assert (attempts(place), ends_of_leases(place)) == (["COMPLETED"] * 6, {})
 
@@ -170,6 +171,31 @@ def test_heartbeat_process_that_is_killed_is_replaced_and_the_claim_is_kept(shar
 
     assert warnings_of(caplog) == ["the heartbeat process ended with exit status -9"] * 3
     assert (attempts(shared), len(started())) == (["COMPLETED"], 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_heartbeat_process_that_is_ended_as_it_starts_is_replaced(place, started, number, monkeypatch):
+    def replaced(place):
+        heartbeat_of(os.getpid(), besides=frozenset(former | stillborn))
+        beaten_from_outside(place, database)
+
+    former, stillborn = heartbeats_of(os.getpid()), set()
+    popen = subprocess.Popen
+
+    def end_first(command, **options):
+        process = popen(command, **options)
+        if heartbeat_process.__file__ in command and not stillborn:
+            stillborn.add(process.pid)
+            process.send_signal(number)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", end_first)
+    database = Database(place.url)
+
+    run_here(place, replaced, lease_s=BRISK_S)
+
+    assert len(stillborn) == 1
+    assert not started() & stillborn
 
 
 @pytest.mark.slow
