@@ -18,11 +18,12 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -37,6 +38,12 @@ BUSY_TIMEOUT_S = 30.0
 ATTEMPTS = 10
 RECONNECT_S = 60.0  # how long connecting waits for a server
 SAY_AFTER_S = 1.0  # a wait that is over sooner is not worth a warning
+FILE_TROUBLES = {  # what SQLite says, and what that means for the folder
+    "readonly database": "which may only be read by this process",
+    "disk is full": "whose disk or quota is full",
+    "unable to open": "which is not there, may not be read, or may only be read",
+    "disk I/O error": "whose disk is full or does not answer",
+}
 TRANSIENT_MYSQL = {1205, 1213}  # lock wait timeout, deadlock
 TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 LOST_MYSQL = {1053, 1927, 2006, 2013}  # shutdown, killed, gone away, lost
@@ -423,6 +430,7 @@ def _prepare(engine: Engine) -> None:
     # At checkout, not at connect: an engine of the user's may have connections in its pool already.
     event.listen(engine, "checkout", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "handle_error", partial(_explain, Path(str(engine.url.database))))
 
 
 def _prepare_sqlite(connection: Any, record: Any, proxy: Any) -> None:
@@ -456,6 +464,15 @@ def _switch_to_wal(connection: Any) -> None:
             if "locked" not in str(error) or attempt == 199:
                 raise
             time.sleep(random.uniform(0.001, 0.02))
+
+
+def _explain(path: Path, context: ExceptionContext) -> None:
+    """Say which folder it is that SQLite's error leaves unnamed."""
+    for text, reason in FILE_TROUBLES.items():
+        if context.sqlalchemy_exception is not None and text in str(context.original_exception):
+            context.sqlalchemy_exception.add_note(
+                f"the database is {path.name!r} in the folder {str(path.parent)!r}, {reason}"
+            )
 
 
 def _begin_sqlite(connection: Connection) -> None:
