@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from entropic.claims import CHUNK, Claims, Holder
 from entropic.database import Database
+from entropic.errors import ClaimLostError
 from entropic.files import digest_of, move, quarantine, remove, sync_folder
 from entropic.jobs import Failure, Job, Outcome, Receipt
 from entropic.models import AttemptRow, FileRow, MetaRow
@@ -207,8 +208,20 @@ class Publisher:
             "sha256": sha256,
         }
 
+        is_written = and_(
+            self._rows.c.id == row["id"],
+            self._rows.c.result_file == row["result_file"],
+            self._rows.c.created_at == row["created_at"],
+        )
+
         def work(connection: Connection) -> None:
-            self._claims.delete(connection, [(identity.id, token)])
+            if self._claims.delete(connection, [(identity.id, token)]) != 1:
+                if connection.scalar(select(self._rows.c.id).where(is_written)) is not None:
+                    return  # by a commit whose answer was lost
+                raise ClaimLostError(
+                    f"{identity.id!r} was taken over while {shown!r} was read: this process was silent for longer "
+                    f"than its lease of {self._claims.lease_s:g} s. Nothing was registered"
+                )
             self._write_rows(connection, {identity.id: row}, self._former(connection, [identity.id]))
             self._replace_files(connection, [record])
 
@@ -302,7 +315,8 @@ class Publisher:
             "pid": holder.process.pid,
             "started_at": datetime.fromtimestamp(holder.acquired_at, UTC),
             "ended_at": datetime.now(UTC),
-            "message": f"{holder} has ended, or was silent for longer than its lease",
+            "message": f"{holder}: it has ended, or was silent for longer than its lease; how far the run had come is "
+            "not known",
         }
 
     def settled(self, attempts: Sequence[str]) -> set[str]:

@@ -8,7 +8,6 @@ alone. A process's folder goes when the process is gone and all its lines are se
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import fields
@@ -18,7 +17,7 @@ from typing import Any
 from entropic.files import quarantine, remove
 from entropic.jobs import Receipt
 from entropic.provenance import Process, this_process
-from entropic.sidecars import Sidecar, Staging, process_folders, read_sidecar
+from entropic.sidecars import Sidecar, Staging, clear_away, process_folders, read_sidecar
 from entropic.table import ResultTable
 
 __all__ = ["is_abandoned", "leftovers", "recover", "unfinished", "unreadable"]
@@ -124,8 +123,10 @@ def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
         return True
     stored = rows[0].sha256
     if stored == receipt.staged.sha256:
-        # The row has this result already, unless it was lost or damaged, which may be why it was run again.
-        return receipt.replaces is not None and not receipt.is_at(Path(table.reader.path(rows[0])))
+        # The row has this result already; but a run again may have had other outputs, or been for want of the file.
+        is_again = receipt.replaces is not None and receipt.is_at(receipt.path(table.root))
+        path = Path(table.reader.path(rows[0]))
+        return is_again and (stored == receipt.replaces or not receipt.is_at(path))
     return stored is not None and stored == receipt.replaces
 
 
@@ -171,7 +172,7 @@ def _clear(table: ResultTable[Any], sidecar: Sidecar) -> None:
         kept = quarantine(sidecar.folder)
         log.warning("%d lines of a sidecar cannot be read; it is kept in quarantine: %s", lines, kept)
     else:
-        shutil.rmtree(sidecar.folder, ignore_errors=True)
+        clear_away(sidecar.folder)
 
 
 def leftovers(table: ResultTable[Any], sweep: str, own: Staging) -> None:
@@ -189,7 +190,7 @@ def leftovers(table: ResultTable[Any], sweep: str, own: Staging) -> None:
     own.close()
     for folder in folders:
         if folder.is_dir() and not unfinished(table, read_sidecar(folder)):
-            shutil.rmtree(folder, ignore_errors=True)
+            clear_away(folder)
 
 
 def _process(values: Mapping[str, Any]) -> Process | None:

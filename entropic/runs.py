@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from entropic.attempts import Runner, Work, staging_for
@@ -109,6 +110,18 @@ class RunMaker:
                 replaces=None if found is None else found.sha256,
                 look=not is_forced,
             )
+
+    def register(
+        self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any], *, overwrite: bool
+    ) -> None:
+        """Make a file that was computed elsewhere the result of *identity*, once nobody runs it."""
+        token = str(self.claim(identity, identity.id, is_forced=True))
+        # Not only a runner takes its time: so does the digest of a large file.
+        with self._given_back_on_error(identity.id, token), self.table.heartbeat.beating(is_run_here=False):
+            found = self.table.find(identity)
+            if found is not None and not overwrite:  # whoever had the key before had finished
+                self.table.refuse_other_file(found, path)
+            self.table.publisher.register(identity, path, shown, custom, token)
 
     def claim(self, identity: Identity, record_id: str, *, is_forced: bool) -> str | Found:
         """Return a claim's token, or, unless *is_forced*, the row that another process committed meanwhile."""

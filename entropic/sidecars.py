@@ -12,13 +12,14 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from entropic.files import QUARANTINE, STATE, remove, sync_folder
 
-__all__ = ["Sidecar", "SidecarIndex", "Staging", "process_folders", "read_sidecar"]
+__all__ = ["Sidecar", "SidecarIndex", "Staging", "clear_away", "process_folders", "read_sidecar"]
 
 SIDECAR = "sidecar.jsonl"
 PROCESS = "process.json"
@@ -26,6 +27,15 @@ PROCESS = "process.json"
 LINES = 1000  # committed lines after which a sidecar is emptied
 
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+
+
+def clear_away(folder: Path) -> None:
+    """Remove a process's folder, and last of all what says whose it is: a kill in the middle leaves a known one."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != PROCESS:
+                remove(path)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +231,7 @@ class Staging:
             self._close_sidecar()
             self._waiting.clear()
             self._lines = 0
-            shutil.rmtree(self.folder, ignore_errors=True)
+            clear_away(self.folder)
 
     def is_gone(self) -> bool:
         """Whether the folder was cleared away, as after a sweep; what was open of it is closed then."""

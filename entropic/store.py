@@ -23,7 +23,6 @@ from sqlalchemy.exc import DBAPIError
 from entropic.attempts import Runner
 from entropic.database import Database, DatabaseLike
 from entropic.errors import (
-    AlreadyExistsError,
     ParameterError,
     ResultFileMissingError,
 )
@@ -242,19 +241,11 @@ class Store(Generic[ModelT]):
         found = self._table.find(identity)
         if found is not None and self._is_same_file(found, path):
             self._table.publisher.patch_custom(found.id, custom)
-        elif found is not None and not overwrite:
-            raise self._exists(found, path)
         else:
+            if found is not None and not overwrite:
+                self._table.refuse_other_file(found, path)
             identity = identity if found is None else replace(identity, id=found.id, former_id=None)
-            token = str(self._runs().claim(identity, identity.id, is_forced=True))
-            there = self._table.find(identity)
-            if there is not None and not overwrite:  # whoever had the key before had finished
-                self._table.claims.release([(identity.id, token)])
-                raise self._exists(there, path)
-            with self._table.heartbeat.beating(
-                is_run_here=False
-            ):  # the digest of a large file takes its time
-                self._table.publisher.register(identity, path, str(result_file), custom, token)
+            self._runs().register(identity, path, str(result_file), custom, overwrite=overwrite)
         (found,) = self._table.reader.find((identity.id if found is None else found.id,))
         return self._table.reader.record(found)
 
@@ -468,12 +459,6 @@ class Store(Generic[ModelT]):
 
     def _runs(self) -> RunMaker:
         return RunMaker(self._table, self.runner, self.file_suffix, self._wait_timeout_s)
-
-    def _exists(self, found: Found, path: Path) -> AlreadyExistsError:
-        return AlreadyExistsError(
-            f"{found.id!r} has the result {self._table.reader.path(found)!r}; to put {str(path)!r} in its place, "
-            "say overwrite=True"
-        )
 
     def _is_same_file(self, found: Found, path: Path) -> bool:
         there = Path(self._table.reader.path(found)).absolute()

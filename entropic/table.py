@@ -15,6 +15,7 @@ from entropic.claims import Claims
 from entropic.database import Database
 from entropic.drift import check_user_table
 from entropic.errors import (
+    AlreadyExistsError,
     CorruptFileError,
     HashCollisionError,
     ResultFileMissingError,
@@ -205,6 +206,13 @@ class ResultTable(Generic[ModelT]):
                 f"the registered file {self.reader.path(found)!r} of {found.id!r} is not there. Nothing was run. "
                 "Bring it back, or delete the row, so that the next call runs it"
             )
+
+    def refuse_other_file(self, found: Found, path: Path) -> None:
+        """Raise `AlreadyExistsError`: *path* is not to take the place of the result that there is."""
+        raise AlreadyExistsError(
+            f"{found.id!r} has the result {self.reader.path(found)!r}; to put {str(path)!r} in its place, say "
+            "overwrite=True"
+        )
 
     def check_same(self, identity: Identity, other: Identity) -> None:
         """Raise `HashCollisionError` if two parameter sets with one key are not the same run."""

@@ -289,6 +289,42 @@ def test_deterministic_rerun_over_a_finished_line_leaves_nothing_behind(place):
     assert place.state_folders() == [] or all(this_process().owner in p.name for p in place.state_folders())
 
 
+def test_finished_rerun_with_equal_bytes_and_other_values_is_committed(place):
+    place.store().run(A)
+    script = (
+        "import sys; from pathlib import Path; from tests import protocol_cases as cases\n"
+        "place = cases.Place(sys.argv[1], Path(sys.argv[2])); cases.arm('line written')\n"
+        "place.store().run({'a': 1.5}, note='again')"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, place.url, str(place.folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    store = place.store()
+
+    assert killed.returncode == -9
+    assert store.retrieve(A).custom_data["note"] == "again"
+    assert not store.check(checksum=True)
+    assert place.state_folders() == [] or all(this_process().owner in p.name for p in place.state_folders())
+
+
+def test_folder_that_is_cleared_away_is_known_to_the_last(place, monkeypatch):
+    folder = killed_with_line(place)
+    (folder / "another").write_text("x")
+    real = sidecars.shutil.rmtree
+
+    def rmtree(path, **options):
+        if path != folder:  # the last step, before which it is killed
+            real(path, **options)
+
+    monkeypatch.setattr(sidecars.shutil, "rmtree", rmtree)
+
+    sidecars.clear_away(folder)
+
+    assert [path.name for path in folder.iterdir()] == [sidecars.PROCESS]
+
+
 @pytest.mark.parametrize("remove_file", [False, True])
 def test_deleted_row_is_not_brought_back_while_the_sidecar_has_its_line(place, remove_file):
     store = place.store()
