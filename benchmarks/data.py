@@ -65,12 +65,12 @@ def write_result(parameters: dict[str, Any]) -> None:
         file.write(RESULT)
 
 
-def open_store(folder: Path, stack: ExitStack) -> Store[Run]:
+def open_store(folder: Path, stack: ExitStack, *, runner: Any = None, **options: Any) -> Store[Run]:
     """Open a Store whose database and results lie in *folder*, until *stack* ends."""
     folder.mkdir(parents=True, exist_ok=True)
     database = Database(f"sqlite:///{folder / 'cache.sqlite3'}")
     stack.callback(database.dispose)
-    return Store(write_result, Run, folder / "results", ".bin", database)
+    return Store(runner or write_result, Run, folder / "results", ".bin", database, **options)
 
 
 def fill(store: Store[Run], sets: Sequence[dict[str, Any]]) -> None:

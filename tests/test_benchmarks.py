@@ -14,6 +14,7 @@ TINY = {
     "bench_sweep": {"few": 5, "many": 8, "rounds": 3},
     "bench_dask": {"runs": 4, "rounds": 3, "in_a_task": 2},
     "bench_import": {"rounds": 3},
+    "bench_heartbeat": {"rounds": 3, "lease_s": 3, "run_s": 1},
 }
 
 
@@ -23,9 +24,10 @@ def test_every_benchmark_is_listed_here():
     assert there == set(TINY)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n == "bench_dask" else ()) for n in TINY]
-)
+SLOW = {"bench_dask", "bench_heartbeat"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in TINY])
 def test_benchmark_when_tiny_measures_every_case(name):
     module = importlib.import_module(f"benchmarks.{name}")
 
