@@ -275,13 +275,18 @@ def test_heartbeat_that_the_database_refuses_is_made_up_for_by_the_owner(
 ):
     monkeypatch.setattr(Claims, "extension_sql", lambda self: "UPDATE no_such_table SET n = 1")
 
-    run_here(shared, lambda place: wait_for_beats(place, 3), lease_s=BRISK_S)
+    def refused():
+        return [message for message in warnings_of(caplog) if "a heartbeat failed" in message]
+
+    def beaten(place):
+        wait_for(refused)
+        wait_for_beats(place, 3)
+
+    run_here(shared, beaten, lease_s=BRISK_S)
 
     assert attempts(shared) == ["COMPLETED"]
     assert len(started()) == 1
-    refused = [message for message in warnings_of(caplog) if "a heartbeat failed" in message]
-    assert refused
-    assert all("it is made up for: " in message and "no_such_table" in message for message in refused)
+    assert all("it is made up for: " in message and "no_such_table" in message for message in refused())
 
 
 @pytest.mark.parametrize("executable", ["/bin/false", "/bin/echo", "/nowhere/python", "", None])

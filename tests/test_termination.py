@@ -147,7 +147,8 @@ def test_sigterm_in_a_sweep_elsewhere_ends_its_workers_and_gives_back_what_is_he
     result = open_store(tmp_path, runs).sweep(sets(40))
     assert len(result) == 40
     repeated = {n for n, count in runs.count().items() if count > 1}
-    assert repeated == {n for n in at_the_end if n not in committed}
+    # What ended in a worker that was killed a moment later may have been safe by then, or not.
+    assert set(at_the_end) - finished <= repeated <= set(at_the_end) - committed
 
 
 def test_second_sigterm_ends_the_process_at_once(tmp_path, script, runs, request):
