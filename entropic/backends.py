@@ -36,6 +36,7 @@ from entropic.payload import (
     run_chunk,
     run_timed,
 )
+from entropic.termination import raise_if_terminated
 
 __all__ = ["Backend", "backend_for"]
 
@@ -135,6 +136,7 @@ class _SerialBackend(Backend):
         started = time.perf_counter()
         # Job by job: what was finished before Ctrl-C is kept for stop() to hand over.
         for job in jobs:
+            raise_if_terminated()
             self._kept += self._work([job])
         outcomes, self._kept = self._kept, []
         future.set_result(Reply(outcomes, time.perf_counter() - started))

@@ -158,6 +158,10 @@ class Claims:
             for key, holder in held.items():
                 if holder.is_gone() and self._take_over(key, holder, tokens[key]):
                     grants[key] = Grant(tokens[key], holder)
+        if taken := {key: grant.former for key, grant in grants.items() if grant.former}:
+            first, *others = taken
+            more = f" and {len(others)} more" if others else ""
+            log.warning("took over %s%s from %s", first, more, taken[first])
         return grants
 
     def holders(self, keys: Sequence[str]) -> dict[str, Holder]:
@@ -229,10 +233,7 @@ class Claims:
             connection.execute(statement)
             return connection.scalar(mine) is not None
 
-        if not self._database.write(work, repeatable=True):
-            return False
-        log.warning("took over %s from %s", key, holder)
-        return True
+        return self._database.write(work, repeatable=True)
 
     def extend(self) -> None:
         """Extend every claim of this process on this table, to a lease from now: one statement."""

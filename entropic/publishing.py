@@ -288,6 +288,23 @@ class Publisher:
         pairs = sorted((holder.record_id, holder.token) for holder, _ in lost)
         self._end(pairs, [self._lost_attempt(holder, params or {}) for holder, params in lost])
 
+    def lose_worker(self, job: Job, message: str, worker: str | None, code: CodeState) -> None:
+        """Record an attempt that ended with its worker; the claim stays, for another one."""
+        attempt = {
+            "id": uuid4().hex,
+            "table_name": self._table,
+            "record_id": job.record_id,
+            "state": LOST,
+            "params": job.stored,
+            "worker": worker,
+            "ended_at": datetime.now(UTC),
+            "message": message,
+            "code": code.label,
+            "git_commit": code.commit,
+            "git_dirty": code.is_dirty,
+        }
+        self._end([], [attempt])
+
     def _end(self, pairs: Sequence[tuple[str, str]], attempts: Sequence[Mapping[str, Any]]) -> None:
         """Give claims up, and record attempts that came to no result."""
 

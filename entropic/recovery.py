@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -96,25 +96,43 @@ def _has_file(table: ResultTable[Any], receipt: Receipt) -> bool:
 
 
 def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str, str]) -> int:
-    count = 0
-    for receipt in unfinished(table, sidecar):
-        key = receipt.record_id
-        token = held.get(key)
-        if token is None:
-            grant = table.claims.acquire([key]).get(key)
-            if grant is None:
-                continue  # somebody alive is at it
-            token = grant.token
-        # Before we had the claim, another one may have committed it, and deleted the row.
-        if not table.publisher.settled([receipt.attempt]) and _is_wanted(table, receipt):
-            lost = table.publisher.publish([(receipt, token)], table.code)
-            count += not lost
-            log.warning("recovered %s, which process %s had finished", key, receipt.where.get("pid"))
-        else:
-            remove(receipt.path(table.root))
-            if key not in held:
-                table.claims.release([(key, token)])
+    receipts = unfinished(table, sidecar)
+    if not receipts:
+        return 0
+    tokens = dict(held)
+    count, recovered = 0, set()
+    try:
+        tokens |= _acquired(table, {receipt.record_id for receipt in receipts} - held.keys())
+        with table.heartbeat.beating(is_run_here=False):  # there may be thousands
+            for receipt in receipts:
+                key = receipt.record_id
+                if key in recovered:  # a run, and now its re-run
+                    tokens |= _acquired(table, [key])
+                if key in tokens and _recover_line(table, receipt, tokens):
+                    count += 1
+                    recovered.add(key)
+    finally:
+        kept = set(held.values())
+        table.claims.release([(key, token) for key, token in tokens.items() if token not in kept])
+    if recovered:
+        first, *others = sorted(recovered)
+        more = f" and {len(others)} more" if others else ""
+        log.warning("recovered %s%s, which process %s had finished", first, more, sidecar.process.get("pid"))
     return count
+
+
+def _acquired(table: ResultTable[Any], keys: Iterable[str]) -> dict[str, str]:
+    """Return tokens of those of *keys* that nobody alive is at."""
+    return {key: grant.token for key, grant in table.claims.acquire(keys).items()}
+
+
+def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, str]) -> bool:
+    """Commit one finished run, which uses up the token of its key, or drop it; return whether it was committed."""
+    # Before we had the claim, another one may have committed it, and deleted the row.
+    if table.publisher.settled([receipt.attempt]) or not _is_wanted(table, receipt):
+        remove(receipt.path(table.root))
+        return False
+    return not table.publisher.publish([(receipt, tokens.pop(receipt.record_id))], table.code)
 
 
 def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:

@@ -76,14 +76,17 @@ class RunMaker:
             claimed = self.claim(identity, record_id, is_forced=is_forced)
             if isinstance(claimed, Found):
                 return claimed
+            has_begun = False
             try:
                 with self.table.heartbeat.beating():
-                    job = self._job(identity, record_id, found, custom, claimed, is_forced=is_forced)
+                    job = self._job(identity, record_id, found, custom, is_forced=is_forced)
                     self.table.database.rest()
+                    has_begun = True
                     self._publish(self._attempt(job, claimed), claimed)
-            except (KeyboardInterrupt, Terminated):
-                # It may have come between two of these steps, none of which gave the key back.
-                self.table.claims.release([(record_id, claimed)])
+            except BaseException as error:
+                # What has begun gives the key back itself, unless an interrupt comes between two of its steps.
+                if not has_begun or isinstance(error, KeyboardInterrupt | Terminated):
+                    self.table.claims.release([(record_id, claimed)])
                 raise
         return self._committed(record_id)
 
@@ -93,23 +96,21 @@ class RunMaker:
         record_id: str,
         found: Found | None,
         custom: Mapping[str, Any],
-        token: str,
         *,
         is_forced: bool,
     ) -> Job:
-        with self._given_back_on_error(record_id, token):
-            if is_forced:
-                # What is replaced is the row as it is under the claim: recovery drops a run that replaces another one.
-                found = self.table.find(identity)
-            return Job(
-                record_id=record_id,
-                name=safe_name(f"{record_id}{self.suffix}"),
-                params=identity.for_runner(),
-                stored=self.table.parameters.dump(identity.values),
-                custom=dict(custom),
-                replaces=None if found is None else found.sha256,
-                look=not is_forced,
-            )
+        if is_forced:
+            # What is replaced is the row as it is under the claim: recovery drops a run that replaces another one.
+            found = self.table.find(identity)
+        return Job(
+            record_id=record_id,
+            name=safe_name(f"{record_id}{self.suffix}"),
+            params=identity.for_runner(),
+            stored=self.table.parameters.dump(identity.values),
+            custom=dict(custom),
+            replaces=None if found is None else found.sha256,
+            look=not is_forced,
+        )
 
     def register(
         self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any], *, overwrite: bool

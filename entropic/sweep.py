@@ -101,6 +101,7 @@ def dispatch(
     backend: Backend,
     *,
     crashed: Callable[[JobT], OutcomeT],
+    died: Callable[[JobT, WorkerDied], object] | None = None,
     left: Callable[[], int] | None = None,
     abort: Callable[[], object] | None = None,
     waiting: Callable[[float], object] | None = None,
@@ -118,6 +119,8 @@ def dispatch(
         Called in this thread, with the outcomes of the chunks that have ended since.
     crashed
         Makes the outcome of a job that killed its worker twice. Such a job never runs in this process.
+    died
+        Told of a job that its worker died with, and which is tried once more; where that is sure.
     left
         How many jobs *take* has yet to give, about: chunks shrink towards the end so that all slots share it.
     abort
@@ -139,7 +142,7 @@ def dispatch(
     When this has returned or raised no job is running.
     """
     pace = _Pace(backend.target_s if target_s is None else target_s, max_chunk)
-    window = _Window(take, finish, backend, pace=pace, crashed=crashed, left=left, waiting=waiting)
+    window = _Window(take, finish, backend, pace=pace, crashed=crashed, died=died, left=left, waiting=waiting)
     try:
         window.run()
     except _Lost as lost:
@@ -224,6 +227,7 @@ class _Window(Generic[JobT, OutcomeT]):
         *,
         pace: _Pace,
         crashed: Callable[[JobT], OutcomeT],
+        died: Callable[[JobT, WorkerDied], object] | None,
         left: Callable[[], int] | None,
         waiting: Callable[[float], object] | None,
     ) -> None:
@@ -232,6 +236,7 @@ class _Window(Generic[JobT, OutcomeT]):
         self._backend = backend
         self._pace = pace
         self._crashed = crashed
+        self._died = died
         self._left = left
         self._drought = _Drought(waiting)
         self._exhausted = False
@@ -266,7 +271,7 @@ class _Window(Generic[JobT, OutcomeT]):
 
     def _try_suspects(self, slots: int) -> None:
         """Run what may have killed a worker where its death can be laid to nobody else."""
-        limit = slots if self._backend.isolates else 1
+        limit = max(1, slots) if self._backend.isolates else 1
         while self._suspects and len(self._flying) < limit:
             self._submit(self._suspects[0])
             self._suspects.popleft()
@@ -351,6 +356,8 @@ class _Window(Generic[JobT, OutcomeT]):
             self._suspects.extend(_Chunk([job], deaths=chunk.deaths, alone=True) for job in chunk.jobs)
         else:
             log.warning("A worker was lost, and the run that it was at is tried once more: %s", error)
+            if self._died is not None and self._backend.isolates:
+                self._died(chunk.jobs[at], error)
             self._suspects.append(_Chunk([chunk.jobs[at]], deaths=chunk.deaths + 1, alone=True))
             self._taken.extend(job for number, job in enumerate(chunk.jobs) if number != at)
         return []

@@ -17,6 +17,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
@@ -293,9 +294,19 @@ class Sweeper(Generic[ModelT]):
                 self._fall_back(error, [])
             else:
                 return
-        with backend_for(replace(work, stop="")) as backend, beating():
-            self._is_run_here = True
+        self._is_run_here = True
+        with backend_for(partial(self._run_here, replace(work, stop=""))) as backend, beating():
             self._loop(backend)
+
+    def _run_here(self, work: Work, jobs: list[Job]) -> list[Outcome]:
+        """Run one job in this thread; what interrupts it is recorded, and gives its key back."""
+        (job,) = jobs
+        begun = datetime.now(UTC)
+        try:
+            return work(jobs)
+        except BaseException:
+            self._table.publisher.cancel(job, self._tasks[job.record_id].token, begun, self._table.code)
+            raise
 
     def _fall_back(self, cause: BaseException, remaining: Sequence[Job]) -> None:
         """Go on in this process, or raise what happened to the cluster."""
@@ -312,6 +323,9 @@ class Sweeper(Generic[ModelT]):
             self._finish,
             backend,
             crashed=self._crashed,
+            died=lambda job, error: self._table.publisher.lose_worker(
+                job, str(error), error.worker, self._table.code
+            ),
             left=lambda: len(self._fresh) + len(self._ready) + len(self._busy),
             abort=self._abort,
         )
@@ -449,8 +463,8 @@ class Sweeper(Generic[ModelT]):
     def _crashed(self, job: Job) -> Failure:
         self._tasks[job.record_id].retries = 0  # it had its second chance
         error = ClusterError(
-            f"the run of {job.record_id} killed its worker twice and was given up; the worker's log tells why "
-            "(often memory)"
+            f"the run of {job.record_id} with {job.stored!r:.500} killed its worker twice, or its workers went out of "
+            "reach, and was given up; their logs tell why (often memory)"
         )
         return Failure(
             record_id=job.record_id,

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["Terminated", "terminable"]
+__all__ = ["Terminated", "raise_if_terminated", "terminable"]
 
 
 class Terminated(BaseException):
@@ -20,6 +20,7 @@ class Terminated(BaseException):
 
 
 _handler: Callable[..., None] | None = None  # the latest of ours
+_has_come = False
 _forking = threading.local()  # .mask: the signals that this thread blocked before it forked
 
 
@@ -30,16 +31,16 @@ def terminable() -> Iterator[None]:
     A second SIGTERM ends it at once. Where the program has a handler of its own, or in another thread than the main
     one, which cannot have any, nothing changes; nor does it in processes that are forked in the block.
     """
-    global _handler
+    global _handler, _has_come
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    has_come = False
+    _has_come = False
 
     def come(*_: object) -> None:
-        nonlocal has_come
-        has_come = True
+        global _has_come
+        _has_come = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise Terminated
 
@@ -52,8 +53,14 @@ def terminable() -> Iterator[None]:
             if signal.getsignal(signal.SIGTERM) is come:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
         finally:
-            if has_come:  # whatever a runner made of the exception
+            if _has_come:  # whatever a runner made of the exception
                 os.kill(os.getpid(), signal.SIGTERM)
+
+
+def raise_if_terminated() -> None:
+    """Raise `Terminated` again if SIGTERM has come, and a runner has caught the first one."""
+    if _has_come:
+        raise Terminated
 
 
 def _is_installed() -> bool:
@@ -74,6 +81,8 @@ def _after_fork() -> None:
 def _after_fork_in_child() -> None:
     # A pool of processes, for instance, ends its own by SIGTERM and expects that they end; and what the block holds is
     # the parent's to give back.
+    global _has_come
+    _has_come = False
     if _is_installed():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _after_fork()

@@ -184,6 +184,9 @@ def test_sweep_with_a_run_that_kills_its_worker_fails_that_run_only(tmp_path, wh
     assert set(runs.count("ended")) == {n for n in range(30) if n != 7}
     assert runs.total("ended") <= 29 + others_killed(where)
     assert [failed.error_type for failed in store.failures()] == ["ClusterError"]
+    lost = states(tmp_path).pop("LOST", 0)
+    assert states(tmp_path) == {"COMPLETED": 29, "FAILED": 1} | ({"LOST": lost} if lost else {})
+    assert lost == 1 or (where == "processes" and lost == 0)  # a broken executor does not tell who broke it
     assert claims(tmp_path) == 0
 
 

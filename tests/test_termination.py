@@ -114,7 +114,7 @@ def test_sigterm_gives_back_what_is_held_and_keeps_what_is_finished(
 
     assert result == ("", "", -signal.SIGTERM)
     assert (claims_in(tmp_path), rows(tmp_path)) == (0, kept)
-    assert states(tmp_path) == {"COMPLETED": len(kept)} | ({"CANCELLED": 1} if where == "single" else {})
+    assert states(tmp_path) == {"COMPLETED": len(kept), "CANCELLED": 1}
     assert runs.count() == dict.fromkeys([*kept, 3], 1)
 
 
@@ -177,6 +177,18 @@ def test_runner_that_swallows_the_exception_cannot_keep_the_process_alive(tmp_pa
 
     assert result == ("", "", -signal.SIGTERM)
     assert (claims_in(tmp_path), rows(tmp_path)) == (0, [0, 3])
+
+
+def test_runner_that_swallows_the_exception_is_the_last_of_its_sweep(tmp_path, script, runs, request):
+    process = started(request, script(how=SWALLOWING), tmp_path, "serial")
+    wait_for(Path(f"{runs.log}.waits").exists)
+
+    process.send_signal(signal.SIGTERM)
+    runs.release()
+    result = ended(process)
+
+    assert result == ("", "", -signal.SIGTERM)
+    assert (claims_in(tmp_path), rows(tmp_path)) == (0, [0, 1, 2, 3])
 
 
 def test_handler_of_the_programs_own_is_called_and_kept(tmp_path, script, runs, request):
