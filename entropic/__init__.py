@@ -29,7 +29,7 @@ from entropic.hashing import hash_params, register_hasher
 from entropic.schema import Base, Mapped, mapped_column, output, param
 from entropic.store import Store
 from entropic.sweep import expand_grid
-from entropic.sweeper import SweepResult
+from entropic.sweep_result import SweepResult
 
 __all__ = [
     "AlreadyExistsError",

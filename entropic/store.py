@@ -37,7 +37,8 @@ from entropic.records import Found
 from entropic.recovery import recover
 from entropic.runs import RunMaker
 from entropic.schema import Base, non_finite
-from entropic.sweeper import Sweeper, SweepOptions, SweepResult
+from entropic.sweep_result import SweepOptions, SweepResult
+from entropic.sweeper import Sweeper
 from entropic.table import ResultTable
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,10 +36,11 @@ from entropic.recovery import leftovers, recover
 from entropic.schema import Base
 from entropic.sidecars import Staging
 from entropic.sweep import BackendLost, backend_for, dispatch, progress_bar
+from entropic.sweep_result import SweepOptions, SweepResult
 from entropic.table import ResultTable
 from entropic.termination import terminable
 
-__all__ = ["SweepOptions", "SweepResult", "Sweeper"]
+__all__ = ["Sweeper"]
 
 log = logging.getLogger(__name__)
 
@@ -52,61 +53,6 @@ LISTED = 2000  # after so many hits the folder is listed once, instead of lookin
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _SAY_AFTER_S = 2.0
-
-
-class SweepResult(list[ModelT]):
-    """The records of a sweep, in input order, one per distinct key.
-
-    Attributes
-    ----------
-    failed : list of FailedRun
-        One for each key whose run failed, in input order.
-    """
-
-    def __init__(
-        self,
-        records: Iterable[ModelT] = (),
-        *,
-        failed: Sequence[FailedRun] = (),
-        by_key: Mapping[str, ModelT] | None = None,
-        key_of: Callable[[Mapping[str, Any]], str] | None = None,
-    ) -> None:
-        super().__init__(records)
-        self.failed = list(failed)
-        self._by_key = by_key or {}
-        self._key_of = key_of
-
-    def align(self, params: Iterable[Mapping[str, Any]]) -> list[ModelT | None]:
-        """Return one entry for each of *params*: its record, or None where the run failed or was not part of this."""
-        if self._key_of is None:
-            raise RuntimeError("this result was not made by Store.sweep, so it knows no keys")
-        return [self._by_key.get(self._key_of(one)) for one in params]
-
-
-@dataclass(frozen=True)
-class SweepOptions:
-    """Where a sweep runs and what it does about failures."""
-
-    client: Any = None
-    workers: int | None = None
-    executor: Executor | None = None
-    on_error: str = "raise"
-    fallback: str = "serial"
-    progress: bool | None = None
-    missing: str = "raise"
-    wait_timeout_s: float | None = None
-    retries: int = 0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
-            raise ValueError(f"retries must be an int of at least 0, not {self.retries!r}")
-        for name, allowed in (
-            ("on_error", ("raise", "continue")),
-            ("fallback", ("serial", "raise")),
-            ("missing", ("raise", "rerun")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
 
 
 @dataclass(slots=True)

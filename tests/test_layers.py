@@ -27,6 +27,7 @@ LAYERS = (  # lowest first: a module imports only what stands above it here
     "publishing registration heartbeat",
     "table",
     "recovery history",
+    "sweep_result",
     "runs sweeper integrity",
     "store",
     "memo config_store stats_store weights_store array_store execution_store datastore",
