@@ -119,13 +119,15 @@ class Claims:
 
     Notes
     -----
-    Safe between threads and processes. Nothing is kept in memory but what the database says.
+    Safe between threads and processes. What the database says counts; kept in memory is only what it could not be
+    told.
     """
 
     def __init__(self, database: Database, table_name: str, *, lease_s: float) -> None:
         self._database = database
         self._table = table_name
         self.lease_s = lease_s
+        self._unreleased: set[tuple[str, str]] = set()  # given up while the database could not be written
         # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
         is_table = _claims.c.table_name == table_name
         is_key = _claims.c.record_id.in_(bindparam("keys", expanding=True))
@@ -147,6 +149,7 @@ class Claims:
             A new token for each key. A caller that may be interrupted in here makes them itself, so that it can give
             back what it was granted without having been told.
         """
+        self.release(list(self._unreleased))  # or this process would wait for itself
         grants: dict[str, Grant] = {}
         tokens = tokens or {key: new_token() for key in keys}
         # Sorted, so that two processes that want the same keys lock them in one order and never deadlock.
@@ -257,7 +260,9 @@ class Claims:
         """Give up claims, each as key and token; one that is lost already is left alone."""
         pairs = sorted(tokens)
         if pairs:
+            self._unreleased.update(pairs)
             self._database.write(lambda connection: self.delete(connection, pairs), repeatable=True)
+            self._unreleased.difference_update(pairs)
 
     def delete(self, connection: Connection, pairs: Sequence[tuple[str, str]]) -> int:
         """Delete claims inside the transaction of a commit; return how many were still ours.

@@ -148,6 +148,7 @@ class RunMaker:
             waited_s = time.monotonic() - begun
             told = self._say_who(record_id, told) if waited_s > _SAY_AFTER_S else told
             self._check_patience(record_id, waited_s)
+            self.table.database.rest()
             time.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

@@ -279,7 +279,7 @@ class Sweeper(Generic[ModelT]):
     def _take(self, n: int, *, wait: bool) -> list[Job] | None:
         """Claim up to *n* keys; `dispatch` says what the answers mean."""
         jobs = self._next(n, wait=wait)
-        if self._is_run_here:
+        if jobs and self._is_run_here:
             self._table.database.rest()  # before the runs: many such processes share a server's connections
         return jobs
 
@@ -347,6 +347,7 @@ class Sweeper(Generic[ModelT]):
                 "everything else is stored"
             )
         if wait:
+            self._table.database.rest()
             time.sleep(self._pause_s * random.uniform(0.5, 1.0))
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 

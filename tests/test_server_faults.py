@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from entropic import database, sidecars
 from tests import servers
@@ -211,6 +212,56 @@ def test_run_whose_server_stays_down_is_an_error_and_kept_for_the_next_process(s
     assert "OperationalError" in outcome.traceback
     assert count == 1
     assert_each_once(url, tmp_path, runs, 1)
+
+
+def test_run_whose_server_stays_down_is_committed_when_it_is_asked_for_again(
+    server, url, tmp_path, runs, monkeypatch
+):
+    monkeypatch.setattr(database, "RECONNECT_S", 0.5)
+    stops = iter([True])
+
+    def runner(params):
+        if next(stops, False):
+            server.stop()
+        return runs(params)
+
+    store = open_store(tmp_path, runner, url, wait_timeout_s=10.0)
+    with pytest.raises(OperationalError):
+        store.run_or_retrieve({"n": 0})
+    server.start()
+    monkeypatch.setattr(database, "RECONNECT_S", 60.0)
+
+    record = store.run_or_retrieve({"n": 0})
+
+    assert record.square == 0.0
+    assert runs.total() == 1
+    assert not store.check(checksum=True)
+    store.database.dispose()
+
+
+def test_sweep_whose_server_stays_down_keeps_what_finished(server, url, tmp_path, runs, monkeypatch):
+    monkeypatch.setattr(database, "RECONNECT_S", 0.5)
+    stops = iter([True])
+
+    def runner(params):
+        if params["n"] == 4 and next(stops, False):
+            server.stop()
+        return runs(params)
+
+    store = open_store(tmp_path, runner, url, wait_timeout_s=10.0)
+    with pytest.raises(OperationalError):
+        store.sweep(sets(8), progress=False)
+    server.start()
+    monkeypatch.setattr(database, "RECONNECT_S", 60.0)
+
+    result = store.sweep(sets(8), progress=False)
+
+    assert [record.n for record in result] == list(range(8))
+    assert ask(url, "SELECT state, count(*) FROM entropic_attempts GROUP BY state") == [("COMPLETED", 8)]
+    assert ask(url, "SELECT * FROM entropic_claims") == []
+    assert runs.count("begun") == Counter(range(8))
+    assert not store.check(checksum=True)
+    store.database.dispose()
 
 
 # The server has few places
