@@ -10,22 +10,23 @@ another one wrote in between, without waiting.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine, ExceptionContext, QueuePool, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+
+from entropic import outages
+from entropic.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
+from entropic.outages import is_locked, is_lost, is_transient, name_of
 
 __all__ = ["Database", "DatabaseLike"]
 
@@ -33,33 +34,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BEGIN = "entropic_begin"  # execution option: how a transaction begins on SQLite; "" for not at all
-BUSY_TIMEOUT_S = 30.0
 ATTEMPTS = 10
-RECONNECT_S = 60.0  # how long connecting waits for a server
-SAY_AFTER_S = 1.0  # a wait that is over sooner is not worth a warning
-FILE_TROUBLES = {  # what SQLite says, and what that means for the folder
-    "readonly database": "which may only be read by this process",
-    "disk is full": "whose disk or quota is full",
-    "unable to open": "which is not there, may not be read, or may only be read",
-    "disk I/O error": "whose disk is full or does not answer",
-}
-TRANSIENT_MYSQL = {1205, 1213}  # lock wait timeout, deadlock
-TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
-LOST_MYSQL = {1053, 1927, 2006, 2013}  # shutdown, killed, gone away, lost
-LOST_SQLSTATES = {"57P01", "57P02"}  # shutdown, crash; and class 08
-AWAY_MYSQL = {1053, 2002, 2003, 2006, 2013}
-FULL_MYSQL = {1040, 1203, 1226}  # too many connections: of all, of this user
-FULL_SQLSTATE = "53300"
-FULL_TEXTS = ("too many clients", "connection slots are reserved", "too many connections")
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
-NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p", "afs"}
-DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 
 _engines: dict[str, Engine] = {}
 _engines_lock = threading.Lock()
 _ours: weakref.WeakSet[Engine] = weakref.WeakSet()  # engines made here; the others are the user's
-_prepared: weakref.WeakSet[Engine] = weakref.WeakSet()
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
@@ -88,14 +67,14 @@ class Database:
             return
         if isinstance(url_or_engine, Engine):
             url, token = url_or_engine.url, uuid4().hex
-            _prepare(url_or_engine)
+            prepare(url_or_engine, _rest_all)
             with _engines_lock:
                 _engines[token] = url_or_engine
         else:
-            url = _normalise_url(make_url(url_or_engine))
-            token = uuid4().hex if _is_memory(url) else url.render_as_string(hide_password=False)
+            url = normalise_url(make_url(url_or_engine))
+            token = uuid4().hex if is_memory(url) else url.render_as_string(hide_password=False)
         self._attach(url, token)
-        if _is_memory(url):
+        if is_memory(url):
             self.engine  # noqa: B018  made here: what is unpickled elsewhere must not make another one
 
     def _attach(self, url: URL, token: str) -> None:
@@ -131,7 +110,7 @@ class Database:
     @property
     def is_memory(self) -> bool:
         """Whether the database is in memory: SQLite, this process only."""
-        return self.dialect == "sqlite" and _is_memory(self.url)
+        return self.dialect == "sqlite" and is_memory(self.url)
 
     @property
     def has_own_engine(self) -> bool:
@@ -154,7 +133,8 @@ class Database:
                 )
             with _engines_lock:
                 if self._token not in _engines:
-                    _engines[self._token] = _make_engine(self.url)
+                    made = _engines[self._token] = make_engine(self.url, _rest_all)
+                    _ours.add(made)
                 self._engine = _engines[self._token]
         return self._engine
 
@@ -187,12 +167,12 @@ class Database:
             try:
                 return call()
             except DBAPIError as error:
-                if attempt == ATTEMPTS or is_final(error) or not (_is_transient(error) or _is_lost(error)):
+                if attempt == ATTEMPTS or is_final(error) or not (is_transient(error) or is_lost(error)):
                     raise
-                if _is_locked(error) and not has_said and time.monotonic() - began > SAY_AFTER_S:
+                if is_locked(error) and not has_said and time.monotonic() - began > outages.SAY_AFTER_S:
                     has_said = True
                     log.warning(
-                        "the database %s is locked by another process: waiting for it", _name(self.url)
+                        "the database %s is locked by another process: waiting for it", name_of(self.url)
                     )
                 log.debug("tried again after %s", error.orig)
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))
@@ -232,7 +212,7 @@ class Database:
             return self._write_once(noted, durable and self.dialect == "sqlite")
 
         def is_in_doubt(error: DBAPIError) -> bool:
-            if repeatable or not is_on_its_way or not _is_lost(error):
+            if repeatable or not is_on_its_way or not is_lost(error):
                 return False
             error.add_note("the server went while COMMIT was on its way: it may have been committed or not")
             return True
@@ -265,7 +245,7 @@ class Database:
                 return work(held.connection)
             except DBAPIError as error:
                 self.release()
-                if not _is_lost(error):
+                if not is_lost(error):
                     raise
         if self.is_memory:
             return self.read(work)
@@ -357,212 +337,9 @@ def _close(connection: Connection) -> None:
         log.debug("a connection was gone before it was closed: %s", error)
 
 
-class _Connector:
-    """Makes the connections of an engine to a server, and waits while the server is away or has no place left."""
-
-    def __init__(self, url: URL) -> None:
-        self._url = url
-        self._gave_up_at = -math.inf
-
-    def __call__(self, dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
-        began, pause_s, has_said = time.monotonic(), _FIRST_PAUSE_S, False
-        while True:
-            try:
-                return dialect.connect(*arguments, **keywords)
-            except dialect.loaded_dbapi.OperationalError as error:
-                now = time.monotonic()
-                is_full = _is_full(error)
-                # A wrong URL is not an outage; but no place is left only where the URL is right.
-                if not (is_full or (dialect.server_version_info is not None and _is_away(error))):
-                    raise
-                # What cleans up after a wait that was in vain does not wait in its turn.
-                if now - began > RECONNECT_S or now - self._gave_up_at < RECONNECT_S:
-                    self._gave_up_at = now
-                    raise
-                if not has_said and now - began > SAY_AFTER_S:
-                    has_said = True
-                    log.warning(
-                        "the database %s cannot be reached: waiting for it, for %g s at most (%s)",
-                        _name(self._url),
-                        RECONNECT_S,
-                        str(error).partition("\n")[0],
-                    )
-                if is_full:
-                    # Or all may wait for a second place, and keep the first: for looking, or idle in the pool.
-                    for database in list(_databases):
-                        database.rest()
-            time.sleep(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-
-def _make_engine(url: URL) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        arguments: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
-        if _is_memory(url):
-            # One connection, lent to one thread at a time: StaticPool would hand it to several at once.
-            arguments |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
-        elif not str(url.database).startswith("file:"):
-            _announce(Path(str(url.database)))
-        engine = create_engine(url, **arguments)
-    else:
-        arguments = {"pool_pre_ping": True, "pool_recycle": 1800, "pool_use_lifo": True}
-        if url.get_backend_name() in {"mysql", "mariadb"}:
-            arguments["isolation_level"] = "READ COMMITTED"  # a poller must see what others commit meanwhile
-        engine = create_engine(url, **arguments)
-    _ours.add(engine)
-    _prepare(engine)
-    return engine
-
-
-def _announce(path: Path) -> None:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        log.info("making the database %s", path)
-
-
-def _prepare(engine: Engine) -> None:
-    if engine in _prepared:
-        return
-    _prepared.add(engine)
-    if engine.dialect.name != "sqlite":
-        event.listen(engine, "do_connect", _Connector(engine.url))
-        return
-    # At checkout, not at connect: an engine of the user's may have connections in its pool already.
-    event.listen(engine, "checkout", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    event.listen(engine, "handle_error", partial(_explain, Path(str(engine.url.database))))
-
-
-def _prepare_sqlite(connection: Any, record: Any, proxy: Any) -> None:
-    if record.info.get("entropic"):
-        return
-    connection.isolation_level = (
-        None  # the sqlite3 module would begin transactions of its own, at its own time
-    )
-    connection.execute("PRAGMA foreign_keys=ON")
-    path = next((row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main"), "")
-    if path and _is_on_network(path):
-        connection.execute(
-            "PRAGMA synchronous=FULL"
-        )  # and the rollback journal: WAL needs the memory of one host
-    elif path:
-        _switch_to_wal(connection)
-        connection.execute("PRAGMA synchronous=NORMAL")
-    record.info["entropic"] = True
-
-
-def _switch_to_wal(connection: Any) -> None:
-    """Switch the file to write-ahead logging; two at once fail whatever the time-out, so try again."""
-    for attempt in range(200):
-        try:
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-                return
-            connection.execute("PRAGMA journal_mode=WAL")
-        except connection.OperationalError as error:
-            if "readonly" in str(error):
-                return
-            if "locked" not in str(error) or attempt == 199:
-                raise
-            time.sleep(random.uniform(0.001, 0.02))
-
-
-def _explain(path: Path, context: ExceptionContext) -> None:
-    """Say which folder it is that SQLite's error leaves unnamed."""
-    for text, reason in FILE_TROUBLES.items():
-        if context.sqlalchemy_exception is not None and text in str(context.original_exception):
-            context.sqlalchemy_exception.add_note(
-                f"the database is {path.name!r} in the folder {str(path.parent)!r}, {reason}"
-            )
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    how = connection.get_execution_options().get(BEGIN, "DEFERRED")
-    if how:
-        connection.exec_driver_sql(f"BEGIN {how}")
-
-
-def _is_on_network(path: str) -> bool:
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    best, kind = "", ""
-    for line in mounts:
-        left, _, right = line.partition(" - ")
-        point = left.split()[4].replace("\\040", " ")
-        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, right.split()[0]
-    if kind in NETWORK_FILE_SYSTEMS:
-        log.warning(
-            "%s is on a network file system (%s): SQLite is slow there, and safe on one host at a time only; "
-            "for several hosts use PostgreSQL",
-            path,
-            kind,
-        )
-    return kind in NETWORK_FILE_SYSTEMS
-
-
-def _name(url: URL) -> str:
-    return url.render_as_string()  # without the password
-
-
-def _is_transient(error: DBAPIError) -> bool:
-    return _is_locked(error) or _code(error.orig) in TRANSIENT_SQLSTATES | TRANSIENT_MYSQL
-
-
-def _is_locked(error: DBAPIError) -> bool:
-    text = str(error.orig)
-    return "database is locked" in text or "database table is locked" in text
-
-
-def _is_lost(error: DBAPIError) -> bool:
-    """Whether a connection was lost that there had been."""
-    code = _code(error.orig)
-    is_psql = isinstance(code, str) and (code in LOST_SQLSTATES or code.startswith("08"))
-    return error.connection_invalidated or is_psql or code in LOST_MYSQL
-
-
-def _is_away(error: Any) -> bool:
-    """Whether a connection could not be made because of the server."""
-    code = _code(error)
-    # To libpq a connection that cannot be made has a text, perhaps translated, and no code.
-    return code is None or isinstance(code, str) or code in AWAY_MYSQL
-
-
-def _is_full(error: Any) -> bool:
-    code = _code(error)
-    if code is None:
-        return any(text in str(error) for text in FULL_TEXTS)
-    return code == FULL_SQLSTATE or code in FULL_MYSQL
-
-
-def _code(original: Any) -> str | int | None:
-    """Return what the driver has for a code: PostgreSQL's SQLSTATE, MySQL's number."""
-    state: str | None = getattr(original, "sqlstate", None)
-    if state is not None:
-        return state
-    arguments: Sequence[Any] = getattr(original, "args", ())
-    return arguments[0] if arguments and isinstance(arguments[0], int) else None
-
-
-def _normalise_url(url: URL) -> URL:
-    """Name the driver that entropic's extras install, and resolve a relative SQLite path."""
-    if url.drivername in DRIVERS:
-        return url.set(drivername=DRIVERS[url.drivername])
-    if (
-        url.get_backend_name() == "sqlite"
-        and not _is_memory(url)
-        and not str(url.database).startswith("file:")
-    ):
-        return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
-    return url
-
-
-def _is_memory(url: URL) -> bool:
-    if url.get_backend_name() != "sqlite":
-        return False
-    database = url.database or ""
-    return database in {"", ":memory:"} or "mode=memory" in database or url.query.get("mode") == "memory"
+def _rest_all() -> None:
+    for database in list(_databases):
+        database.rest()
 
 
 def _after_fork() -> None:
@@ -571,7 +348,7 @@ def _after_fork() -> None:
     for database in list(_databases):
         database._forget_parent()
     for engine in _engines.values():
-        if not _is_memory(engine.url):
+        if not is_memory(engine.url):
             engine.dispose(close=False)
 
 

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import OperationalError
 
-from entropic.database import BEGIN, Database
+from entropic.database import Database
+from entropic.engines import BEGIN
 from entropic.errors import SchemaError
 
 __all__ = ["schema_lock", "shown"]

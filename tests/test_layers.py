@@ -18,8 +18,8 @@ PACKAGE = Path(entropic.__file__).parent
 LAYERS = (  # lowest first: a module imports only what stands above it here
     "errors",
     "hashing files payload progress display provenance loaders schema configs stats options",
-    "heartbeat_process termination",
-    "processes coercion jobs sidecars",
+    "heartbeat_process termination outages",
+    "processes coercion jobs sidecars engines",
     "backends",
     "sweep database models attempts parameters",
     "drift locks",

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from entropic import database, sidecars
+from entropic import engines, outages, sidecars
 from tests import servers
 from tests.processes import outcomes_of, run_together
 from tests.sweep_runs import Runs, open_store, sets, wait_for
@@ -184,7 +184,7 @@ def test_server_that_restarts_at_random_moments_of_a_sweep_gets_all_results(
 
 def run_and_stop(folder, runs, url, stopped):
     """Run one set; the server is stopped while it runs, and it is not waited for."""
-    database.RECONNECT_S = 0.5
+    outages.RECONNECT_S = 0.5
 
     def runner(params):
         Path(f"{runs.log}.stop").touch()
@@ -217,7 +217,7 @@ def test_run_whose_server_stays_down_is_an_error_and_kept_for_the_next_process(s
 def test_run_whose_server_stays_down_is_committed_when_it_is_asked_for_again(
     server, url, tmp_path, runs, monkeypatch
 ):
-    monkeypatch.setattr(database, "RECONNECT_S", 0.5)
+    monkeypatch.setattr(outages, "RECONNECT_S", 0.5)
     stops = iter([True])
 
     def runner(params):
@@ -229,7 +229,7 @@ def test_run_whose_server_stays_down_is_committed_when_it_is_asked_for_again(
     with pytest.raises(OperationalError):
         store.run_or_retrieve({"n": 0})
     server.start()
-    monkeypatch.setattr(database, "RECONNECT_S", 60.0)
+    monkeypatch.setattr(outages, "RECONNECT_S", 60.0)
 
     record = store.run_or_retrieve({"n": 0})
 
@@ -240,7 +240,7 @@ def test_run_whose_server_stays_down_is_committed_when_it_is_asked_for_again(
 
 
 def test_sweep_whose_server_stays_down_keeps_what_finished(server, url, tmp_path, runs, monkeypatch):
-    monkeypatch.setattr(database, "RECONNECT_S", 0.5)
+    monkeypatch.setattr(outages, "RECONNECT_S", 0.5)
     stops = iter([True])
 
     def runner(params):
@@ -252,7 +252,7 @@ def test_sweep_whose_server_stays_down_keeps_what_finished(server, url, tmp_path
     with pytest.raises(OperationalError):
         store.sweep(sets(8), progress=False)
     server.start()
-    monkeypatch.setattr(database, "RECONNECT_S", 60.0)
+    monkeypatch.setattr(outages, "RECONNECT_S", 60.0)
 
     result = store.sweep(sets(8), progress=False)
 
@@ -318,8 +318,8 @@ def locked_by_another(path, how, caplog):
 def test_file_that_another_process_locks_for_longer_than_the_time_out_is_waited_for(
     tmp_path, runs, monkeypatch, caplog, how, way
 ):
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(database, "SAY_AFTER_S", 0.1)
+    monkeypatch.setattr(engines, "BUSY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(outages, "SAY_AFTER_S", 0.1)
     store = open_store(tmp_path, runs)
 
     with locked_by_another(tmp_path / "runs.sqlite3", how, caplog):

@@ -1,0 +1,124 @@
+"""When a database is in the way: which errors pass, and the wait for a server that is away or full.
+
+A deadlock, a lock that timed out and a connection that was lost are worth another try. A connection that cannot be made
+is waited for where it is made, so that it does not matter who asked for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+
+__all__ = ["Connector", "is_locked", "is_lost", "is_transient", "name_of"]
+
+log = logging.getLogger(__name__)
+
+RECONNECT_S = 60.0  # how long connecting waits for a server
+SAY_AFTER_S = 1.0  # a wait that is over sooner is not worth a warning
+TRANSIENT_MYSQL = {1205, 1213}  # lock wait timeout, deadlock
+TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
+LOST_MYSQL = {1053, 1927, 2006, 2013}  # shutdown, killed, gone away, lost
+LOST_SQLSTATES = {"57P01", "57P02"}  # shutdown, crash; and class 08
+AWAY_MYSQL = {1053, 2002, 2003, 2006, 2013}
+FULL_MYSQL = {1040, 1203, 1226}  # too many connections: of all, of this user
+FULL_SQLSTATE = "53300"
+FULL_TEXTS = ("too many clients", "connection slots are reserved", "too many connections")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+
+
+class Connector:
+    """Makes the connections of an engine to a server, and waits while the server is away or has no place left.
+
+    Parameters
+    ----------
+    rest : callable
+        Lets go of the connections that this process does not use just now.
+    """
+
+    def __init__(self, url: URL, rest: Callable[[], None]) -> None:
+        self._url = url
+        self._rest = rest
+        self._gave_up_at = -math.inf
+
+    def __call__(self, dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
+        """Connect: SQLAlchemy's ``do_connect`` event."""
+        began, pause_s, has_said = time.monotonic(), _FIRST_PAUSE_S, False
+        while True:
+            try:
+                return dialect.connect(*arguments, **keywords)
+            except dialect.loaded_dbapi.OperationalError as error:
+                now = time.monotonic()
+                is_full = _is_full(error)
+                # A wrong URL is not an outage; but no place is left only where the URL is right.
+                if not (is_full or (dialect.server_version_info is not None and _is_away(error))):
+                    raise
+                # What cleans up after a wait that was in vain does not wait in its turn.
+                if now - began > RECONNECT_S or now - self._gave_up_at < RECONNECT_S:
+                    self._gave_up_at = now
+                    raise
+                if not has_said and now - began > SAY_AFTER_S:
+                    has_said = True
+                    log.warning(
+                        "the database %s cannot be reached: waiting for it, for %g s at most (%s)",
+                        name_of(self._url),
+                        RECONNECT_S,
+                        str(error).partition("\n")[0],
+                    )
+                if is_full:
+                    # Or all may wait for a second place, and keep the first: for looking, or idle in the pool.
+                    self._rest()
+            time.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Whether another try may succeed: a deadlock, a serialisation failure, a lock that timed out."""
+    return is_locked(error) or _code(error.orig) in TRANSIENT_SQLSTATES | TRANSIENT_MYSQL
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Whether a SQLite file was locked for longer than its time-out."""
+    text = str(error.orig)
+    return "database is locked" in text or "database table is locked" in text
+
+
+def is_lost(error: DBAPIError) -> bool:
+    """Whether a connection was lost that there had been."""
+    code = _code(error.orig)
+    is_psql = isinstance(code, str) and (code in LOST_SQLSTATES or code.startswith("08"))
+    return error.connection_invalidated or is_psql or code in LOST_MYSQL
+
+
+def _is_away(error: Any) -> bool:
+    """Whether a connection could not be made because of the server."""
+    code = _code(error)
+    # To libpq a connection that cannot be made has a text, perhaps translated, and no code.
+    return code is None or isinstance(code, str) or code in AWAY_MYSQL
+
+
+def _is_full(error: Any) -> bool:
+    code = _code(error)
+    if code is None:
+        return any(text in str(error) for text in FULL_TEXTS)
+    return code == FULL_SQLSTATE or code in FULL_MYSQL
+
+
+def _code(original: Any) -> str | int | None:
+    """Return what the driver has for a code: PostgreSQL's SQLSTATE, MySQL's number."""
+    state: str | None = getattr(original, "sqlstate", None)
+    if state is not None:
+        return state
+    arguments: Sequence[Any] = getattr(original, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], int) else None
+
+
+def name_of(url: URL) -> str:
+    """Return the URL as text, without its password."""
+    return url.render_as_string()
