@@ -75,15 +75,13 @@ def prepare(engine: Engine, rest: Callable[[], None]) -> None:
 def _prepare_sqlite(connection: Any, record: Any, proxy: Any) -> None:
     if record.info.get("entropic"):
         return
-    connection.isolation_level = (
-        None  # the sqlite3 module would begin transactions of its own, at its own time
-    )
+    # Or the sqlite3 module would begin transactions of its own, at its own time.
+    connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys=ON")
     path = next((row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main"), "")
     if path and _is_on_network(path):
-        connection.execute(
-            "PRAGMA synchronous=FULL"
-        )  # and the rollback journal: WAL needs the memory of one host
+        # And the rollback journal: WAL needs the memory of one host.
+        connection.execute("PRAGMA synchronous=FULL")
     elif path:
         _switch_to_wal(connection)
         connection.execute("PRAGMA synchronous=NORMAL")

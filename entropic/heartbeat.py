@@ -93,9 +93,8 @@ class Heartbeat:
             yield
         finally:
             ended.set()
-            thread.join(
-                _END_S
-            )  # it may be in the middle of a beat, on a connection that somebody closes next
+            # It may be in the middle of a beat, on a connection that somebody closes next.
+            thread.join(_END_S)
 
     def beat(self) -> None:
         """Extend the claims now; a failure is logged, and the next beat tries again."""
@@ -129,9 +128,8 @@ class Heartbeat:
 
     def _rest(self) -> None:
         with self._lock:
-            self._holding = max(
-                0, self._holding - 1
-            )  # a forked child may leave a block that its parent entered
+            # A forked child may leave a block that its parent entered.
+            self._holding = max(0, self._holding - 1)
             if self._holding == 0:
                 _outside.rest(self)
 
@@ -207,8 +205,8 @@ class _Outside:
     def _start(self) -> None:
         try:
             self._process = subprocess.Popen(
-                # Isolated, and told its search path: it must find the driver that this process found.
-                # Where Python is embedded there may be no executable.
+                # Isolated, and told its search path: it must find the driver that this process found. Where Python is
+                # embedded there may be no executable.
                 [sys.executable or "", "-I", "-S", heartbeat_process.__file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -219,9 +217,8 @@ class _Outside:
             log.warning("the heartbeat process could not be started, a thread beats instead: %s", error)
             self._process = None
         else:
-            os.set_blocking(
-                self._process.stdin.fileno(), False
-            )  # one that does not read must not stop this one
+            # One that does not read must not stop this one.
+            os.set_blocking(self._process.stdin.fileno(), False)
             path = [entry for entry in sys.path if entry]
             self._tell(json.dumps({"parent": os.getpid(), "path": path}))
             for order in self._held.values():
