@@ -22,6 +22,8 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
+from sqlalchemy.exc import DBAPIError
+
 from entropic.attempts import Runner, Work, staging_for
 from entropic.claims import new_token
 from entropic.errors import ClaimTimeoutError, ClusterError, EntropicError, ResultFileMissingError
@@ -29,6 +31,7 @@ from entropic.files import STATE
 from entropic.history import FailedRun
 from entropic.jobs import Failure, Job, Outcome, Receipt
 from entropic.parameters import Identity
+from entropic.payload import WorkerDied
 from entropic.progress import ProgressBar
 from entropic.provenance import this_process
 from entropic.records import CHUNK, Found
@@ -269,9 +272,7 @@ class Sweeper(Generic[ModelT]):
             self._finish,
             backend,
             crashed=self._crashed,
-            died=lambda job, error: self._table.publisher.lose_worker(
-                job, str(error), error.worker, self._table.code
-            ),
+            died=self._died,
             left=lambda: len(self._fresh) + len(self._ready) + len(self._busy),
             abort=self._abort,
         )
@@ -406,6 +407,12 @@ class Sweeper(Generic[ModelT]):
     def _staging(self) -> Staging:
         process = this_process()
         return staging_for(self._table.root, f"{process.owner}-{self._sweep}", process.as_dict())
+
+    def _died(self, job: Job, error: WorkerDied) -> None:
+        try:
+            self._table.publisher.lose_worker(job, str(error), error.worker, self._table.code)
+        except DBAPIError as trouble:  # no reason to end the sweep, which may be ending already
+            log.warning("it could not be recorded that a run of %s was lost: %s", job.record_id, trouble)
 
     def _crashed(self, job: Job) -> Failure:
         self._tasks[job.record_id].retries = 0  # it had its second chance
