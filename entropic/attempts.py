@@ -327,6 +327,9 @@ def _failure(
         elapsed_s=elapsed,
         where=where,
         exception=error,
+        exit_code=error.code & 0xFF
+        if isinstance(error, SystemExit) and isinstance(error.code, int)
+        else None,
     )
 
 

@@ -144,6 +144,8 @@ class Failure:
     where: dict[str, Any]
     exception: BaseException | None = None
     pickled: bytes | None = None
+    exit_code: int | None = None
+    """What a runner called `sys.exit` with; or of the process that died with it."""
 
     def __getstate__(self) -> dict[str, Any]:
         # The runner's exception may not pickle: it must not take the other outcomes of a chunk with it.

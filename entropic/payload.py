@@ -43,12 +43,22 @@ class WorkerDied(Exception):
         The job of the chunk that it had begun last, counted from 0; None if nobody knows.
     worker : str or None
         Address of a Dask worker.
+    exit_code : int or None
+        Of a process of this machine's; negative for a signal.
     """
 
-    def __init__(self, message: str = "", *, at: int | None = None, worker: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        at: int | None = None,
+        worker: str | None = None,
+        exit_code: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.at = at
         self.worker = worker
+        self.exit_code = exit_code
 
 
 @runtime_checkable

@@ -125,7 +125,8 @@ class _Process:
                 raise ClusterError(
                     f"a process for the sweep ended with exit code {exit_code} as it started"
                 ) from error
-            raise WorkerDied(f"a process of the sweep ended with exit code {exit_code}") from error
+            message = f"a process of the sweep ended with exit code {exit_code}"
+            raise WorkerDied(message, exit_code=exit_code) from error
 
     def _receive(self, connection: Connection) -> bytes:
         # Not the end of file alone: a grandchild that a runner forked holds the other end of the pipe open.

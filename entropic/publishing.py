@@ -27,6 +27,7 @@ from entropic.jobs import Failure, Job, Outcome, Receipt
 from entropic.models import AttemptRow, FileRow, MetaRow
 from entropic.models.attempts import CANCELLED, COMPLETED, FAILED, LOST
 from entropic.parameters import Identity, Parameters
+from entropic.payload import WorkerDied
 from entropic.provenance import batch_job, this_process
 
 __all__ = ["CodeState", "Publisher"]
@@ -180,6 +181,7 @@ class Publisher:
             "error_type": failure.error_type[:255] if failure else None,
             "message": _storable(failure.message) if failure else None,
             "traceback": _storable(failure.traceback) if failure else None,
+            "exit_code": failure.exit_code if failure else None,
             "code": code.label,
             "git_commit": code.commit,
             "git_dirty": code.is_dirty,
@@ -288,7 +290,7 @@ class Publisher:
         pairs = sorted((holder.record_id, holder.token) for holder, _ in lost)
         self._end(pairs, [self._lost_attempt(holder, params or {}) for holder, params in lost])
 
-    def lose_worker(self, job: Job, message: str, worker: str | None, code: CodeState) -> None:
+    def lose_worker(self, job: Job, death: WorkerDied, code: CodeState) -> None:
         """Record an attempt that ended with its worker; the claim stays, for another one."""
         attempt = {
             "id": uuid4().hex,
@@ -296,9 +298,10 @@ class Publisher:
             "record_id": job.record_id,
             "state": LOST,
             "params": job.stored,
-            "worker": worker,
+            "worker": death.worker,
             "ended_at": datetime.now(UTC),
-            "message": message,
+            "exit_code": death.exit_code,
+            "message": str(death),
             "code": code.label,
             "git_commit": code.commit,
             "git_dirty": code.is_dirty,

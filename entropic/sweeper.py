@@ -92,6 +92,7 @@ class Sweeper(Generic[ModelT]):
         self._busy: deque[_Task] = deque()
         self._finished: list[str] = []
         self._failures: dict[str, Failure] = {}
+        self._exit_codes: dict[str, int | None] = {}  # of workers that died once with a run
         self._pause_s = _FIRST_PAUSE_S
         self._waiting_since: float | None = None
         self._told = ""
@@ -408,9 +409,10 @@ class Sweeper(Generic[ModelT]):
         process = this_process()
         return staging_for(self._table.root, f"{process.owner}-{self._sweep}", process.as_dict())
 
-    def _died(self, job: Job, error: WorkerDied) -> None:
+    def _died(self, job: Job, death: WorkerDied) -> None:
+        self._exit_codes[job.record_id] = death.exit_code
         try:
-            self._table.publisher.lose_worker(job, str(error), error.worker, self._table.code)
+            self._table.publisher.lose_worker(job, death, self._table.code)
         except DBAPIError as trouble:  # no reason to end the sweep, which may be ending already
             log.warning("it could not be recorded that a run of %s was lost: %s", job.record_id, trouble)
 
@@ -431,6 +433,7 @@ class Sweeper(Generic[ModelT]):
             elapsed_s=0.0,
             where={"owner": None, "host": None, "pid": None, "worker": None, "batch_job": None},
             exception=error,
+            exit_code=self._exit_codes.get(job.record_id),
         )
 
     def _abort(self) -> None:

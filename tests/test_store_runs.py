@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from entropic import Database, ParameterError, hash_params
 from tests.store_cases import (
@@ -396,6 +397,8 @@ def test_sys_exit_in_a_runner_is_a_failure_that_propagates(sqlite, tmp_path):
 
     assert caught.value.code == 3
     assert [failure.error_type for failure in store.failures()] == ["SystemExit"]
+    with sqlite.reading() as connection:
+        assert connection.scalar(text("SELECT exit_code FROM entropic_attempts")) == 3
     assert (rows_of(sqlite), staged_in(tmp_path), claims_of(sqlite)) == ([], [], 0)
 
 

@@ -24,6 +24,7 @@ from tests.sweep_runs import (
     claims,
     files,
     open_store,
+    query,
     rows,
     sets,
     start,
@@ -187,6 +188,9 @@ def test_sweep_with_a_run_that_kills_its_worker_fails_that_run_only(tmp_path, wh
     lost = states(tmp_path).pop("LOST", 0)
     assert states(tmp_path) == {"COMPLETED": 29, "FAILED": 1} | ({"LOST": lost} if lost else {})
     assert lost == 1 or (where == "processes" and lost == 0)  # a broken executor does not tell who broke it
+    if where == "workers":
+        codes = query(tmp_path, "SELECT state, exit_code FROM entropic_attempts WHERE state != 'COMPLETED'")
+        assert sorted(codes) == [("FAILED", -9), ("LOST", -9)]
     assert claims(tmp_path) == 0
 
 
