@@ -242,12 +242,13 @@ class Claims:
         """Extend every claim of this process on this table, to a lease from now: one statement."""
         self._database.write(lambda connection: connection.execute(self._extension()), repeatable=True)
 
-    def extension_sql(self) -> str:
-        """Return the statement of `extend` as text, for a driver that is given no parameters with it."""
-        # Only with named parameters is a per cent sign in a table's name left as it is.
-        make_dialect: Any = self._database.url.get_dialect()
-        dialect = make_dialect(paramstyle="named")
-        return str(self._extension().compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    def extension_sql(self) -> tuple[str, list[Any] | dict[str, Any]]:
+        """Return the statement of `extend` and its parameters as the driver takes them."""
+        compiled = self._extension().compile(dialect=self._database.url.get_dialect()())
+        parameters = compiled.construct_params()
+        if compiled.positional:
+            return str(compiled), [parameters[name] for name in compiled.positiontup]
+        return str(compiled), parameters
 
     def _extension(self) -> Any:
         return (

@@ -146,13 +146,15 @@ def _order(database: Database, claims: Claims, name: str, every_s: float) -> str
     # SQLAlchemy's own types for psycopg: the statement needs none, and they cannot be sent.
     kwargs = {name: value for name, value in kwargs.items() if name != "context"}
     before = ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"] if database.dialect in _MYSQL else []
+    statement, parameters = claims.extension_sql()
     order = {
         "hold": name,
         "driver": dialect.import_dbapi().__name__,
         "args": list(args),
         "kwargs": kwargs,
         "before": before,
-        "statement": claims.extension_sql(),
+        "statement": statement,
+        "parameters": parameters,
         "every_s": every_s,
     }
     try:

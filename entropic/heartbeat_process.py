@@ -6,8 +6,9 @@ process has a lock of its own. It ends when its standard input does, or when it 
 
 It is told in lines of JSON on standard input. The first is ``{"parent": pid, "path": […]}``, with the search path for
 modules. After it, to keep the claims of one table, ``{"hold": name, "driver": …, "args": …, "kwargs": …, "before": […],
-"statement": …, "every_s": …}``, and ``{"rest": name}`` to stop. It answers, on standard output, ``{"ready": true}``,
-and for each beat ``{"name": …, "error": null}`` or what went wrong, which is then tried again sooner.
+"statement": …, "parameters": …, "every_s": …}``, and ``{"rest": name}`` to stop. It answers, on standard output,
+``{"ready": true}``, and for each beat ``{"name": …, "error": null}`` or what went wrong, which is then tried again
+sooner.
 """
 
 import importlib
@@ -39,8 +40,9 @@ def beat(order: dict[str, Any]) -> None:
     connection = driver.connect(*order["args"], **order["kwargs"])
     try:
         cursor = connection.cursor()
-        for statement in (*order["before"], order["statement"]):
+        for statement in order["before"]:
             cursor.execute(statement)
+        cursor.execute(order["statement"], order["parameters"])
         connection.commit()
     finally:
         connection.close()

@@ -273,7 +273,7 @@ def test_heartbeat_process_ends_with_its_owner_although_a_forked_child_lives_on(
 def test_heartbeat_that_the_database_refuses_is_made_up_for_by_the_owner(
     shared, started, caplog, monkeypatch
 ):
-    monkeypatch.setattr(Claims, "extension_sql", lambda self: "UPDATE no_such_table SET n = 1")
+    monkeypatch.setattr(Claims, "extension_sql", lambda self: ("UPDATE no_such_table SET n = 1", []))
 
     def refused():
         return [message for message in warnings_of(caplog) if "a heartbeat failed" in message]
@@ -306,7 +306,7 @@ def test_heartbeat_that_fails_in_the_owner_too_does_not_disturb_the_run(place, s
     def refuse(self):
         raise sqlite3.OperationalError("no")
 
-    monkeypatch.setattr(Claims, "extension_sql", lambda self: "UPDATE no_such_table SET n = 1")
+    monkeypatch.setattr(Claims, "extension_sql", lambda self: ("UPDATE no_such_table SET n = 1", []))
     monkeypatch.setattr(Claims, "extend", refuse)
 
     run_here(place, lambda _: wait_for(lambda: len(warnings_of(caplog)) >= 4), lease_s=BRISK_S)
@@ -485,6 +485,7 @@ class Talk:
             "kwargs": {"timeout": 30.0},
             "before": ["PRAGMA synchronous=OFF"],
             "statement": "UPDATE counter SET n = n + 1",
+            "parameters": [],
             "every_s": 0.01,
         }
         self.tell(order | changes)
