@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from distributed import Client
     from sqlalchemy.engine import URL
 
+    from entropic import Database
+
 SERVERS = ("postgresql", "mysql")
 DATABASES = ("sqlite-file", "sqlite-memory", *SERVERS)
 
@@ -60,6 +62,26 @@ def mysql_url(mysql_server: "URL") -> Iterator[str]:
 def database_url(request: pytest.FixtureRequest) -> str:
     """URL of an empty database, once for each kind of database."""
     return _url_of(request)
+
+
+@pytest.fixture
+def database(database_url: str) -> "Iterator[Database]":
+    """An empty database, once for each kind of database; closed afterwards."""
+    yield from _opened(database_url)
+
+
+@pytest.fixture
+def sqlite(sqlite_url: str) -> "Iterator[Database]":
+    """A SQLite file that does not exist yet, as a database; closed afterwards."""
+    yield from _opened(sqlite_url)
+
+
+def _opened(url: str) -> "Iterator[Database]":
+    from entropic import Database
+
+    database = Database(url)
+    yield database
+    database.dispose()
 
 
 @pytest.fixture(params=SERVERS)

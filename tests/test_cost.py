@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, insert
 
-from entropic import Database
 from entropic.records import CHUNK
 from tests.counting import statements
 from tests.store_cases import PARAMS, Pendulum, Runner, open_store
@@ -38,20 +37,6 @@ def writes(monkeypatch):
     seen = []
     monkeypatch.setattr(sys.modules[__name__], "_opened", seen)
     return seen
-
-
-@pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
-def sqlite(sqlite_url):
-    database = Database(sqlite_url)
-    yield database
-    database.dispose()
 
 
 def kinds(seen):

@@ -4,24 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from entropic import Database, HashCollisionError, hash_params
+from entropic import HashCollisionError, hash_params
 from tests.store_cases import PARAMS, Runner, open_store, rows_of
 
 KEY = hash_params(PARAMS)
-
-
-@pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
-def sqlite(sqlite_url):
-    database = Database(sqlite_url)
-    yield database
-    database.dispose()
 
 
 def test_reserved_names_in_params_are_harmless(database, tmp_path):

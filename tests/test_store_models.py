@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.schema import CreateColumn
 
-from entropic import Base, Database, Mapped, SchemaError, Store, mapped_column, output, param
+from entropic import Base, Mapped, SchemaError, Store, mapped_column, output, param
 from tests.counting import CountingRunner
 from tests.store_cases import attempts_of, warnings_of
 
@@ -86,20 +86,6 @@ def model_with_a_nullable_column():
         gamma: Mapped[float | None] = mapped_column(default=1.0)
 
     return Changing
-
-
-@pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
-def sqlite(sqlite_url):
-    database = Database(sqlite_url)
-    yield database
-    database.dispose()
 
 
 @pytest.fixture

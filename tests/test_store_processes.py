@@ -9,19 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from entropic import Database, hash_params
+from entropic import hash_params
 from tests.counting import CountingRunner
 from tests.processes import run_together
 from tests.store_cases import PARAMS, Runner, attempts_of, claims_of, open_store, rows_of
 
 N_THREADS = 16
-
-
-@pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.dispose()
 
 
 @pytest.fixture(params=["sqlite-file", "postgresql", "mysql"])

@@ -40,20 +40,6 @@ class Spring(Base):
     stiffness: Mapped[float]
 
 
-@pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
-def sqlite(sqlite_url):
-    database = Database(sqlite_url)
-    yield database
-    database.dispose()
-
-
 # What counts as a result
 
 

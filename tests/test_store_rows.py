@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from entropic import AlreadyExistsError, Database, ParameterError, ResultFileMissingError, hash_params
+from entropic import AlreadyExistsError, ParameterError, ResultFileMissingError, hash_params
 from tests.store_cases import (
     PARAMS,
     Pendulum,
@@ -20,20 +20,6 @@ from tests.store_cases import (
 )
 
 KEY = hash_params(PARAMS)
-
-
-@pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
-def sqlite(sqlite_url):
-    database = Database(sqlite_url)
-    yield database
-    database.dispose()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from entropic import Database, ParameterError, hash_params
+from entropic import ParameterError, hash_params
 from tests.store_cases import (
     PARAMS,
     Pendulum,
@@ -24,20 +24,6 @@ from tests.store_cases import (
     staged_in,
     warnings_of,
 )
-
-
-@pytest.fixture
-def database(database_url):
-    database = Database(database_url)
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
-def sqlite(sqlite_url):
-    database = Database(sqlite_url)
-    yield database
-    database.dispose()
 
 
 def test_run_or_retrieve_on_a_miss_commits_row_and_file(database, tmp_path):
