@@ -336,8 +336,8 @@ class Parameters:
                 f"{model}.{name} is an output: the runner returns it, it cannot be given as a parameter"
             )
         close = difflib.get_close_matches(str(name), self._params, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return ParameterError(f"{model} has no parameter {name!r}; {hint}It has: {', '.join(self._params)}.")
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        return ParameterError(f"{model} has no parameter {name!r}{hint} It has: {', '.join(self._params)}.")
 
     def _require(self, values: Mapping[str, Any]) -> None:
         if missing := [name for name in self._required if name not in values]:

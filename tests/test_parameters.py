@@ -59,6 +59,11 @@ def test_unknown_parameter_raises_with_the_name_meant_and_all_there_are():
         named({"rate": 1.0, "stepz": 3})
 
 
+def test_unknown_parameter_like_no_other_is_said_in_two_sentences():
+    with pytest.raises(ParameterError, match=r"has no parameter 'qqq'\. It has: "):
+        named({"qqq": 1})
+
+
 def test_missing_parameters_raise_by_name():
     with pytest.raises(ParameterError, match="'rate', which was not given and has no default"):
         named({"steps": 3})
