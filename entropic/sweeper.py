@@ -140,6 +140,12 @@ class Sweeper(Generic[ModelT]):
         if missing:
             self._rerun(missing, hits)
         self._fresh.extend(self._tasks.values())
+        self._go_elsewhere()
+
+    def _go_elsewhere(self) -> None:
+        """Go on at a random place: others that are at work on this grid are unlikely to be there."""
+        if self._fresh:
+            self._fresh.rotate(-random.randrange(len(self._fresh)))
 
     def _identify(self, params: Iterable[Mapping[str, Any]]) -> Iterator[Identity]:
         for number, one in enumerate(params):
@@ -299,9 +305,8 @@ class Sweeper(Generic[ModelT]):
             self._wait(wait)
         elif jobs:
             self._waiting_since, self._pause_s = None, _FIRST_PAUSE_S
-        if self._busy and self._fresh and not revisit:
-            # Others are at work on this grid: go on where they are unlikely to be.
-            self._fresh.rotate(-random.randrange(len(self._fresh)))
+        if self._busy and not revisit:
+            self._go_elsewhere()
         self._bar.wait_for(len(self._busy))
         return jobs
 

@@ -52,12 +52,14 @@ class Runs:
     kills_once: tuple[int, ...] = ()
     holds: tuple[int, ...] = ()
     """Runs that do not end before there is a file named like the log with ``.go`` after it."""
+    holds_after: int | None = None
+    """Holds the run that is begun after so many others, whichever it is: a sweep begins at a random place."""
 
     def __call__(self, params: dict[str, Any]) -> dict[str, Any]:
         n = params["n"]
         self._note("begun", n)
         first = self.count("begun")[n] == 1
-        if n in self.holds:
+        if n in self.holds or (self.holds_after is not None and self.total() == self.holds_after + 1):
             wait_for(Path(f"{self.log}.go").exists)
         time.sleep(0.4 if n in self.slow else self.seconds)
         if n in self.kills or (first and n in self.kills_once):
@@ -84,6 +86,10 @@ class Runs:
 
     def total(self, what: str = "begun") -> int:
         return sum(self.count(what).values())
+
+    def order(self) -> list[int]:
+        """Return each ``n`` in the order in which the runs began."""
+        return [n for kind, n, _ in self._lines() if kind == "begun"]
 
     def processes(self, n: int | None = None) -> set[int]:
         """Return the processes that ran anything, or that ran *n*."""

@@ -247,6 +247,20 @@ def test_sweep_in_two_processes_on_a_server_runs_each_key_once(tmp_path, server_
     assert len(runs.processes()) == 2
 
 
+def test_sweep_begins_at_a_random_place_and_goes_round(tmp_path):
+    """So that those who sweep one grid are apart from the first key on."""
+    orders = []
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        runs = Runs(tmp_path / str(number) / "log")
+        open_store(tmp_path / str(number), runs).sweep(sets(100))
+        orders.append(runs.order())
+
+    starts = [order[0] for order in orders]
+    assert orders == [[(start + n) % 100 for n in range(100)] for start in starts]
+    assert len(set(starts)) > 1  # all the same: once in a million
+
+
 # Runs that fail
 
 
