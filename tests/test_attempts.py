@@ -33,6 +33,9 @@ class TwoArguments(Exception):
     def __init__(self, first: int, second: int) -> None:
         super().__init__(f"{first} and {second}")
 
+    def __reduce__(self):  # its own: what Dask does to exceptions, once it is imported, mends the plain one
+        return type(self), self.args
+
 
 class HoldsALock(Exception):
     """Does not pickle at all."""
