@@ -56,9 +56,9 @@ class Database:
     Safe to share between threads. After a fork the child opens connections of its own. Pickling carries the URL,
     password included, and opens nothing; unpickling in the same process finds the same engine.
 
-    A server that restarts, or that has no connection left, is waited for: up to 60 s, with one warning. So is a lock
-    on a SQLite file: ten times the 30 s after which SQLite itself gives up. Only what is wrong from the start fails
-    at once: a server that this process never reached.
+    A server that restarts is waited for, up to 60 s, and a place on one that has none left, up to 10 minutes; with
+    one warning. So is a lock on a SQLite file: ten times the 30 s after which SQLite itself gives up. Only what is
+    wrong from the start fails at once: a server that this process never reached.
     """
 
     def __init__(self, url_or_engine: DatabaseLike = "sqlite:///db.sqlite3") -> None:

@@ -21,6 +21,7 @@ __all__ = ["Connector", "is_locked", "is_lost", "is_transient", "name_of"]
 log = logging.getLogger(__name__)
 
 RECONNECT_S = 60.0  # how long connecting waits for a server
+FULL_S = 600.0  # how long for a place on a server that has none left: it works, and others will be done
 SAY_AFTER_S = 1.0  # a wait that is over sooner is not worth a warning
 TRANSIENT_MYSQL = {1205, 1213}  # lock wait timeout, deadlock
 TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
@@ -31,6 +32,7 @@ FULL_MYSQL = {1040, 1203, 1226}  # too many connections: of all, of this user
 FULL_SQLSTATE = "53300"
 FULL_TEXTS = ("too many clients", "connection slots are reserved", "too many connections")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_FULL_PAUSE_S = 0.4  # always: with pauses that grow, those who come later would get the place
 
 
 class Connector:
@@ -56,25 +58,27 @@ class Connector:
             except dialect.loaded_dbapi.OperationalError as error:
                 now = time.monotonic()
                 is_full = _is_full(error)
+                patience_s = FULL_S if is_full else RECONNECT_S
                 # A wrong URL is not an outage; but no place is left only where the URL is right.
                 if not (is_full or (dialect.server_version_info is not None and _is_away(error))):
                     raise
                 # What cleans up after a wait that was in vain does not wait in its turn.
-                if now - began > RECONNECT_S or now - self._gave_up_at < RECONNECT_S:
+                if now - began > patience_s or now - self._gave_up_at < RECONNECT_S:
                     self._gave_up_at = now
                     raise
                 if not has_said and now - began > SAY_AFTER_S:
                     has_said = True
                     log.warning(
-                        "the database %s cannot be reached: waiting for it, for %g s at most (%s)",
+                        "the database %s %s: waiting for it, for %g s at most (%s)",
                         name_of(self._url),
-                        RECONNECT_S,
+                        "has no place left" if is_full else "cannot be reached",
+                        patience_s,
                         str(error).partition("\n")[0],
                     )
                 if is_full:
                     # Or all may wait for a second place, and keep the first: for looking, or idle in the pool.
                     self._rest()
-            time.sleep(pause_s * random.uniform(0.5, 1.0))
+            time.sleep((_FULL_PAUSE_S if is_full else pause_s) * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 

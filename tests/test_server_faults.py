@@ -273,17 +273,23 @@ def pull(folder, runs, url, n):
 
 
 @pytest.mark.slow
-def test_twice_as_many_processes_as_the_server_has_places_for_sweep_one_grid(tmp_path):
-    runs = Runs(tmp_path / "runs.log", seconds=0.2)
+@pytest.mark.parametrize(
+    ("places", "pullers", "count", "seconds"),
+    [(20, 40, 60, 0.2), pytest.param(100, 200, 200, 5.0, id="as many as PostgreSQL has by default")],
+)
+def test_twice_as_many_processes_as_the_server_has_places_for_sweep_one_grid(
+    tmp_path, places, pullers, count, seconds
+):
+    runs = Runs(tmp_path / "runs.log", seconds=seconds)
 
     with (
-        servers.own_postgres_server(max_connections=20) as server,
+        servers.own_postgres_server(max_connections=places) as server,
         servers.postgres_database(server.url) as url,
     ):
-        answers = run_together(pull, [(tmp_path, runs, url, 60)] * 40, timeout_s=280)
+        answers = run_together(pull, [(tmp_path, runs, url, count)] * pullers, timeout_s=600)
 
-        assert answers == [list(range(60))] * 40
-        assert_each_once(url, tmp_path, runs, 60)
+        assert answers == [list(range(count))] * pullers
+        assert_each_once(url, tmp_path, runs, count)
 
 
 # A SQLite file is locked
