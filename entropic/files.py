@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from entropic.errors import ResultFileError, ResultFileMissingError
+from entropic.errors import CorruptFileError, ResultFileError, ResultFileMissingError
 
 __all__ = [
     "MARKER",
@@ -29,6 +29,7 @@ __all__ = [
     "quarantine",
     "read_marker",
     "remove",
+    "require_digest",
     "size_of",
     "stage",
     "sync_folder",
@@ -107,7 +108,7 @@ def stage(slot: Path, wanted: str) -> Staged:
     Parameters
     ----------
     wanted : str
-        The basename that the runner was told to write.
+        The basename that the runner was told to write; one without a suffix may be given any.
 
     Raises
     ------
@@ -128,7 +129,8 @@ def stage(slot: Path, wanted: str) -> Staged:
             f"them into a folder at params['result_file']. They are kept in {str(kept)!r}"
         )
     (name,) = names
-    if name != wanted:
+    is_wanted = name == wanted or (not Path(wanted).suffix and name.startswith(f"{wanted}."))
+    if not is_wanted:
         log.info("the runner was to write %s and wrote %s, which is taken as the result", wanted, name)
     # Its name in the slot needs no sync of its own: file systems that journal (ext4, XFS, btrfs) keep the name of a
     # new file that was synced, and at the latest with the sync of the sidecar, which follows.
@@ -159,6 +161,17 @@ def digest_of(path: Path, *, sync: bool = False) -> tuple[int, str]:
         for folder in [path, *(p for p in path.rglob("*") if p.is_dir())]:
             sync_folder(folder)
     return total, whole.hexdigest()
+
+
+def require_digest(path: Path, size_bytes: int, sha256: str) -> None:
+    """Raise `CorruptFileError` unless what is at *path* has this size and SHA-256."""
+    found = digest_of(path)
+    if found != (size_bytes, sha256):
+        raise CorruptFileError(
+            f"{str(path)!r} is not what its run wrote: it has {found[0]} bytes and SHA-256 {found[1]}, not "
+            f"{size_bytes} and {sha256}. store.check(checksum=True, fix=True) moves it to quarantine, so that the next "
+            "call runs it again"
+        )
 
 
 def size_of(path: Path) -> int:

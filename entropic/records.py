@@ -20,7 +20,7 @@ from sqlalchemy.orm.attributes import instance_dict, instance_state
 
 from entropic.database import Database
 from entropic.models import FileRow
-from entropic.schema import Base
+from entropic.schema import RECORDED, Base
 
 __all__ = ["CHUNK", "Found", "RecordReader"]
 
@@ -154,7 +154,8 @@ class RecordReader(Generic[ModelT]):
         self._manager.dispatch.load(state, None)
         name = found.file_name
         if name is None or not os.path.isabs(name):  # a registered path stays as it was given
-            values["result_file"] = self._unrecorded(found) if name is None else self._prefix + name
+            name = values["result_file"] = self._unrecorded(found) if name is None else self._prefix + name
+        values[RECORDED] = name, found.size_bytes, found.sha256
         return cast("ModelT", record)
 
     def _ask(self, ids: Sequence[str]) -> list[Found]:

@@ -12,6 +12,7 @@ import gc
 import inspect
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal
 from types import UnionType
@@ -45,12 +46,28 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from entropic.errors import SchemaError
+from entropic.loaders import load, open_file
 
-__all__ = ["RESERVED", "Base", "LibraryBase", "Mapped", "is_output", "mapped_column", "output", "param"]
+__all__ = [
+    "RECORDED",
+    "RESERVED",
+    "Base",
+    "LibraryBase",
+    "Mapped",
+    "ModelOptions",
+    "is_output",
+    "mapped_column",
+    "output",
+    "param",
+]
 
 RESERVED = ("id", "result_file", "created_at", "custom_data")
 
 OUTPUT = "entropic_output"  # key in Column.info
+
+RECORDED = (
+    "_entropic_recorded"  # attribute of a record that a Store returns: path, size and digest of its result
+)
 
 ID_LENGTH = 200
 
@@ -256,6 +273,25 @@ TYPES: dict[Any, Any] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What else there is to know of a model; all of it is for those that the library derives from a function.
+
+    Attributes
+    ----------
+    title : str
+        What messages call the model; empty for the name of its class.
+    ignored : frozenset of str
+        What may be given with the parameters and reaches the runner, but is neither in the key nor in the row.
+    is_derived : bool
+        Whether the library made the model: its table is the library's to alter, and no earlier release wrote to it.
+    """
+
+    title: str = ""
+    ignored: frozenset[str] = frozenset()
+    is_derived: bool = False
+
+
 class LibraryBase(DeclarativeBase):
     """Base of the library's own tables, ``entropic_*``; `migrations/` owns them, and only them."""
 
@@ -291,6 +327,7 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = TYPES
+    __entropic__ = ModelOptions()
 
     if TYPE_CHECKING:
         id: Mapped[str]
@@ -316,6 +353,44 @@ class Base(DeclarativeBase):
         except BaseException:
             cls.registry._dispose_cls(cls)  # else the mended class would be warned of
             raise
+
+    def load(self, *, verify: bool = False) -> Any:
+        """Return what the result file holds, read by its suffix.
+
+        npy gives an array, npz, HDF5 and zarr dicts of arrays, JSON what it says, CSV and parquet a DataFrame, netCDF
+        a Dataset; `register_loader` adds suffixes. The file of a memoized call gives the value that it returned.
+
+        Parameters
+        ----------
+        verify : bool
+            Read the whole result first, and compare its size and SHA-256 with those of the run.
+
+        Raises
+        ------
+        ResultFileMissingError
+            If the file is not there, or there is no digest to *verify* it with.
+        CorruptFileError
+            If it is not what the run wrote.
+        ValueError
+            If there is no loader for its suffix.
+        ImportError
+            If its loader needs a package that is not installed.
+        """
+        path, size, sha256 = vars(self).get(RECORDED, (self.result_file, None, None))
+        return load(path, None if sha256 is None else (size, sha256), verify=verify)
+
+    def open(self) -> Any:
+        """Open the result file for reading, without reading all of it.
+
+        HDF5 gives an `h5py.File`, npy an array that is mapped into memory, npz, parquet, netCDF and zarr what their
+        libraries open; JSON and CSV a text file, any other suffix a binary one. Close what can be closed.
+
+        Raises
+        ------
+        ResultFileMissingError
+            If the file is not there.
+        """
+        return open_file(vars(self).get(RECORDED, (self.result_file,))[0])
 
     def apply_patch(self, data: Mapping[str, Any]) -> None:
         """Change attributes from a mapping, as a partial update.

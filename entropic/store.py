@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy import inspect as inspect_model
 from sqlalchemy.exc import DBAPIError
 
 from entropic.attempts import Runner
 from entropic.database import Database, DatabaseLike
+from entropic.display import frame_of
 from entropic.errors import (
     ParameterError,
     ResultFileMissingError,
@@ -398,13 +398,7 @@ class Store(Generic[ModelT]):
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ImportError("to_frame() needs pandas: pip install 'entropic[frames]'") from None
-        names = [attribute.key for attribute in inspect_model(self._table.model).column_attrs]
-        rows = [{name: getattr(record, name) for name in names} for record in self.records(*where, **equals)]
-        return pd.DataFrame(rows, columns=names).set_index("id")
+        return frame_of(self.records(*where, **equals), self._table.names_of_columns)
 
     def failures(self) -> list[FailedRun]:
         """Return the last attempt of every key whose last one failed, oldest first."""

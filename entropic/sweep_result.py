@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from entropic.display import frame_of
 from entropic.history import FailedRun
 from entropic.schema import Base
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["SweepOptions", "SweepResult"]
 
@@ -31,17 +35,31 @@ class SweepResult(list[ModelT]):
         failed: Sequence[FailedRun] = (),
         by_key: Mapping[str, ModelT] | None = None,
         key_of: Callable[[Mapping[str, Any]], str] | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         super().__init__(records)
         self.failed = list(failed)
         self._by_key = by_key or {}
         self._key_of = key_of
+        self._names = list(names)
 
     def align(self, params: Iterable[Mapping[str, Any]]) -> list[ModelT | None]:
         """Return one entry for each of *params*: its record, or None where the run failed or was not part of this."""
         if self._key_of is None:
             raise RuntimeError("this result was not made by Store.sweep, so it knows no keys")
         return [self._by_key.get(self._key_of(one)) for one in params]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the records as a `pandas.DataFrame`: a row each, a column per attribute, indexed by ``id``.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        if not self._names:
+            raise RuntimeError("this result was not made by Store.sweep, so it knows no columns")
+        return frame_of(self, self._names)
 
 
 @dataclass(frozen=True)

@@ -478,6 +478,7 @@ class Sweeper(Generic[ModelT]):
             failed=failed,
             by_key=records,
             key_of=lambda params: self._table.parameters.identify(params).id,
+            names=self._table.names_of_columns,
         )
 
     def _failed(self, failure: Failure) -> FailedRun:

@@ -16,19 +16,18 @@ from entropic.database import Database
 from entropic.drift import check_user_table
 from entropic.errors import (
     AlreadyExistsError,
-    CorruptFileError,
     HashCollisionError,
     ResultFileMissingError,
     ResultsDirUnavailableError,
 )
-from entropic.files import Marker, digest_of
+from entropic.files import Marker, require_digest
 from entropic.heartbeat import Heartbeat
 from entropic.migrate import ensure_schema
 from entropic.parameters import Identity, Parameters
 from entropic.publishing import CodeState, Publisher
 from entropic.records import Found, RecordReader
-from entropic.registration import adopt_root, register_table, root_problem
-from entropic.schema import Base
+from entropic.registration import adopt_root, grow_table, register_table, root_problem
+from entropic.schema import RESERVED, Base
 
 __all__ = ["ResultTable"]
 
@@ -83,9 +82,12 @@ class ResultTable(Generic[ModelT]):
             If the table is new and the folder is another table's.
         """
         table = inspect(model).local_table
+        parameters = Parameters(model, _dialect(database))
         ensure_schema(database, [table])  # type: ignore[list-item]
+        if model.__entropic__.is_derived:
+            grow_table(database, parameters)
         check_user_table(database, table)  # type: ignore[arg-type]
-        marker = register_table(database, Parameters(model, _dialect(database)), root)
+        marker = register_table(database, parameters, root)
         return cls.attach(database, model, root, marker, lease_s=lease_s, code=code, suffix=suffix)
 
     @classmethod
@@ -119,6 +121,12 @@ class ResultTable(Generic[ModelT]):
     def __reduce__(self) -> tuple[Any, ...]:
         options = {"lease_s": self.claims.lease_s, "code": self.code, "suffix": self.parameters.suffix}
         return _attach, (self.database, self.model, self.root, self.marker, options)
+
+    @property
+    def names_of_columns(self) -> list[str]:
+        """The attributes of a record that are columns, the user's first, in the order of the model."""
+        names = [attribute.key for attribute in inspect(self.model).column_attrs]
+        return [*(name for name in names if name not in RESERVED), *RESERVED]
 
     def require_root(self) -> None:
         """Raise `ResultsDirUnavailableError` unless the results folder is there and ours."""
@@ -184,13 +192,7 @@ class ResultTable(Generic[ModelT]):
             )
         if not self.is_present(found):
             raise ResultFileMissingError(f"the result of {found.id!r} is not there: {path!r}")
-        size, sha256 = digest_of(Path(path))
-        if (size, sha256) != (found.size_bytes, found.sha256):
-            raise CorruptFileError(
-                f"the result of {found.id!r} is not what its run wrote: {path!r} has {size} bytes and SHA-256 "
-                f"{sha256}, not {found.size_bytes} and {found.sha256}. store.check(checksum=True, fix=True) moves it "
-                "to quarantine, so that the next call runs it again"
-            )
+        require_digest(Path(path), int(found.size_bytes or 0), found.sha256)
 
     def is_registered(self, found: Found) -> bool:
         """Whether the result of a row is a file of the user's, outside the results folder."""

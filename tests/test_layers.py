@@ -17,10 +17,12 @@ PACKAGE = Path(entropic.__file__).parent
 
 LAYERS = (  # lowest first: a module imports only what stands above it here
     "errors",
-    "hashing files payload progress display provenance loaders schema configs stats options",
-    "heartbeat_process termination outages",
-    "processes coercion jobs sidecars engines",
-    "backends",
+    "hashing files payload progress provenance documents extras configs stats options",
+    "display formats labelled",
+    "loaders",
+    "codecs schema heartbeat_process termination outages",
+    "annotations processes coercion jobs sidecars engines",
+    "backends signatures",
     "sweep database models attempts parameters",
     "drift locks",
     "claims migrate records",

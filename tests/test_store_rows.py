@@ -340,9 +340,9 @@ def test_to_frame_has_a_row_per_record_and_a_column_per_attribute(five):
     frame = five.to_frame(Pendulum.swings < 3, length=1.0)
 
     assert frame.index.name == "id"
-    assert set(frame.columns) == {
-        "result_file", "created_at", "custom_data", "length", "swings", "damping", "label", "period", "steps",
-    }  # fmt: skip
+    assert list(frame.columns) == [
+        "length", "swings", "damping", "label", "period", "steps", "result_file", "created_at", "custom_data",
+    ]  # fmt: skip
     assert list(frame["swings"]) == [0, 1, 2]
     assert list(frame["period"]) == [10.0, 9.0, 8.0]
 

@@ -1,0 +1,243 @@
+"""Plain values as typed JSON: what comes back is equal, and of the same type.
+
+JSON has no tuples, no NaN, no complex numbers and no NumPy scalars, so those are written as an object with the one
+marker key `__type__`; everything JSON has is written as it is. Arrays are put aside and referred to by name: whoever
+writes the file stores them in a form of their own. There is no pickle: reading a document runs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+from uuid import UUID
+
+from entropic.errors import DecodeError
+
+__all__ = ["PLAIN", "decode", "encode", "is_plain_array"]
+
+TAG = "__type__"
+
+_DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
+_ARRAY_KINDS = frozenset("biufcmMSUV")
+_UNNAMED = "#"  # of an array whose place in the value makes no good name
+
+
+def encode(value: Any) -> tuple[Any, dict[str, Any]]:
+    """Return *value* as JSON can hold it, and the arrays in it by the names that the document calls them.
+
+    Raises
+    ------
+    TypeError
+        If there is something in it that is neither plain nor an array. The text says where, and names
+        `entropic.register_codec`.
+    """
+    encoder = _Encoder()
+    try:
+        return encoder.encode(value), encoder.arrays
+    except RecursionError:
+        raise TypeError("cannot store a value that contains itself, or is nested too deeply") from None
+
+
+def decode(document: Any, arrays: Callable[[str], Any]) -> Any:
+    """Return the value of which `encode` made *document*.
+
+    Parameters
+    ----------
+    arrays : callable
+        Returns the array of a name.
+
+    Raises
+    ------
+    DecodeError
+        If the document has a type that this release does not know.
+    """
+    if type(document) is list:
+        return [decode(item, arrays) for item in document]
+    if type(document) is not dict:
+        return document
+    if TAG not in document:
+        return {key: decode(item, arrays) for key, item in document.items()}
+    name, content = document[TAG], document["value"]
+    if name == "array":
+        return arrays(content)
+    if name not in _DECODERS:
+        raise DecodeError(
+            f"the document has a value of type {name!r}, which this release of entropic does not know"
+        )
+    return _DECODERS[name](decode(content, arrays))
+
+
+def is_plain_array(value: Any) -> bool:
+    """Whether *value* is an array that npy holds without pickle: exactly `numpy.ndarray`, of one of NumPy's dtypes."""
+    return type(value) is _numpy("ndarray") and _is_plain_dtype(value.dtype)
+
+
+def _is_plain_dtype(dtype: Any) -> bool:
+    # Foreign dtypes, such as bfloat16, come back as void.
+    return dtype.kind in _ARRAY_KINDS and not dtype.hasobject and dtype.type.__module__ == "numpy"
+
+
+def _numpy(name: str) -> Any:
+    return getattr(sys.modules.get("numpy"), name, ())  # no value is an array where NumPy is not loaded
+
+
+class _Encoder:
+    def __init__(self) -> None:
+        self.arrays: dict[str, Any] = {}
+        self._path: list[str] = []  # keys and indices that lead to the value at hand
+
+    def encode(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is str or kind is bool or value is None:
+            return value
+        if kind is int:
+            return value if value.bit_length() <= _DIGITS_BITS else _tagged("int", hex(value))
+        if kind is float:
+            return value if math.isfinite(value) else _tagged("float", repr(value))
+        if kind is dict:
+            return self._mapping(value)
+        if kind is list:
+            return self._items(value)
+        if kind is tuple:
+            return _tagged("tuple", self._items(value))
+        if kind is set or kind is frozenset:
+            return _tagged(kind.__name__, sorted(self._items(value), key=json.dumps))
+        if kind in _ENCODERS and (content := _ENCODERS[kind](value)) is not None:
+            return _tagged(_NAMES[kind], self.encode(content))
+        if isinstance(value, _numpy("generic")) and kind is value.dtype.type:
+            return self._scalar(value)
+        if is_plain_array(value):
+            return self._array(value)
+        if kind is getattr(_numpy("ma"), "MaskedArray", None):
+            return _tagged("masked", self._masked(value))
+        raise self._refuse(value)
+
+    def _at(self, step: str, value: Any) -> Any:
+        self._path.append(step)
+        encoded = self.encode(value)
+        self._path.pop()
+        return encoded
+
+    def _items(self, values: Any) -> list[Any]:
+        return [self._at(str(number), value) for number, value in enumerate(values)]
+
+    def _mapping(self, values: Mapping[Any, Any]) -> Any:
+        if TAG not in values and all(type(key) is str for key in values):
+            return {key: self._at(key, value) for key, value in values.items()}
+        pairs = [[self._at(_UNNAMED, key), self._at(_UNNAMED, value)] for key, value in values.items()]
+        return _tagged("dict", pairs)
+
+    def _scalar(self, value: Any) -> Any:
+        dtype = value.dtype
+        if not _is_plain_dtype(dtype):
+            raise self._refuse(value)
+        if dtype.kind == "V" or dtype.char in "gG":  # structured, or wider than Python's own
+            return _tagged("scalar", self._array(_numpy("asarray")(value)))
+        content = int(value.view("i8")) if dtype.kind in "mM" else value.item()
+        return _tagged("numpy", [dtype.str, self.encode(content)])
+
+    def _array(self, array: Any) -> Any:
+        name = "/".join(self._path)
+        if not all(map(_is_good_name, self._path)) or not name or name in self.arrays:
+            name = f"{_UNNAMED}{len(self.arrays)}"
+        self.arrays[name] = array
+        return _tagged("array", name)
+
+    def _masked(self, value: Any) -> Any:
+        numpy: Any = sys.modules["numpy"]
+        mask, fill = numpy.ma.getmaskarray(value), numpy.asarray(value.fill_value)
+        if not is_plain_array(value.data):
+            raise self._refuse(value)
+        return [self._at(step, part) for step, part in (("data", value.data), ("mask", mask), ("fill", fill))]
+
+    def _refuse(self, value: Any) -> TypeError:
+        kind = type(value)
+        name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+        place = "".join(f"[{step}]" for step in self._path)
+        hint = "return plain values and arrays instead, or " if place else ""
+        if isinstance(value, _numpy("ndarray")):
+            name = f"{name} of dtype {value.dtype}"
+            hint = "return numpy.asarray(...) with a dtype that is no object, or "
+        return TypeError(
+            f"cannot store the returned value{place and f' at {place}'}: it is a {name}. To keep it, {hint}say how "
+            f"such a value is written and read, with entropic.register_codec({kind.__qualname__}, suffix, save=..., "
+            "load=...)" + (", and return it by itself" if place else "")
+        )
+
+
+def _is_good_name(step: str) -> bool:
+    """Whether a key can be part of the name of an HDF5 dataset, and looks like one."""
+    return step.isprintable() and step not in {"", ".", ".."} and "/" not in step and _UNNAMED not in step
+
+
+def _tagged(name: str, content: Any) -> dict[str, Any]:
+    return {TAG: name, "value": content}
+
+
+def _encode_datetime(value: datetime) -> list[Any] | None:
+    if value.tzinfo is not None and type(value.tzinfo) is not timezone:
+        return None  # the text has the offset only, so the zone would be lost
+    return [value.isoformat(), value.fold]
+
+
+def _encode_time(value: time) -> list[Any] | None:
+    return None if value.tzinfo is not None else [value.isoformat(), value.fold]
+
+
+def _decode_scalar(content: list[Any]) -> Any:
+    import numpy as np
+
+    dtype, value = np.dtype(content[0]), content[1]
+    if dtype.kind in "mM":
+        return np.array(value, "i8").view(dtype)[()]
+    return dtype.type(value)
+
+
+def _decode_masked(content: list[Any]) -> Any:
+    import numpy as np
+
+    data, mask, fill = content
+    return np.ma.MaskedArray(data, mask=mask, fill_value=fill)
+
+
+# By exact type: a subclass, such as an IntEnum or a namedtuple, would come back as something else.
+_CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "complex": (complex, lambda z: [z.real, z.imag], lambda parts: complex(*parts)),
+    "bytes": (bytes, lambda b: b64encode(b).decode(), b64decode),
+    "bytearray": (bytearray, lambda b: b64encode(b).decode(), lambda text: bytearray(b64decode(text))),
+    "datetime": (datetime, _encode_datetime, lambda c: datetime.fromisoformat(c[0]).replace(fold=c[1])),
+    "date": (date, date.isoformat, date.fromisoformat),
+    "time": (time, _encode_time, lambda c: time.fromisoformat(c[0]).replace(fold=c[1])),
+    "timedelta": (timedelta, lambda d: [d.days, d.seconds, d.microseconds], lambda parts: timedelta(*parts)),
+    "decimal": (Decimal, str, Decimal),
+    "fraction": (Fraction, str, Fraction),
+    "uuid": (UUID, str, UUID),
+    "path": (type(Path()), str, Path),
+    "posix path": (PurePosixPath, str, PurePosixPath),
+    "windows path": (PureWindowsPath, str, PureWindowsPath),
+}
+_NAMES = {kind: name for name, (kind, _, _) in _CODECS.items()}
+_ENCODERS = {kind: to_document for kind, to_document, _ in _CODECS.values()}
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "int": lambda text: int(text, 16),
+    "float": float,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "dict": lambda pairs: {key: value for key, value in pairs},
+    "numpy": _decode_scalar,
+    "scalar": lambda array: array[()],
+    "masked": _decode_masked,
+    **{name: from_document for name, (_, _, from_document) in _CODECS.items()},
+}
+
+PLAIN = (type(None), bool, int, float, str, list, dict, tuple, set, frozenset, *_ENCODERS)
+"""Types whose values a document holds, as far as what is in them does; and NumPy's arrays and scalars."""
