@@ -2,6 +2,7 @@
 
 import logging
 
+from entropic.codecs import register_codec
 from entropic.database import Database
 from entropic.errors import (
     AlreadyExistsError,
@@ -26,6 +27,8 @@ from entropic.errors import (
     WeightsNotFoundError,
 )
 from entropic.hashing import hash_params, register_hasher
+from entropic.loaders import register_loader
+from entropic.memo import memoize
 from entropic.schema import Base, Mapped, mapped_column, output, param
 from entropic.store import Store
 from entropic.sweep import expand_grid
@@ -60,9 +63,12 @@ __all__ = [
     "expand_grid",
     "hash_params",
     "mapped_column",
+    "memoize",
     "output",
     "param",
+    "register_codec",
     "register_hasher",
+    "register_loader",
 ]
 
 logging.getLogger("entropic").addHandler(logging.NullHandler())

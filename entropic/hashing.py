@@ -32,6 +32,7 @@ __all__ = [
     "canonical",
     "digest",
     "exact",
+    "has_hasher",
     "hash_params",
     "normalise",
     "register_hasher",
@@ -176,6 +177,11 @@ def register_hasher(type_: type[T], function: Callable[[T], Any]) -> None:
         raise ValueError(message)
     with _hashers_lock:
         _hashers = {**_hashers, type_: function}  # replaced, not changed: readers take no lock
+
+
+def has_hasher(type_: type) -> bool:
+    """Whether `register_hasher` was told what identifies a value of *type_*."""
+    return any(class_ in _hashers for class_ in type_.__mro__)
 
 
 def normalise(value: Any, number: Number = rounded, *, name: str = "params") -> Any:

@@ -24,7 +24,7 @@ from sqlalchemy import JSON, Column, Dialect, inspect
 
 from entropic.coercion import Caster, Refused, caster, is_float, kind_of
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
-from entropic.hashing import canonical, digest, hash_params, normalise, rounded_apart
+from entropic.hashing import canonical, digest, has_hasher, hash_params, normalise, rounded_apart
 from entropic.schema import RESERVED, Base, FiniteJSON, is_output, non_finite
 
 __all__ = ["KEY_RULE", "Identity", "Parameters", "safe_name"]
@@ -63,6 +63,8 @@ class Identity:
         What the runner must get instead of the column's value: arrays and objects inside a JSON column.
     members : dict
         Enum members given for string columns, as text, ``Method.RK4``: what 2.3 put into the row under this key.
+    ignored : dict
+        What reaches the runner as it is, and identifies nothing.
     """
 
     id: str
@@ -71,6 +73,7 @@ class Identity:
     given: frozenset[str] | None = None
     originals: dict[str, Any] = field(default_factory=dict)
     members: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -78,8 +81,8 @@ class Identity:
         return (self.id,) if self.former_id is None else (self.id, self.former_id)
 
     def for_runner(self) -> dict[str, Any]:
-        """Return the parameters as the runner sees them; the caller's own objects are never handed out."""
-        return {**copy.deepcopy(self.values), **copy.deepcopy(self.originals)}
+        """Return the parameters as the runner sees them; but for what is ignored, copies of the caller's objects."""
+        return {**copy.deepcopy(self.values), **copy.deepcopy(self.originals), **self.ignored}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,9 @@ class Parameters:
         self.model = model
         self.suffix = suffix
         attributes = [a for a in inspect(model).column_attrs if a.key not in RESERVED]
-        self._name = model.__name__
+        self._name = model.__entropic__.title or model.__name__
+        self._ignored = model.__entropic__.ignored
+        self._has_former_keys = not model.__entropic__.is_derived
         self._columns: dict[str, Any] = {a.key: a.columns[0] for a in attributes}
         self._outputs = {
             name: (column, caster(column, dialect))
@@ -134,6 +139,11 @@ class Parameters:
     def names(self) -> list[str]:
         """The parameters, in the order of the model."""
         return list(self._params)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The parameters that have a key default, each with it as its column holds it."""
+        return dict(self._defaults)
 
     def typed_filters(self, equals: Mapping[str, Any]) -> dict[str, Any]:
         """Return values to compare columns with, parameters typed as `identify` types them.
@@ -226,42 +236,44 @@ class Parameters:
         forms: dict[str, Any] = {}
         originals: dict[str, Any] = {}
         members: dict[str, str] = {}
+        ignored: dict[str, Any] = {}
         changed = False  # whether 2.3 may have made another key of these
         for name, value in params.items():
             p = self._params.get(name)
             if p is None:
-                if name not in RESERVED:
+                if name in self._ignored:
+                    ignored[name] = value
+                elif name not in RESERVED:
                     raise self._unknown(name)
                 continue
             typed = values[name] = self._cast(p, value)
             form = forms[name] = p.form(typed)
+            if not p.is_plain and (_is_tagged(typed) or has_hasher(type(value))):
+                originals[name] = _restored(typed, value)
             if p.default is not _ABSENT and _same(form, p.default_form, p.is_plain):
                 del forms[name]
                 changed = True
             elif typed is not value or not p.is_plain or (type(form) is float and form != round(typed, 12)):
                 changed = True
-                if not p.is_plain and _is_tagged(typed):
-                    originals[name] = _restored(typed, value)
-                elif type(typed) is str and isinstance(value, enum.Enum):
+                if type(typed) is str and isinstance(value, enum.Enum):
                     members[name] = str(value)
         if complete or "id" not in params:
             self._require(values)
         if "id" in params:
             given = frozenset(name for name in params if name in self._params)
-            return Identity(
-                safe_name(str(params["id"]), self.suffix), None, values, given, originals, members
-            )
+            key = safe_name(str(params["id"]), self.suffix)
+            return Identity(key, None, values, given, originals, members, ignored)
         key = digest(forms)
-        former_key = self._former_key(params, key) if changed else None
-        return Identity(key, former_key, values, None, originals, members)
+        former_key = self._former_key(params, key) if changed and self._has_former_keys else None
+        return Identity(key, former_key, values, None, originals, members, ignored)
 
     def _cast(self, p: _Param, value: Any) -> Any:
         try:
             return p.cast(value)
         except Refused as reason:
-            raise ParameterError(f"{self.model.__name__}.{p.name} {reason}") from reason.__cause__
+            raise ParameterError(f"{self._name}.{p.name} {reason}") from reason.__cause__
         except UnhashableParamError as error:
-            raise UnhashableParamError(f"{self.model.__name__}.{p.name}: {error}") from None
+            raise UnhashableParamError(f"{self._name}.{p.name}: {error}") from None
 
     def _former_key(self, params: Mapping[str, Any], key: str) -> str | None:
         try:
@@ -322,7 +334,7 @@ class Parameters:
             try:
                 default = cast(column.default.arg)  # type: ignore[attr-defined]
             except Refused as reason:
-                raise ParameterError(f"the default of {self.model.__name__}.{name} {reason}") from None
+                raise ParameterError(f"the default of {self._name}.{name} {reason}") from None
         elif column.default is None and column.server_default is None and column.nullable:
             default = None
         return _Param(
@@ -330,19 +342,20 @@ class Parameters:
         )
 
     def _unknown(self, name: str) -> ParameterError:
-        model = self.model.__name__
         if name in self._outputs:
             return ParameterError(
-                f"{model}.{name} is an output: the runner returns it, it cannot be given as a parameter"
+                f"{self._name}.{name} is an output: the runner returns it, it cannot be given as a parameter"
             )
         close = difflib.get_close_matches(str(name), self._params, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
-        return ParameterError(f"{model} has no parameter {name!r}{hint} It has: {', '.join(self._params)}.")
+        return ParameterError(
+            f"{self._name} has no parameter {name!r}{hint} It has: {', '.join(self._params)}."
+        )
 
     def _require(self, values: Mapping[str, Any]) -> None:
         if missing := [name for name in self._required if name not in values]:
             raise ParameterError(
-                f"{self.model.__name__} needs {', '.join(map(repr, missing))}, which "
+                f"{self._name} needs {', '.join(map(repr, missing))}, which "
                 f"{'was' if len(missing) == 1 else 'were'} not given and ha{'s' if len(missing) == 1 else 've'} "
                 f"no default. It has: {', '.join(self._params)}."
             )
@@ -452,6 +465,8 @@ def _restored(form: Any, value: Any) -> Any:
 
     All else stays as the column holds it: what shares a key must not be told apart by the runner.
     """
+    if has_hasher(type(value)):
+        return value
     if not _is_tagged(form):
         return form
     if isinstance(form, list) and isinstance(value, list | tuple):

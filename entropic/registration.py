@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Column, Connection, insert, inspect, select, update
 
 from entropic.database import Database
 from entropic.errors import ResultsDirUnavailableError, SchemaError
@@ -22,7 +22,7 @@ from entropic.migrate import database_uuid, schema_lock
 from entropic.models import TableRow
 from entropic.parameters import KEY_RULE, Parameters
 
-__all__ = ["adopt_root", "register_table", "root_problem"]
+__all__ = ["adopt_root", "grow_table", "register_table", "root_problem"]
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,57 @@ def register_table(database: Database, parameters: Parameters, root: Path) -> Ma
         change = update(_tables).where(_tables.c.table_name == table).values(parameters=described)
         database.write(lambda connection: connection.execute(change))
     return Marker(row.root, database_uuid(database), table)
+
+
+def grow_table(database: Database, parameters: Parameters) -> None:
+    """Add the columns of parameters and outputs that are new, in one transaction under the schema lock.
+
+    Old rows are the runs at the new parameters' defaults: their keys stay, and the columns say so.
+
+    Raises
+    ------
+    SchemaError
+        If a parameter is new and has no default, or something else about the parameters changed. Nothing is altered.
+    """
+    table: Any = parameters.model.__table__
+    with database.reading() as connection:
+        if not _new_columns(connection, table):
+            return
+    with schema_lock(database) as connection:
+        columns = _new_columns(connection, table)  # another process may have been first
+        row = _registered(connection, table.name)
+        if row is None or not columns:
+            return  # not a table of ours: the comparison with the model says what is wrong
+        described = parameters.describe()
+        _compare(table.name, dict(row.parameters), described, may_be_required=False)
+        log.info("adding %s to the table %s", ", ".join(column.name for column in columns), table.name)
+        _add_columns(connection, table, columns, parameters.by_column(parameters.defaults))
+        change = update(_tables).where(_tables.c.table_name == table.name).values(parameters=described)
+        connection.execute(change)
+
+
+def _new_columns(connection: Connection, table: Any) -> list[Column[Any]]:
+    there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    return [column for column in table.columns if column.name not in there]
+
+
+def _add_columns(
+    connection: Connection, table: Any, columns: list[Column[Any]], defaults: dict[str, Any]
+) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    operations = Operations(MigrationContext.configure(connection))
+    for column in columns:
+        default = None if column.server_default is None else column.server_default.arg  # type: ignore[attr-defined]
+        # Some types take no default on some server; NULL is then what the rows have until they are filled.
+        nullable = column.nullable or default is None
+        operations.add_column(
+            table.name, Column(column.name, column.type, nullable=nullable, server_default=default)
+        )
+    values = {column.name: defaults[column.key] for column in columns if column.key in defaults}
+    if values:
+        connection.execute(update(table).values(values))
 
 
 def _register(connection: Connection, database: Database, parameters: Parameters, root: Path) -> Marker:
@@ -99,8 +150,13 @@ def _mark(root: Path, database: str, table: str) -> Marker:
     return marker
 
 
-def _compare(table: str, registered: dict[str, Any], described: dict[str, Any]) -> None:
+def _compare(
+    table: str, registered: dict[str, Any], described: dict[str, Any], *, may_be_required: bool = True
+) -> None:
+    new = [name for name in described.keys() - registered.keys() if "default" not in described[name]]
     lines = []
+    if not may_be_required:
+        lines += [f"{name} is a new parameter, and has no default: give it one" for name in sorted(new)]
     for name, before in registered.items():
         now = described.get(name)
         if now is None:
@@ -119,16 +175,15 @@ def _compare(table: str, registered: dict[str, Any], described: dict[str, Any]) 
     if lines:
         raise SchemaError(
             f"the model of table {table!r} does not fit the keys of its rows:\n  " + "\n  ".join(lines) + "\n"
-            "Nothing was read or written. If the table is to begin anew, use another __tablename__."
+            "Nothing was read or written. If the table is to begin anew, use another __tablename__ (memoize: table=)."
         )
-    for name in described.keys() - registered.keys():
-        if "default" not in described[name]:
-            log.warning(
-                "%s.%s is a new parameter without a default: rows from before it are found by their id only; "
-                "with param(default=...) they would stay hits",
-                table,
-                name,
-            )
+    for name in new:
+        log.warning(
+            "%s.%s is a new parameter without a default: rows from before it are found by their id only; "
+            "with param(default=...) they would stay hits",
+            table,
+            name,
+        )
 
 
 def root_problem(root: Path, marker: Marker) -> str | None:
