@@ -170,4 +170,4 @@ def changed_by_json(value: Any, place: str) -> str | None:
     is_number = numpy is not None and isinstance(value, numpy.integer | numpy.floating | numpy.bool_)
     if is_number or isinstance(value, set | frozenset) or _is_hashable_object(kind):
         return None
-    return f"{place} is a {kind.__qualname__}"
+    return f"{place} is of type {kind.__qualname__}"

@@ -107,7 +107,7 @@ class MemoizedFunction(Generic[P, R]):
         _require_storable(function)
         functools.update_wrapper(self, function)
         self.__wrapped__ = function
-        self._name = function.__qualname__
+        self._name: str = function.__qualname__
         self._uid = uid or uuid4().hex
         _known[self._uid] = self
         self.table = options.table or table_name_of(function)
@@ -237,7 +237,7 @@ class MemoizedFunction(Generic[P, R]):
         return self.store.delete(self._arguments.bind(args, kwargs), remove_file=True)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        if _is_by_name(self, self.__module__, self._name):
+        if _named(self.__wrapped__) is self:
             return self._name
         if self._uid in _pickling.get():  # it refers to itself, perhaps by way of others
             return _find, (self._uid,)
@@ -260,6 +260,11 @@ class _Runner:
     outputs: tuple[str, ...] = ()
 
     @property
+    def is_undecorated(self) -> bool:
+        """Whether the function's decorators are no part of its code: `memoize` itself, and its options, are not."""
+        return not hasattr(self.function, "__wrapped__")
+
+    @property
     def __wrapped__(self) -> Callable[..., Any]:
         return self.function  # whose source says with what code a result was computed
 
@@ -269,9 +274,13 @@ class _Runner:
         return _outputs_in(value, self.outputs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        place = self.function.__module__, self.function.__qualname__
-        if _is_by_name(self.function, *place):  # by value the globals that the function uses would go with it
-            return _runner_by_name, (*place, registered_codecs())
+        if getattr(_named(self.function), "runner", None) is self:
+            # By name: by value the globals that the function uses would go with it.
+            return _runner_by_name, (
+                self.function.__module__,
+                self.function.__qualname__,
+                registered_codecs(),
+            )
         return _runner, (self.function, self.arguments, self.outputs, registered_codecs())
 
 
@@ -395,15 +404,14 @@ def _by_name(module: str, qualified_name: str) -> MemoizedFunction[..., Any]:
     return found
 
 
-def _is_by_name(function: Any, module: str, qualified_name: str) -> bool:
-    """Whether other processes find *function*, or what it was memoized as, by its name."""
-    if module == "__main__":
-        return False  # of another program in another process
+def _named(function: Callable[..., Any]) -> Any:
+    """Return what other processes find under the name of *function*, if they find anything."""
+    if function.__module__ == "__main__":
+        return None  # theirs is another program
     try:
-        found = _by_name(module, qualified_name)
+        return _by_name(function.__module__, function.__qualname__)
     except (ImportError, AttributeError):
-        return False
-    return found is function or getattr(found, "__wrapped__", None) is function
+        return None
 
 
 @functools.lru_cache(maxsize=16)

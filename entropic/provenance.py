@@ -108,7 +108,8 @@ def code_label(function: Callable[..., Any]) -> str | None:
     """Return a digest of a function's source, or None where it cannot be read.
 
     Comments, docstrings, formatting and type annotations' spelling in strings do not count: the digest is of the
-    abstract syntax tree. What the function calls does not count either.
+    abstract syntax tree. What the function calls does not count either. Nor do the decorators, if *function* says so
+    by an attribute ``is_undecorated``: it is then what they were given.
     """
     target: Any = function
     while isinstance(target, functools.partial):
@@ -126,6 +127,8 @@ def code_label(function: Callable[..., Any]) -> str | None:
             and ast.get_docstring(node) is not None
         ):
             node.body = node.body[1:] or [ast.Pass()]
+    if getattr(function, "is_undecorated", False) and isinstance(tree.body[0], ast.FunctionDef):
+        tree.body[0].decorator_list = []
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 

@@ -150,13 +150,15 @@ def require_function(function: Any) -> None:
         raise error_of(
             function, "it is a method, whose object is not in the key: memoize a function of its attributes"
         )
-    for name, value in _closure(function).items():
+    # What a decorator closes over was given where the function was defined, as its body was.
+    for name, value in _closure(inspect.unwrap(function)).items():
         is_itself = value is _UNDEFINED and name == function.__name__
         if not is_itself and not _is_fixed(value, scope):
+            maker = scope.partition(".<locals>")[0]
             raise error_of(
                 function,
-                f"it is a closure over {name!r}, a {type(value).__name__}: another call of {scope.split('.<')[0]}() "
-                "may make a function of the same name that returns something else. Make it a parameter",
+                f"it is a closure over {name!r}, of type {type(value).__name__}: another call of {maker}() may make a "
+                "function of the same name that returns something else. Make it a parameter",
             )
 
 
@@ -312,7 +314,8 @@ def _evaluated(function: Callable[..., Any], name: str, annotation: Any) -> Any:
     """Return an annotation that may be, or hold, text."""
     # One by one: what only type checkers see, such as a return type, must not keep the others from being read.
     holder = types.SimpleNamespace(__annotations__={name: annotation})
-    namespace = {**function.__globals__, **_closure(function)}
+    inner: Any = inspect.unwrap(function)  # whose annotations a decorator has copied
+    namespace = {**inner.__globals__, **_closure(inner)}
     return typing.get_type_hints(holder, globalns=namespace, include_extras=True)[name]
 
 
@@ -357,11 +360,11 @@ def error_of(function: Callable[..., Any], what: str) -> TypeError:
 def returned_class(function: Callable[..., Any]) -> type | None:
     """Return the class that the return annotation names; None if there is none, or it is no class."""
     try:
-        annotation = _evaluated(function, "return", function.__annotations__.get("return", Any))
+        annotation = _evaluated(function, "return", function.__annotations__.get("return", object))
     except NameError:  # only type checkers see it
         return None
     class_ = typing.get_origin(annotation) or annotation
-    return class_ if isinstance(class_, type) and class_ is not type(None) else None
+    return class_ if isinstance(class_, type) and class_ is not Any else None  # which is a class since 3.11
 
 
 def shown(annotation: Any) -> str:
