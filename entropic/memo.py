@@ -237,7 +237,7 @@ class MemoizedFunction(Generic[P, R]):
         return self.store.delete(self._arguments.bind(args, kwargs), remove_file=True)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        if _named(self.__wrapped__) is self:
+        if _named(self.__wrapped__) == self:
             return self._name
         if self._uid in _pickling.get():  # it refers to itself, perhaps by way of others
             return _find, (self._uid,)

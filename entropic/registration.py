@@ -71,25 +71,27 @@ def grow_table(database: Database, parameters: Parameters) -> None:
         If a parameter is new and has no default, or something else about the parameters changed. Nothing is altered.
     """
     table: Any = parameters.model.__table__
+    described = parameters.describe()
+
+    def new_columns(connection: Connection) -> list[Column[Any]]:
+        row = _registered(connection, table.name)
+        if row is None:
+            return []  # a new table, or one that is not ours
+        _compare(table.name, dict(row.parameters), described, may_be_required=False)
+        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        return [column for column in table.columns if column.name not in there]
+
     with database.reading() as connection:
-        if not _new_columns(connection, table):
+        if not new_columns(connection):
             return
     with schema_lock(database) as connection:
-        columns = _new_columns(connection, table)  # another process may have been first
-        row = _registered(connection, table.name)
-        if row is None or not columns:
-            return  # not a table of ours: the comparison with the model says what is wrong
-        described = parameters.describe()
-        _compare(table.name, dict(row.parameters), described, may_be_required=False)
+        columns = new_columns(connection)
+        if not columns:
+            return  # another process was first
         log.info("adding %s to the table %s", ", ".join(column.name for column in columns), table.name)
         _add_columns(connection, table, columns, parameters.by_column(parameters.defaults))
         change = update(_tables).where(_tables.c.table_name == table.name).values(parameters=described)
         connection.execute(change)
-
-
-def _new_columns(connection: Connection, table: Any) -> list[Column[Any]]:
-    there = {column["name"] for column in inspect(connection).get_columns(table.name)}
-    return [column for column in table.columns if column.name not in there]
 
 
 def _add_columns(

@@ -169,3 +169,80 @@ def test_notebook_when_interrupted_keeps_what_is_finished(kernel):
     assert 1 <= stored <= len(ran) < 20
     kernel.run(f"result = store.sweep(({{'n': n}} for n in {sorted(set(ran))}), progress=False)")
     assert len(kernel.ran()[0]) == len(ran) + len(set(ran)) - stored
+
+
+MEMOIZED = """
+import numpy as np
+from entropic import expand_grid, memoize
+
+@memoize
+def simulate(n: int, dt: float = 0.5) -> np.ndarray:
+    with open(LOG, "a") as log:
+        log.write(f"{n} {__import__('os').getpid()}\\n")
+    return SCALE * np.arange(n) * dt
+
+SCALE = 2
+"""
+
+
+@pytest.fixture
+def memoized(kernel):
+    return MEMOIZED.replace("LOG", repr(str(kernel.folder / "log")))
+
+
+def test_notebook_memoizes_and_hits_when_its_cells_run_again_or_after_a_restart(kernel, memoized):
+    kernel.run(memoized)
+    first = kernel.run("print(simulate(4), simulate(4, 0.5), simulate(n=4))")
+    quiet = kernel.run(memoized)
+    second = kernel.run("print(simulate(4), simulate(4, 0.5), simulate(n=4))")
+    kernel.restart()
+    kernel.run(memoized)
+    third = kernel.run("print(simulate(4), simulate(4, 0.5), simulate(n=4))")
+
+    assert first == second == third == "[0. 1. 2. 3.] [0. 1. 2. 3.] [0. 1. 2. 3.]\n"
+    assert quiet == ""
+    assert kernel.ran()[0] == [4]
+
+
+def test_notebook_sweeps_a_memoized_function_with_workers_and_on_dask(kernel, memoized, dask_client):
+    kernel.run(memoized)
+    kernel.run(f"from distributed import Client; client = Client({dask_client.scheduler.address!r})")
+
+    kernel.run(
+        "grid = expand_grid({'n': range(10), 'dt': [0.5, 1.0]})\n"
+        "simulate.sweep(grid[:10], workers=2, fallback='raise')\n"
+        "result = simulate.sweep(grid, client, fallback='raise')"
+    )
+
+    assert kernel.run("print(sum(r.load().sum() for r in result))") == "360.0\n"
+    assert (
+        kernel.run("print(len(result.to_frame()), client.submit(simulate, 3, 1.0).result())")
+        == "20 [0. 2. 4.]\n"
+    )
+    ran, processes = kernel.ran()
+    assert ran == sorted([*range(10), *range(10)])
+    assert kernel.run("print(__import__('os').getpid())").strip() not in processes
+    kernel.run("client.close()")
+
+
+def test_notebook_with_an_edited_body_keeps_the_results_and_says_so_once(kernel, memoized):
+    kernel.run("import logging; logging.basicConfig(level='WARNING', format='%(message)s')")
+    kernel.run(memoized + "\nsimulate(4)")
+    kernel.run(memoized.replace("* dt", "* dt + 0.0"))
+
+    shown = kernel.run("print(simulate(4), simulate(4))")
+
+    assert shown.count("1 rows of simulate_") == 1
+    assert "[0. 1. 2. 3.] [0. 1. 2. 3.]\n" in shown
+    assert kernel.ran()[0] == [4]
+
+
+def test_notebook_with_a_parameter_added_keeps_every_hit(kernel, memoized):
+    kernel.run(memoized + "\nfor n in range(5): simulate(n)")
+
+    kernel.run(memoized.replace("dt: float = 0.5", "dt: float = 0.5, noise: float = 0.0"))
+    shown = kernel.run("print([simulate(n).size for n in range(5)], simulate(2, noise=1.0).size)")
+
+    assert shown == "[0, 1, 2, 3, 4] 2\n"
+    assert kernel.ran()[0] == [0, 1, 2, 2, 3, 4]
+    assert kernel.run("print(list(simulate.to_frame()['noise']))") == "[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]\n"
