@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from sqlalchemy import event
 
 from benchmarks import data
 from benchmarks.harness import Table, compare, main
+from benchmarks.peers import in_turn, memoizers, warm
 
 DEFAULTS = {"rows": 1000, "many_rows": 100_000, "rounds": 9, "calls": 200}
 
@@ -29,7 +29,8 @@ def run(*, rows: int, many_rows: int, rounds: int, calls: int) -> list[Table]:
         few = data.params(rows)
         cases = _cases(Path(folder, "few"), stack, few)
         cases["run_or_retrieve, engine events on"] = _with_events(Path(folder, "events"), stack, few)
-        cases |= _peers(Path(folder, "peers"), stack, few)
+        for name, cached in memoizers(Path(folder, "peers"), stack, _compute).items():
+            cases[name] = warm(cached, few)
         tables.append(compare(f"Hit, {rows} rows", cases, rounds=rounds, calls=calls))
         many = data.params(many_rows)
         cases = _cases(Path(folder, "many"), stack, many)
@@ -48,8 +49,8 @@ def _cases(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]]) -> di
         return raw.execute(data.RAW_SELECT, (key,)).fetchone()
 
     return {
-        "raw: SHA-256 of JSON, sqlite3 SELECT": _next(look_up, sets),
-        "run_or_retrieve": _next(store.run_or_retrieve, sets),
+        "raw: SHA-256 of JSON, sqlite3 SELECT": in_turn(look_up, sets),
+        "run_or_retrieve": in_turn(store.run_or_retrieve, sets),
     }
 
 
@@ -58,45 +59,11 @@ def _with_events(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]])
     store = data.open_store(folder, stack)
     data.fill(store, sets)
     event.listen(store.database.engine, "before_cursor_execute", lambda *_: None)
-    return _next(store.run_or_retrieve, sets)
-
-
-def _peers(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]]) -> dict[str, Callable[[], object]]:
-    cases: dict[str, Callable[[], object]] = {}
-    try:
-        import joblib
-    except ImportError:
-        pass
-    else:
-        cached = joblib.Memory(folder / "joblib", verbose=0).cache(_compute)
-        cases["joblib.Memory"] = _warm(cached, sets)
-    try:
-        import diskcache
-    except ImportError:
-        pass
-    else:
-        cache = stack.enter_context(diskcache.Cache(str(folder / "diskcache")))
-        cases["diskcache.memoize"] = _warm(cache.memoize()(_compute), sets)
-    return cases
+    return in_turn(store.run_or_retrieve, sets)
 
 
 def _compute(n: int, dt: float, method: str) -> bytes:
     return data.RESULT
-
-
-def _warm(cached: Callable[..., object], sets: Sequence[dict[str, Any]]) -> Callable[[], object]:
-    for one in sets:
-        cached(**one)
-    return _next(lambda one: cached(**one), sets)
-
-
-def _next(call: Callable[[dict[str, Any]], object], sets: Sequence[dict[str, Any]]) -> Callable[[], object]:
-    order: Iterator[dict[str, Any]] = data.shuffled(sets)
-    return partial(_call_next, call, order)
-
-
-def _call_next(call: Callable[[dict[str, Any]], object], order: Iterator[dict[str, Any]]) -> object:
-    return call(next(order))
 
 
 if __name__ == "__main__":

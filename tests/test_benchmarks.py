@@ -10,6 +10,7 @@ from benchmarks import harness
 
 TINY = {
     "bench_lookup": {"rows": 5, "many_rows": 8, "rounds": 3, "calls": 3},
+    "bench_memoize": {"entries": 4, "rounds": 3, "calls": 2, "large_entries": 2, "large_calls": 1},
     "bench_miss": {"rounds": 3, "calls": 1, "sweep": 4, "sweep_rounds": 3, "batch": 2},
     "bench_sweep": {"few": 5, "many": 8, "rounds": 3},
     "bench_dask": {"runs": 4, "rounds": 3, "in_a_task": 2},
