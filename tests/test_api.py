@@ -45,9 +45,12 @@ CORE = {
     "expand_grid",
     "hash_params",
     "mapped_column",
+    "memoize",
     "output",
     "param",
+    "register_codec",
     "register_hasher",
+    "register_loader",
 }
 
 each_error = pytest.mark.parametrize("error", ERRORS, ids=list(TREE))

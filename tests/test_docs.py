@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, inspect
 
 import entropic
 from entropic import cli, demo, errors, integrity
+from entropic.memo import MemoizedFunction
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -46,7 +47,9 @@ def test_public_name_is_in_the_documentation(name):
     assert any(re.search(rf"\b{name}\b", text_of(page)) for page in PAGES)
 
 
-@pytest.mark.parametrize("cls", [entropic.Store, entropic.SweepResult], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls", [entropic.Store, entropic.SweepResult, MemoizedFunction], ids=lambda cls: cls.__name__
+)
 def test_every_public_method_is_in_the_documentation(cls):
     everything = "\n".join(text_of(page) for page in PAGES)
     own = [name for name in vars(cls) if not name.startswith("_")]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, assert_type
 
+import numpy as np
 from sqlalchemy import create_engine, make_url
 
 from entropic import (
@@ -16,9 +17,13 @@ from entropic import (
     expand_grid,
     hash_params,
     mapped_column,
+    memoize,
     output,
     param,
+    register_codec,
+    register_loader,
 )
+from entropic.memo import Memoizer
 
 
 class Sim(Base):
@@ -87,3 +92,48 @@ def functions_and_mistakes(store: Store[Sim]) -> None:
     store.run_or_retrieve(1)  # type: ignore[arg-type]
     store.sweep([{"n": 1}], on_error=1)  # type: ignore[arg-type]
     Store(write, dict)  # type: ignore[type-var]
+
+
+@memoize
+def bare(n: int, dt: float = 0.1) -> float:
+    return n * dt
+
+
+@memoize(results_dir="results", db_url="sqlite://", table="fits", ignore=["log"], outputs={"rmse": float})
+def fit(degree: int, log: str = "") -> dict[str, float]:
+    return {"rmse": 1.0 / degree}
+
+
+lab = memoize(db_url=Database("sqlite://"), lease_s=60.0, wait_timeout_s=None)
+
+
+@lab
+def spectrum(n: int) -> np.ndarray:
+    return np.zeros(n)
+
+
+def memoized_functions() -> None:
+    assert_type(bare(1, dt=0.2), float)
+    assert_type(bare.run(1), float)
+    assert_type(bare.retrieve(1), float | None)
+    assert_type(bare.delete(n=1), bool)
+    assert_type(bare.store, Store[Base])
+    assert_type(bare.model, type[Base])
+    assert_type(bare.sweep([{"n": 1}], workers=2), SweepResult[Any])
+    assert_type(bare.records(bare.model.id == "x", limit=1), list[Any])
+    assert_type(fit(3), dict[str, float])
+    assert_type(lab, Memoizer)
+    assert_type(lab(ignore=["log"]), Memoizer)
+    assert_type(spectrum(3), np.ndarray)
+
+    bare("1")  # type: ignore[arg-type]
+    bare(1, step=2)  # type: ignore[call-arg]
+    bare()  # type: ignore[call-arg]
+    memoize(results_dir=1)  # type: ignore[call-overload]
+
+
+def files(record: Sim) -> None:
+    assert_type(record.load(verify=True), Any)
+    assert_type(record.open(), Any)
+    register_loader(".raw", lambda path: Path(path).read_bytes())
+    register_codec(Sim, ".sim", save=lambda sim, path: Path(path).touch(), load=lambda path: Sim())
