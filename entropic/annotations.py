@@ -63,6 +63,8 @@ def kind_of(annotation: Any, *, nullable: bool = False) -> Kind:
         return kind_of(base, nullable=nullable)
     if hasattr(annotation, "__supertype__"):  # a NewType
         return kind_of(annotation.__supertype__, nullable=nullable)
+    if type(annotation).__name__ == "TypeAliasType":  # of a type statement, since 3.12
+        return kind_of(annotation.__value__, nullable=nullable)
     if get_origin(annotation) in (Union, types.UnionType):
         members = [one for one in get_args(annotation) if one is not type(None)]
         if len(members) > 1:

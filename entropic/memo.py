@@ -8,14 +8,10 @@ kept under its module and qualified name, in a table and a folder of its own.
 from __future__ import annotations
 
 import functools
-import importlib
-import logging
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 from uuid import uuid4
@@ -23,7 +19,8 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import URL, ColumnElement
 
-from entropic.codecs import Codec, adopt, can_save, registered_codecs, save
+from entropic.calls import CallRunner, by_name, named
+from entropic.codecs import can_save
 from entropic.database import Database, DatabaseLike
 from entropic.errors import ParameterError
 from entropic.parameters import Parameters, safe_name
@@ -50,11 +47,8 @@ R = TypeVar("R")
 Q = ParamSpec("Q")
 S = TypeVar("S")
 
-log = logging.getLogger(__name__)
-
-_known: WeakValueDictionary[str, MemoizedFunction[..., Any]] = (
-    WeakValueDictionary()
-)  # in this process, by uid
+# Those of this process, by uid.
+_known: WeakValueDictionary[str, MemoizedFunction[..., Any]] = WeakValueDictionary()
 _databases: WeakValueDictionary[URL, Database] = WeakValueDictionary()
 _pickling: ContextVar[frozenset[str]] = ContextVar("_pickling", default=frozenset())
 
@@ -121,7 +115,7 @@ class MemoizedFunction(Generic[P, R]):
         self.model: type[Base] = derive_model(function, kinds, table=self.table, outputs=options.outputs)
         Parameters(self.model, self._database.url.get_dialect()())  # which refuses a default that is no value
         self._arguments = Arguments(function, kinds)
-        self.runner = _Runner(function, self._arguments, tuple(options.outputs))
+        self.runner = CallRunner(function, self._arguments, tuple(options.outputs))
         self._store: Store[Base] | None = None
 
     def __repr__(self) -> str:
@@ -237,7 +231,7 @@ class MemoizedFunction(Generic[P, R]):
         return self.store.delete(self._arguments.bind(args, kwargs), remove_file=True)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        if _named(self.__wrapped__) == self:
+        if named(self.__wrapped__) == self:
             return self._name
         if self._uid in _pickling.get():  # it refers to itself, perhaps by way of others
             return _find, (self._uid,)
@@ -249,39 +243,6 @@ class MemoizedFunction(Generic[P, R]):
         finally:
             _pickling.reset(token)
         return _restore, (self._uid, self.__module__, self._name, self.table, pickled)
-
-
-@dataclass(frozen=True)
-class _Runner:
-    """Runs the function for a Store, here or on a worker: a file of the returned value, and outputs for the row."""
-
-    function: Callable[..., Any]
-    arguments: Arguments
-    outputs: tuple[str, ...] = ()
-
-    @property
-    def is_undecorated(self) -> bool:
-        """Whether the function's decorators are no part of its code: `memoize` itself, and its options, are not."""
-        return not hasattr(self.function, "__wrapped__")
-
-    @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        return self.function  # whose source says with what code a result was computed
-
-    def __call__(self, params: dict[str, Any]) -> dict[str, Any]:
-        value = self.arguments.call(self.function, params)
-        save(value, params["result_file"])
-        return _outputs_in(value, self.outputs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if getattr(_named(self.function), "runner", None) is self:
-            # By name: by value the globals that the function uses would go with it.
-            return _runner_by_name, (
-                self.function.__module__,
-                self.function.__qualname__,
-                registered_codecs(),
-            )
-        return _runner, (self.function, self.arguments, self.outputs, registered_codecs())
 
 
 @overload
@@ -379,14 +340,6 @@ def _require_storable(function: Callable[..., Any]) -> None:
         )
 
 
-def _outputs_in(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the outputs that a value holds; a finished run is not lost for one that it does not."""
-    found = {name: value[name] for name in names if name in value} if isinstance(value, Mapping) else {}
-    if missing := [name for name in names if name not in found]:
-        log.warning("the returned %s has no %s: NULL in the row", type(value).__name__, ", ".join(missing))
-    return found
-
-
 def _shared(db_url: DatabaseLike) -> Database:
     """Return one `Database` for all functions with the same URL: each keeps a connection for each thread."""
     database = Database.of(db_url)
@@ -398,22 +351,6 @@ def _shared(db_url: DatabaseLike) -> Database:
 # Pickling
 
 
-def _by_name(module: str, qualified_name: str) -> MemoizedFunction[..., Any]:
-    loaded = sys.modules.get(module) or importlib.import_module(module)
-    found: MemoizedFunction[..., Any] = attrgetter(qualified_name)(loaded)
-    return found
-
-
-def _named(function: Callable[..., Any]) -> Any:
-    """Return what other processes find under the name of *function*, if they find anything."""
-    if function.__module__ == "__main__":
-        return None  # theirs is another program
-    try:
-        return _by_name(function.__module__, function.__qualname__)
-    except (ImportError, AttributeError):
-        return None
-
-
 @functools.lru_cache(maxsize=16)
 def _restore(
     uid: str, module: str, qualified_name: str, table: str, pickled: bytes
@@ -423,7 +360,7 @@ def _restore(
         return _known[uid]
     if module == "__main__":
         with suppress(AttributeError):
-            found = _by_name(module, qualified_name)
+            found = by_name(module, qualified_name)
             if isinstance(found, MemoizedFunction) and found.table == table:
                 return found
     import cloudpickle
@@ -436,15 +373,3 @@ def _restore(
 
 def _find(uid: str) -> MemoizedFunction[..., Any]:
     return _known[uid]
-
-
-def _runner(
-    function: Callable[..., Any], arguments: Arguments, outputs: tuple[str, ...], codecs: Iterable[Codec]
-) -> _Runner:
-    adopt(codecs)
-    return _Runner(function, arguments, outputs)
-
-
-def _runner_by_name(module: str, qualified_name: str, codecs: Iterable[Codec]) -> _Runner:
-    adopt(codecs)
-    return _by_name(module, qualified_name).runner

@@ -9,11 +9,13 @@ from sqlalchemy import event, insert
 
 from entropic.records import CHUNK
 from tests.counting import statements
+from tests.memo_cases import memoized
 from tests.store_cases import PARAMS, Pendulum, Runner, open_store
 
 PER_CHUNK = CHUNK // 2  # parameter sets per look-up of a sweep: each may have two keys
 
 _opened: list[str] | None = None  # paths that were opened for writing, while somebody looks
+_read: list[str] = []  # and for reading
 
 
 def _audit(name, arguments):
@@ -24,6 +26,8 @@ def _audit(name, arguments):
         path, mode, flags = arguments
         if set(mode or "") & set("wax+") or (flags or 0) & 0b11:
             _opened.append(str(path))
+        else:
+            _read.append(str(path))
     elif name in {"os.mkdir", "os.rename", "os.remove", "os.truncate", "os.utime", "os.link"}:
         _opened.append(f"{name} {arguments[0]}")
 
@@ -104,6 +108,22 @@ def test_hit_that_nobody_listens_to_is_one_select_too(sqlite, tmp_path):
     store.run_or_retrieve(PARAMS)
 
     assert kinds(seen) == ["SELECT"]
+
+
+def test_hit_of_a_memoized_function_is_one_select_and_one_file(database, tmp_path, writes, monkeypatch):
+    function = memoized(tmp_path, url=database)
+    for _ in range(2):
+        function(3, log=str(tmp_path / "log"))
+    writes.clear()
+    read = []
+    monkeypatch.setattr(sys.modules[__name__], "_read", read)
+
+    with statements(database.engine) as seen:
+        function(3)
+
+    assert kinds(seen) == ["SELECT"]
+    assert writes == []
+    assert [Path(path).suffix for path in read if str(tmp_path) in path] == [".npy"]
 
 
 @pytest.mark.parametrize("is_there", [True, False])

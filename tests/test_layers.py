@@ -30,7 +30,7 @@ LAYERS = (  # lowest first: a module imports only what stands above it here
     "table",
     "recovery history",
     "sweep_result",
-    "runs sweeper integrity",
+    "runs sweeper integrity calls",
     "store",
     "memo config_store stats_store weights_store array_store execution_store datastore",
     "create_store demo",
