@@ -1,7 +1,5 @@
 """A memoizing experiment cache on SQLAlchemy: parameters are typed columns, results are files."""
 
-import logging
-
 from entropic.codecs import register_codec
 from entropic.database import Database
 from entropic.errors import (
@@ -70,5 +68,3 @@ __all__ = [
     "register_hasher",
     "register_loader",
 ]
-
-logging.getLogger("entropic").addHandler(logging.NullHandler())

@@ -2,7 +2,10 @@
 
 import os
 import queue
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -148,6 +151,45 @@ def test_notebook_sweeps_on_a_dask_client(kernel, dask_client):
     kernel.run("client.close()")
 
 
+HOLDING = (
+    MODEL.replace("def simulate(params):", "def simulate(params):\n    hold(params['n'])")
+    + """
+import time
+
+def hold(n):
+    Path("held").touch()
+    while n == 5 and not Path("go").exists():
+        time.sleep(0.05)
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "call", ["store.run_or_retrieve({'n': 5})", "store.sweep([{'n': 5}], progress=False)"]
+)
+def test_notebook_says_who_holds_a_key_that_it_waits_for(kernel, call):
+    script = kernel.folder / "script.py"
+    script.write_text(HOLDING + "\nstore.run_or_retrieve({'n': 5})\n")
+    holder = subprocess.Popen(
+        [sys.executable, str(script)], cwd=kernel.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    try:
+        while not (kernel.folder / "held").exists():
+            time.sleep(0.05)
+        kernel.run(HOLDING)
+        threading.Timer(4.0, (kernel.folder / "go").touch).start()
+        shown = kernel.run(call + "\nprint('done')")
+        holder.wait(60)
+    finally:
+        holder.kill()
+        holder.wait()
+
+    assert f"process {holder.pid} on " in shown
+    assert re.search(r"wait.*, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", shown)
+    assert shown.endswith("done\n")
+    assert kernel.ran()[0] == [5]
+
+
 def test_notebook_without_progress_shows_nothing(kernel):
     kernel.run(MODEL)
 
@@ -243,6 +285,6 @@ def test_notebook_with_a_parameter_added_keeps_every_hit(kernel, memoized):
     kernel.run(memoized.replace("dt: float = 0.5", "dt: float = 0.5, noise: float = 0.0"))
     shown = kernel.run("print([simulate(n).size for n in range(5)], simulate(2, noise=1.0).size)")
 
-    assert shown == "[0, 1, 2, 3, 4] 2\n"
+    assert shown.endswith("[0, 1, 2, 3, 4] 2\n")
     assert kernel.ran()[0] == [0, 1, 2, 2, 3, 4]
     assert kernel.run("print(list(simulate.to_frame()['noise']))") == "[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]\n"
