@@ -1,6 +1,7 @@
 """`memoize`: a call runs once, its value comes back, and what a Store promises holds for functions."""
 
 import copy
+import importlib
 import inspect
 import json
 import logging
@@ -11,10 +12,12 @@ import subprocess
 import sys
 import textwrap
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import cloudpickle
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -30,10 +33,21 @@ from entropic import (
     register_codec,
 )
 from tests.counting import statements
-from tests.memo_cases import call_once, memoized, ranked, runs, simulate, unstorable
+from tests.memo_cases import (
+    CALLS,
+    EVERYTHING,
+    Scheme,
+    call_once,
+    everything,
+    memoized,
+    ranked,
+    runs,
+    simulate,
+    unstorable,
+)
 from tests.processes import run_together
 from tests.sweep_cases import executor_of, wait_until
-from tests.values import Mesh, is_same, read_mesh, values, write_mesh
+from tests.values import Mesh, Point, is_same, read_mesh, values, write_mesh
 
 ROOT = Path(__file__).parents[1]
 
@@ -279,6 +293,90 @@ def test_table_that_cannot_be_a_folder_raises(tmp_path, table):
         return
     with pytest.raises(ValueError, match="cannot be a file's name"):
         memoized(tmp_path, table=table)
+
+
+OTHERS = {
+    "x": 0.2,
+    "scheme": Scheme.EULER,
+    "path": Path("data/out.csv"),
+    "when": EVERYTHING["when"] + timedelta(microseconds=1),
+    "exact": EVERYTHING["exact"] * 2,
+    "span": EVERYTHING["span"] * 2,
+    "kind": "a",
+    "raw": b"\x00",
+    "shape": (3, 2),
+    "weights": np.where(np.arange(2000) == 1000, 0.0, EVERYTHING["weights"]),
+    "point": Point(1.0, 2.5),
+    "options": {"nested": [1, {"deep": 0}], "ä": True},
+    "words": frozenset({"a"}),
+    "table": pd.DataFrame({"k": [1.0, 2.5]}),
+}
+
+
+def test_parameters_of_every_type_make_one_call_on_every_database(tmp_path, database_url):
+    function = memoized(tmp_path, everything, url=database_url)
+    CALLS.clear()
+
+    first = function(**EVERYTHING)
+    again = function(**{**EVERYTHING, "path": "data/in.csv", "weights": EVERYTHING["weights"].copy(), "N": 2})
+
+    assert len(CALLS) == 1
+    assert is_same(first, again)
+    assert (
+        "(<Scheme.RK4: 4>, PosixPath('data/in.csv'), datetime.datetime(2026, 1, 2, 3, 4, 5, 6"
+        in first["seen"]
+    )
+    assert (
+        "timedelta(seconds=3600, microseconds=3), 'b', b'\\x00\\xff', (2, 3), Point(x=1.0, y=2.0), None, 1, 2)"
+        in first["seen"]
+    )
+    assert first["sum"] == pytest.approx(1003.0)
+    assert OTHERS.keys() == EVERYTHING.keys()
+    for number, name in enumerate(OTHERS):
+        function(**{**EVERYTHING, name: OTHERS[name]})
+        assert len(CALLS) == number + 2, name
+    assert not function.store.check(checksum=True)
+    function.store.database.dispose()
+
+
+def constant() -> float:
+    CALLS.append(0.0)
+    return 42.0
+
+
+def test_function_without_parameters_is_one_call(tmp_path):
+    function = memoized(tmp_path, constant)
+    CALLS.clear()
+
+    assert [function(), function()] == [42.0, 42.0]
+    assert len(CALLS) == 1
+
+
+def test_function_of_the_longest_name_has_a_table_on_every_database(tmp_path, database_url):
+    def function(n: int) -> int:
+        return n
+
+    function.__name__ = function.__qualname__ = "ä" + "x" * 200
+    memoized_one = memoized(tmp_path, function, url=database_url)
+
+    assert memoized_one(3) == memoized_one(3) == 3
+    memoized_one.store.database.dispose()
+
+
+def test_module_that_is_loaded_again_keeps_the_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = SCRIPT.replace("print(area(3.0))", "calls = []").replace('print("runs")', "calls.append(side)")
+    (tmp_path / "reloaded.py").write_text(source)
+    module = importlib.import_module("reloaded")
+    former = module.area
+    before = former(3.0)
+
+    module = importlib.reload(module)
+
+    assert module.area is not former
+    assert (module.area(3.0), module.calls, before) == (9.0, [], 9.0)
+    assert pickle.loads(pickle.dumps(module.area)) is module.area
 
 
 # What is refused
