@@ -354,6 +354,12 @@ class Base(DeclarativeBase):
             cls.registry._dispose_cls(cls)  # else the mended class would be warned of
             raise
 
+    def __repr__(self) -> str:
+        # Of what is here: to ask for more, an attribute that has expired would go to the database.
+        names = [a.key for a in self.__mapper__.column_attrs if a.key not in RESERVED or a.key == "id"]
+        shown = ", ".join(f"{name}={vars(self)[name]!r}" for name in names if name in vars(self))
+        return f"{self.__entropic__.title or type(self).__name__}({shown})"
+
     def load(self, *, verify: bool = False) -> Any:
         """Return what the result file holds, read by its suffix.
 

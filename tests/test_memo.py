@@ -186,6 +186,7 @@ def test_record_has_the_parameters_and_loads_the_value(function, tmp_path, log):
     assert record.load(verify=True).tolist() == [0.0, 0.5, 1.0]
     assert Path(record.result_file).parent == tmp_path / "results" / function.table
     assert record.result_file.endswith(".npy")
+    assert repr(record) == f"simulate(id={record.id!r}, n=3, dt=0.5, method='rk4')"
     with pytest.raises(AttributeError):
         _ = record.log
 

@@ -32,6 +32,18 @@ def test_record_is_what_a_session_loads_and_lets_go(store):
     assert columns == {k: v for k, v in vars(loaded).items() if not k.startswith("_")}
 
 
+def test_record_says_what_it_is(store):
+    one = params(1)[0]
+    record = store.run_or_retrieve(one)
+
+    expected = f"Run(id={record.id!r}, n={one['n']}, dt={one['dt']!r}, method={one['method']!r})"
+    assert repr(record) == expected
+    with Session(store.database.engine) as session:
+        loaded = session.scalars(select(Run)).one()
+        session.expire(loaded)
+        assert repr(loaded) == "Run()"
+
+
 def test_change_of_an_added_record_when_flushed_writes_that_column_only(store):
     record = store.run_or_retrieve(params(1)[0])
 
