@@ -72,13 +72,13 @@ def register_codec(
 
     Examples
     --------
-    >>> class Mesh:
-    ...     def __init__(self, cells):
-    ...         self.cells = cells
-    >>> def write(mesh, path):
+    >>> class Dial:
+    ...     def __init__(self, position):
+    ...         self.position = position
+    >>> def write(dial, path):
     ...     with open(path, "w") as file:
-    ...         print(mesh.cells, file=file)
-    >>> register_codec(Mesh, ".mesh", save=write, load=lambda path: Mesh(int(open(path).read())))
+    ...         print(dial.position, file=file)
+    >>> register_codec(Dial, ".dial", save=write, load=lambda path: Dial(int(open(path).read())))
     """
     if not isinstance(type_, type):
         raise TypeError(f"register_codec needs a class, not {type_!r}")

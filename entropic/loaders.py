@@ -140,7 +140,7 @@ def register_loader(suffix: str, function: Loader) -> None:
 
     Examples
     --------
-    >>> register_loader(".txt", lambda path: open(path).read())
+    >>> register_loader(".log", lambda path: open(path).read())
     """
     check_suffix(suffix)
     if not callable(function):
