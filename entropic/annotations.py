@@ -29,6 +29,7 @@ ENUM_LENGTH = 255
 PATH_LENGTH = 1000
 
 _SCALARS: dict[Any, Any] = {**TYPES, bool: Boolean, date: Date}
+_PLAIN = frozenset({type(None), bool, int, float, str})
 _CONTAINERS = (list, dict, tuple, set, frozenset, Sequence, Mapping, Set, Iterable)
 
 
@@ -134,9 +135,9 @@ def as_annotated(annotation: Any, value: Any) -> Any:
         return class_(value)
     if issubclass(class_, tuple) and isinstance(value, list):
         return _tuple(class_, inner, value)
-    if class_ is list and inner and isinstance(value, list):
+    if class_ in (list, Sequence, Iterable) and inner and isinstance(value, list):
         return [as_annotated(inner[0], item) for item in value]
-    if class_ is dict and inner and isinstance(value, dict):
+    if class_ in (dict, Mapping) and inner and isinstance(value, dict):
         return {key: as_annotated(inner[1], item) for key, item in value.items()}
     return value
 
@@ -158,16 +159,15 @@ def _tuple(class_: type[tuple[Any, ...]], inner: tuple[Any, ...], value: list[An
 def changed_by_json(value: Any, place: str) -> str | None:
     """Say what in *value* a JSON column would give to the runner as something else; None if nothing."""
     kind = type(value)
-    if value is None or kind in (bool, int, float, str):
+    if kind in _PLAIN:
         return None
-    if isinstance(value, list | tuple):
-        parts = ((f"{place}[{number}]", item) for number, item in enumerate(value))
-        return next((found for at, item in parts if (found := changed_by_json(item, at))), None)
-    if kind is dict:
-        if (key := next((key for key in value if type(key) is not str), None)) is not None:
-            return f"{place} has the key {key!r}"
-        parts = ((f"{place}[{key!r}]", item) for key, item in value.items())
-        return next((found for at, item in parts if (found := changed_by_json(item, at))), None)
+    if isinstance(value, list | tuple) or kind is dict:
+        if kind is dict and (strange := [key for key in value if type(key) is not str]):
+            return f"{place} has the key {strange[0]!r}"
+        for step, item in value.items() if kind is dict else enumerate(value):
+            if type(item) not in _PLAIN and (found := changed_by_json(item, f"{place}[{step!r}]")):
+                return found
+        return None
     numpy = sys.modules.get("numpy")
     is_number = numpy is not None and isinstance(value, numpy.integer | numpy.floating | numpy.bool_)
     if is_number or isinstance(value, set | frozenset) or _is_hashable_object(kind):

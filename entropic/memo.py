@@ -68,6 +68,10 @@ class Memoizer:
     lease_s: float = LEASE_S
     wait_timeout_s: float | None = None
 
+    def __post_init__(self) -> None:
+        ignore = (self.ignore,) if isinstance(self.ignore, str) else tuple(self.ignore)  # used more than once
+        object.__setattr__(self, "ignore", ignore)
+
     @overload
     def __call__(self, function: Callable[Q, S], /) -> MemoizedFunction[Q, S]: ...
 

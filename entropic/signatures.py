@@ -39,6 +39,7 @@ COLUMN_BYTES = 60
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NO_COLUMN = {"metadata", "registry"}  # SQLAlchemy has these names for itself
+_NO_ANNOTATION = (NameError, AttributeError, SyntaxError, TypeError)  # of text that cannot be evaluated
 _UNDEFINED: Any = object()
 
 
@@ -55,6 +56,7 @@ class Arguments:
         # Without annotations: this goes to workers.
         parameters = [p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values()]
         self.signature = inspect.Signature(parameters)
+        self._name = function.__name__
         self._positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
         self._by_keyword = frozenset(p.name for p in parameters if p.kind != p.POSITIONAL_ONLY)
         self._required = frozenset(p.name for p in parameters if p.default is p.empty)
@@ -102,7 +104,11 @@ class Arguments:
         if missing := [
             name for name in self.signature.parameters if name in self._required.difference(named)
         ]:
-            raise ParameterError(f"{', '.join(map(repr, missing))} is missing, and has no default")
+            was, has = ("was", "has") if len(missing) == 1 else ("were", "have")
+            raise ParameterError(
+                f"{self._name} needs {', '.join(map(repr, missing))}, which {was} not given and {has} no default. "
+                f"It has: {', '.join(self.signature.parameters)}."
+            )
         return self._checked(dict(named))
 
     def _checked(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -186,7 +192,7 @@ def kinds_of(function: Callable[..., Any], ignore: Iterable[str] = ()) -> dict[s
         ``*args`` or ``**kwargs``; or if *ignore* names what is no parameter, or has no default. The text names all.
     """
     parameters = inspect.signature(function).parameters
-    ignored = {ignore} if isinstance(ignore, str) else set(ignore)
+    ignored = set(ignore)
     problems = [
         f"ignore= names {name!r}, which is no parameter" for name in sorted(ignored - parameters.keys())
     ]
@@ -267,8 +273,9 @@ def _module_of(function: Callable[..., Any]) -> str:
     if spec is not None and spec.name not in {"__main__", "__mp_main__"}:  # python -m package.module
         return str(spec.name)
     file = getattr(main, "__file__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None)
     # Two scripts of one folder may have a function of one name; what a notebook defines has no file.
-    if file is not None and os.path.abspath(file) == os.path.abspath(function.__code__.co_filename):
+    if file is not None and code is not None and os.path.abspath(file) == os.path.abspath(code.co_filename):
         return Path(file).stem
     return "__main__"
 
@@ -288,7 +295,7 @@ def _kind_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Kind
         )
     try:
         annotation = _evaluated(function, name, parameter.annotation)
-    except NameError as error:
+    except _NO_ANNOTATION as error:
         raise Unsupported(f"the annotation of {name!r} cannot be evaluated: {error}") from None
     try:
         return kind_of(annotation)
@@ -315,13 +322,15 @@ def _evaluated(function: Callable[..., Any], name: str, annotation: Any) -> Any:
     # One by one: what only type checkers see, such as a return type, must not keep the others from being read.
     holder = types.SimpleNamespace(__annotations__={name: annotation})
     inner: Any = inspect.unwrap(function)  # whose annotations a decorator has copied
-    namespace = {**inner.__globals__, **_closure(inner)}
+    namespace = {**getattr(inner, "__globals__", {}), **_closure(inner)}
     return typing.get_type_hints(holder, globalns=namespace, include_extras=True)[name]
 
 
 def _closure(function: Callable[..., Any]) -> dict[str, Any]:
     """Return what *function* closes over; `_UNDEFINED` for what has no value yet."""
-    found = {}
+    found: dict[str, Any] = {}
+    if not inspect.isfunction(function):
+        return found  # what a decorator was given may be no function of Python's
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             found[name] = cell.cell_contents
@@ -361,7 +370,7 @@ def returned_class(function: Callable[..., Any]) -> type | None:
     """Return the class that the return annotation names; None if there is none, or it is no class."""
     try:
         annotation = _evaluated(function, "return", function.__annotations__.get("return", object))
-    except NameError:  # only type checkers see it
+    except _NO_ANNOTATION:  # only type checkers see it
         return None
     class_ = typing.get_origin(annotation) or annotation
     return class_ if isinstance(class_, type) and class_ is not Any else None  # which is a class since 3.11

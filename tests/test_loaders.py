@@ -286,3 +286,27 @@ def test_load_of_hdf5_and_npy_needs_no_optional_package(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert json.loads(done.stdout) == [["run", "x"], [0, 1]]
+
+
+class Beam(Base):
+    """A mechanical load is a parameter like any other."""
+
+    __tablename__ = "beams"
+
+    load: Mapped[float]  # type: ignore[assignment]
+
+
+def test_parameter_may_be_called_as_a_method_of_records_is(tmp_path):
+    store = Store(
+        lambda params: np.save(params["result_file"], params["load"]),
+        Beam,
+        tmp_path / "results",
+        ".npy",
+        f"sqlite:///{tmp_path / 'db.sqlite3'}",
+    )
+
+    record = store.run_or_retrieve({"load": 2.5})
+
+    assert record.load == 2.5
+    assert loaders.load(record.result_file) == 2.5
+    assert record.open()[()] == 2.5

@@ -282,6 +282,12 @@ def test_functions_with_one_url_share_a_connection(tmp_path):
     assert one.store.database is other.store.database
 
 
+def test_name_of_one_parameter_to_ignore_may_be_given_by_itself(tmp_path, log):
+    function = memoized(tmp_path, ignore="log")
+
+    assert function(2, log=log).tolist() == function(2).tolist() == [0.0, 0.01]
+
+
 def test_decorator_with_an_unknown_option_raises():
     with pytest.raises(TypeError, match="result_dir"):
         memoize(result_dir="results")
@@ -553,7 +559,7 @@ def test_sweep_gives_a_frame(function, log):
 @pytest.mark.parametrize(
     ("sets", "error"),
     [
-        ([{"n": 1}, {"dt": 0.1}], "'n' is missing"),
+        ([{"n": 1}, {"dt": 0.1}], "simulate needs 'n', which was not given"),
         ([{"n": 1}, {"n": 1, "step": 2}], "simulate has no parameter 'step'"),
     ],
 )

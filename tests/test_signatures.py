@@ -23,7 +23,14 @@ from entropic import ParameterError, SchemaError, hashing, register_hasher
 from entropic.annotations import Unsupported, as_annotated, changed_by_json, is_rebuilt, kind_of
 from entropic.parameters import Parameters
 from entropic.schema import Base
-from entropic.signatures import Arguments, derive_model, kinds_of, require_function, table_name_of
+from entropic.signatures import (
+    Arguments,
+    derive_model,
+    kinds_of,
+    require_function,
+    returned_class,
+    table_name_of,
+)
 from tests.values import Mesh, Point
 
 
@@ -183,6 +190,18 @@ def test_parameters_that_make_no_column_are_all_named(function, named):
     assert all(re_name in line for re_name, line in zip(named, lines, strict=True))
 
 
+@pytest.mark.parametrize("text", ["Nowhere", "np.ndarry", "list[", "int[3]"])
+def test_annotation_that_cannot_be_evaluated_is_named(text):
+    def function(x):
+        pass
+
+    function.__annotations__ = {"x": text, "return": text}
+
+    with pytest.raises(TypeError, match="the annotation of 'x' cannot be evaluated: "):
+        kinds_of(function)
+    assert returned_class(function) is None
+
+
 def test_ignored_parameters_need_no_annotation_but_a_default():
     def function(n: int, verbose=False, on_step=print):
         pass
@@ -192,7 +211,7 @@ def test_ignored_parameters_need_no_annotation_but_a_default():
 
 
 @pytest.mark.parametrize(
-    ("ignore", "named"), [(["quiet"], "'quiet'"), ("n", "'n' is ignored, so it needs a default")]
+    ("ignore", "named"), [(["quiet"], "'quiet'"), (["n"], "'n' is ignored, so it needs a default")]
 )
 def test_ignoring_what_is_not_there_or_is_needed_is_refused(ignore, named):
     def function(n: int, verbose: bool = False):
@@ -272,7 +291,9 @@ def test_named_arguments_of_a_sweep_may_be_positional_only_and_must_be_complete(
     arguments = Arguments(positions, kinds_of(positions))
 
     assert arguments.bind_named({"a": 1, "b": 2, "d": 4, "z": 1}) == {"a": 1, "b": 2, "d": 4, "z": 1}
-    with pytest.raises(ParameterError, match="'a', 'd' is missing"):
+    with pytest.raises(
+        ParameterError, match="positions needs 'a', 'd', which were not given and have no default"
+    ):
         arguments.bind_named({"b": 1})
 
 
@@ -284,6 +305,7 @@ def seen(
     shape: tuple[int, ...],
     span: Span,
     pairs: list[tuple[str, float]],
+    steps: Sequence[tuple[int, int]],
     table: dict[str, tuple[int, int] | None],
     points: list,
     array: np.ndarray,
@@ -307,6 +329,7 @@ def test_function_gets_each_argument_as_it_is_annotated():
         "shape": [2, 3],
         "span": Span(0.5, (1, 2)),
         "pairs": [("a", 1.0), ["b", 2.0]],
+        "steps": [(1, 2), [3, 4]],
         "table": {"k": (1, 2), "none": None},
         "points": (1, 2),
         "array": np.arange(3),
@@ -326,6 +349,7 @@ def test_function_gets_each_argument_as_it_is_annotated():
     assert type(got["span"]) is Span
     assert got["span"] == Span(0.5, (1, 2))
     assert got["pairs"] == [("a", 1.0), ("b", 2.0)]
+    assert got["steps"] == [(1, 2), (3, 4)]
     assert got["table"] == {"k": (1, 2), "none": None}
     assert got["points"] == [1, 2]
     assert got["array"].tolist() == [0, 1, 2]
@@ -461,7 +485,14 @@ async def async_generator(n: int):
     yield n
 
 
-@pytest.mark.parametrize("function", [made_with_helpers(), Body.static, decorated, positions])
+@functools.wraps(len)
+def wrapping_a_builtin(n: int) -> int:
+    return n
+
+
+@pytest.mark.parametrize(
+    "function", [made_with_helpers(), Body.static, decorated, positions, wrapping_a_builtin]
+)
 def test_function_that_its_parameters_describe_is_taken(function):
     require_function(function)
 
