@@ -494,6 +494,40 @@ def test_run_that_kills_its_process_runs_again(tmp_path):
     assert (second.stdout, second.returncode) == ("3 no findings\n", 0)
 
 
+@pytest.mark.parametrize(
+    ("returned", "suffix"),
+    [("1.5", ".value.json"), ("np.arange(3)", ".npy"), ("{'x': np.ones(2)}", ".value.h5")],
+)
+def test_result_whose_process_was_killed_before_the_commit_is_committed_by_the_next(
+    tmp_path, returned, suffix
+):
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        import numpy as np
+        from entropic import memoize
+        from entropic.publishing import Publisher
+
+        @memoize
+        def finished(n: int):
+            print("runs", flush=True)
+            return {returned}
+
+        if sys.argv[1:] == ["die"]:
+            Publisher.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        print(finished(3), finished.record(3).result_file, finished.store.check(checksum=True))
+        """
+    )
+    (tmp_path / "script.py").write_text(script)
+
+    first, second = run_script(tmp_path, "script.py", "die"), run_script(tmp_path, "script.py")
+
+    assert (first.stdout, first.returncode) == ("runs\n", -signal.SIGKILL)
+    assert "recovered" in second.stderr
+    assert "runs" not in second.stdout
+    assert f"{suffix} no findings" in second.stdout
+
+
 # Several processes
 
 
