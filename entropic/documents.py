@@ -184,8 +184,15 @@ def _tagged(name: str, content: Any) -> dict[str, Any]:
 
 def _encode_datetime(value: datetime) -> list[Any] | None:
     if value.tzinfo is not None and type(value.tzinfo) is not timezone:
-        return None  # the text has the offset only, so the zone would be lost
-    return [value.isoformat(), value.fold]
+        return None  # of a zone by name only the offset would be kept
+    # The offset by itself: fromisoformat() reads one of less than a second as UTC.
+    return [value.replace(tzinfo=None).isoformat(), value.fold, value.utcoffset()]
+
+
+def _decode_datetime(content: list[Any]) -> datetime:
+    text, fold, offset = content
+    zone = None if offset is None else timezone(offset)
+    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=zone)
 
 
 def _encode_time(value: time) -> list[Any] | None:
@@ -213,7 +220,7 @@ _CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "complex": (complex, lambda z: [z.real, z.imag], lambda parts: complex(*parts)),
     "bytes": (bytes, lambda b: b64encode(b).decode(), b64decode),
     "bytearray": (bytearray, lambda b: b64encode(b).decode(), lambda text: bytearray(b64decode(text))),
-    "datetime": (datetime, _encode_datetime, lambda c: datetime.fromisoformat(c[0]).replace(fold=c[1])),
+    "datetime": (datetime, _encode_datetime, _decode_datetime),
     "date": (date, date.isoformat, date.fromisoformat),
     "time": (time, _encode_time, lambda c: time.fromisoformat(c[0]).replace(fold=c[1])),
     "timedelta": (timedelta, lambda d: [d.days, d.seconds, d.microseconds], lambda parts: timedelta(*parts)),

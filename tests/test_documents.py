@@ -43,6 +43,7 @@ def test_plain_value_comes_back_equal_and_of_its_type(value):
         'quote " and \0 and \u2028',
         datetime.datetime(2026, 10, 25, 2, 30, fold=1),
         datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+        datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone(datetime.timedelta(microseconds=1))),
         datetime.time(2, 30, fold=1),
         {frozenset([frozenset([1]), "a"])},
         np.float64("nan"),
