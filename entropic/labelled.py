@@ -6,6 +6,7 @@ better a value that cannot be stored than one that comes back changed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 _UNNAMED = "__unnamed__"  # a Series without a name, as the column of a frame
+_UNITS = "entropic_time_units"  # attribute of a netCDF file: pairs of a variable, or null for the array, and its dtype
 
 
 def load_csv(path: str) -> Any:
@@ -83,6 +85,7 @@ def save_xarray(value: Any, path: str) -> None:
     kind = type(value).__name__
     with _refused_if_changed(f"xarray.{kind}", "netCDF"):
         value.to_netcdf(path, engine="h5netcdf")
+        _note_units(path, value)
         back = load_dataset(path) if kind == "Dataset" else load_dataarray(path)
         testing.assert_identical(back, value)
         _require_same("dtypes", _dtypes(back), _dtypes(value))
@@ -90,22 +93,56 @@ def save_xarray(value: Any, path: str) -> None:
 
 def load_dataset(path: str) -> Any:
     """Return a `xarray.Dataset`."""
-    return _xarray("reading netCDF").load_dataset(path, engine="h5netcdf")
+    return _in_units(_xarray("reading netCDF").load_dataset(path, engine=_engine(path)), path)
 
 
 def load_dataarray(path: str) -> Any:
     """Return the `xarray.DataArray` that `save_xarray` wrote."""
-    return _xarray("reading netCDF").load_dataarray(path, engine="h5netcdf")
+    return _in_units(_xarray("reading netCDF").load_dataarray(path, engine=_engine(path)), path)
 
 
 def open_netcdf(path: str) -> Any:
     """Return a `xarray.Dataset` whose arrays are read when they are used."""
-    return _xarray("reading netCDF").open_dataset(path, engine="h5netcdf")
+    return _xarray("reading netCDF").open_dataset(path, engine=_engine(path))
 
 
 def _xarray(purpose: str) -> Any:
     need("h5netcdf", "xarray", purpose)
     return need("xarray", "xarray", purpose)
+
+
+def _engine(path: str) -> str | None:
+    import h5py
+
+    return "h5netcdf" if h5py.is_hdf5(path) else None  # of the classic formats xarray knows who reads them
+
+
+def _note_units(path: str, value: Any) -> None:
+    """Note in the file in which units times are: netCDF has them, but xarray reads nanoseconds whatever they were."""
+    units = {name: str(dtype) for name, dtype in _dtypes(value).items() if dtype.kind == "M"}
+    if units:
+        import h5py
+
+        with h5py.File(path, "a") as file:
+            file.attrs[_UNITS] = json.dumps(list(units.items()))
+
+
+def _in_units(value: Any, path: str) -> Any:
+    value.attrs.pop(_UNITS, None)
+    if _engine(path) is None:
+        return value
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        units = json.loads(file.attrs.get(_UNITS, "[]"))
+    for name, dtype in units:
+        if name is None:
+            value = value.astype(dtype)
+        elif name in value.coords:
+            value = value.assign_coords({name: value[name].astype(dtype)})
+        else:
+            value = value.assign({name: value[name].astype(dtype)})
+    return value
 
 
 def _dtypes(value: Any) -> dict[Any, Any]:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from entropic import codecs, loaders, register_codec, register_loader
+from entropic import codecs, labelled, loaders, register_codec, register_loader
 from entropic.codecs import adopt, can_save, registered_codecs, save
 from entropic.loaders import load
 from tests.values import Mesh, Point, arrays, is_same, read_mesh, values, write_mesh
@@ -203,6 +203,16 @@ def field(**attrs):
     )
 
 
+def times(dtype):
+    """Three times, in the unit that this release of pandas has for them, unless told otherwise."""
+    values = pd.date_range("2026-01-01", periods=3, freq="h").to_numpy()
+    return values if dtype is None else values.astype(dtype)
+
+
+def timed(dtype):
+    return field().assign_coords(t=times(dtype))
+
+
 @pytest.mark.parametrize(
     ("value", "name"),
     [
@@ -210,14 +220,39 @@ def field(**attrs):
         (field().rename(None), "key.dataarray.nc"),
         (xarray.Dataset({"height": field(), "n": ("x", np.array([1, 2], "i4"))}, attrs={"run": 3}), "key.nc"),
         (xarray.Dataset({"height": field()}), "key.nc"),
+        (timed("M8[ns]"), "key.dataarray.nc"),
+        (timed(None), "key.dataarray.nc"),
+        (xarray.Dataset({"height": timed(None), "at": ("t", times(None))}, attrs={"run": 3}), "key.nc"),
+        (xarray.DataArray(times(None), dims="t"), "key.dataarray.nc"),
+        (xarray.Dataset({"b": ("k", [True, False])}, coords={"k": ["a", "bb"]}), "key.nc"),
     ],
-    ids=["array", "nameless", "dataset", "dataset of one"],
+    ids=[
+        "array",
+        "nameless",
+        "dataset",
+        "dataset of one",
+        "ns",
+        "times",
+        "dataset of times",
+        "only times",
+        "text",
+    ],
 )
 def test_xarray_object_comes_back_identical(there_and_back, value, name):
     back, found = there_and_back(value)
 
     assert found == name
     xarray.testing.assert_identical(back, value)
+    assert {name: back[name].dtype for name in back.coords} == {n: value[n].dtype for n in value.coords}
+    assert getattr(back, "dtype", None) == getattr(value, "dtype", None)
+
+
+def test_classic_netcdf_is_left_to_xarray(tmp_path):
+    """Whose file has another beginning, and which h5netcdf does not read."""
+    path = tmp_path / "classic.nc"
+    path.write_bytes(b"CDF\x01" + bytes(28))
+
+    assert labelled._engine(str(path)) is None
 
 
 def test_xarray_object_that_netcdf_would_change_is_refused(tmp_path):
