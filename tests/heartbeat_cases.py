@@ -240,11 +240,11 @@ def _child(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]
     sender.close()
 
 
-def obtain(place: Place, version: str, lease_s: float, held: float | None) -> tuple[str, Any]:
-    """Run or retrieve the key 0; return what came of it, and the version of the record that was got."""
+def obtain(place: Place, version: str, lease_s: float, held: float | None, a: float = 0.0) -> tuple[str, Any]:
+    """Run or retrieve the key *a*; return what came of it, and the version of the record that was got."""
     store = open_holding(place, version=version, held=held, lease_s=lease_s)
     try:
-        record: Any = store.run_or_retrieve({"a": 0.0})
+        record: Any = store.run_or_retrieve({"a": a})
     except ClaimLostError as error:
         return "lost", error.record.custom_data["version"]
     return "obtained", record.custom_data["version"]
@@ -258,11 +258,13 @@ def sweep(place: Place, version: str, lease_s: float, n: int) -> list[tuple[floa
 
 
 def sweep_holding_the_lock(place: Place, lease_s: float, n: int, seconds: float) -> None:
-    """Sweep *n* keys whose runs hold the interpreter's lock for *seconds* each."""
+    """Sweep *n* keys whose runs hold the interpreter's lock for *seconds* each; ``begun`` says which is the first."""
 
     def runner(params: dict[str, Any]) -> dict[str, Any]:
         append_line(place.folder / "calls.log", params["id"])
-        (place.folder / "begun").touch()
+        if not (place.folder / "begun").exists():
+            (place.folder / "begins").write_text(str(params["a"]))
+            (place.folder / "begins").rename(place.folder / "begun")
         hold_the_lock(seconds)
         Path(params["result_file"]).touch()
         return {"version": "1"}

@@ -86,7 +86,8 @@ def test_claim_of_a_runner_that_holds_the_gil_for_three_leases_is_kept(shared):
 def test_claims_of_a_sweep_whose_runs_hold_the_gil_are_kept(place):
     with child(cases.sweep_holding_the_lock, place, LEASE_S, 6, 0.5 * LEASE_S) as owner:
         wait_for((place.folder / "begun").exists)
-        with child(cases.obtain, place, "2", LEASE_S, None) as rival:
+        first = float((place.folder / "begun").read_text())
+        with child(cases.obtain, place, "2", LEASE_S, None, first) as rival:
             got = rival.result()
         owner.result()
 
