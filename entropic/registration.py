@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Column, Connection, insert, inspect, select, update
+from sqlalchemy import Column, Connection, insert, inspect, null, select, update
 
 from entropic.database import Database
 from entropic.errors import ResultsDirUnavailableError, SchemaError
@@ -108,9 +108,10 @@ def _add_columns(
         operations.add_column(
             table.name, Column(column.name, column.type, nullable=nullable, server_default=default)
         )
-    values = {column.name: defaults[column.key] for column in columns if column.key in defaults}
-    if values:
-        connection.execute(update(table).values(values))
+        value = defaults.get(column.key)
+        if column.server_default is None and value is not None:
+            # Of rows that have none only: MySQL has committed the column, and others may have filled it by now.
+            connection.execute(update(table).where(column.is_(null())).values({column.name: value}))
 
 
 def _register(connection: Connection, database: Database, parameters: Parameters, root: Path) -> Marker:

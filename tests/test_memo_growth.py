@@ -9,9 +9,10 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import create_engine, event, inspect
 
 from entropic import Database, SchemaError
+from tests.counting import statements
 from tests.memo_cases import grow, memoized, runs, simulate
 from tests.processes import run_together
 
@@ -216,12 +217,56 @@ def test_several_processes_add_the_columns_once(tmp_path, database_url):
     assert len(runs(tmp_path)) == 3
 
 
+def added(n: int, dt: float = 0.1, names: list = ["a"]) -> float:  # noqa: B006
+    return n * dt
+
+
+def test_row_that_another_process_writes_while_a_column_is_filled_keeps_its_own(tmp_path, mysql_url):
+    """DDL commits by itself there, so that the column can be used before the old rows have their default."""
+    database, other = Database(mysql_url), create_engine(mysql_url)
+    version(tmp_path, before, database)(3)
+
+    def write(connection, cursor, statement, *_):
+        if statement.startswith("UPDATE grown"):
+            with other.begin() as elsewhere:
+                elsewhere.exec_driver_sql(
+                    "INSERT INTO grown (id, result_file, created_at, custom_data, n, dt, names) "
+                    "SELECT 'theirs', result_file, created_at, custom_data, n, dt, '[\"theirs\"]' FROM grown"
+                )
+
+    event.listen(database.engine, "before_cursor_execute", write)
+    new = version(tmp_path, added, database)
+    new(3)
+
+    assert {record.id == "theirs": record.names for record in new.records()} == {
+        True: ["theirs"],
+        False: ["a"],
+    }
+    other.dispose()
+    database.dispose()
+
+
+def test_new_columns_with_a_default_on_the_server_write_no_row(tmp_path, database):
+    version(tmp_path, before, database)(3)
+
+    def louder(
+        n: int, dt: float = 0.1, noise: float = 0.5, word: str = "x", label: str | None = None
+    ) -> float:
+        raise AssertionError("it ran")
+
+    new = version(tmp_path, louder, database)
+    with statements(database.engine) as seen:
+        assert new(3) == pytest.approx(0.3)
+
+    assert len([statement for statement in seen if statement.startswith("ALTER")]) == 3
+    assert [statement for statement in seen if statement.startswith("UPDATE grown")] == []
+    (record,) = new.records()
+    assert (record.noise, record.word, record.label) == (0.5, "x", None)
+
+
 def test_column_that_was_added_without_being_registered_is_registered_later(tmp_path, database):
     """As when the process was killed between the two, where DDL commits by itself."""
     version(tmp_path, before, database)(3)
-
-    def added(n: int, dt: float = 0.1, names: list = ["a"]) -> float:  # noqa: B006
-        raise AssertionError("it ran")
 
     database.write(lambda connection: connection.exec_driver_sql("ALTER TABLE grown ADD COLUMN names JSON"))
     new = version(tmp_path, added, database)
