@@ -110,6 +110,15 @@ def test_report_is_a_table_of_all_findings(place, store):
     assert str(path) in lines[0]
 
 
+def test_report_of_rows_when_made_in_any_order_goes_by_id(store):
+    keys = [{"a": float(n)} for n in range(2, 8)]
+    ids = [store.key(key) for key in keys]
+    for _, key in sorted(zip(ids, keys, strict=True), reverse=True):
+        Path(store.run(key).result_file).unlink()
+
+    assert [finding.id for finding in store.check()] == sorted(ids)
+
+
 # Results of each kind, damaged in each way
 
 KINDS = ("run", "folder", "registered inside", "registered outside")
