@@ -199,13 +199,14 @@ def test_sweep_does_not_shut_down_an_executor(store, kind):
 
 
 def test_sweep_commits_results_as_they_arrive(tmp_path, where):
-    store = open_store(tmp_path, Runs(tmp_path / "log", holds=(9,)))
+    runs = Runs(tmp_path / "log", holds_after=9)
+    store = open_store(tmp_path, runs)
     seen = []
 
     def watch():
         wait_for(lambda: rows(tmp_path))
         seen.extend(rows(tmp_path))
-        Runs(tmp_path / "log").release()
+        runs.release()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -214,7 +215,7 @@ def test_sweep_commits_results_as_they_arrive(tmp_path, where):
 
     assert len(result) == 10
     assert seen
-    assert 9 not in seen
+    assert runs.order()[-1] not in seen
 
 
 def test_sweep_in_two_threads_runs_each_key_once(store, runs):
