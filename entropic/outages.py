@@ -32,7 +32,6 @@ FULL_MYSQL = {1040, 1203, 1226}  # too many connections: of all, of this user
 FULL_SQLSTATE = "53300"
 FULL_TEXTS = ("too many clients", "connection slots are reserved", "too many connections")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
-_FULL_PAUSE_S = 0.4  # always: with pauses that grow, those who come later would get the place
 
 
 class Connector:
@@ -78,7 +77,8 @@ class Connector:
                 if is_full:
                     # Or all may wait for a second place, and keep the first: for looking, or idle in the pool.
                     self._rest()
-            time.sleep((_FULL_PAUSE_S if is_full else pause_s) * random.uniform(0.5, 1.0))
+            # Every try costs a full server a process: hundreds who ask often keep it from those who have a place.
+            time.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
