@@ -171,7 +171,7 @@ class Claims:
         """Return who holds which of *keys*."""
         found: dict[str, Holder] = {}
         for chunk in _chunks(list(keys), CHUNK):
-            for row in self._database.read(partial(self._fetch_holders, keys=chunk)):
+            for row in self._database.look(partial(self._fetch_holders, keys=chunk)):
                 process = Process(row.owner, row.host, row.boot, row.pid, row.started)
                 found[row.record_id] = Holder(row.record_id, process, row.token, row.acquired_at, row.left_s)
         return found

@@ -245,7 +245,7 @@ class Database:
                 return work(held.connection)
             except DBAPIError as error:
                 self.release()
-                if not is_lost(error):
+                if not (is_lost(error) or is_transient(error)):
                     raise
         if self.is_memory:
             return self.read(work)

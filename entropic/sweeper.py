@@ -25,7 +25,7 @@ from uuid import uuid4
 from sqlalchemy.exc import DBAPIError
 
 from entropic.attempts import Runner, Work, staging_for
-from entropic.claims import new_token
+from entropic.claims import Holder, new_token
 from entropic.errors import ClaimTimeoutError, ClusterError, EntropicError, ResultFileMissingError
 from entropic.files import STATE
 from entropic.history import FailedRun
@@ -56,6 +56,7 @@ LISTED = 2000  # after so many hits the folder is listed once, instead of lookin
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _SAY_AFTER_S = 2.0
+LOOK_AGAIN_S = 1.0  # after so long somebody else may have finished what is to be claimed next
 
 
 @dataclass(slots=True)
@@ -93,6 +94,7 @@ class Sweeper(Generic[ModelT]):
         self._finished: list[str] = []
         self._failures: dict[str, Failure] = {}
         self._exit_codes: dict[str, int | None] = {}  # of workers that died once with a run
+        self._looked_at = 0.0  # when the results of the tasks that come next were looked for
         self._pause_s = _FIRST_PAUSE_S
         self._waiting_since: float | None = None
         self._told = ""
@@ -140,6 +142,7 @@ class Sweeper(Generic[ModelT]):
         if missing:
             self._rerun(missing, hits)
         self._fresh.extend(self._tasks.values())
+        self._looked_at = time.monotonic()
         self._go_elsewhere()
 
     def _go_elsewhere(self) -> None:
@@ -294,20 +297,51 @@ class Sweeper(Generic[ModelT]):
     def _next(self, n: int, *, wait: bool) -> list[Job] | None:
         if self._ready:
             return [self._job(self._ready.popleft()) for _ in range(min(n, len(self._ready)))]
-        revisit = not self._fresh
-        source = self._busy if revisit else self._fresh
-        if not source:
+        if not (self._fresh or self._busy):
             return [] if self._options.retries and self._tasks else None  # what is in flight may come back
-        held_before = len(self._busy)
-        wanted = [source.popleft() for _ in range(min(n, len(source)))]
-        jobs = self._claim(wanted)
-        if revisit and not jobs and len(self._busy) == held_before:
-            self._wait(wait)
-        elif jobs:
+        if self._fresh and time.monotonic() - self._looked_at > LOOK_AGAIN_S:
+            self._collect(self._fresh, CHUNK)
+        if self._fresh:
+            jobs = self._claim([self._fresh.popleft() for _ in range(min(n, len(self._fresh)))])
+            if self._busy:
+                self._go_elsewhere()
+        else:
+            jobs = self._revisit(n, wait=wait) if self._busy else []
+        if jobs:
             self._waiting_since, self._pause_s = None, _FIRST_PAUSE_S
-        if self._busy and not revisit:
-            self._go_elsewhere()
         self._bar.wait_for(len(self._busy))
+        return jobs
+
+    def _collect(self, tasks: deque[_Task], n: int) -> None:
+        """Take out of the first *n* tasks those that others have finished since they were looked up."""
+        looked = [tasks.popleft() for _ in range(min(n, len(tasks)))]
+        rows = {found.id: found for found in self._table.reader.find_many(task.record_id for task in looked)}
+        self._looked_at = time.monotonic()
+        tasks.extendleft(task for task in reversed(looked) if not self._is_done(task, rows))
+
+    def _is_done(self, task: _Task, rows: Mapping[str, Found]) -> bool:
+        """Whether somebody has committed the result of *task*, which then is among the records."""
+        found = rows.get(task.record_id)
+        if found is None or (task.is_forced and found.sha256 == task.replaces):
+            return False
+        self._table.parameters.verify(task.identity, found.row)
+        self._records[task.identity.id] = self._table.reader.record(found)
+        del self._tasks[task.record_id]
+        self._bar.add(cached=1)
+        return True
+
+    def _revisit(self, n: int, *, wait: bool) -> list[Job]:
+        """Look at what others hold: take what they have finished, and claim up to *n* of what they left."""
+        held_before = len(self._busy)
+        self._collect(self._busy, held_before)
+        holders = self._table.claims.holders([task.record_id for task in self._busy])
+        is_held = {key for key, holder in holders.items() if not holder.is_gone()}
+        left = [task for task in self._busy if task.record_id not in is_held][:n]
+        wanted = {task.record_id for task in left}
+        self._busy = deque(task for task in self._busy if task.record_id not in wanted)
+        jobs = self._claim(left)
+        if not jobs and len(self._busy) == held_before:
+            self._wait(list(holders.values()), wait)
         return jobs
 
     def _claim(self, wanted: list[_Task]) -> list[Job]:
@@ -322,12 +356,8 @@ class Sweeper(Generic[ModelT]):
         rows = {found.id: found for found in self._table.reader.find_many(task.record_id for task in wanted)}
         jobs, done, lost = [], [], []
         for task in wanted:
-            found, grant = rows.get(task.record_id), grants.get(task.record_id)
-            if found is not None and not (task.is_forced and found.sha256 == task.replaces):
-                self._table.parameters.verify(task.identity, found.row)
-                self._records[task.identity.id] = self._table.reader.record(found)
-                del self._tasks[task.record_id]
-                self._bar.add(cached=1)
+            grant = grants.get(task.record_id)
+            if self._is_done(task, rows):
                 if grant is not None:
                     done.append((task.record_id, grant.token))
             elif grant is None:
@@ -341,12 +371,12 @@ class Sweeper(Generic[ModelT]):
         self._table.publisher.lose(lost)
         return jobs
 
-    def _wait(self, wait: bool) -> None:
+    def _wait(self, holders: Sequence[Holder], wait: bool) -> None:
         now = time.monotonic()
         if self._waiting_since is None:
             self._waiting_since = now
         if now - self._waiting_since > _SAY_AFTER_S:
-            self._say_who()
+            self._say_who(holders)
         limit = self._options.wait_timeout_s
         if limit is not None and now - self._waiting_since > limit:
             raise ClaimTimeoutError(
@@ -358,17 +388,15 @@ class Sweeper(Generic[ModelT]):
             time.sleep(self._pause_s * random.uniform(0.5, 1.0))
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
-    def _say_who(self) -> None:
-        """Say who holds the first of the keys that are waited for, unless that was told."""
-        first = [task.record_id for task in islice(self._busy, 1)]
-        for holder in self._table.claims.holders(first).values():
-            if holder.process.owner != self._told:
-                self._told = holder.process.owner
-                log.warning(
-                    "the sweep waits for %d keys that are run elsewhere, the first by %s",
-                    len(self._busy),
-                    holder,
-                )
+    def _say_who(self, holders: Sequence[Holder]) -> None:
+        """Name one who holds keys that are waited for, unless it was named and holds some yet."""
+        if holders and self._told not in {holder.process.owner for holder in holders}:
+            self._told = holders[0].process.owner
+            log.warning(
+                "the sweep waits for %d keys that are run elsewhere, the first by %s",
+                len(self._busy),
+                holders[0],
+            )
 
     def _job(self, task: _Task) -> Job:
         return Job(

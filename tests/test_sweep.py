@@ -20,8 +20,11 @@ from entropic import (
     Store,
     SweepResult,
     expand_grid,
+    sweeper,
 )
+from entropic.claims import Claims
 from entropic.provenance import this_process
+from entropic.records import RecordReader
 from tests.counting import statements
 from tests.processes import run_together
 from tests.sweep_cases import executor_of
@@ -260,6 +263,48 @@ def test_sweep_begins_at_a_random_place_and_goes_round(tmp_path):
     starts = [order[0] for order in orders]
     assert orders == [[(start + n) % 100 for n in range(100)] for start in starts]
     assert len(set(starts)) > 1  # all the same: once in a million
+
+
+def test_sweep_claims_no_key_that_another_has_finished_since_it_began(tmp_path, server_url, monkeypatch):
+    monkeypatch.setattr(sweeper, "LOOK_AGAIN_S", 0.0)
+    acquire, claimed = Claims.acquire, []
+    monkeypatch.setattr(Claims, "acquire", lambda *given: claimed.extend(given[1]) or acquire(*given))
+    runs = Runs(tmp_path / "log")
+    other = open_store(tmp_path, runs, server_url)
+
+    def run_when_others_have_done_the_rest(params):
+        if not runs.total():
+            other.sweep(one for one in sets(30) if one["n"] != params["n"])
+        return runs(params)
+
+    result = open_store(tmp_path, run_when_others_have_done_the_rest, server_url).sweep(sets(30))
+
+    assert [record.n for record in result] == list(range(30))
+    assert sorted(claimed) == sorted(record.id for record in result)  # each of them once
+    assert runs.count() == dict.fromkeys(range(30), 1)
+
+
+def test_sweep_that_waits_looks_at_all_keys_at_once(tmp_path, server_url, monkeypatch):
+    find_many, looks = RecordReader.find_many, []
+    monkeypatch.setattr(
+        RecordReader, "find_many", lambda self, ids: find_many(self, looks.append(list(ids)) or looks[-1])
+    )
+    store = open_store(tmp_path, Runs(tmp_path / "log"), server_url)
+    keys = [store.key(one) for one in sets(30)]
+    others = Claims(store.database, Swept.__tablename__, lease_s=120.0)
+    held = others.acquire(keys)
+
+    def let_go():
+        wait_for(lambda: looks and sorted(looks[-1]) == sorted(keys) and len(looks) > 1 + len(keys))
+        others.release((key, grant.token) for key, grant in held.items())
+
+    with ThreadPoolExecutor(1) as pool:
+        released = pool.submit(let_go)
+        result = store.sweep(sets(30))
+        released.result()
+
+    assert [record.n for record in result] == list(range(30))
+    assert not others.holders(keys)
 
 
 # Runs that fail
