@@ -15,10 +15,10 @@ import logging
 import math
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import JSON, Column, Dialect, inspect
 
@@ -45,8 +45,7 @@ _BARE = frozenset({"bool", "int", "float", "str", "json"})  # kinds whose typed 
 _TIMES: dict[str, Any] = {"datetime": datetime, "date": date, "time": time}
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """What a set of parameters is, for one table.
 
     Attributes
@@ -70,10 +69,10 @@ class Identity:
     id: str
     former_id: str | None
     values: dict[str, Any]
-    given: frozenset[str] | None = None
-    originals: dict[str, Any] = field(default_factory=dict)
-    members: dict[str, str] = field(default_factory=dict)
-    ignored: dict[str, Any] = field(default_factory=dict)
+    given: frozenset[str] | None
+    originals: dict[str, Any]
+    members: dict[str, str]
+    ignored: dict[str, Any]
 
     @property
     def ids(self) -> tuple[str, ...]:

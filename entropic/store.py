@@ -245,7 +245,7 @@ class Store(Generic[ModelT]):
         else:
             if found is not None and not overwrite:
                 self._table.refuse_other_file(found, path)
-            identity = identity if found is None else replace(identity, id=found.id, former_id=None)
+            identity = identity if found is None else identity._replace(id=found.id, former_id=None)
             self._runs().register(identity, path, str(result_file), custom, overwrite=overwrite)
         (found,) = self._table.reader.find((identity.id if found is None else found.id,))
         return self._table.reader.record(found)
