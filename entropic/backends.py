@@ -227,7 +227,7 @@ class _ExecutorBackend(Backend):
             result = inner.result()
             reply = result if self._threads else load_answer(result)
         except BrokenExecutor as error:
-            future.set_exception(WorkerDied(str(error)))
+            future.set_exception(WorkerDied(str(error), is_shared=True))
         except BaseException as error:  # whatever it is belongs to the thread that waits for the future
             future.set_exception(error)
         else:

@@ -45,6 +45,8 @@ class WorkerDied(Exception):
         Address of a Dask worker.
     exit_code : int or None
         Of a process of this machine's; negative for a signal.
+    is_shared : bool
+        Whether the chunk may never have been begun: a broken executor fails all that it was given.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class WorkerDied(Exception):
         at: int | None = None,
         worker: str | None = None,
         exit_code: int | None = None,
+        is_shared: bool = False,
     ) -> None:
         super().__init__(message)
         self.at = at
         self.worker = worker
         self.exit_code = exit_code
+        self.is_shared = is_shared
 
 
 @runtime_checkable

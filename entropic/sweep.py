@@ -356,7 +356,7 @@ class _Window(Generic[JobT, OutcomeT]):
             self._suspects.extend(_Chunk([job], deaths=chunk.deaths, alone=True) for job in chunk.jobs)
         else:
             log.warning("A worker was lost, and the run that it was at is tried once more: %s", error)
-            if self._died is not None and self._backend.isolates:
+            if self._died is not None and self._backend.isolates and not error.is_shared:
                 self._died(chunk.jobs[at], error)
             self._suspects.append(_Chunk([chunk.jobs[at]], deaths=chunk.deaths + 1, alone=True))
             self._taken.extend(job for number, job in enumerate(chunk.jobs) if number != at)

@@ -8,7 +8,8 @@ import textwrap
 import threading
 import time
 import warnings
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
@@ -223,6 +224,35 @@ def test_dispatch_lost_while_a_job_is_suspected_does_not_hand_it_back():
 
     assert lost.value.remaining == []
     assert caller.outcomes == [(7, "crashed")]
+
+
+class Breaking(Executor):
+    """Does what it is given first, and breaks while the second waits for its turn."""
+
+    _max_workers = 2
+
+    def __init__(self):
+        self.futures = []
+
+    def submit(self, function, *arguments):
+        if len(self.futures) == 2:
+            self.futures[1].set_exception(BrokenProcessPool("broken"))
+            raise BrokenProcessPool("broken")
+        self.futures.append(Future())
+        if len(self.futures) == 1:
+            self.futures[0].set_result(function(*arguments))
+        return self.futures[-1]
+
+
+def test_dispatch_on_an_executor_that_breaks_takes_no_job_for_lost_that_it_may_not_have_begun():
+    caller = Caller(range(6))
+    lost = []
+
+    with backend_for(double, executor=Breaking()) as backend:
+        caller.run(backend, died=lambda job, error: lost.append(job))
+
+    assert sorted(caller.outcomes) == expected(range(6))
+    assert lost == []
 
 
 def test_dispatch_without_workers_waits_for_them(caplog, monkeypatch):
