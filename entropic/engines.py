@@ -7,6 +7,7 @@ import random
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def prepare(engine: Engine, rest: Callable[[], None]) -> None:
     # At checkout, not at connect: an engine of the user's may have connections in its pool already.
     event.listen(engine, "checkout", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "invalidate", _roll_back_sqlite)
     event.listen(engine, "handle_error", partial(_explain, Path(str(engine.url.database))))
 
 
@@ -116,6 +118,16 @@ def _begin_sqlite(connection: Connection) -> None:
     how = connection.get_execution_options().get(BEGIN, "DEFERRED")
     if how:
         connection.exec_driver_sql(f"BEGIN {how}")
+
+
+def _roll_back_sqlite(connection: Any, record: Any, error: BaseException | None) -> None:
+    """End the transaction of a connection that SQLAlchemy drops, as after an interrupt.
+
+    To close it is not enough: SQLite keeps it, and its lock, while the traceback of the interrupt keeps a cursor. Who
+    gives back claims because of that interrupt would wait for this very process.
+    """
+    with suppress(connection.Error):
+        connection.rollback()
 
 
 def _is_on_network(path: str) -> bool:

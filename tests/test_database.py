@@ -7,6 +7,7 @@ import pickle
 import sqlite3
 import threading
 import weakref
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -922,3 +923,29 @@ def test_read_only_database_opens_though_a_dead_process_left_a_finished_run(sqli
 
     assert store.count() == 1
     assert place.store().count() == 2
+
+
+@pytest.mark.parametrize("moment", ["BEGIN", "INSERT", "SELECT"])
+def test_interrupt_in_a_transaction_leaves_no_lock_to_who_handles_it(sqlite_url, moment):
+    database = Database(sqlite_url)
+    database.write(lambda connection: connection.exec_driver_sql("CREATE TABLE t (n INTEGER)"))
+
+    def interrupt(connection, cursor, statement, parameters, context, executemany):
+        if statement.startswith(moment):
+            event.remove(database.engine, "after_cursor_execute", interrupt)
+            raise KeyboardInterrupt
+
+    def work(connection):
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+        connection.exec_driver_sql("SELECT n FROM t")
+
+    event.listen(database.engine, "after_cursor_execute", interrupt)
+    try:
+        database.write(work)
+    except KeyboardInterrupt:  # its traceback keeps the cursor alive, and SQLite a connection that has one
+        with closing(sqlite3.connect(database.url.database, timeout=0, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert other.execute("SELECT n FROM t").fetchall() == []
+    else:
+        pytest.fail("nothing was interrupted")
+    database.dispose()
