@@ -229,7 +229,8 @@ class Database:
                 with connection.begin():
                     return work(connection)
             finally:
-                if durable:
+                # An interrupt in a statement closes the connection, and must not become an error of the database.
+                if durable and not connection.invalidated:
                     raw.execute(f"PRAGMA synchronous={level}")
 
     def look(self, work: Callable[[Connection], T]) -> T:

@@ -925,8 +925,9 @@ def test_read_only_database_opens_though_a_dead_process_left_a_finished_run(sqli
     assert place.store().count() == 2
 
 
+@pytest.mark.parametrize("durable", [False, True])
 @pytest.mark.parametrize("moment", ["BEGIN", "INSERT", "SELECT"])
-def test_interrupt_in_a_transaction_leaves_no_lock_to_who_handles_it(sqlite_url, moment):
+def test_interrupt_in_a_transaction_leaves_no_lock_to_who_handles_it(sqlite_url, moment, durable):
     database = Database(sqlite_url)
     database.write(lambda connection: connection.exec_driver_sql("CREATE TABLE t (n INTEGER)"))
 
@@ -941,7 +942,7 @@ def test_interrupt_in_a_transaction_leaves_no_lock_to_who_handles_it(sqlite_url,
 
     event.listen(database.engine, "after_cursor_execute", interrupt)
     try:
-        database.write(work)
+        database.write(work, durable=durable)
     except KeyboardInterrupt:  # its traceback keeps the cursor alive, and SQLite a connection that has one
         with closing(sqlite3.connect(database.url.database, timeout=0, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
