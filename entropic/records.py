@@ -31,6 +31,7 @@ CHUNK = (
 )
 
 _files: Any = FileRow.__table__
+_EVENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
 _sql_log = logging.getLogger("sqlalchemy.engine")
 
 
@@ -170,11 +171,10 @@ class RecordReader(Generic[ModelT]):
         sql, parameters = expanded.statement, list(expanded.positional_parameters)
         first = parameters.index(marks[0])
         before, after = parameters[:first], parameters[first + n :]
-        made: dict[str, Any] = {
+        made = {
             name: column.type.dialect_impl(dialect).result_processor(dialect, None)
             for name, column in self._attributes.items()
         }
-        made["custom_data"] = _quick_if_empty(made["custom_data"])
         processors = [(name, processor) for name, processor in made.items() if processor is not None]
         names = self._names
 
@@ -191,20 +191,12 @@ class RecordReader(Generic[ModelT]):
         return fetch
 
 
-def _quick_if_empty(load: Any) -> Callable[[str], Any]:
-    """Return what reads ``custom_data``: most rows have none, and to parse that takes a tenth of a hit's time."""
-    return lambda text: {} if text == "{}" else load(text)
-
-
 def _is_direct(database: Database) -> bool:
     """Whether the driver may be asked directly: SQLite, and nobody is listening who would miss the statement."""
     engine = database.engine
-    events = engine.dispatch
-    return engine.dialect.driver == "pysqlite" and not (
-        engine.echo
-        or events.before_execute
-        or events.after_execute
-        or events.before_cursor_execute
-        or events.after_cursor_execute
-        or _sql_log.isEnabledFor(logging.INFO)
+    return (
+        engine.dialect.driver == "pysqlite"
+        and not engine.echo
+        and not any(getattr(engine.dispatch, name) for name in _EVENTS)
+        and not _sql_log.isEnabledFor(logging.INFO)
     )
