@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import insert
 
 from entropic import Base, Database, Mapped, Store
-from entropic.models import FileRow
+from entropic.sql.tables import FileRow
 
 SEED = 20
 

@@ -1,7 +1,5 @@
 """A memoizing experiment cache on SQLAlchemy: parameters are typed columns, results are files."""
 
-from entropic.codecs import register_codec
-from entropic.database import Database
 from entropic.errors import (
     AlreadyExistsError,
     ClaimLostError,
@@ -24,13 +22,15 @@ from entropic.errors import (
     UnhashableParamError,
     WeightsNotFoundError,
 )
-from entropic.hashing import hash_params, register_hasher
-from entropic.loaders import register_loader
-from entropic.memo import memoize
-from entropic.schema import Base, Mapped, mapped_column, output, param
+from entropic.functions.memoized import memoize
+from entropic.model.base import Base, Mapped, mapped_column, output, param
+from entropic.sql.database import Database
 from entropic.store import Store
-from entropic.sweep import expand_grid
-from entropic.sweep_result import SweepResult
+from entropic.sweeps.result import SweepResult
+from entropic.sweeps.window import expand_grid
+from entropic.values.codecs import register_codec
+from entropic.values.hashing import hash_params, register_hasher
+from entropic.values.loaders import register_loader
 
 __all__ = [
     "AlreadyExistsError",

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import URL, make_url
 
-from entropic.schema import Base, Mapped, output, param
+from entropic.model.base import Base, Mapped, output, param
 from entropic.store import Store
 
 if TYPE_CHECKING:

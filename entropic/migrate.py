@@ -29,12 +29,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from entropic.database import Database, DatabaseLike
-from entropic.drift import drift
 from entropic.errors import SchemaError
-from entropic.locks import schema_lock, shown
-from entropic.models import MetaRow
-from entropic.schema import LibraryBase
+from entropic.model.base import LibraryBase
+from entropic.sql.database import Database, DatabaseLike
+from entropic.sql.drift import drift
+from entropic.sql.schema_lock import schema_lock, shown
+from entropic.sql.tables import MetaRow
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -87,7 +87,7 @@ def ensure_schema(
     Parameters
     ----------
     tables : sequence of sqlalchemy.Table
-        The user's tables. One that exists is left alone: `entropic.drift` compares it.
+        The user's tables. One that exists is left alone: `entropic.sql.drift` compares it.
     within : callable, optional
         Called with the connection in the transaction that makes the tables, and only if there are any to make. What
         it returns is returned.

@@ -19,27 +19,27 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import DBAPIError
 
-from entropic.attempts import Runner
-from entropic.database import Database, DatabaseLike
-from entropic.display import frame_of
+from entropic.diagnosis.history import FailedRun, failed_runs, warn_of_other_code
+from entropic.diagnosis.integrity import Report, check_table
+from entropic.disk.files import digest_of, remove
+from entropic.display.frames import frame_of
 from entropic.errors import (
     ParameterError,
     ResultFileMissingError,
 )
-from entropic.files import digest_of, remove
-from entropic.history import FailedRun, failed_runs, warn_of_other_code
-from entropic.integrity import Report, check_table
-from entropic.jobs import plain
-from entropic.parameters import safe_name
-from entropic.provenance import code_label, git_state
-from entropic.publishing import CodeState
-from entropic.records import Found
-from entropic.recovery import recover
-from entropic.runs import RunMaker
-from entropic.schema import Base, non_finite
-from entropic.sweep_result import SweepOptions, SweepResult
-from entropic.sweeper import Sweeper
-from entropic.table import ResultTable
+from entropic.model.base import Base, non_finite
+from entropic.model.parameters import safe_name
+from entropic.model.records import Found
+from entropic.process.provenance import code_label, git_state
+from entropic.runs.attempts import Runner
+from entropic.runs.jobs import plain
+from entropic.runs.publishing import CodeState
+from entropic.runs.recovery import recover
+from entropic.runs.result_table import ResultTable
+from entropic.runs.single import RunMaker
+from entropic.sql.database import Database, DatabaseLike
+from entropic.sweeps.result import SweepOptions, SweepResult
+from entropic.sweeps.sweep import Sweeper
 
 if TYPE_CHECKING:
     import pandas

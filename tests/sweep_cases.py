@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from entropic.sweep import dispatch
+from entropic.sweeps.window import dispatch
 
 
 class Caller:

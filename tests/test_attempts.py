@@ -14,12 +14,12 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from entropic import files, sidecars
-from entropic.attempts import Work
+from entropic.disk import files, sidecars
+from entropic.disk.files import Marker
 from entropic.errors import ResultFileError, ResultFileMissingError, ResultsDirUnavailableError
-from entropic.files import Marker
-from entropic.jobs import Failure, Job, Receipt, plain
-from entropic.provenance import this_process
+from entropic.process.provenance import this_process
+from entropic.runs.attempts import Work
+from entropic.runs.jobs import Failure, Job, Receipt, plain
 from tests.counting import append_line
 from tests.processes import outcomes_of, run_together
 from tests.protocol_cases import kill_self
@@ -216,7 +216,7 @@ def test_returned_value_that_json_cannot_hold_is_left_out_with_a_warning(root, c
         write(params)
         return {"rmse": np.float64(0.5), "model": object()}
 
-    with caplog.at_level(logging.WARNING, "entropic.attempts"):
+    with caplog.at_level(logging.WARNING, "entropic.runs.attempts"):
         receipt = run_one(root, runner)
 
     assert receipt.returned == {"rmse": 0.5}

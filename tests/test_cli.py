@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import inspect, text
 
 from entropic import cli, migrate
-from entropic.database import Database
+from entropic.sql.database import Database
 
 ROOT = Path(__file__).parents[1]
 URL = "ENTROPIC_DB_URL"

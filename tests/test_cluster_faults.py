@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from entropic import ClusterError
-from entropic.attempts import Work
-from entropic.files import Marker, write_marker
-from entropic.jobs import Job
-from entropic.payload import WorkerDied
-from entropic.provenance import this_process
+from entropic.disk.files import Marker, write_marker
+from entropic.process.provenance import this_process
+from entropic.runs.attempts import Work
+from entropic.runs.jobs import Job
+from entropic.sweeps.chunks import WorkerDied
 from tests.clusters import cluster, is_alive, is_idle
 from tests.processes import outcomes_of, run_together
 from tests.sweep_cases import dask_client as local_cluster
@@ -99,7 +99,7 @@ def messages(caplog):
 
 @pytest.mark.slow
 def test_sweep_when_a_worker_is_killed_after_seven_runs_of_a_task_repeats_none_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("entropic.sweep._Pace.size", lambda pace: 10)
+    monkeypatch.setattr("entropic.sweeps.window._Pace.size", lambda pace: 10)
     runs = InTasks(tmp_path / "log")
     store = open_store(tmp_path, runs)
 
@@ -311,7 +311,7 @@ def test_worker_and_nanny_woken_after_the_run_was_repeated_elsewhere_change_noth
 
 @pytest.mark.slow
 def test_sweep_goes_on_without_a_frozen_node_which_begins_nothing_when_woken(tmp_path, monkeypatch):
-    monkeypatch.setattr("entropic.sweep._Pace.size", lambda pace: 5)
+    monkeypatch.setattr("entropic.sweeps.window._Pace.size", lambda pace: 5)
     runs = Halves(tmp_path / "log", holds=(12,))
     store = open_store(tmp_path, runs)
 
@@ -391,11 +391,11 @@ def said(caplog):
 SWEEP = """
 import sys
 from pathlib import Path
-import entropic.sweep
+import entropic.sweeps.window
 from distributed import Client
 from tests.sweep_runs import Runs, open_store, sets
 
-entropic.sweep._Pace.size = lambda pace: 50  # many short runs in each task
+entropic.sweeps.window._Pace.size = lambda pace: 50  # many short runs in each task
 
 folder = Path(sys.argv[1])
 with Client(sys.argv[2]) as client:

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from entropic import codecs, labelled, loaders, register_codec, register_loader
-from entropic.codecs import adopt, can_save, registered_codecs, save
-from entropic.loaders import load
+from entropic import register_codec, register_loader
+from entropic.values import codecs, labelled, loaders
+from entropic.values.codecs import adopt, can_save, registered_codecs, save
+from entropic.values.loaders import load
 from tests.values import Mesh, Point, arrays, is_same, read_mesh, values, write_mesh
 
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
@@ -272,7 +273,7 @@ def test_value_whose_writer_is_not_installed_says_how_to_get_it(tmp_path, value,
     package = value.partition(".")[0]
     script = (
         f"import sys, {package}; sys.modules[{missing!r}] = None\n"
-        f"from entropic.codecs import save\nsave({value}, {str(tmp_path / 'key')!r})"
+        f"from entropic.values.codecs import save\nsave({value}, {str(tmp_path / 'key')!r})"
     )
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

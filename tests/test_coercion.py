@@ -36,9 +36,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from entropic.coercion import Refused, caster, kind_of
 from entropic.errors import UnhashableParamError
-from entropic.schema import TYPES
+from entropic.model.base import TYPES
+from entropic.model.coercion import Refused, caster, kind_of
 from tests import strategies
 from tests.every_type import Colour
 

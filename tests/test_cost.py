@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, insert
 
-from entropic.records import CHUNK
+from entropic.model.records import CHUNK
 from tests.counting import statements
 from tests.memo_cases import memoized
 from tests.store_cases import PARAMS, Pendulum, Runner, open_store

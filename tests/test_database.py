@@ -87,7 +87,7 @@ def test_repr_does_not_tell_the_password():
 
 
 def test_database_file_that_is_made_is_said_once(sqlite_url, caplog):
-    with caplog.at_level(logging.INFO, "entropic.engines"):
+    with caplog.at_level(logging.INFO, "entropic.sql.engines"):
         scalar(Database(sqlite_url), "SELECT 1")
         first = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
         scalar(Database(sqlite_url), "SELECT 1")
@@ -100,7 +100,7 @@ def test_database_file_that_is_there_is_not_announced(sqlite_url, caplog):
     sqlite3.connect(make_url(sqlite_url).database).close()
     Path(make_url(sqlite_url).database).touch()
 
-    with caplog.at_level(logging.INFO, "entropic.engines"):
+    with caplog.at_level(logging.INFO, "entropic.sql.engines"):
         scalar(Database(sqlite_url), "SELECT 1")
 
     assert caplog.records == []
@@ -220,7 +220,7 @@ def test_file_on_a_network_file_system_keeps_the_rollback_journal_and_warns(
     mount(monkeypatch, tmp_path, share, kind)
     database = Database(f"sqlite:///{share / 'db.sqlite3'}")
 
-    with caplog.at_level(logging.WARNING, "entropic.engines"), database.reading() as connection:
+    with caplog.at_level(logging.WARNING, "entropic.sql.engines"), database.reading() as connection:
         found = pragmas(connection)
 
     assert (found["journal_mode"], found["synchronous"]) == ("delete", 2)
@@ -632,7 +632,7 @@ def test_repeatable_write_that_loses_its_connection_at_the_commit_is_made_again(
 def test_server_that_cannot_be_reached_any_more_is_waited_for_with_one_warning(
     table_url, way, caplog, monkeypatch
 ):
-    monkeypatch.setattr("entropic.outages.SAY_AFTER_S", 0.0)
+    monkeypatch.setattr("entropic.sql.outages.SAY_AFTER_S", 0.0)
     database = Database(table_url)
     scalar(database, "SELECT 1")
     database.dispose()
@@ -660,7 +660,7 @@ def test_server_that_cannot_be_reached_any_more_is_waited_for_with_one_warning(
 def test_server_that_stays_away_is_an_error_after_the_wait_and_at_once_the_next_time(
     table_url, way, monkeypatch
 ):
-    monkeypatch.setattr("entropic.outages.RECONNECT_S", 0.3)
+    monkeypatch.setattr("entropic.sql.outages.RECONNECT_S", 0.3)
     database = Database(table_url)
     scalar(database, "SELECT 1")
     database.dispose()
@@ -669,7 +669,7 @@ def test_server_that_stays_away_is_an_error_after_the_wait_and_at_once_the_next_
     with pytest.raises(OperationalError, match="connection refused"):
         getattr(database, way)(lambda connection: connection.scalar(text("SELECT 7")))
     tries = server.tries
-    monkeypatch.setattr("entropic.outages.RECONNECT_S", 60.0)
+    monkeypatch.setattr("entropic.sql.outages.RECONNECT_S", 60.0)
     with pytest.raises(OperationalError, match="connection refused"):
         database.read(lambda connection: connection.scalar(text("SELECT 7")))
 
@@ -689,8 +689,8 @@ def test_server_that_was_never_reached_is_an_error_at_once(table_url, way):
 
 
 def test_warning_does_not_tell_the_password(caplog, monkeypatch, postgres_url):
-    monkeypatch.setattr("entropic.outages.SAY_AFTER_S", 0.0)
-    monkeypatch.setattr("entropic.outages.RECONNECT_S", 0.2)
+    monkeypatch.setattr("entropic.sql.outages.SAY_AFTER_S", 0.0)
+    monkeypatch.setattr("entropic.sql.outages.RECONNECT_S", 0.2)
     database = Database(make_url(postgres_url).set(password="secret"))
     scalar(database, "SELECT 1")
     database.dispose()
@@ -720,7 +720,7 @@ def limited_url(postgres_url):
 
 
 def test_server_without_a_place_is_waited_for_from_the_first_connection_on(limited_url, caplog, monkeypatch):
-    monkeypatch.setattr("entropic.outages.SAY_AFTER_S", 0.0)
+    monkeypatch.setattr("entropic.sql.outages.SAY_AFTER_S", 0.0)
     url = limited_url(1)
     other = create_engine(url, poolclass=NullPool).connect()
     database = Database(url)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from entropic import sidecars
+from entropic.disk import sidecars
 from tests.processes import outcomes_of, run_together
 from tests.sweep_runs import Runs, open_store, query, sets, states
 

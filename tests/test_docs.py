@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import create_engine, inspect
 
 import entropic
-from entropic import cli, demo, errors, integrity
-from entropic.memo import MemoizedFunction
+from entropic import cli, demo, errors
+from entropic.diagnosis import integrity
+from entropic.functions.memoized import MemoizedFunction
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -158,7 +159,7 @@ def test_env_py_of_the_schema_guide_migrates_the_users_tables_and_no_others(tmp_
     template = tmp_path / "migrations" / "script.py.mako"
     template.write_text(
         template.read_text().replace(
-            "import sqlalchemy as sa", "import sqlalchemy as sa\nimport entropic.schema"
+            "import sqlalchemy as sa", "import sqlalchemy as sa\nimport entropic.model.base"
         )
     )
     alembic(tmp_path, "-x", f"url={url}", "revision", "--autogenerate", "-m", "flows")

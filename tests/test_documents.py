@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from entropic import DecodeError
-from entropic.documents import decode, encode
+from entropic.values.documents import decode, encode
 from tests.strategies import nested
 from tests.values import Mesh, Point, is_same, plain
 

@@ -34,10 +34,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql
 
-from entropic.database import Database
-from entropic.drift import check_user_table, drift
 from entropic.errors import SchemaError
-from entropic.schema import Base, Mapped, mapped_column, output, param
+from entropic.model.base import Base, Mapped, mapped_column, output, param
+from entropic.sql.database import Database
+from entropic.sql.drift import check_user_table, drift
 from tests.counting import statements
 
 
@@ -196,7 +196,7 @@ def test_check_when_an_insert_would_have_to_fill_a_strange_column_names_it(datab
 
 @pytest.mark.parametrize("extra", ["INTEGER", "INTEGER NOT NULL DEFAULT 3"])
 def test_extra_column_that_an_insert_may_leave_out_is_only_logged(database_url, extra, caplog):
-    caplog.set_level(logging.DEBUG, "entropic.drift")
+    caplog.set_level(logging.DEBUG, "entropic.sql.drift")
     database = Database(database_url)
     make_table(database, "drift_sim", f"n BIGINT NOT NULL, x DOUBLE PRECISION, extra {extra}")
 

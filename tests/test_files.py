@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from entropic import files, sidecars
+from entropic.disk import files, sidecars
+from entropic.disk.files import Marker, digest_of, move, quarantine, stage
+from entropic.disk.sidecars import SidecarIndex, Staging, read_sidecar
 from entropic.errors import ResultFileError, ResultFileMissingError
-from entropic.files import Marker, digest_of, move, quarantine, stage
-from entropic.sidecars import SidecarIndex, Staging, read_sidecar
 from tests.processes import run_together
 
 MINE = Marker("root", "database", "table")
@@ -68,7 +68,7 @@ def test_stage_takes_a_file_of_another_name_and_says_so(staging, caplog):
     slot = staging.take()
     (slot / "k.h5.npy").write_bytes(b"result")
 
-    with caplog.at_level(logging.INFO, "entropic.files"):
+    with caplog.at_level(logging.INFO, "entropic.disk.files"):
         staged = stage(slot, "k.h5")
 
     assert staged.name == "k.h5.npy"

@@ -26,9 +26,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from entropic import hashing
 from entropic.errors import UnhashableParamError
-from entropic.hashing import (
+from entropic.values import hashing
+from entropic.values.hashing import (
     canonical,
     digest,
     exact,
@@ -832,7 +832,7 @@ def test_dict_with_keys_of_any_kind_hashes_alike_in_each_order_or_raises(value):
 
 PROCESS = """
 import dataclasses, datetime, decimal, uuid
-from entropic.hashing import hash_params
+from entropic.values.hashing import hash_params
 
 @dataclasses.dataclass
 class Solver:
@@ -868,7 +868,7 @@ def test_hash_params_is_the_same_in_processes_of_every_hash_seed():
 def test_hashing_loads_no_optional_package():
     loaded = run_python(
         "import sys, pathlib\n"
-        "from entropic.hashing import hash_params\n"
+        "from entropic.values.hashing import hash_params\n"
         "hash_params({'a': pathlib.PurePosixPath('b'), 'c': {1, 2}, 'd': {1: 2, 'e': 3}})\n"
         "print(*{'numpy', 'pandas', 'pydantic', 'attr', 'attrs'} & set(sys.modules))"
     )

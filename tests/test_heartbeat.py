@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine
 
 from entropic import Database, Store, heartbeat, heartbeat_process
-from entropic.claims import Claims
+from entropic.leases.claims import Claims
 from tests import heartbeat_cases as cases
 from tests.counting import statements
 from tests.heartbeat_cases import (

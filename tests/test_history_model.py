@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from entropic import claims
+from entropic.leases import claims
 from tests import protocol_cases as cases
 from tests.history_model import (
     ATTEMPTED,

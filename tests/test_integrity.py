@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import inspect, text
 
 from entropic import Database, ResultsDirUnavailableError, Store, files, sidecars
-from entropic.provenance import this_process
+from entropic.process.provenance import this_process
 from tests import protocol_cases as cases
 from tests.processes import outcomes_of
 from tests.protocol_cases import FINISHED, Place, claims_on

@@ -265,7 +265,8 @@ def test_load_without_the_package_says_how_to_get_it(tmp_path, suffix, missing, 
     path = tmp_path / f"x{suffix}"
     WRITERS[suffix](str(path))
     script = (
-        f"import sys; sys.modules[{missing!r}] = None\nfrom entropic.loaders import load\nload({str(path)!r})"
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        f"from entropic.values.loaders import load\nload({str(path)!r})"
     )
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -279,7 +280,7 @@ def test_load_of_hdf5_and_npy_needs_no_optional_package(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(2))
     script = (
         "import json, sys\nfor name in ('pandas', 'pyarrow', 'xarray', 'h5netcdf', 'zarr'): sys.modules[name] = None\n"
-        "from entropic.loaders import load\n"
+        "from entropic.values.loaders import load\n"
         f"print(json.dumps([list(load({str(tmp_path / 'x.h5')!r})), load({str(tmp_path / 'x.npy')!r}).tolist()]))"
     )
 

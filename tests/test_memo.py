@@ -506,7 +506,7 @@ def test_result_whose_process_was_killed_before_the_commit_is_committed_by_the_n
         import os, signal, sys
         import numpy as np
         from entropic import memoize
-        from entropic.publishing import Publisher
+        from entropic.runs.publishing import Publisher
 
         @memoize
         def finished(n: int):
@@ -821,7 +821,7 @@ def test_function_with_another_signature_is_refused_and_says_what_to_do(scripts,
 
 
 def test_library_says_nothing_of_a_suffix_that_the_value_chose(function, log, caplog):
-    with caplog.at_level(logging.INFO, logger="entropic.files"):
+    with caplog.at_level(logging.INFO, logger="entropic.disk.files"):
         function(3, log=log)
 
     assert "which is taken as the result" not in caplog.text

@@ -31,10 +31,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from entropic import locks, migrate
-from entropic.database import Database
+from entropic import migrate
 from entropic.errors import SchemaError
-from entropic.schema import LibraryBase
+from entropic.model.base import LibraryBase
+from entropic.sql import schema_lock as locks
+from entropic.sql.database import Database
 from tests.assets.schema import make
 from tests.processes import run_together
 

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from entropic import Base, Mapped, Store, hash_params, mapped_column, param
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
-from entropic.parameters import Identity, Parameters, safe_name
+from entropic.model.parameters import Identity, Parameters, safe_name
 from tests import strategies
 from tests.every_type import EXAMPLE, Colour, Everything, parameters
 

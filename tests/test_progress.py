@@ -1,6 +1,6 @@
 import time
 
-from entropic.progress import ProgressBar, progress_bar
+from entropic.display.progress import ProgressBar, progress_bar
 
 
 def test_progress_bar_off_counts_without_tqdm(capsys):

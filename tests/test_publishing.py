@@ -12,7 +12,7 @@ from sqlalchemy import NullPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from entropic import ClaimLostError, ClaimTimeoutError, Database, Store, files, publishing, sidecars
-from entropic.files import digest_of
+from entropic.disk.files import digest_of
 from tests import protocol_cases as cases
 from tests.counting import statements
 from tests.processes import outcomes_of, run_together

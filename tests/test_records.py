@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from benchmarks.data import Run, params, write_result
 from entropic import Database, Store
-from entropic.records import CHUNK
+from entropic.model.records import CHUNK
 from tests.counting import statements
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from entropic import AlreadyExistsError, files, sidecars
-from entropic.provenance import this_process
+from entropic.process.provenance import this_process
 from tests import protocol_cases as cases
 from tests.processes import outcomes_of, run_together
 from tests.protocol_cases import FAIL_POINTS, FINISHED, Other, Place, warned

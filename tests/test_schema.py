@@ -16,7 +16,7 @@ from sqlalchemy.schema import CreateColumn, CreateTable
 
 from entropic import Base, Database, Mapped, SchemaError, Store, mapped_column, output, param
 from entropic.errors import ParameterError
-from entropic.schema import RESERVED, is_output
+from entropic.model.base import RESERVED, is_output
 from tests.every_type import EXAMPLE, Everything
 
 # Reserved columns

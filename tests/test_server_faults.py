@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from entropic import engines, outages, sidecars
+from entropic.disk import sidecars
+from entropic.sql import engines, outages
 from tests import servers
 from tests.processes import outcomes_of, run_together
 from tests.sweep_runs import Runs, open_store, sets, wait_for

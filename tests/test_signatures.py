@@ -20,10 +20,8 @@ from sqlalchemy import Numeric, String, Text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from entropic import ParameterError, SchemaError, hashing, register_hasher
-from entropic.annotations import Unsupported, as_annotated, changed_by_json, is_rebuilt, kind_of
-from entropic.parameters import Parameters
-from entropic.schema import Base
-from entropic.signatures import (
+from entropic.functions.annotations import Unsupported, as_annotated, changed_by_json, is_rebuilt, kind_of
+from entropic.functions.signatures import (
     Arguments,
     derive_model,
     kinds_of,
@@ -31,6 +29,8 @@ from entropic.signatures import (
     returned_class,
     table_name_of,
 )
+from entropic.model.base import Base
+from entropic.model.parameters import Parameters
 from tests.values import Mesh, Point
 
 

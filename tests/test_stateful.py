@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sqlalchemy import text
 
 from entropic import AlreadyExistsError, Database, ResultFileMissingError, Store, files, sidecars
-from entropic.provenance import this_process
+from entropic.process.provenance import this_process
 from tests import protocol_cases as cases
 from tests import servers
 from tests.counting import append_line

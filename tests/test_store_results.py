@@ -254,7 +254,7 @@ def test_relative_paths_are_resolved_when_the_store_is_made(tmp_path, monkeypatc
     assert Path(record.result_file).exists()
     assert (tmp_path / "db.sqlite3").exists()
     assert list((tmp_path / "other").iterdir()) == []
-    said = [r.getMessage() for r in caplog.records if r.name == "entropic.engines"]
+    said = [r.getMessage() for r in caplog.records if r.name == "entropic.sql.engines"]
     assert said == [f"making the database {tmp_path / 'db.sqlite3'}"]
     store.database.dispose()
 

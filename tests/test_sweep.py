@@ -22,9 +22,9 @@ from entropic import (
     expand_grid,
     sweeper,
 )
-from entropic.claims import Claims
-from entropic.provenance import this_process
-from entropic.records import RecordReader
+from entropic.leases.claims import Claims
+from entropic.model.records import RecordReader
+from entropic.process.provenance import this_process
 from tests.counting import statements
 from tests.processes import run_together
 from tests.sweep_cases import executor_of

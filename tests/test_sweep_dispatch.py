@@ -5,10 +5,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from entropic.backends import Backend, backend_for
 from entropic.errors import ClusterError
-from entropic.payload import Reply
-from entropic.sweep import dispatch
+from entropic.sweeps.backends.executor import Backend, backend_for
+from entropic.sweeps.chunks import Reply
+from entropic.sweeps.window import dispatch
 from tests.sweep_cases import Caller, Trace, crashed, dask_client, double, executor_of, expected, wait_until
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from entropic.backends import Backend, backend_for
-from entropic.payload import WorkerDied
-from entropic.sweep import BackendLost, dispatch
+from entropic.sweeps.backends.executor import Backend, backend_for
+from entropic.sweeps.chunks import WorkerDied
+from entropic.sweeps.window import BackendLost, dispatch
 from tests.sweep_cases import Caller, Trace, crashed, dask_client, double, executor_of, expected, wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -256,7 +256,7 @@ def test_dispatch_on_an_executor_that_breaks_takes_no_job_for_lost_that_it_may_n
 
 
 def test_dispatch_without_workers_waits_for_them(caplog, monkeypatch):
-    monkeypatch.setattr("entropic.sweep._QUIET_S", 0.3)
+    monkeypatch.setattr("entropic.sweeps.window._QUIET_S", 0.3)
     caller = Caller(range(40))
     said = []
 
@@ -379,7 +379,7 @@ def test_script_without_a_main_guard_runs_once_with_workers(tmp_path):
     script.write_text(
         textwrap.dedent(
             """
-            from entropic.sweep import backend_for, dispatch
+            from entropic.sweeps.window import backend_for, dispatch
 
             print("started")
             class Failed(Exception): pass

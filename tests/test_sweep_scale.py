@@ -36,7 +36,7 @@ def fill(store: Store[Swept], folder: Path, count: int) -> None:
 
     from sqlalchemy import insert
 
-    from entropic.models import FileRow
+    from entropic.sql.tables import FileRow
 
     root = folder / "results"
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from entropic import attempts, claims, sidecars
-from entropic.termination import Terminated, terminable
+from entropic.disk import sidecars
+from entropic.leases import claims
+from entropic.process.termination import Terminated, terminable
+from entropic.runs import attempts
 from tests.sweep_runs import Runs, open_store, query, rows, sets, start, states, wait_for
 from tests.sweep_runs import claims as claims_in
 

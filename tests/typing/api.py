@@ -23,7 +23,7 @@ from entropic import (
     register_codec,
     register_loader,
 )
-from entropic.memo import Memoizer
+from entropic.functions.memoized import Memoizer
 
 
 class Sim(Base):

@@ -1,0 +1,1 @@
+"""What failed, what is missing, what does not fit."""

@@ -1,0 +1,224 @@
+"""Do the rows, the file records and the folder say the same? Both ways, and what to do about it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import and_, bindparam, delete, insert, select
+
+from entropic.disk.files import MARKER, STATE, digest_of, quarantine, size_of
+from entropic.disk.sidecars import process_folders, read_sidecar
+from entropic.model.records import Found
+from entropic.runs.recovery import is_abandoned, recover, unfinished, unreadable
+from entropic.runs.result_table import ResultTable
+from entropic.sql.tables import FileRow
+
+__all__ = ["Finding", "Report", "check_table"]
+
+log = logging.getLogger(__name__)
+
+_files: Any = FileRow.__table__
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    Attributes
+    ----------
+    kind : str
+        ``"missing-file"``, ``"corrupt-file"``, ``"stray-file"``, ``"unfinished"``, ``"abandoned"``,
+        ``"malformed-sidecar"``, ``"unrecorded-file"``, ``"stray-record"`` or ``"results-dir"``.
+    is_fixed : bool
+        Whether it was mended.
+    """
+
+    kind: str
+    id: str | None
+    path: str | None
+    sentence: str
+    is_fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `Store.check` found: iterable, falsy when clean, a table as text."""
+
+    findings: list[Finding] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def __str__(self) -> str:
+        if not self.findings:
+            return "no findings"
+        width = max(len(finding.kind) for finding in self.findings)
+        return "\n".join(
+            f"{finding.kind:<{width}}  {'fixed' if finding.is_fixed else '':<5}  {finding.sentence}"
+            for finding in self.findings
+        )
+
+
+def check_table(table: ResultTable[Any], suffix: str, *, checksum: bool, fix: bool) -> Report:
+    """Compare rows, file records and folders both ways.
+
+    Raises
+    ------
+    ResultsDirUnavailableError
+        If something is to be fixed and the results folder is not the table's: all its rows would be deleted.
+    """
+    if fix:
+        table.require_root()
+        recover(table)  # a re-run that was killed between move and commit looks like a corrupt file
+    elif not table.has_root():
+        sentence = f"{str(table.root)!r} is absent or another table's: its files were not looked at"
+        return Report([Finding("results-dir", None, str(table.root), sentence)])
+    check = _Check(table, suffix, checksum=checksum, fix=fix)
+    return Report(
+        [*check.rows(), *check.stray_records(), *check.stray_files(), *check.processes(), *check.claims()]
+    )
+
+
+class _Check:
+    def __init__(self, table: ResultTable[Any], suffix: str, *, checksum: bool, fix: bool) -> None:
+        self._table = table
+        self._suffix = suffix
+        self._checksum = checksum
+        self._fix = fix
+        self._rows: Any = table.model.__table__
+        self._known: set[str] = {MARKER, STATE}
+
+    def rows(self) -> Iterator[Finding]:
+        with self._table.database.reading() as connection:
+            found = list(self._table.reader.select((), self._rows.c.id, None, connection))
+        for row in found:
+            path = self._table.reader.path(row)
+            # A registered file elsewhere may have the name of a stray one.
+            if Path(path).parent == self._table.root:
+                self._known.add(Path(path).name)
+            if not self._table.is_present(row):
+                yield self._missing(row, path)
+            elif row.file_name is None:
+                yield self._unrecorded(row, path)
+            elif (sentence := self._difference(row, Path(path))) is not None:
+                yield self._corrupt(row, path, sentence)
+
+    def _is_ours(self, row: Found) -> bool:
+        """Whether a run of ours made the file: one that was registered may be the only copy."""
+        attempt = select(_files.c.attempt).where(
+            _files.c.table_name == self._rows.name, _files.c.record_id == row.id
+        )
+        with self._table.database.reading() as connection:
+            return connection.scalar(attempt) is not None
+
+    def _missing(self, row: Found, path: str) -> Finding:
+        is_registered = self._table.is_registered(row)
+        what = "the registered file" if is_registered else "the result"
+        sentence = f"{what} of {row.id} is not there: {path}"
+        fixed = self._fix and not is_registered
+        if fixed:
+            self._delete_row(row)
+        return Finding("missing-file", row.id, path, sentence, fixed)
+
+    def _difference(self, row: Found, path: Path) -> str | None:
+        if not self._checksum:
+            size = size_of(path)
+            return None if size == row.size_bytes else f"{path} has {size} bytes, not {row.size_bytes}"
+        size, sha256 = digest_of(path)
+        if (size, sha256) == (row.size_bytes, row.sha256):
+            return None
+        return f"{path} has {size} bytes and SHA-256 {sha256}, not {row.size_bytes} and {row.sha256}"
+
+    def _corrupt(self, row: Found, path: str, sentence: str) -> Finding:
+        fixed = self._fix and self._is_ours(row)
+        if fixed:
+            self._delete_row(row)
+            kept = quarantine(Path(path))
+            log.warning("%s is in quarantine: %s", path, kept)
+        return Finding("corrupt-file", row.id, path, sentence, fixed)
+
+    def _unrecorded(self, row: Found, path: str) -> Finding:
+        """Of a row that 2.3 or SQL wrote: complete its file record."""
+        inside = Path(path).parent == self._table.root
+        if self._fix:
+            size, sha256 = digest_of(Path(path))
+            values = {
+                "table_name": self._rows.name,
+                "record_id": row.id,
+                "name": Path(path).name if inside else path,
+                "size_bytes": size,
+                "sha256": sha256,
+            }
+            self._table.database.write(lambda connection: connection.execute(insert(_files), values))
+        sentence = f"the row {row.id} has no file record, as one that an earlier release or SQL wrote"
+        return Finding("unrecorded-file", row.id, path, sentence, self._fix)
+
+    def stray_records(self) -> Iterator[Finding]:
+        statement = (
+            select(_files.c.record_id, _files.c.name)
+            .outerjoin(self._rows, self._rows.c.id == _files.c.record_id)
+            .where(_files.c.table_name == self._rows.name, self._rows.c.id.is_(None))
+        )
+        with self._table.database.reading() as connection:
+            strays = connection.execute(statement).all()
+        for stray in strays:
+            if self._fix:
+                self._table.publisher.delete(stray.record_id)
+            sentence = f"there is a file record of {stray.record_id}, but no row"
+            yield Finding("stray-record", stray.record_id, stray.name, sentence, self._fix)
+
+    def stray_files(self) -> Iterator[Finding]:
+        for name in sorted(os.listdir(self._table.root)):
+            if name not in self._known and name.endswith(self._suffix):
+                path = str(self._table.root / name)
+                yield Finding("stray-file", None, path, f"there is no row for {path}; it is left alone")
+
+    def processes(self) -> Iterator[Finding]:
+        for folder in process_folders(self._table.root):
+            sidecar = read_sidecar(folder)
+            for receipt in unfinished(self._table, sidecar):
+                sentence = f"{receipt.record_id} was finished and not committed; store.recover() does it"
+                yield Finding("unfinished", receipt.record_id, str(receipt.path(self._table.root)), sentence)
+            if lines := unreadable(self._table, sidecar):
+                fixed = self._fix and is_abandoned(self._table, sidecar)
+                if fixed:
+                    quarantine(folder)
+                sentence = f"{lines} lines of the sidecar in {folder} cannot be read"
+                yield Finding("malformed-sidecar", None, str(folder), sentence, fixed)
+            elif is_abandoned(self._table, sidecar):
+                yield Finding(
+                    "abandoned",
+                    None,
+                    str(folder),
+                    f"the process of {folder} is gone; store.recover() clears it",
+                )
+
+    def claims(self) -> Iterator[Finding]:
+        for holder in self._table.claims.abandoned():
+            key = holder.record_id
+            if self._fix:
+                self._table.claims.release([(key, holder.token)])
+            yield Finding("abandoned", key, None, f"the claim on {key} was left by {holder}", self._fix)
+
+    def _delete_row(self, row: Found) -> None:
+        def work(connection: Any) -> None:
+            connection.execute(delete(self._rows).where(self._rows.c.id == row.id))
+            connection.execute(self._delete_record(), {"key": row.id})
+
+        self._table.database.write(work)
+        with suppress(KeyError):
+            self._known.remove(Path(self._table.reader.path(row)).name)
+
+    def _delete_record(self) -> Any:
+        return delete(_files).where(
+            and_(_files.c.table_name == self._rows.name, _files.c.record_id == bindparam("key"))
+        )

@@ -1,0 +1,1 @@
+"""Digests, slots, names, and whose folder this is. No SQL."""

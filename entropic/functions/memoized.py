@@ -1,0 +1,379 @@
+"""`memoize`: a function becomes a table, and its return values become files.
+
+The function's signature is the model, and a `Store` does the rest: keys, claims, files and sweeps are the Store's. What
+is here is the way from a call to parameters, from a returned value to a file, and back. The results of a function are
+kept under its module and qualified name, in a table and a folder of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from uuid import uuid4
+from weakref import WeakValueDictionary
+
+from sqlalchemy import URL, ColumnElement
+
+from entropic.errors import ParameterError
+from entropic.functions.runner import CallRunner, by_name, named
+from entropic.functions.signatures import (
+    Arguments,
+    derive_model,
+    error_of,
+    kinds_of,
+    require_function,
+    returned_class,
+    table_name_of,
+)
+from entropic.model.base import Base
+from entropic.model.parameters import Parameters, safe_name
+from entropic.sql.database import Database, DatabaseLike
+from entropic.store import LEASE_S, Store
+from entropic.sweeps.result import SweepResult
+from entropic.values.codecs import can_save
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["MemoizedFunction", "Memoizer", "memoize"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Q = ParamSpec("Q")
+S = TypeVar("S")
+
+# Those of this process, by uid.
+_known: WeakValueDictionary[str, MemoizedFunction[..., Any]] = WeakValueDictionary()
+_databases: WeakValueDictionary[URL, Database] = WeakValueDictionary()
+_pickling: ContextVar[frozenset[str]] = ContextVar("_pickling", default=frozenset())
+
+
+@dataclass(frozen=True)
+class Memoizer:
+    """The decorator that `memoize` returns when it is called with options; one may decorate many functions.
+
+    Called with options again, it returns another one that has both.
+    """
+
+    results_dir: str | Path = "./results"
+    db_url: DatabaseLike = "sqlite:///db.sqlite3"
+    table: str | None = None
+    ignore: Iterable[str] = ()
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    lease_s: float = LEASE_S
+    wait_timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        ignore = (self.ignore,) if isinstance(self.ignore, str) else tuple(self.ignore)  # used more than once
+        object.__setattr__(self, "ignore", ignore)
+
+    @overload
+    def __call__(self, function: Callable[Q, S], /) -> MemoizedFunction[Q, S]: ...
+
+    @overload
+    def __call__(self, function: None = None, /, **options: Any) -> Memoizer: ...
+
+    def __call__(self, function: Callable[Q, S] | None = None, /, **options: Any) -> Any:
+        """Memoize *function*, or add *options*."""
+        memoizer = replace(self, **options) if options else self
+        return memoizer if function is None else MemoizedFunction(function, memoizer)
+
+
+class MemoizedFunction(Generic[P, R]):
+    """A function whose calls are kept: `memoize` makes it.
+
+    Attributes
+    ----------
+    model : type
+        Subclass of `entropic.Base`, whose columns are the parameters and outputs.
+
+    Notes
+    -----
+    The database is opened by the first call, not by the decoration. Safe to share between threads, and usable after a
+    fork. It pickles, with cloudpickle also where it was defined in a script or a notebook, and connects where it is
+    used.
+    """
+
+    def __init__(self, function: Callable[P, R], options: Memoizer, uid: str | None = None) -> None:
+        require_function(function)
+        kinds = kinds_of(function, options.ignore)
+        _require_storable(function)
+        functools.update_wrapper(self, function)
+        self.__wrapped__ = function
+        self._name: str = function.__qualname__
+        self._uid = uid or uuid4().hex
+        _known[self._uid] = self
+        self.table = options.table or table_name_of(function)
+        safe_name(self.table)
+        # Now, not at the first call: the working directory may be another one then.
+        self.results_dir = Path(options.results_dir).expanduser().absolute() / self.table
+        self._database = _shared(options.db_url)
+        self._options = replace(
+            options, db_url=self._database, table=self.table, results_dir=self.results_dir.parent
+        )
+        self.model: type[Base] = derive_model(function, kinds, table=self.table, outputs=options.outputs)
+        Parameters(self.model, self._database.url.get_dialect()())  # which refuses a default that is no value
+        self._arguments = Arguments(function, kinds)
+        self.runner = CallRunner(function, self._arguments, tuple(options.outputs))
+        self._store: Store[Base] | None = None
+
+    def __repr__(self) -> str:
+        return f"<memoized {self._name}, in {str(self.results_dir)!r} and {self._database!r}>"
+
+    @property
+    def store(self) -> Store[Base]:
+        """The `Store` of the function's calls; opened at first use.
+
+        Raises
+        ------
+        SchemaError
+            If the signature changed by more than new parameters with defaults, or the library's tables are of another
+            version.
+        ResultsDirUnavailableError
+            If the table is new and the folder is another table's.
+        """
+        if self._store is None:
+            # Without a lock, which a fork might find held: two threads may open two, and one of them is kept.
+            self._store = Store(
+                self.runner,
+                self.model,
+                self.results_dir,
+                "",
+                self._database,
+                lease_s=self._options.lease_s,
+                wait_timeout_s=self._options.wait_timeout_s,
+            )
+        return self._store
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return what the function returns for these arguments; run it if that is not known.
+
+        Raises
+        ------
+        TypeError
+            If the arguments do not fit the signature; or if there is no way to store what the function returned.
+        ParameterError
+            If a value does not fit the parameter's type. Nothing was run.
+        CorruptFileError
+            If the result was damaged, and cannot be read.
+        Exception
+            Whatever the function raises, and whatever `Store.run_or_retrieve` does.
+
+        Notes
+        -----
+        The value is read from the result file also when the function has just run, so that every call returns the
+        same.
+        """
+        record = self.store.run_or_retrieve(self._arguments.bind(args, kwargs))
+        return cast("R", record.load())
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function even if the result is known, replace that, and return the new one."""
+        return cast("R", self.store.run(self._arguments.bind(args, kwargs)).load())
+
+    def retrieve(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """Return the result if it is known, else None; nothing is run.
+
+        Of a function that may return None, ``store.retrieve`` tells whether it did: it returns the record.
+        """
+        record = self.store.retrieve(self._arguments.bind(args, kwargs))
+        return None if record is None else cast("R", record.load())
+
+    def record(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Return the record of a call: its parameters, outputs and file; run the function if there is none.
+
+        ``record.load()`` gives the value, ``record.load(verify=True)`` only if it is what was written, byte for byte.
+        """
+        return self.store.run_or_retrieve(self._arguments.bind(args, kwargs))
+
+    def sweep(
+        self, params: Iterable[Mapping[str, Any]], client: Any = None, **options: Any
+    ) -> SweepResult[Any]:
+        """Run or retrieve a record for each of *params*, dicts of arguments by name.
+
+        Parameters
+        ----------
+        params : iterable of mapping
+            Such as `expand_grid` makes. Arguments with a default may be left out.
+        client : distributed.Client, optional
+            A Dask cluster whose workers see the results folder.
+        **options
+            As for `Store.sweep`: ``workers=``, ``executor=``, ``on_error=``, ``retries=`` and the others.
+
+        Returns
+        -------
+        SweepResult
+            Records in input order; ``[record.load() for record in result]`` are the values.
+        """
+        return self.store.sweep(self._bound(params), client, **options)
+
+    def _bound(self, params: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+        for number, one in enumerate(params):
+            try:
+                yield self._arguments.bind_named(one)
+            except ParameterError as error:
+                error.add_note(f"in parameter set {number} of the sweep: {one!r:.300}")
+                raise
+
+    def records(
+        self, *where: ColumnElement[bool], order_by: Any = None, limit: int | None = None, **equals: Any
+    ) -> list[Any]:
+        """Return the records that meet all conditions, as `Store.records` does; ``self.model`` has the columns."""
+        return self.store.records(*where, order_by=order_by, limit=limit, **equals)
+
+    def to_frame(self, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
+        """Return records as a `pandas.DataFrame`, as `Store.to_frame` does."""
+        return self.store.to_frame(*where, **equals)
+
+    def delete(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result of a call, its file too, and return whether there was one."""
+        return self.store.delete(self._arguments.bind(args, kwargs), remove_file=True)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if named(self.__wrapped__) == self:
+            return self._name
+        if self._uid in _pickling.get():  # it refers to itself, perhaps by way of others
+            return _find, (self._uid,)
+        import cloudpickle
+
+        token = _pickling.set(_pickling.get() | {self._uid})
+        try:
+            pickled = cloudpickle.dumps((self.__wrapped__, self._options))
+        finally:
+            _pickling.reset(token)
+        return _restore, (self._uid, self.__module__, self._name, self.table, pickled)
+
+
+@overload
+def memoize(function: Callable[P, R], /) -> MemoizedFunction[P, R]: ...
+
+
+@overload
+def memoize(
+    function: None = None,
+    /,
+    *,
+    results_dir: str | Path = ...,
+    db_url: DatabaseLike = ...,
+    table: str | None = ...,
+    ignore: Iterable[str] = ...,
+    outputs: Mapping[str, Any] = ...,
+    lease_s: float = ...,
+    wait_timeout_s: float | None = ...,
+) -> Memoizer: ...
+
+
+def memoize(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
+    """Keep what a function returns, so that no call is computed twice.
+
+    A decorator, with or without options. Each parameter needs an annotation, which makes a typed column: int, float,
+    str, bool, times, Enum, Literal, paths; lists, tuples, dicts, arrays and dataclasses, which a JSON column
+    identifies; ``Annotated[..., type]`` for a column type of SQLAlchemy's. Defaults are key defaults: to give one and
+    to leave it out are one call, and a parameter that is added with a default keeps every result.
+
+    Parameters
+    ----------
+    results_dir : path
+        Each function has a folder of its own in there, named like its table.
+    db_url : str, sqlalchemy.URL, sqlalchemy.Engine or Database
+        Functions that are given the same `Database` share its engine.
+    table : str, optional
+        Name of the table. Default: made of the function's name and a digest of its module and qualified name, so that
+        a function that is renamed or moved begins anew; to prevent that, name the table.
+    ignore : iterable of str
+        Parameters that do not change the result, such as ``verbose``: they reach the function, and are not in the key.
+    outputs : mapping of str to type
+        Keys of a mapping that the function returns which become columns, to query and order by:
+        ``outputs={"rmse": float}``. The whole mapping is in the file all the same.
+    lease_s, wait_timeout_s : float
+        As for `Store`.
+
+    Returns
+    -------
+    MemoizedFunction
+        Called like the function. Without a function, the decorator, which may be kept and used for many.
+
+    Raises
+    ------
+    TypeError
+        At decoration: if a parameter has no annotation or one that makes no column, if the return annotation is a type
+        that cannot be stored, or if it is a method, a closure over a value, a lambda, a generator or a coroutine.
+    SchemaError
+        At the first call: if the signature changed by more than new parameters with defaults.
+
+    Notes
+    -----
+    Returned values are kept as npy (arrays), typed JSON (None, numbers, strings, bytes, times, paths and containers of
+    them, NumPy scalars), HDF5 (arrays in containers), parquet (pandas) or netCDF (xarray), and come back equal in type,
+    dtype and shape; `register_codec` adds types. There is no pickle. A value that cannot be kept is a TypeError.
+
+    The function must depend on its parameters alone. A change of its code is logged, once, and nothing runs again.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> @memoize(results_dir=folder, db_url="sqlite://")
+    ... def mean(values: list[float], power: int = 1) -> float:
+    ...     print("runs")
+    ...     return (sum(v**power for v in values) / len(values)) ** (1 / power)
+    >>> mean([1.0, 2.0, 6.0])
+    runs
+    3.0
+    >>> mean([1.0, 2.0, 6.0], power=1)
+    3.0
+    """
+    memoizer = Memoizer(**options)
+    return memoizer if function is None else memoizer(function)
+
+
+def _require_storable(function: Callable[..., Any]) -> None:
+    """Raise TypeError if the return annotation is a class whose values cannot be stored: not after a night's run."""
+    class_ = returned_class(function)
+    if class_ is not None and not can_save(class_):
+        name = class_.__qualname__
+        raise error_of(
+            function,
+            f"it returns a {name}, and there is no way to store that. Say before how it is written and read, with "
+            f"entropic.register_codec({name}, suffix, save=..., load=...), or return plain values and arrays",
+        )
+
+
+def _shared(db_url: DatabaseLike) -> Database:
+    """Return one `Database` for all functions with the same URL: each keeps a connection for each thread."""
+    database = Database.of(db_url)
+    if isinstance(db_url, str | URL) and not database.is_memory:
+        return _databases.setdefault(database.url, database)
+    return database
+
+
+# Pickling
+
+
+@functools.lru_cache(maxsize=16)
+def _restore(
+    uid: str, module: str, qualified_name: str, table: str, pickled: bytes
+) -> MemoizedFunction[..., Any]:
+    """Return the function itself in its own process, that of the same script in a process of its own, or make it."""
+    if uid in _known:
+        return _known[uid]
+    if module == "__main__":
+        with suppress(AttributeError):
+            found = by_name(module, qualified_name)
+            if isinstance(found, MemoizedFunction) and found.table == table:
+                return found
+    import cloudpickle
+
+    made = _known[uid] = MemoizedFunction.__new__(MemoizedFunction)
+    function, options = cloudpickle.loads(pickled)
+    MemoizedFunction.__init__(made, function, options, uid)
+    return made
+
+
+def _find(uid: str) -> MemoizedFunction[..., Any]:
+    return _known[uid]

@@ -1,0 +1,388 @@
+"""A function's signature as a table, and the way from a call to parameters and back.
+
+Each parameter is a typed column, and its default is the key default, so that a call by position, by keyword or with
+arguments left out is one run. What cannot be kept apart by its parameters alone is refused: methods, which depend on
+their object, and closures, which depend on where they were made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from entropic.errors import ParameterError
+from entropic.functions.annotations import (
+    Kind,
+    Unsupported,
+    as_annotated,
+    changed_by_json,
+    is_rebuilt,
+    kind_of,
+)
+from entropic.model.base import RESERVED, Base, ModelOptions, output, param
+from entropic.values.hashing import exact as as_it_is
+from entropic.values.hashing import normalise
+
+__all__ = [
+    "Arguments",
+    "derive_model",
+    "error_of",
+    "kinds_of",
+    "require_function",
+    "returned_class",
+    "shown",
+    "table_name_of",
+]
+
+NAME_BYTES = 40  # of a function's name in its table's; with the digest, SQL's identifiers end at 63 or 64
+COLUMN_BYTES = 60
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NO_COLUMN = {"metadata", "registry"}  # SQLAlchemy has these names for itself
+_NO_ANNOTATION = (NameError, AttributeError, SyntaxError, TypeError)  # of text that cannot be evaluated
+_UNDEFINED: Any = object()
+
+
+class Arguments:
+    """How calls of one function become parameters, and parameters a call.
+
+    Parameters
+    ----------
+    kinds : mapping
+        What the parameters are; those that it leaves out reach the function, and identify nothing.
+    """
+
+    def __init__(self, function: Callable[..., Any], kinds: Mapping[str, Kind]) -> None:
+        # Without annotations: this goes to workers.
+        parameters = [p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values()]
+        self.signature = inspect.Signature(parameters)
+        self._name = function.__name__
+        self._positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
+        self._by_keyword = frozenset(p.name for p in parameters if p.kind != p.POSITIONAL_ONLY)
+        self._required = frozenset(p.name for p in parameters if p.default is p.empty)
+        self._json = [name for name, kind in kinds.items() if kind.is_json]
+        self._rebuilt = {n: kind.annotation for n, kind in kinds.items() if is_rebuilt(kind.annotation)}
+        # Their columns have normal forms, of which the function could make nothing: it is given its own default.
+        self._json_defaults = {
+            name: default
+            for name in self._json
+            if (default := self.signature.parameters[name].default) is not inspect.Parameter.empty
+        }
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters of a call.
+
+        Raises
+        ------
+        TypeError
+            As Python does, if the arguments do not fit the signature.
+        ParameterError
+            If something in a JSON parameter would reach the function as something else.
+        """
+        params = dict(zip(self._positional, args, strict=False))
+        count = len(params) + len(kwargs)
+        params.update(kwargs)
+        # What Signature.bind() does, for a tenth of its time.
+        is_fitting = (
+            len(args) <= len(self._positional)
+            and len(params) == count
+            and self._by_keyword.issuperset(kwargs)
+            and self._required.issubset(params)
+        )
+        if not is_fitting:
+            self.signature.bind(*args, **kwargs)  # Python's own words for what is wrong
+        return self._checked(params) if self._json else params
+
+    def bind_named(self, named: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters of a call whose arguments are all given by name; unknown names are left in.
+
+        Raises
+        ------
+        ParameterError
+            If an argument is missing, or something in a JSON parameter would reach the function as something else.
+        """
+        if missing := [
+            name for name in self.signature.parameters if name in self._required.difference(named)
+        ]:
+            was, has = ("was", "has") if len(missing) == 1 else ("were", "have")
+            raise ParameterError(
+                f"{self._name} needs {', '.join(map(repr, missing))}, which {was} not given and {has} no default. "
+                f"It has: {', '.join(self.signature.parameters)}."
+            )
+        return self._checked(dict(named))
+
+    def _checked(self, params: dict[str, Any]) -> dict[str, Any]:
+        for name in self._json:
+            if name in params and (place := changed_by_json(params[name], name)) is not None:
+                raise ParameterError(
+                    f"{place}, which would reach the function as something else: pass numbers, strings, lists, "
+                    "tuples, dicts with string keys, arrays or dataclasses, or make it a parameter of its own"
+                )
+        return {**self._json_defaults, **params}
+
+    def call(self, function: Callable[..., Any], params: Mapping[str, Any]) -> Any:
+        """Call *function* with what a runner gets."""
+        arguments = {name: params[name] for name in self.signature.parameters if name in params}
+        for name, annotation in self._rebuilt.items():
+            arguments[name] = as_annotated(annotation, arguments[name])
+        bound = inspect.BoundArguments(self.signature, arguments)
+        return function(*bound.args, **bound.kwargs)
+
+
+def require_function(function: Any) -> None:
+    """Raise TypeError unless the parameters of *function* alone can say what it returns."""
+    if inspect.ismethod(function):
+        raise error_of(
+            function, "it is a method, whose object is not in the key: memoize a function of its attributes"
+        )
+    if not inspect.isfunction(function):
+        raise TypeError(
+            f"memoize takes a function defined with def, not {function!r}: the results are kept under its module and "
+            "name, and its annotations make the columns"
+        )
+    if function.__name__ == "<lambda>":
+        raise error_of(function, "a lambda has no name, under which its results could be kept: use def")
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise error_of(
+            function, "what it returns is still to be run, and cannot be stored: return the result itself"
+        )
+    if inspect.isasyncgenfunction(function):
+        raise error_of(
+            function, "it is an asynchronous generator, which cannot be stored: return the result itself"
+        )
+    scope = function.__qualname__.rpartition(".")[0]
+    first = next(iter(inspect.signature(function).parameters), None)
+    if scope and not scope.endswith("<locals>") and first in {"self", "cls"}:
+        raise error_of(
+            function, "it is a method, whose object is not in the key: memoize a function of its attributes"
+        )
+    # What a decorator closes over was given where the function was defined, as its body was.
+    for name, value in _closure(inspect.unwrap(function)).items():
+        is_itself = value is _UNDEFINED and name == function.__name__
+        if not is_itself and not _is_fixed(value, scope):
+            maker = scope.partition(".<locals>")[0]
+            raise error_of(
+                function,
+                f"it is a closure over {name!r}, of type {type(value).__name__}: another call of {maker}() may make a "
+                "function of the same name that returns something else. Make it a parameter",
+            )
+
+
+def _is_fixed(value: Any, scope: str) -> bool:
+    """Whether what a function closes over is the same wherever it was made: modules, and what is defined beside it."""
+    if inspect.ismodule(value):
+        return True
+    wrapped = inspect.unwrap(value) if callable(value) else value
+    if not (inspect.isfunction(wrapped) or inspect.isclass(wrapped)):
+        return False
+    if wrapped.__qualname__.rpartition(".")[0] != scope:
+        return False
+    if inspect.isclass(wrapped):
+        return True
+    return all(one is value or one is wrapped or _is_fixed(one, scope) for one in _closure(wrapped).values())
+
+
+def kinds_of(function: Callable[..., Any], ignore: Iterable[str] = ()) -> dict[str, Kind]:
+    """Return what each parameter of *function* is, but for those to *ignore*.
+
+    Raises
+    ------
+    TypeError
+        If a parameter has no annotation, one that makes no column, or a name that cannot be a column's; if there is a
+        ``*args`` or ``**kwargs``; or if *ignore* names what is no parameter, or has no default. The text names all.
+    """
+    parameters = inspect.signature(function).parameters
+    ignored = set(ignore)
+    problems = [
+        f"ignore= names {name!r}, which is no parameter" for name in sorted(ignored - parameters.keys())
+    ]
+    kinds = {}
+    for name, parameter in parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            problems.append(f"{parameter} takes any number of arguments: name each, with its type")
+        elif name not in ignored:
+            try:
+                kinds[name] = _kind_of(function, parameter)
+            except Unsupported as problem:
+                problems.append(str(problem))
+        elif parameter.default is parameter.empty:
+            problems.append(f"{name!r} is ignored, so it needs a default, for calls that do not give it")
+    if problems:
+        raise error_of(function, "\n  ".join(["", *problems]) if len(problems) > 1 else problems[0])
+    return kinds
+
+
+def derive_model(
+    function: Callable[..., Any], kinds: Mapping[str, Kind], *, table: str, outputs: Mapping[str, Any]
+) -> type[Base]:
+    """Return the model of a function's calls.
+
+    Raises
+    ------
+    TypeError
+        If an output has a parameter's name, one that cannot be a column's, or a type that makes no column.
+    SchemaError
+        If another function, or a model, has the table.
+    """
+    parameters = inspect.signature(function).parameters
+    namespace: dict[str, Any] = {
+        "__module__": function.__module__,
+        "__qualname__": f"{function.__qualname__}.model",
+        "__doc__": f"Calls of `{function.__qualname__}`.",
+        "__tablename__": table,
+        "__entropic__": ModelOptions(
+            function.__name__, frozenset(parameters.keys() - kinds), is_derived=True
+        ),
+    }
+    taken: set[str] = set()
+    for name, kind in kinds.items():
+        default = parameters[name].default
+        has_default = default is not inspect.Parameter.empty
+        options = {"default": _stored(kind, default)} if has_default else {}
+        nullable = kind.nullable or default is None
+        namespace[name] = param(_column_name(name, taken), kind.type_, nullable=nullable, **options)
+    for name, annotation in outputs.items():
+        try:
+            kind = _kind_of_output(name, annotation, parameters)
+        except Unsupported as problem:
+            raise error_of(function, str(problem)) from None
+        namespace[name] = output(_column_name(name, taken), kind.type_)
+    # With the digest: a module may define two functions of one name, of which the second is not the first anew.
+    name = f"{function.__name__}_{_digest(function)}"
+    return types.new_class(name, (Base,), exec_body=lambda body: body.update(namespace))
+
+
+def table_name_of(function: Callable[..., Any]) -> str:
+    """Return the table of a function: its name, and a digest of its module and qualified name."""
+    start = function.__name__.encode()[:NAME_BYTES].decode(errors="ignore")
+    return f"{start}_{_digest(function)}"
+
+
+def _digest(function: Callable[..., Any]) -> str:
+    full_name = f"{_module_of(function)}.{function.__qualname__}"
+    return hashlib.sha256(full_name.encode()).hexdigest()[:8]
+
+
+def _module_of(function: Callable[..., Any]) -> str:
+    """Return the module of a function; of a script the name under which it could be imported."""
+    name = function.__module__
+    if name not in {"__main__", "__mp_main__"}:
+        return name
+    main = sys.modules.get(name)
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name not in {"__main__", "__mp_main__"}:  # python -m package.module
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    # Two scripts of one folder may have a function of one name; what a notebook defines has no file.
+    if file is not None and code is not None and os.path.abspath(file) == os.path.abspath(code.co_filename):
+        return Path(file).stem
+    return "__main__"
+
+
+# From annotations to columns
+
+
+def _kind_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Kind:
+    """Return what a parameter is; `Unsupported` if it makes no column."""
+    name = parameter.name
+    _require_column_name(name)
+    if parameter.annotation is parameter.empty:
+        raise Unsupported(f"the parameter {name!r} has no annotation: say what it is, as in {name}: float")
+    if parameter.default is not parameter.empty and callable(parameter.default):
+        raise Unsupported(
+            f"the default of {name!r} is a {type(parameter.default).__name__}, which is no value"
+        )
+    try:
+        annotation = _evaluated(function, name, parameter.annotation)
+    except _NO_ANNOTATION as error:
+        raise Unsupported(f"the annotation of {name!r} cannot be evaluated: {error}") from None
+    try:
+        return kind_of(annotation)
+    except Unsupported as reason:
+        raise Unsupported(
+            f"the parameter {name!r} is annotated as {shown(annotation)}, {reason}: use a type such as int, float, "
+            "str, bool, datetime, an Enum, a Literal, list, dict, numpy.ndarray or a dataclass, or Annotated[..., a "
+            f"SQLAlchemy type]; or leave it out of the key, with ignore=[{name!r}]"
+        ) from None
+
+
+def _kind_of_output(name: str, annotation: Any, parameters: Iterable[str]) -> Kind:
+    if name in parameters:
+        raise Unsupported(f"the output {name!r} is a parameter")
+    _require_column_name(name)
+    try:
+        return kind_of(annotation)
+    except Unsupported as reason:
+        raise Unsupported(f"the output {name!r} is said to be {shown(annotation)}, {reason}") from None
+
+
+def _evaluated(function: Callable[..., Any], name: str, annotation: Any) -> Any:
+    """Return an annotation that may be, or hold, text."""
+    # One by one: what only type checkers see, such as a return type, must not keep the others from being read.
+    holder = types.SimpleNamespace(__annotations__={name: annotation})
+    inner: Any = inspect.unwrap(function)  # whose annotations a decorator has copied
+    namespace = {**getattr(inner, "__globals__", {}), **_closure(inner)}
+    return typing.get_type_hints(holder, globalns=namespace, include_extras=True)[name]
+
+
+def _closure(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return what *function* closes over; `_UNDEFINED` for what has no value yet."""
+    found: dict[str, Any] = {}
+    if not inspect.isfunction(function):
+        return found  # what a decorator was given may be no function of Python's
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:
+            found[name] = _UNDEFINED
+    return found
+
+
+def _require_column_name(name: str) -> None:
+    if name in RESERVED:
+        raise Unsupported(f"{name!r} is a column that every record has: use another name")
+    if name in _NO_COLUMN or name.startswith(("__", "_sa_")) or len(name.encode()) > COLUMN_BYTES:
+        raise Unsupported(f"{name!r} cannot be the name of a column: use another one")
+
+
+def _column_name(name: str, taken: set[str]) -> str:
+    """Return the name of a parameter's column: SQLite and MySQL do not tell n from N."""
+    column, number = name, 2
+    while column.lower() in taken:
+        column, number = f"{name}_{number}", number + 1
+    taken.add(column.lower())
+    return column
+
+
+def _stored(kind: Kind, default: Any) -> Any:
+    if isinstance(default, PurePath):
+        return str(default)
+    return normalise(default, as_it_is) if kind.is_json else default
+
+
+def error_of(function: Callable[..., Any], what: str) -> TypeError:
+    """Return the error of a function that cannot be memoized."""
+    return TypeError(f"cannot memoize {function.__qualname__}: {what}")
+
+
+def returned_class(function: Callable[..., Any]) -> type | None:
+    """Return the class that the return annotation names; None if there is none, or it is no class."""
+    try:
+        annotation = _evaluated(function, "return", function.__annotations__.get("return", object))
+    except _NO_ANNOTATION:  # only type checkers see it
+        return None
+    class_ = typing.get_origin(annotation) or annotation
+    return class_ if isinstance(class_, type) and class_ is not Any else None  # which is a class since 3.11
+
+
+def shown(annotation: Any) -> str:
+    """Return an annotation as it was written, about."""
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)

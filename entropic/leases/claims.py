@@ -1,0 +1,303 @@
+"""Who is computing what: the exclusive right to run and commit a key, with a lease by the database's clock.
+
+A claim is acquired by one conditional INSERT, and taken over by one conditional UPDATE, each in a transaction of its
+own: looking first and writing later would let two win. Each claim has a token that is never used again; a commit
+deletes the claim with that token, and if nothing is deleted the claim was lost and nothing is published. The protocol
+is that of leases with fencing tokens (C. Gray and D. Cheriton, "Leases", SOSP 1989; M. Kleppmann, "How to do
+distributed locking", 2016).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from sqlalchemy import (
+    Connection,
+    Double,
+    bindparam,
+    delete,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+
+from entropic.process.provenance import Process, this_process
+from entropic.sql.database import Database
+from entropic.sql.tables import ClaimRow
+
+__all__ = ["CHUNK", "Claims", "Grant", "Holder", "database_now", "new_token"]
+
+log = logging.getLogger(__name__)
+
+CHUNK = 500  # keys per statement
+
+_claims: Any = ClaimRow.__table__
+
+
+class database_now(FunctionElement[float]):
+    """Seconds since 1970-01-01 UTC by the database's clock, at the moment of the statement."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(database_now, "sqlite")
+def _now_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_now, "postgresql")
+def _now_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    # now() would be the start of the transaction.
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+@compiles(database_now, "mysql")
+@compiles(database_now, "mariadb")
+def _now_mysql(element: Any, compiler: Any, **kw: Any) -> str:
+    # UNIX_TIMESTAMP() of a local time is ambiguous in the hour when summer time ends.
+    return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6)"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a key."""
+
+    record_id: str
+    process: Process
+    token: str
+    acquired_at: float
+    left_s: float
+    """Seconds until the lease is over; negative when it is."""
+
+    def is_gone(self) -> bool:
+        """Whether the key may be taken over: the lease is over, or its owner has surely ended."""
+        return self.left_s <= 0 or self.process.is_dead()
+
+    def is_abandoned(self) -> bool:
+        """Whether nobody will give the claim back: its owner has ended or, where that cannot be seen, is silent."""
+        if self.process.boot and self.process.boot == this_process().boot:
+            return self.process.is_dead()
+        return self.left_s <= 0
+
+    def __str__(self) -> str:
+        since = datetime.fromtimestamp(self.acquired_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"process {self.process.pid} on {self.process.host}, since {since}"
+
+
+class Grant(NamedTuple):
+    """A claim that was acquired."""
+
+    token: str
+    former: Holder | None = None
+    """From whom it was taken over: that one may have left a finished run."""
+
+
+def new_token() -> str:
+    """Return a token that was never used."""
+    return uuid4().hex
+
+
+class Claims:
+    """The claims on the keys of one table.
+
+    Parameters
+    ----------
+    lease_s : float
+        How long a claim holds, in seconds, unless extended.
+
+    Notes
+    -----
+    Safe between threads and processes. What the database says counts; kept in memory is only what it could not be
+    told.
+    """
+
+    def __init__(self, database: Database, table_name: str, *, lease_s: float) -> None:
+        self._database = database
+        self._table = table_name
+        self.lease_s = lease_s
+        self._unreleased: set[tuple[str, str]] = set()  # given up while the database could not be written
+        # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
+        is_table = _claims.c.table_name == table_name
+        is_key = _claims.c.record_id.in_(bindparam("keys", expanding=True))
+        left_s = (_claims.c.expires_at - database_now()).label("left_s")
+        self._select_holders = select(_claims, left_s).where(is_table, is_key)
+        self._select_won = select(_claims.c.token).where(
+            is_table, is_key, _claims.c.owner == bindparam("owner")
+        )
+        pair = tuple_(_claims.c.record_id, _claims.c.token)
+        self._delete_pairs = delete(_claims).where(is_table, pair.in_(bindparam("pairs", expanding=True)))
+        self._insert_free = _insert_free(database.dialect)
+
+    def acquire(self, keys: Iterable[str], tokens: Mapping[str, str] | None = None) -> dict[str, Grant]:
+        """Claim what is free of *keys*, or was left by an owner that is gone; return what was granted.
+
+        Parameters
+        ----------
+        tokens : mapping, optional
+            A new token for each key. A caller that may be interrupted in here makes them itself, so that it can give
+            back what it was granted without having been told.
+        """
+        self.release(list(self._unreleased))  # or this process would wait for itself
+        grants: dict[str, Grant] = {}
+        tokens = tokens or {key: new_token() for key in keys}
+        # Sorted, so that two processes that want the same keys lock them in one order and never deadlock.
+        for chunk in _chunks(sorted(set(keys)), CHUNK):
+            # Looking first sizes the work, and keeps losers from InnoDB's shared lock on the duplicate.
+            held = self.holders(chunk)
+            won = self._insert({key: tokens[key] for key in chunk if key not in held})
+            grants |= {key: Grant(tokens[key]) for key in won}
+            for key, holder in held.items():
+                if holder.is_gone() and self._take_over(key, holder, tokens[key]):
+                    grants[key] = Grant(tokens[key], holder)
+        if taken := {key: grant.former for key, grant in grants.items() if grant.former}:
+            first, *others = taken
+            more = f" and {len(others)} more" if others else ""
+            log.warning("took over %s%s from %s", first, more, taken[first])
+        return grants
+
+    def holders(self, keys: Sequence[str]) -> dict[str, Holder]:
+        """Return who holds which of *keys*."""
+        found: dict[str, Holder] = {}
+        for chunk in _chunks(list(keys), CHUNK):
+            for row in self._database.look(partial(self._fetch_holders, keys=chunk)):
+                process = Process(row.owner, row.host, row.boot, row.pid, row.started)
+                found[row.record_id] = Holder(row.record_id, process, row.token, row.acquired_at, row.left_s)
+        return found
+
+    def _fetch_holders(self, connection: Connection, keys: Sequence[str]) -> Sequence[Any]:
+        return connection.execute(self._select_holders, {"keys": keys}).all()
+
+    def abandoned(self) -> list[Holder]:
+        """Return the claims on this table that nobody will give back."""
+        statement = select(_claims.c.record_id).where(_claims.c.table_name == self._table)
+        keys = self._database.read(lambda connection: connection.scalars(statement).all())
+        return [holder for holder in self.holders(keys).values() if holder.is_abandoned()]
+
+    def has_live(self, owners: Iterable[str]) -> bool:
+        """Whether any of these processes holds a claim on this table whose lease is not over."""
+        statement = (
+            select(_claims.c.owner)
+            .where(_claims.c.table_name == self._table, _claims.c.owner.in_(list(owners)))
+            .where(_claims.c.expires_at > database_now())
+            .limit(1)
+        )
+        return self._database.read(lambda connection: connection.scalar(statement)) is not None
+
+    def _insert(self, tokens: Mapping[str, str]) -> list[str]:
+        if not tokens:
+            return []
+        process = this_process().as_dict()
+        common = {"table_name": self._table, "lease_s": self.lease_s, **process}
+        rows = [{"record_id": key, "token": token, **common} for key, token in tokens.items()]
+
+        def work(connection: Connection) -> set[str]:
+            connection.execute(self._insert_free, rows)
+            # Not rowcount: drivers disagree on what it means for an INSERT that may do nothing.
+            mine = {"keys": list(tokens), "owner": process["owner"]}
+            return set(connection.scalars(self._select_won, mine))
+
+        won = self._database.write(work, repeatable=True)
+        return [key for key, token in tokens.items() if token in won]
+
+    def _lease_columns(self) -> dict[str, Any]:
+        now = database_now()
+        return {**this_process().as_dict(), "acquired_at": now, "expires_at": now + self.lease_s}
+
+    def _take_over(self, key: str, holder: Holder, token: str) -> bool:
+        statement = (
+            update(_claims)
+            .where(
+                _claims.c.table_name == self._table,
+                _claims.c.record_id == key,
+                _claims.c.token == holder.token,
+                # An owner that extended its lease after we looked keeps its claim, unless it is dead for sure.
+                or_(_claims.c.expires_at <= database_now(), literal(holder.process.is_dead())),
+            )
+            .values(token=token, **self._lease_columns())
+        )
+        # Not rowcount: of a transaction that was repeated after its commit had succeeded it would be 0.
+        mine = select(_claims.c.token).where(
+            _claims.c.table_name == self._table, _claims.c.record_id == key, _claims.c.token == token
+        )
+
+        def work(connection: Connection) -> bool:
+            connection.execute(statement)
+            return connection.scalar(mine) is not None
+
+        return self._database.write(work, repeatable=True)
+
+    def extend(self) -> None:
+        """Extend every claim of this process on this table, to a lease from now: one statement."""
+        self._database.write(lambda connection: connection.execute(self._extension()), repeatable=True)
+
+    def extension_sql(self) -> tuple[str, list[Any] | dict[str, Any]]:
+        """Return the statement of `extend` and its parameters as the driver takes them."""
+        compiled = self._extension().compile(dialect=self._database.url.get_dialect()())
+        parameters = compiled.construct_params()
+        if compiled.positional:
+            return str(compiled), [parameters[name] for name in compiled.positiontup]
+        return str(compiled), parameters
+
+    def _extension(self) -> Any:
+        return (
+            update(_claims)
+            .where(_claims.c.table_name == self._table, _claims.c.owner == this_process().owner)
+            .values(expires_at=database_now() + self.lease_s)
+        )
+
+    def release(self, tokens: Iterable[tuple[str, str]]) -> None:
+        """Give up claims, each as key and token; one that is lost already is left alone."""
+        pairs = sorted(tokens)
+        if pairs:
+            self._unreleased.update(pairs)
+            self._database.write(lambda connection: self.delete(connection, pairs), repeatable=True)
+            self._unreleased.difference_update(pairs)
+
+    def delete(self, connection: Connection, pairs: Sequence[tuple[str, str]]) -> int:
+        """Delete claims inside the transaction of a commit; return how many were still ours.
+
+        This comes first in the transaction: it takes the row's lock, so that a take-over at the same moment waits and
+        then finds another token.
+        """
+        return sum(
+            connection.execute(self._delete_pairs, {"pairs": chunk}).rowcount
+            for chunk in _chunks(list(pairs), CHUNK)
+        )
+
+
+def _insert_free(dialect: str) -> Any:
+    """Return the INSERT of claims that leaves alone what is held."""
+    if dialect == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
+        statement: Any = sqlite.insert(_claims).on_conflict_do_nothing()
+    elif dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        statement = postgresql.insert(_claims).on_conflict_do_nothing()
+    else:
+        statement = insert(_claims).prefix_with("IGNORE")
+    given = [column.name for column in _claims.c if column.name not in {"acquired_at", "expires_at"}]
+    return statement.values(
+        {
+            **{name: bindparam(name) for name in given},
+            "acquired_at": database_now(),
+            "expires_at": database_now() + bindparam("lease_s", type_=Double()),
+        }
+    )
+
+
+def _chunks(keys: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    return (keys[start : start + size] for start in range(0, len(keys), size))

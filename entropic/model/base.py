@@ -1,0 +1,561 @@
+"""What a table may look like: `Base`, `param`, `output`, and column types that hold on every database.
+
+A user's model subclasses `Base`. Its columns are parameters, and in the key, unless declared with `output()`; four
+reserved columns belong to the library. The library's own tables live on `LibraryBase`, with metadata of their own, so
+that neither's migrations ever see the other's. The types in `TYPES` mean the same on SQLite, PostgreSQL, MySQL and
+MariaDB: doubles, 64-bit integers, strings compared bytewise, UTC times to the microsecond, JSON without NaN.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Context, Decimal
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Double,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    String,
+    Text,
+    TextClause,
+    Time,
+    Uuid,
+    false,
+    literal,
+    text,
+    true,
+)
+from sqlalchemy.ext.mutable import MutableDict
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from entropic.errors import SchemaError
+from entropic.values.loaders import load, open_file
+
+__all__ = [
+    "RECORDED",
+    "RESERVED",
+    "Base",
+    "LibraryBase",
+    "Mapped",
+    "ModelOptions",
+    "is_output",
+    "mapped_column",
+    "output",
+    "param",
+]
+
+RESERVED = ("id", "result_file", "created_at", "custom_data")
+
+OUTPUT = "entropic_output"  # key in Column.info
+
+RECORDED = (
+    "_entropic_recorded"  # attribute of a record that a Store returns: path, size and digest of its result
+)
+
+ID_LENGTH = 200
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+# A dialect's own types are imported where they are needed: each dialect costs as much as a tenth of SQLAlchemy.
+class ByteString(TypeDecorator[str]):
+    """A string that compares bytewise: no folding of case, accents or trailing spaces.
+
+    MariaDB's and MySQL's default collations call ``'Ab '`` and ``'ab'`` equal, even in a primary key.
+    """
+
+    impl = String
+    cache_ok = True
+    python_type = str
+
+    def __init__(self, length: int = 255) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"}:
+            from sqlalchemy.dialects import mysql
+
+            nopad = "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
+            return dialect.type_descriptor(mysql.VARCHAR(self.length, charset="utf8mb4", collation=nopad))
+        return dialect.type_descriptor(String())  # a limit would only cut what the others hold
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A point in time, to the microsecond; naive values are taken as UTC, and what comes back is aware."""
+
+    impl = DateTime
+    cache_ok = True
+    python_type = datetime
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"}:
+            from sqlalchemy.dialects import mysql
+
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if not isinstance(value, datetime):
+            raise TypeError(f"a time must be a datetime, not {value!r}")
+        aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return aware if dialect.name == "postgresql" else aware.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class MicroTime(TypeDecorator[time]):
+    """A time of day, to the microsecond: MySQL's TIME holds seconds unless told otherwise."""
+
+    impl = Time
+    cache_ok = True
+    python_type = time
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"}:
+            from sqlalchemy.dialects import mysql
+
+            return dialect.type_descriptor(mysql.TIME(fsp=6))
+        return dialect.type_descriptor(Time())
+
+
+class Microseconds(TypeDecorator[timedelta]):
+    """A duration as a number, for databases that would keep it in whole seconds."""
+
+    impl = BigInteger
+    cache_ok = True
+    python_type = timedelta
+
+    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> int | None:
+        return None if value is None else value // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> timedelta | None:
+        return None if value is None else timedelta(microseconds=value)
+
+
+class FiniteJSON(TypeDecorator[Any]):
+    """JSON that every database and every other reader accepts: no NaN, no infinities. ``None`` is NULL."""
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(none_as_null=True)
+
+    def __repr__(self) -> str:
+        return "FiniteJSON()"  # what Alembic writes into a migration; SQLAlchemy's own would name the JSON's argument
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        if (path := non_finite(value)) is not None:
+            raise ValueError(
+                f"JSON holds no NaN or infinity, but the value at {path} is one; store None or a string"
+            )
+        return value
+
+
+class ExactDecimal(TypeDecorator[Decimal]):
+    """A `decimal.Decimal` of fixed scale; text on SQLite, which has no exact numbers."""
+
+    impl = Numeric
+    cache_ok = True
+    python_type = Decimal
+
+    def __init__(self, precision: int = 30, scale: int = 12) -> None:
+        super().__init__(precision, scale)
+        self.precision = precision
+        self.scale = scale
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(String())
+        return dialect.type_descriptor(Numeric(self.precision, self.scale))
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        exact = self._rounded(value)
+        return str(exact) if dialect.name == "sqlite" else exact
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return None if value is None else self._rounded(value)
+
+    def _rounded(self, value: Any) -> Decimal:
+        # The thread's own context would refuse more than 28 digits.
+        return Decimal(value).quantize(Decimal(1).scaleb(-self.scale), context=Context(prec=self.precision))
+
+
+def non_finite(value: Any, path: str = "value") -> str | None:
+    """Return where in a JSON-like *value* a NaN or an infinity stands, or None."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return None
+    return next((found for key, item in items if (found := non_finite(item, f"{path}[{key!r}]"))), None)
+
+
+class LongText(TypeDecorator[str]):
+    """Text of any length: MySQL's TEXT ends at 64 kB."""
+
+    impl = Text
+    cache_ok = True
+    python_type = str
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"}:
+            from sqlalchemy.dialects import mysql
+
+            return dialect.type_descriptor(mysql.LONGTEXT())
+        return super().load_dialect_impl(dialect)
+
+
+class LongBytes(TypeDecorator[bytes]):
+    """Bytes of any length: MySQL's BLOB ends at 64 kB."""
+
+    impl = LargeBinary
+    cache_ok = True
+    python_type = bytes
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"}:
+            from sqlalchemy.dialects import mysql
+
+            return dialect.type_descriptor(mysql.LONGBLOB())
+        return super().load_dialect_impl(dialect)
+
+
+LONG_TEXT = LongText()
+
+TYPES: dict[Any, Any] = {
+    int: BigInteger().with_variant(Integer(), "sqlite"),  # SQLite: only INTEGER can be a rowid
+    float: Double(),  # SQLAlchemy 2.0 would say FLOAT, single precision on MySQL
+    str: ByteString(),
+    bytes: LongBytes(),
+    datetime: UTCDateTime(),
+    time: MicroTime(),
+    timedelta: Interval().with_variant(Microseconds(), "mysql", "mariadb"),
+    Decimal: ExactDecimal(),
+    # MariaDB's own UUID refuses those of a version that it does not know.
+    UUID: Uuid().with_variant(Uuid(native_uuid=False), "mysql", "mariadb"),
+    dict: FiniteJSON(),
+    list: FiniteJSON(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What else there is to know of a model; all of it is for those that the library derives from a function.
+
+    Attributes
+    ----------
+    title : str
+        What messages call the model; empty for the name of its class.
+    ignored : frozenset of str
+        What may be given with the parameters and reaches the runner, but is neither in the key nor in the row.
+    is_derived : bool
+        Whether the library made the model: its table is the library's to alter, and no earlier release wrote to it.
+    """
+
+    title: str = ""
+    ignored: frozenset[str] = frozenset()
+    is_derived: bool = False
+
+
+class LibraryBase(DeclarativeBase):
+    """Base of the library's own tables, ``entropic_*``; `migrations/` owns them, and only them."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = TYPES
+
+
+class Base(DeclarativeBase):
+    """Base of the user's models: one table, one column a parameter, one row a result.
+
+    Attributes
+    ----------
+    id : str
+        Primary key: 16 hexadecimal digits, the hash of the parameters that are not at their default; or the
+        ``id`` that was given.
+    result_file : str
+        Absolute path of the result as its writer saw it.
+    created_at : datetime
+        When the run ended; aware, UTC.
+    custom_data : dict
+        JSON; changes made in place are tracked. Not in the key.
+
+    Raises
+    ------
+    SchemaError
+        At class creation, if a reserved column is redefined, or if another class has the same table.
+
+    Notes
+    -----
+    Defining a model again (same module, qualified name and table, as when a notebook's cell runs twice) replaces
+    the old class. Records of the old class stay readable.
+    """
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = TYPES
+    __entropic__ = ModelOptions()
+
+    if TYPE_CHECKING:
+        id: Mapped[str]
+        result_file: Mapped[str]
+        created_at: Mapped[datetime]
+        custom_data: Mapped[dict[str, Any]]
+    else:  # without annotations, which SQLAlchemy would refuse to a model that is a MappedAsDataclass
+        id = mapped_column(ByteString(ID_LENGTH), primary_key=True, sort_order=-4)
+        result_file = mapped_column(LONG_TEXT, nullable=False, sort_order=-3)
+        created_at = mapped_column(
+            UTCDateTime(), insert_default=lambda: datetime.now(UTC), nullable=False, sort_order=-2
+        )
+        custom_data = mapped_column(
+            MutableDict.as_mutable(FiniteJSON()), insert_default=dict, nullable=False, sort_order=-1
+        )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        _refuse_reserved(cls)
+        _replace_former(cls)
+        cls.registry.update_type_annotation_map({generic: FiniteJSON() for generic in _generics(cls)})
+        try:
+            super().__init_subclass__(**kwargs)
+        except BaseException:
+            cls.registry._dispose_cls(cls)  # else the mended class would be warned of
+            raise
+
+    def __repr__(self) -> str:
+        # Of what is here: to ask for more, an attribute that has expired would go to the database.
+        names = [a.key for a in self.__mapper__.column_attrs if a.key not in RESERVED or a.key == "id"]
+        shown = ", ".join(f"{name}={vars(self)[name]!r}" for name in names if name in vars(self))
+        return f"{self.__entropic__.title or type(self).__name__}({shown})"
+
+    def load(self, *, verify: bool = False) -> Any:
+        """Return what the result file holds, read by its suffix.
+
+        npy gives an array, npz, HDF5 and zarr dicts of arrays, JSON what it says, CSV and parquet a DataFrame, netCDF
+        a Dataset; `register_loader` adds suffixes. The file of a memoized call gives the value that it returned.
+
+        Parameters
+        ----------
+        verify : bool
+            Read the whole result first, and compare its size and SHA-256 with those of the run.
+
+        Raises
+        ------
+        ResultFileMissingError
+            If the file is not there, or there is no digest to *verify* it with.
+        CorruptFileError
+            If it is not what the run wrote.
+        ValueError
+            If there is no loader for its suffix.
+        ImportError
+            If its loader needs a package that is not installed.
+        """
+        path, size, sha256 = vars(self).get(RECORDED, (self.result_file, None, None))
+        return load(path, None if sha256 is None else (size, sha256), verify=verify)
+
+    def open(self) -> Any:
+        """Open the result file for reading, without reading all of it.
+
+        HDF5 gives an `h5py.File`, npy an array that is mapped into memory, npz, parquet, netCDF and zarr what their
+        libraries open; JSON and CSV a text file, any other suffix a binary one. Close what can be closed.
+
+        Raises
+        ------
+        ResultFileMissingError
+            If the file is not there.
+        """
+        return open_file(vars(self).get(RECORDED, (self.result_file,))[0])
+
+    def apply_patch(self, data: Mapping[str, Any]) -> None:
+        """Change attributes from a mapping, as a partial update.
+
+        Parameters
+        ----------
+        data : mapping
+            ``None`` values are skipped. ``custom_data`` is merged: a key that is ``None`` in it is removed, ``{}``
+            clears it, ``None`` leaves it.
+
+        Raises
+        ------
+        AttributeError
+            If a key is no column of the model, or ``id`` would change. Nothing is changed then.
+        """
+        columns = {attribute.key for attribute in self.__mapper__.column_attrs}
+        if unknown := sorted(set(data) - columns):
+            raise AttributeError(f"{type(self).__name__} has no column {', '.join(map(repr, unknown))}")
+        if data.get("id") not in (None, self.id):
+            raise AttributeError(f"the id of a record cannot change (from {self.id!r} to {data['id']!r})")
+        for key, value in data.items():
+            if key == "custom_data":
+                self._apply_custom_data_patch(value)
+            elif value is not None:
+                setattr(self, key, value)
+
+    def _apply_custom_data_patch(self, patch: Mapping[str, Any] | None) -> None:
+        if patch is None:
+            return
+        merged = {**(self.custom_data or {}), **patch} if patch else {}
+        self.custom_data = {key: value for key, value in merged.items() if patch.get(key, value) is not None}
+
+
+def param(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
+    """Declare a parameter: a column that is in the key unless it is at its default.
+
+    Takes what `sqlalchemy.orm.mapped_column` takes.
+
+    Parameters
+    ----------
+    default : scalar, optional
+        The key default: giving this value and leaving the parameter out are one run. It becomes the server default
+        too, so that the column can be added to a table with rows. A callable is no key default.
+
+    Examples
+    --------
+    >>> class Decay(Base):
+    ...     __tablename__ = "decay"
+    ...     rate: Mapped[float]
+    ...     noise: Mapped[float] = param(default=0.0)
+    """
+    default = kwargs.get("insert_default", kwargs.get("default"))
+    if "server_default" not in kwargs and (clause := _server_default(default)) is not None:
+        kwargs["server_default"] = clause
+    return mapped_column(*args, **kwargs)
+
+
+def output(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
+    """Declare an output: a nullable column that is not in the key, filled from the mapping that the runner returns.
+
+    Takes what `sqlalchemy.orm.mapped_column` takes.
+
+    Examples
+    --------
+    >>> class Fit(Base):
+    ...     __tablename__ = "fit"
+    ...     degree: Mapped[int]
+    ...     rmse: Mapped[float | None] = output()
+    """
+    kwargs["nullable"] = True
+    kwargs["info"] = {**kwargs.get("info", {}), OUTPUT: True}
+    return mapped_column(*args, **kwargs)
+
+
+def _server_default(value: Any) -> ColumnElement[Any] | TextClause | str | None:
+    """Return *value* as SQL where all databases agree on it; MySQL takes no default on BLOB, TEXT and JSON."""
+    if isinstance(value, bool):
+        return true() if value else false()
+    if isinstance(value, float):
+        return text(repr(value)) if math.isfinite(value) else None
+    if isinstance(value, int | Decimal):
+        return text(str(value))
+    if isinstance(value, str):
+        return literal(value, String())
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
+    return None
+
+
+def is_output(column: Any) -> bool:
+    """Whether *column* was declared with `output()`."""
+    return bool(column.info.get(OUTPUT))
+
+
+def _refuse_reserved(cls: type[Base]) -> None:
+    for parent in cls.__mro__[: cls.__mro__.index(Base)]:
+        own = {**parent.__dict__, **inspect.get_annotations(parent)}
+        taken = [name for name in RESERVED if name in own]
+        taken += [
+            value.column.name
+            for value in parent.__dict__.values()
+            if isinstance(value, MappedColumn) and value.column.name in RESERVED
+        ]
+        if taken:
+            raise SchemaError(
+                f"{parent.__qualname__} redefines {', '.join(sorted(set(taken)))}: the columns {', '.join(RESERVED)} "
+                "are the library's. Give the attribute or column another name."
+            )
+
+
+def _generics(cls: type[Base]) -> Iterator[Any]:
+    """Yield the `dict[...]` and `list[...]` in *cls*'s annotations: SQLAlchemy looks up only the bare type."""
+    for parent in cls.__mro__[: cls.__mro__.index(Base)]:
+        try:
+            annotations = inspect.get_annotations(parent, eval_str=True)
+        except NameError:  # a name that only type checkers see; SQLAlchemy reports what it needs itself
+            continue
+        for name, annotation in annotations.items():
+            origin: Any = get_origin(annotation)
+            if origin is Mapped:
+                (inner,) = get_args(annotation)
+                union = get_origin(inner) in (Union, UnionType)
+                found = [t for t in (get_args(inner) if union else [inner]) if get_origin(t) in (dict, list)]
+                if found:  # SQLAlchemy 2.0 would read a string as dict['str', 'Any']
+                    parent.__annotations__[name] = annotation
+                yield from found
+
+
+def _replace_former(cls: type[Base]) -> None:
+    """Make room for *cls* where a class of this identity was mapped before, or say whose table it would take."""
+    table_name = cls.__dict__.get("__tablename__")
+    former = [mapper.class_ for mapper in _mappers(cls) if mapper.class_.__name__ == cls.__name__]
+    for other in former:
+        if other.__module__ == cls.__module__:
+            # Not public, but the only way to forget one class; without it a cell that runs twice warns.
+            cls.registry._dispose_cls(other)
+    if not isinstance(table_name, str) or table_name not in cls.metadata.tables:
+        return
+    owner = _owner(cls, table_name)
+    if owner is not None and _name(owner) != _name(cls):
+        gc.collect()  # a class is part of a cycle: one that nobody holds any more may still be listed
+        owner = _owner(cls, table_name)
+    if owner is not None and _name(owner) != _name(cls):
+        raise SchemaError(
+            f"{_name(cls)} and {_name(owner)} both have the table {table_name!r}. "
+            "Give one of them another __tablename__."
+        )
+    cls.metadata.remove(cls.metadata.tables[table_name])
+
+
+def _owner(cls: type[Base], table_name: str) -> type[Any] | None:
+    table = cls.metadata.tables[table_name]
+    return next((mapper.class_ for mapper in _mappers(cls) if mapper.local_table is table), None)
+
+
+def _mappers(cls: type[Base]) -> list[Any]:
+    # Not `registry.mappers`: it raises for every later class once the definition of one has failed.
+    return [manager.mapper for manager in list(cls.registry._managers) if manager.is_mapped]
+
+
+def _name(cls: type[Any]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

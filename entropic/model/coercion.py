@@ -1,0 +1,347 @@
+"""From a value as the user gave it to the value that a column holds, before anything runs.
+
+`caster` makes, for one column and dialect, a function that returns the typed value or raises `Refused` with the
+reason. What a column would change or lose silently is refused, so that two values which the runner could tell apart
+never become one row.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import sys
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Dialect,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    LargeBinary,
+    Numeric,
+    SmallInteger,
+    String,
+    Time,
+    TypeDecorator,
+    Uuid,
+)
+from sqlalchemy.exc import StatementError
+
+from entropic.model.base import (
+    ByteString,
+    ExactDecimal,
+    FiniteJSON,
+    LongBytes,
+    Microseconds,
+    MicroTime,
+    UTCDateTime,
+    non_finite,
+)
+from entropic.values.hashing import exact, normalise
+
+__all__ = ["Caster", "Refused", "caster", "is_float", "kind_of"]
+
+Caster = Callable[[Any], Any]
+
+INT_BITS = {SmallInteger: 16, Integer: 32, BigInteger: 64}
+
+FULL_FSP = 6  # MySQL's name for microseconds
+
+DECIMAL_DIGITS = 1000  # PostgreSQL's limit, where a column declares none
+
+# Some drivers bind one thing and give back another, but in the end these are what they were.
+_ITSELF = (date, time, timedelta, UUID, bytes)
+
+_KINDS: list[tuple[tuple[type[Any], ...], str]] = [  # the first that fits: an Enum is a String to SQLAlchemy
+    ((Enum,), "enum"),
+    ((ByteString, String), "str"),
+    ((FiniteJSON, JSON), "json"),
+    ((Boolean,), "bool"),
+    ((Integer,), "int"),
+    ((ExactDecimal, Numeric, Float), "decimal"),
+    ((UTCDateTime, DateTime), "datetime"),
+    ((Date,), "date"),
+    ((MicroTime, Time), "time"),
+    ((Interval,), "timedelta"),
+    ((LongBytes, LargeBinary), "bytes"),
+    ((Uuid,), "uuid"),
+]
+
+
+class Refused(Exception):
+    """The column cannot take a value; the text says why."""
+
+
+def is_float(column: Column[Any]) -> bool:
+    """Whether *column* holds floats."""
+    return isinstance(column.type, Float) and not column.type.asdecimal
+
+
+def kind_of(column: Column[Any]) -> str:
+    """Name the kind of value that *column* holds; SQLAlchemy 2.0 and 2.1 do not agree on a type's ``python_type``."""
+    kind = column.type
+    if isinstance(kind, Float | Numeric) and not kind.asdecimal:
+        return "float"
+    return next((name for classes, name in _KINDS if isinstance(kind, classes)), type(kind).__name__)
+
+
+def caster(column: Column[Any], dialect: Dialect) -> Caster:
+    """Return the function that brings a value to the type of *column*; it raises `Refused`."""
+    cast = _cast_not_null(column, dialect)
+
+    def cast_or_null(value: Any) -> Any:
+        if value is None:
+            if column.nullable:
+                return None
+            raise Refused("is None, but the column is not nullable")
+        return cast(value)
+
+    return cast_or_null
+
+
+def _cast_not_null(column: Column[Any], dialect: Dialect) -> Caster:
+    kind = column.type
+    if is_float(column):
+        return _float_caster(has_infinity=dialect.name not in {"mysql", "mariadb"})
+    if isinstance(kind, Integer):
+        return _int_caster(_bits(kind, dialect))
+    if isinstance(kind, Boolean):
+        return _bool
+    if isinstance(kind, ByteString) or (isinstance(kind, String) and not isinstance(kind, Enum)):
+        elastic = dialect.name == "sqlite" or (dialect.name == "postgresql" and isinstance(kind, ByteString))
+        return _str_caster(None if elastic else kind.length)
+    if isinstance(kind, FiniteJSON | JSON):
+        return _json
+    if isinstance(kind, ExactDecimal) or (isinstance(kind, Numeric) and kind.asdecimal):
+        return _decimal_caster(kind.precision, kind.scale)
+    if isinstance(kind, Numeric):
+        inexact = _float_caster(has_infinity=False)
+        return inexact if kind.scale is None else lambda value: round(inexact(value), kind.scale)
+    return _round_trip(kind, dialect)
+
+
+def _scalar(value: Any) -> Any:
+    """Return the Python scalar of a NumPy one, or of an array of no dimensions; other values as they are."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and (
+        isinstance(value, numpy.generic) or (isinstance(value, numpy.ndarray) and value.shape == ())
+    ):
+        return value.item()
+    return value
+
+
+def _float_caster(*, has_infinity: bool) -> Caster:
+    def cast(value: Any) -> float:
+        if type(value) is not float:
+            value = _float(value)
+        if value - value == 0.0:  # finite
+            return float(value) if value else 0.0  # -0.0 is 0.0
+        if value != value:
+            raise Refused("is NaN, which is equal to nothing and no key; use None in a nullable column")
+        if not has_infinity:
+            raise Refused(f"is {value}, which this database cannot hold; use None in a nullable column")
+        return float(value)
+
+    return cast
+
+
+def _float(value: Any) -> float:
+    value = _scalar(value)
+    if isinstance(value, bool | enum.Enum) or not isinstance(value, int | float | Decimal | Fraction):
+        raise Refused(f"must be a number, not {_show(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise Refused(f"is too large for a double: {_show(value)}") from None
+
+
+def _bits(kind: Integer, dialect: Dialect) -> int:
+    if dialect.name == "sqlite":
+        return 64
+    return next((INT_BITS[cls] for cls in type(kind).__mro__ if cls in INT_BITS), 32)
+
+
+def _int_caster(bits: int) -> Caster:
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+    def cast(value: Any) -> int:
+        if type(value) is not int:
+            value = _int(value)
+        if not low <= value <= high:
+            raise Refused(f"is {value}, which does not fit the column's {bits} bits")
+        return int(value)
+
+    return cast
+
+
+def _int(value: Any) -> int:
+    value = _scalar(value)
+    if isinstance(value, bool | enum.Enum) or not isinstance(value, int | float | Decimal | Fraction):
+        raise Refused(f"must be an integer, not {_show(value)}")
+    if not math.isfinite(value) or value != int(value):
+        raise Refused(f"must be an integer, not {_show(value)}")
+    return int(value)
+
+
+def _bool(value: Any) -> bool:
+    value = _scalar(value)
+    if isinstance(value, enum.Enum) or not isinstance(value, int) or value not in (0, 1):
+        raise Refused(f"must be True or False, not {_show(value)}")
+    return bool(value)
+
+
+def _str_caster(limit: int | None) -> Caster:
+    def cast(value: Any) -> str:
+        if type(value) is not str:
+            value = _str(value)
+        if not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                raise Refused(f"is no valid Unicode: {_show(value)}") from None
+        if "\0" in value:
+            raise Refused(f"holds a NUL character: {_show(value)}")
+        if limit is not None and len(value) > limit:
+            raise Refused(f"has {len(value)} characters, but the column holds {limit}")
+        return str(value)
+
+    return cast
+
+
+def _str(value: Any) -> str:
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, PurePath):
+        return str(value)
+    if not isinstance(value, str):
+        raise Refused(f"must be a string, not {_show(value)}; write str(...) if its text is meant")
+    return str.__str__(value)
+
+
+def _json(value: Any) -> Any:
+    plain = normalise(value, exact)
+    if (path := non_finite(plain)) is not None:
+        raise Refused(f"holds NaN or an infinity at {path}, which JSON cannot; use None or a string")
+    return plain
+
+
+def _decimal_caster(precision: int | None, scale: int | None) -> Caster:
+    context = Context(prec=precision or DECIMAL_DIGITS)
+
+    def cast(value: Any) -> Decimal:
+        value = _scalar(value)
+        if isinstance(value, bool | enum.Enum) or not isinstance(value, int | float | Decimal):
+            raise Refused(f"must be a number, not {_show(value)}")
+        number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+        if not number.is_finite():
+            raise Refused(f"must be finite, not {_show(value)}")
+        if scale is None:
+            return number
+        try:
+            rounded = number.quantize(Decimal(1).scaleb(-scale), rounding=ROUND_HALF_EVEN, context=context)
+        except InvalidOperation:
+            raise Refused(f"has more than the column's {context.prec} digits: {_show(value)}") from None
+        return rounded if rounded else rounded.copy_abs()  # no negative zero
+
+    return cast
+
+
+def _round_trip(kind: Any, dialect: Dialect) -> Caster:
+    """Return a caster for any other type: what the column would give back."""
+    implementation = kind.dialect_impl(dialect)
+    bind = implementation.bind_processor(dialect)
+    result = implementation.result_processor(dialect, None)
+    ours = isinstance(kind, UTCDateTime | LongBytes | MicroTime | Interval)
+    foreign = isinstance(kind, TypeDecorator) and not ours
+    wanted = None if foreign or isinstance(kind, Enum) else _python_type(kind)
+
+    def cast(value: Any) -> Any:
+        value = _plain_time(value)
+        if wanted is not None and not isinstance(value, wanted):
+            raise Refused(f"must be a {wanted.__name__}, not {_show(value)}")
+        _refuse_lossy_time(kind, dialect, value)
+        if wanted in _ITSELF:
+            return wanted(value) if wanted is bytes else value
+        try:
+            bound = bind(value) if bind else value
+            return result(bound) if result else bound
+        except (StatementError, TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+            raise Refused(f"cannot be stored: {error}") from error
+
+    return cast
+
+
+def _python_type(kind: Any) -> type[Any] | None:
+    try:
+        python_type: type[Any] = kind.python_type
+    except NotImplementedError:
+        return None
+    return python_type
+
+
+def _plain_time(value: Any) -> Any:
+    """Return the datetime or timedelta of a pandas or NumPy time; other values as they are."""
+    for convert in ("to_pydatetime", "to_pytimedelta"):
+        if hasattr(value, convert):
+            if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
+                raise Refused(f"has nanoseconds, but a time column holds microseconds: {_show(value)}")
+            return getattr(value, convert)()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.datetime64 | numpy.timedelta64):
+        micros = value.astype(f"{value.dtype.name.partition('[')[0]}[us]")
+        # A month has no length; and beyond its range NumPy gives a number.
+        is_exact = (
+            numpy.can_cast(value.dtype, micros.dtype, "same_kind") and micros.astype(value.dtype) == value
+        )
+        is_fine = is_exact and isinstance(micros.item(), datetime | timedelta)
+        if not is_fine:
+            raise Refused(f"is no time in microseconds: {_show(value)}")
+        return micros.item()
+    return value
+
+
+def _refuse_lossy_time(kind: Any, dialect: Dialect, value: Any) -> None:
+    if isinstance(kind, Date) and isinstance(value, datetime):
+        raise Refused(f"must be a date, not a datetime: {_show(value)}")
+    keeps_zone = isinstance(kind, DateTime) and kind.timezone and dialect.name == "postgresql"
+    if isinstance(kind, DateTime) and isinstance(value, datetime) and value.tzinfo and not keeps_zone:
+        raise Refused(
+            f"has a time zone, which the column would drop: {_show(value)}; "
+            "annotate it as Mapped[datetime] without a type of its own"
+        )
+    if isinstance(value, time) and value.tzinfo is not None:
+        raise Refused(f"has a time zone, which the column would drop: {_show(value)}")
+    if (
+        dialect.name in {"mysql", "mariadb"}
+        and isinstance(kind, DateTime | Time | Interval)
+        and _has_microseconds(value)
+        and getattr(kind.dialect_impl(dialect), "fsp", None) != FULL_FSP
+        and not isinstance(kind.dialect_impl(dialect), Microseconds)
+    ):
+        raise Refused(
+            f"has microseconds, which the column would drop: {_show(value)}; annotate it without a type of its own"
+        )
+    if isinstance(kind, Date) and not isinstance(value, date):
+        raise Refused(f"must be a date, not {_show(value)}")
+
+
+def _has_microseconds(value: Any) -> bool:
+    return bool(getattr(value, "microsecond", 0) or getattr(value, "microseconds", 0))
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"

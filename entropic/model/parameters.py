@@ -1,0 +1,482 @@
+"""Which run is this? From the parameters that a user gives to the key of a row, and back.
+
+A `Parameters` knows a model's columns. `identify` brings given values to the columns' types, fills in defaults, and
+hashes what is not at its default; `differences` tells whether a row is the one that was asked for. The key of a row
+is a function of its columns alone, so a key can be made anew from the table.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import enum
+import functools
+import logging
+import math
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from sqlalchemy import JSON, Column, Dialect, inspect
+
+from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
+from entropic.model.base import RESERVED, Base, FiniteJSON, is_output, non_finite
+from entropic.model.coercion import Caster, Refused, caster, is_float, kind_of
+from entropic.values.hashing import canonical, digest, has_hasher, hash_params, normalise, rounded_apart
+
+__all__ = ["KEY_RULE", "Identity", "Parameters", "safe_name"]
+
+log = logging.getLogger(__name__)
+
+KEY_RULE = 1  # registered per table: which rule made its keys
+
+FLOAT_TOLERANCE = (
+    1e-9  # relative; looser than the 12 digits of a key, tighter than any single-precision column
+)
+
+NAME_BYTES = 200
+
+_ABSENT: Any = object()
+
+_BARE = frozenset({"bool", "int", "float", "str", "json"})  # kinds whose typed values JSON holds as they are
+_TIMES: dict[str, Any] = {"datetime": datetime, "date": date, "time": time}
+
+
+class Identity(NamedTuple):
+    """What a set of parameters is, for one table.
+
+    Attributes
+    ----------
+    id : str
+        The key.
+    former_id : str or None
+        The key that the published release 2.3 gave these parameters, where it is another one.
+    values : dict
+        Every parameter as its column holds it, defaults filled in.
+    given : frozenset of str or None
+        With an explicit ``id``: the parameters that were given, the only ones to compare. None for all.
+    originals : dict
+        What the runner must get instead of the column's value: arrays and objects inside a JSON column.
+    members : dict
+        Enum members given for string columns, as text, ``Method.RK4``: what 2.3 put into the row under this key.
+    ignored : dict
+        What reaches the runner as it is, and identifies nothing.
+    """
+
+    id: str
+    former_id: str | None
+    values: dict[str, Any]
+    given: frozenset[str] | None
+    originals: dict[str, Any]
+    members: dict[str, str]
+    ignored: dict[str, Any]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The keys under which a row may stand, the own one first."""
+        return (self.id,) if self.former_id is None else (self.id, self.former_id)
+
+    def for_runner(self) -> dict[str, Any]:
+        """Return the parameters as the runner sees them; but for what is ignored, copies of the caller's objects."""
+        return {**copy.deepcopy(self.values), **copy.deepcopy(self.originals), **self.ignored}
+
+
+@dataclass(frozen=True, slots=True)
+class _Param:
+    name: str
+    column: Column[Any]
+    cast: Caster
+    form: Callable[[Any], Any]
+    default: Any  # typed; _ABSENT where there is none
+    default_form: Any
+    is_plain: bool  # the typed value is its own normal form, but for the rounding of floats
+
+
+class Parameters:
+    """The parameters of one model, on one dialect.
+
+    Parameters
+    ----------
+    model : type
+        Subclass of `entropic.Base`.
+    dialect : sqlalchemy.Dialect
+        Of the engine that the rows go to: what a column can hold depends on it.
+    suffix : str
+        Of the results' names: an explicit ``id`` must leave room for it.
+
+    Raises
+    ------
+    ParameterError
+        If a column's default is not a value of the column.
+    """
+
+    def __init__(self, model: type[Base], dialect: Dialect, suffix: str = "") -> None:
+        self.model = model
+        self.suffix = suffix
+        attributes = [a for a in inspect(model).column_attrs if a.key not in RESERVED]
+        self._name = model.__entropic__.title or model.__name__
+        self._ignored = model.__entropic__.ignored
+        self._has_former_keys = not model.__entropic__.is_derived
+        self._columns: dict[str, Any] = {a.key: a.columns[0] for a in attributes}
+        self._outputs = {
+            name: (column, caster(column, dialect))
+            for name, column in self._columns.items()
+            if is_output(column)
+        }
+        self._params = {
+            name: self._make(name, column, dialect)
+            for name, column in self._columns.items()
+            if name not in self._outputs
+        }
+        self._defaults = {name: p.default for name, p in self._params.items() if p.default is not _ABSENT}
+        self._required = tuple(name for name in self._params if name not in self._defaults)
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters, in the order of the model."""
+        return list(self._params)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The parameters that have a key default, each with it as its column holds it."""
+        return dict(self._defaults)
+
+    def typed_filters(self, equals: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values to compare columns with, parameters typed as `identify` types them.
+
+        Raises
+        ------
+        ParameterError
+            If the model has no such column, or it is JSON, which SQL cannot compare.
+        """
+        typed = {}
+        for name, value in equals.items():
+            column = self._columns.get(name)
+            if column is None and name not in RESERVED:
+                raise self._unknown(name)
+            if name == "custom_data" or (column is not None and isinstance(column.type, JSON | FiniteJSON)):
+                raise ParameterError(
+                    f"{self._name}.{name} is JSON, which SQL cannot compare: select the records by other columns and "
+                    "filter them in Python"
+                )
+            typed[name] = self._cast(self._params[name], value) if name in self._params else value
+        return typed
+
+    def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return typed *values* as JSON can hold them; `load` gives them back."""
+        return {name: _dump(self._params[name].column, value) for name, value in values.items()}
+
+    def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the typed values of what `dump` made; names that the model has no more are left out."""
+        known = ((name, value) for name, value in stored.items() if name in self._params)
+        return {**self._defaults, **{name: _load(self._params[name].column, value) for name, value in known}}
+
+    def by_column(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values by the key of their column in the table instead of by attribute name."""
+        return {self._columns[name].key: value for name, value in values.items()}
+
+    def no_outputs(self) -> dict[str, Any]:
+        """Return every output as NULL: what a row has that a re-run fills no more."""
+        return dict.fromkeys(self._outputs)
+
+    def split(self, returned: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Part what a runner returned into outputs, typed, and the rest, for ``custom_data``.
+
+        NaN is NULL, and so is an infinity where the database has none. What a column or JSON cannot hold is left out
+        with a WARNING that names it: a finished run is not lost for a metric.
+        """
+        outputs: dict[str, Any] = {}
+        rest: dict[str, Any] = {}
+        for name, value in returned.items():
+            if name in self._outputs:
+                try:
+                    outputs[name] = _output(self._outputs[name], value)
+                except (Refused, ValueError, UnhashableParamError) as reason:
+                    log.warning("%s.%s, returned by the runner, is left out: it %s", self._name, name, reason)
+            elif name in RESERVED or name in self._params:
+                log.warning(
+                    "%r, returned by the runner, is left out: it is no output of %s", name, self._name
+                )
+            elif (path := non_finite(value)) is not None:
+                log.warning("%r, returned by the runner, is left out: %s is NaN or infinite", name, path)
+            else:
+                rest[name] = value
+        return outputs, rest
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Return what the database remembers of the model: per parameter its type and, if it has one, its default."""
+        return {
+            name: {"type": kind_of(p.column)}
+            | ({} if p.default is _ABSENT else {"default": _speakable(p.default_form)})
+            for name, p in self._params.items()
+        }
+
+    def identify(self, params: Mapping[str, Any], *, complete: bool = True) -> Identity:
+        """Type *params*, fill in defaults, and make the key.
+
+        Parameters
+        ----------
+        params : mapping
+            Reserved names are harmless; an ``id`` is the key, verbatim.
+        complete : bool
+            Whether every parameter must be known, as for a run. Without, an ``id`` alone will do.
+
+        Raises
+        ------
+        ParameterError
+            If a name is unknown, a required one is missing, or a value does not fit its column.
+        UnhashableParamError
+            If a value has no stable hash.
+        """
+        values = dict(self._defaults)
+        forms: dict[str, Any] = {}
+        originals: dict[str, Any] = {}
+        members: dict[str, str] = {}
+        ignored: dict[str, Any] = {}
+        changed = False  # whether 2.3 may have made another key of these
+        for name, value in params.items():
+            p = self._params.get(name)
+            if p is None:
+                if name in self._ignored:
+                    ignored[name] = value
+                elif name not in RESERVED:
+                    raise self._unknown(name)
+                continue
+            typed = values[name] = self._cast(p, value)
+            form = forms[name] = p.form(typed)
+            if not p.is_plain and (_is_tagged(typed) or has_hasher(type(value))):
+                originals[name] = _restored(typed, value)
+            if p.default is not _ABSENT and _same(form, p.default_form, p.is_plain):
+                del forms[name]
+                changed = True
+            elif typed is not value or not p.is_plain or (type(form) is float and form != round(typed, 12)):
+                changed = True
+                if type(typed) is str and isinstance(value, enum.Enum):
+                    members[name] = str(value)
+        if complete or "id" not in params:
+            self._require(values)
+        if "id" in params:
+            given = frozenset(name for name in params if name in self._params)
+            key = safe_name(str(params["id"]), self.suffix)
+            return Identity(key, None, values, given, originals, members, ignored)
+        key = digest(forms)
+        former_key = self._former_key(params, key) if changed and self._has_former_keys else None
+        return Identity(key, former_key, values, None, originals, members, ignored)
+
+    def _cast(self, p: _Param, value: Any) -> Any:
+        try:
+            return p.cast(value)
+        except Refused as reason:
+            raise ParameterError(f"{self._name}.{p.name} {reason}") from reason.__cause__
+        except UnhashableParamError as error:
+            raise UnhashableParamError(f"{self._name}.{p.name}: {error}") from None
+
+    def _former_key(self, params: Mapping[str, Any], key: str) -> str | None:
+        try:
+            former = hash_params(params)
+        except UnhashableParamError:  # 2.3 would have taken its str(), which identifies nothing
+            return None
+        return None if former == key else former
+
+    def differences(self, identity: Identity, row: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Return, for each parameter in which *row* is not *identity*, both values: asked for, stored."""
+        different = {}
+        for name, p in self._params.items():
+            if identity.given is not None and name not in identity.given:
+                continue
+            wanted, stored = identity.values[name], row[name]
+            if p.is_plain and wanted == stored:
+                continue
+            if stored is not None and identity.members.get(name) == stored:
+                continue
+            if not self._equal(p, wanted, stored):
+                different[name] = (wanted, stored)
+        return different
+
+    def _equal(self, p: _Param, wanted: Any, stored: Any) -> bool:
+        if stored is None:
+            # A row from before the column was added holds NULL: the run that it was is the one at the default.
+            return wanted is None or (
+                p.default is not _ABSENT and _same(p.form(wanted), p.default_form, p.is_plain)
+            )
+        if wanted is None:
+            return False
+        if isinstance(wanted, float) and isinstance(stored, float):
+            return math.isclose(wanted, stored, rel_tol=FLOAT_TOLERANCE, abs_tol=0.0)
+        try:
+            typed = p.cast(stored)
+        except (Refused, UnhashableParamError):
+            return False
+        # SQLite makes a bare 1.0 in a JSON column an integer.
+        is_number = type(wanted) in (int, float) and type(typed) in (int, float)
+        return (is_number and wanted == typed) or canonical(p.form(wanted)) == canonical(p.form(typed))
+
+    def verify(self, identity: Identity, row: Mapping[str, Any]) -> None:
+        """Raise `HashCollisionError` unless *row*, found under the key, is *identity*."""
+        if different := self.differences(identity, row):
+            what = "; ".join(f"{n}: asked for {a!r}, stored {b!r}" for n, (a, b) in different.items())
+            raise HashCollisionError(
+                f"the row {identity.id!r} of {self.model.__tablename__!r} holds other parameters ({what}). "
+                "Nothing was run or changed. If the row was edited by hand, mend or delete it; "
+                "else give one of the two an id of its own."
+            )
+
+    def _make(self, name: str, column: Column[Any], dialect: Dialect) -> _Param:
+        cast = caster(column, dialect)
+        plain = is_float(column) or _is_plain(column)
+        form: Callable[[Any], Any] = _float_form if is_float(column) else _itself if plain else _form
+        default = _ABSENT
+        if column.default is not None and column.default.is_scalar:
+            try:
+                default = cast(column.default.arg)  # type: ignore[attr-defined]
+            except Refused as reason:
+                raise ParameterError(f"the default of {self._name}.{name} {reason}") from None
+        elif column.default is None and column.server_default is None and column.nullable:
+            default = None
+        return _Param(
+            name, column, cast, form, default, _ABSENT if default is _ABSENT else form(default), plain
+        )
+
+    def _unknown(self, name: str) -> ParameterError:
+        if name in self._outputs:
+            return ParameterError(
+                f"{self._name}.{name} is an output: the runner returns it, it cannot be given as a parameter"
+            )
+        close = difflib.get_close_matches(str(name), self._params, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        return ParameterError(
+            f"{self._name} has no parameter {name!r}{hint} It has: {', '.join(self._params)}."
+        )
+
+    def _require(self, values: Mapping[str, Any]) -> None:
+        if missing := [name for name in self._required if name not in values]:
+            raise ParameterError(
+                f"{self._name} needs {', '.join(map(repr, missing))}, which "
+                f"{'was' if len(missing) == 1 else 'were'} not given and ha{'s' if len(missing) == 1 else 've'} "
+                f"no default. It has: {', '.join(self._params)}."
+            )
+
+
+def safe_name(name: str, suffix: str = "") -> str:
+    """Return *name* if it can be a file's name, as an explicit id and a table's name must.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, ``.`` or ``..``, begins with ``.entropic``, has a separator or NUL, ends in a space, or takes
+        more than 200 bytes with *suffix*.
+    """
+    size = len(f"{name}{suffix}".encode("utf-8", "surrogatepass"))
+    if (
+        name in {"", ".", ".."}
+        or any(character in name for character in "/\\\0")
+        or name.startswith(".entropic")
+        or name != name.rstrip(" ")
+        or size > NAME_BYTES
+    ):
+        raise ValueError(
+            f"{name!r} cannot be a file's name: it must be one plain path component, not empty, without a separator "
+            f"or NUL, not ending in a space, of at most {NAME_BYTES} bytes with its suffix"
+        )
+    return name
+
+
+@functools.cache
+def _portable() -> Dialect:
+    """Return the dialect that has a text or a number for every type of SQLAlchemy's."""
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.dialect()
+
+
+def _dump(column: Column[Any], value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or kind_of(column) in _BARE:
+        return value
+    if isinstance(value, Decimal):
+        return str(value)
+    portable = _portable()
+    bind = column.type.dialect_impl(portable).bind_processor(portable)
+    bound = bind(value) if bind else value
+    return {"base64": b64encode(bound).decode()} if isinstance(bound, bytes) else bound
+
+
+def _load(column: Column[Any], value: Any) -> Any:
+    if is_float(column) and isinstance(value, str):
+        return float(value)
+    if value is None or (kind := kind_of(column)) in _BARE:
+        return value
+    if kind == "decimal":
+        return Decimal(value)
+    if isinstance(value, dict) and set(value) == {"base64"}:
+        value = b64decode(value["base64"])
+    portable = _portable()
+    result = column.type.dialect_impl(portable).result_processor(portable, None)
+    return result(value) if result else value
+
+
+def _output(output: tuple[Column[Any], Caster], value: Any) -> Any:
+    column, cast = output
+    if isinstance(value, float) and not math.isfinite(value):
+        if value != value or not is_float(column):
+            return None
+        try:
+            return cast(value)
+        except Refused:
+            return None
+    if isinstance(value, str) and (kind := kind_of(column)) in _TIMES:
+        value = _TIMES[kind].fromisoformat(value)  # as it travelled
+    return cast(value)
+
+
+def _is_plain(column: Column[Any]) -> bool:
+    """Whether a value of *column* is its own normal form."""
+    return kind_of(column) in {"int", "str", "bool"}
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _float_form(value: float | None) -> float | None:
+    return None if value is None else rounded_apart(value)
+
+
+def _form(value: Any) -> Any:
+    return normalise(value, rounded_apart)
+
+
+def _same(form: Any, default_form: Any, is_plain: bool) -> bool:
+    return bool(form == default_form) if is_plain else canonical(form) == canonical(default_form)
+
+
+def _speakable(form: Any) -> Any:
+    """Return a default's normal form as JSON can hold it."""
+    return str(form) if isinstance(form, float) and not math.isfinite(form) else form
+
+
+def _restored(form: Any, value: Any) -> Any:
+    """Return a normal form in which arrays, sets and objects stand as they were given.
+
+    All else stays as the column holds it: what shares a key must not be told apart by the runner.
+    """
+    if has_hasher(type(value)):
+        return value
+    if not _is_tagged(form):
+        return form
+    if isinstance(form, list) and isinstance(value, list | tuple):
+        return [_restored(*pair) for pair in zip(form, value, strict=True)]
+    if isinstance(form, dict) and isinstance(value, dict):
+        return {key: _restored(item, value.get(key, item)) for key, item in form.items()}
+    return value
+
+
+def _is_tagged(form: Any) -> bool:
+    """Whether a JSON column's value stands for something that is no JSON: an array, a set, a dataclass."""
+    if isinstance(form, dict):
+        return any(str(key).startswith("__") for key in form) or any(map(_is_tagged, form.values()))
+    return isinstance(form, list) and any(map(_is_tagged, form))

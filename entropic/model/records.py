@@ -1,0 +1,202 @@
+"""Rows into records: the look-up that a hit is made of, and its chunked form for sweeps.
+
+A look-up is one SELECT of the row and its file record by primary key. On SQLite, unless somebody listens to the
+engine's events or echoes its SQL, it goes to the driver's cursor directly, with SQLAlchemy's own compiled statement
+and its own result processors: the same rows for a third of the time. Records are instances of the user's model as a
+session would have loaded and then detached them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+from sqlalchemy import ColumnElement, Connection, Dialect, and_, bindparam, inspect, select
+from sqlalchemy.orm.attributes import instance_dict, instance_state
+
+from entropic.model.base import RECORDED, Base
+from entropic.sql.database import Database
+from entropic.sql.tables import FileRow
+
+__all__ = ["CHUNK", "Found", "RecordReader"]
+
+ModelT = TypeVar("ModelT", bound=Base)
+
+CHUNK = (
+    1000  # keys per SELECT: 3.5 µs a key, and hardly less for more; every database takes as many parameters
+)
+
+_files: Any = FileRow.__table__
+_EVENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
+_sql_log = logging.getLogger("sqlalchemy.engine")
+
+
+class Found(NamedTuple):
+    """A row as it stands in the database, and its file record."""
+
+    row: dict[str, Any]
+    """By attribute name of the model."""
+    file_name: str | None
+    sha256: str | None
+    size_bytes: int | None
+
+    @property
+    def id(self) -> str:
+        """The row's key."""
+        return str(self.row["id"])
+
+
+Fetch = Callable[[Any, Sequence[str]], list[Found]]
+
+
+class RecordReader(Generic[ModelT]):
+    """Reads the rows of one model.
+
+    Parameters
+    ----------
+    root : Path
+        The results folder; a file record's name is relative to it.
+
+    Notes
+    -----
+    Safe between threads: each has a connection of its own.
+    """
+
+    def __init__(self, database: Database, model: type[ModelT], root: Path) -> None:
+        self._database = database
+        self._model = model
+        self._root = root
+        mapper = inspect(model)
+        self._attributes = {attribute.key: attribute.columns[0] for attribute in mapper.column_attrs}
+        self._names = tuple(self._attributes)
+        self._mapper: Any = mapper
+        self._manager: Any = mapper.class_manager
+        table: Any = mapper.local_table
+        on = and_(_files.c.table_name == table.name, _files.c.record_id == table.c.id)
+        self._joined = select(
+            *self._attributes.values(), _files.c.name, _files.c.sha256, _files.c.size_bytes
+        ).select_from(table.outerjoin(_files, on))
+        self._by_id = {
+            1: self._joined.where(table.c.id == bindparam("id_0")),
+            2: self._joined.where(table.c.id.in_([bindparam("id_0"), bindparam("id_1")])),
+        }
+        self._by_ids: Any = self._joined.where(table.c.id.in_(bindparam("ids", expanding=True)))
+        self._direct: dict[int, Fetch] = {}
+        self._prefix = f"{root}{os.sep}"
+
+    @property
+    def statement(self) -> Any:
+        """The SELECT of rows and file records, to which conditions can be added."""
+        return self._joined
+
+    def find(self, ids: tuple[str, ...]) -> list[Found]:
+        """Return the rows under one or two keys: one statement."""
+        if not _is_direct(self._database):
+            values = {f"id_{n}": key for n, key in enumerate(ids)}
+            statement = self._by_id[len(ids)]
+            rows = self._database.look(lambda connection: connection.execute(statement, values).fetchall())
+            return [self.found(row) for row in rows]
+        return self._ask(ids)
+
+    def find_many(self, ids: Iterable[str]) -> Iterator[Found]:
+        """Yield the rows under any number of keys, `CHUNK` keys a statement."""
+        keys = list(ids)
+        for start in range(0, len(keys), CHUNK):
+            chunk = keys[start : start + CHUNK]
+            if _is_direct(self._database):
+                yield from self._ask(chunk)
+            else:
+                yield from map(self.found, self._database.look(partial(self._fetch, keys=chunk)))
+
+    def _fetch(self, connection: Connection, *, keys: Sequence[str]) -> Sequence[Any]:
+        return connection.execute(self._by_ids, {"ids": keys}).fetchall()
+
+    def select(
+        self, where: Sequence[ColumnElement[bool]], order_by: Any, limit: int | None, connection: Connection
+    ) -> Iterator[Found]:
+        """Yield the rows that meet all conditions."""
+        statement = self._joined.where(*where).limit(limit)
+        if order_by is not None:
+            statement = statement.order_by(*(order_by if isinstance(order_by, list | tuple) else [order_by]))
+        yield from map(self.found, connection.execute(statement))
+
+    def found(self, row: Sequence[Any]) -> Found:
+        """Return a row of `statement` by name."""
+        return Found(dict(zip(self._names, row, strict=False)), row[-3], row[-2], row[-1])
+
+    def path(self, found: Found) -> str:
+        """Return the absolute path of a row's result for this Store; whether it is there has not been looked at."""
+        name = found.file_name
+        if name is None:
+            return self._unrecorded(found)
+        return name if os.path.isabs(name) else self._prefix + name
+
+    def _unrecorded(self, found: Found) -> str:
+        """Of a row that 2.3, SQL or a merge wrote: as it stands, else under the root if the name begins with the id."""
+        stored: str = found.row["result_file"]
+        moved = self._root / Path(stored).name
+        if not os.path.lexists(stored) and moved.name.startswith(found.id) and moved.exists():
+            return str(moved)
+        return os.path.abspath(stored)
+
+    def record(self, found: Found) -> ModelT:
+        """Return the detached record of a row, its path under this Store's results folder."""
+        record: Any = self._manager.new_instance()
+        values, state = instance_dict(record), instance_state(record)
+        values.update(found.row)
+        # All that make_transient_to_detached comes to where no column is missing, for a third of its time.
+        state.key = self._mapper.identity_key_from_primary_key((found.row["id"],))
+        # What a session does on loading: MutableDict begins to watch custom_data, and users' own listeners run.
+        self._manager.dispatch.load(state, None)
+        name = found.file_name
+        if name is None or not os.path.isabs(name):  # a registered path stays as it was given
+            name = values["result_file"] = self._unrecorded(found) if name is None else self._prefix + name
+        values[RECORDED] = name, found.size_bytes, found.sha256
+        return cast("ModelT", record)
+
+    def _ask(self, ids: Sequence[str]) -> list[Found]:
+        # Filled up to a power of two by a key that is there already, so that few statements are compiled.
+        places = 1 << (len(ids) - 1).bit_length()
+        fetch = self._direct.get(places) or self._compile(places, self._database.engine.dialect)
+        keys = [*ids, *[ids[-1]] * (places - len(ids))]
+        return self._database.look(lambda connection: fetch(connection.connection.dbapi_connection, keys))
+
+    def _compile(self, n: int, dialect: Dialect) -> Fetch:
+        marks = [f"id_{place}" for place in range(n)]
+        expanded = self._by_ids.compile(dialect=dialect).construct_expanded_state({"ids": marks})
+        sql, parameters = expanded.statement, list(expanded.positional_parameters)
+        first = parameters.index(marks[0])
+        before, after = parameters[:first], parameters[first + n :]
+        made = {
+            name: column.type.dialect_impl(dialect).result_processor(dialect, None)
+            for name, column in self._attributes.items()
+        }
+        processors = [(name, processor) for name, processor in made.items() if processor is not None]
+        names = self._names
+
+        def fetch(connection: Any, ids: Sequence[str]) -> list[Found]:
+            result = []
+            for row in connection.execute(sql, [*before, *ids, *after]).fetchall():
+                values = dict(zip(names, row, strict=False))
+                for name, processor in processors:
+                    values[name] = processor(values[name])
+                result.append(Found(values, row[-3], row[-2], row[-1]))
+            return result
+
+        self._direct[n] = fetch
+        return fetch
+
+
+def _is_direct(database: Database) -> bool:
+    """Whether the driver may be asked directly: SQLite, and nobody is listening who would miss the statement."""
+    engine = database.engine
+    return (
+        engine.dialect.driver == "pysqlite"
+        and not engine.echo
+        and not any(getattr(engine.dispatch, name) for name in _EVENTS)
+        and not _sql_log.isEnabledFor(logging.INFO)
+    )

@@ -1,0 +1,240 @@
+"""What the database remembers of a table: how its keys are made, and which folder holds its results.
+
+The first Store of a table registers it, under the schema lock, and marks its results folder; every later one is
+compared. A default that changed would give old rows' keys another meaning, and a folder that is not the marked one is
+perhaps an unmounted share: both are refused rather than guessed.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Column, Connection, insert, inspect, null, select, update
+
+from entropic.disk.files import MARKER, Marker, read_marker, write_marker
+from entropic.errors import ResultsDirUnavailableError, SchemaError
+from entropic.migrate import database_uuid, schema_lock
+from entropic.model.parameters import KEY_RULE, Parameters
+from entropic.sql.database import Database
+from entropic.sql.tables import TableRow
+
+__all__ = ["adopt_root", "grow_table", "register_table", "root_problem"]
+
+log = logging.getLogger(__name__)
+
+_tables: Any = TableRow.__table__
+
+_NONE = "no default"
+
+
+def register_table(database: Database, parameters: Parameters, root: Path) -> Marker:
+    """Compare a model with what is registered, or register it and mark its results folder.
+
+    Returns
+    -------
+    Marker
+        What the results folder's marker must say.
+
+    Raises
+    ------
+    SchemaError
+        If a default changed, or a parameter vanished or changed its type.
+    ResultsDirUnavailableError
+        If the table has no folder yet and *root* is another table's.
+    """
+    table = parameters.model.__tablename__
+    with database.reading() as connection:
+        row = _registered(connection, table)
+    if row is None or row.root is None:
+        with schema_lock(database) as connection:
+            return _register(connection, database, parameters, root)
+    described = parameters.describe()
+    _compare(table, dict(row.parameters), described)
+    if described != row.parameters:
+        change = update(_tables).where(_tables.c.table_name == table).values(parameters=described)
+        database.write(lambda connection: connection.execute(change))
+    return Marker(row.root, database_uuid(database), table)
+
+
+def grow_table(database: Database, parameters: Parameters) -> None:
+    """Add the columns of parameters and outputs that are new, in one transaction under the schema lock.
+
+    Old rows are the runs at the new parameters' defaults: their keys stay, and the columns say so.
+
+    Raises
+    ------
+    SchemaError
+        If a parameter is new and has no default, or something else about the parameters changed. Nothing is altered.
+    """
+    table: Any = parameters.model.__table__
+    described = parameters.describe()
+
+    def new_columns(connection: Connection) -> list[Column[Any]]:
+        row = _registered(connection, table.name)
+        if row is None:
+            return []  # a new table, or one that is not ours
+        _compare(table.name, dict(row.parameters), described, may_be_required=False)
+        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        return [column for column in table.columns if column.name not in there]
+
+    with database.reading() as connection:
+        if not new_columns(connection):
+            return
+    with schema_lock(database) as connection:
+        columns = new_columns(connection)
+        if not columns:
+            return  # another process was first
+        log.info("adding %s to the table %s", ", ".join(column.name for column in columns), table.name)
+        _add_columns(connection, table, columns, parameters.by_column(parameters.defaults))
+        change = update(_tables).where(_tables.c.table_name == table.name).values(parameters=described)
+        connection.execute(change)
+
+
+def _add_columns(
+    connection: Connection, table: Any, columns: list[Column[Any]], defaults: dict[str, Any]
+) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    operations = Operations(MigrationContext.configure(connection))
+    for column in columns:
+        default = None if column.server_default is None else column.server_default.arg  # type: ignore[attr-defined]
+        # Some types take no default on some server; NULL is then what the rows have until they are filled.
+        nullable = column.nullable or default is None
+        operations.add_column(
+            table.name, Column(column.name, column.type, nullable=nullable, server_default=default)
+        )
+        value = defaults.get(column.key)
+        if column.server_default is None and value is not None:
+            # Of rows that have none only: MySQL has committed the column, and others may have filled it by now.
+            connection.execute(update(table).where(column.is_(null())).values({column.name: value}))
+
+
+def _register(connection: Connection, database: Database, parameters: Parameters, root: Path) -> Marker:
+    table = parameters.model.__tablename__
+    row = _registered(connection, table)  # another process may have been first
+    if row is not None and row.root is not None:
+        _compare(table, dict(row.parameters), parameters.describe())
+        return Marker(row.root, database_uuid(database, connection), table)
+    marker = _mark(root, database_uuid(database, connection), table)
+    values = {
+        "table_name": table,
+        "key_rule": KEY_RULE,
+        "parameters": parameters.describe(),
+        "root": marker.root,
+        "results_dir": str(root),
+        "created_at": datetime.now(UTC),
+    }
+    if row is None:
+        connection.execute(insert(_tables), values)
+    else:
+        connection.execute(update(_tables).where(_tables.c.table_name == table).values(values))
+    return marker
+
+
+def _registered(connection: Connection, table: str) -> Any:
+    return connection.execute(select(_tables).where(_tables.c.table_name == table)).first()
+
+
+def _mark(root: Path, database: str, table: str) -> Marker:
+    root.mkdir(parents=True, exist_ok=True)
+    marker = Marker(uuid4().hex, database, table)
+    try:
+        write_marker(root, marker)
+    except FileExistsError:
+        found = read_marker(root)
+        if found is None or (found.database, found.table) != (database, table):
+            raise ResultsDirUnavailableError(_foreign(root, found, table)) from None
+        return found  # left by a process that ended before it could commit
+    return marker
+
+
+def _compare(
+    table: str, registered: dict[str, Any], described: dict[str, Any], *, may_be_required: bool = True
+) -> None:
+    new = [name for name in described.keys() - registered.keys() if "default" not in described[name]]
+    lines = []
+    if not may_be_required:
+        lines += [f"{name} is a new parameter, and has no default: give it one" for name in sorted(new)]
+    for name, before in registered.items():
+        now = described.get(name)
+        if now is None:
+            lines.append(
+                f"{name} was a parameter and is none now: the keys of the rows were made with it. "
+                "Put it back (it may have a default)"
+            )
+        elif now["type"] != before["type"]:
+            lines.append(f"{name} was of type {before['type']} and is {now['type']} now: put the type back")
+        elif now.get("default", _NONE) != before.get("default", _NONE):
+            lines.append(
+                f"the default of {name} was {before.get('default', _NONE)!r} and is "
+                f"{now.get('default', _NONE)!r} now: rows that were made at the old default would be taken for runs "
+                "at the new one. Put the old default back, and give the new value explicitly"
+            )
+    if lines:
+        raise SchemaError(
+            f"the model of table {table!r} does not fit the keys of its rows:\n  " + "\n  ".join(lines) + "\n"
+            "Nothing was read or written. If the table is to begin anew, use another __tablename__ (memoize: table=)."
+        )
+    for name in new:
+        log.warning(
+            "%s.%s is a new parameter without a default: rows from before it are found by their id only; "
+            "with param(default=...) they would stay hits",
+            table,
+            name,
+        )
+
+
+def root_problem(root: Path, marker: Marker) -> str | None:
+    """Return why results cannot be written to *root* now, or None if it is the folder that *marker* names."""
+    found = read_marker(root)
+    if found == marker:
+        return None
+    ways_out = (
+        "Nothing was run or changed. If the folder is on a share that is not mounted, mount it; if it was moved, "
+        "open the Store with results_dir=<where it is>; if it was removed or replaced on purpose, call "
+        "store.adopt_root()"
+    )
+    if found is None:
+        what = "has no " + MARKER if root.is_dir() else "is not there"
+        return f"the results folder {str(root)!r} of table {marker.table!r} {what}. {ways_out}"
+    if found.table != marker.table:
+        return _foreign(root, found, marker.table)
+    return f"the results folder {str(root)!r} belongs to another database or to an earlier folder. {ways_out}"
+
+
+def _foreign(root: Path, found: Marker | None, table: str) -> str:
+    owner = "another table" if found is None else f"table {found.table!r}"
+    where = "" if found is None or found.table != table else " of another database"
+    return (
+        f"the results folder {str(root)!r} belongs to {owner}{where}; results of {table!r} would share its file names. "
+        f"Nothing was run or changed. Give this Store a results_dir of its own, such as {str(root / table)!r}"
+    )
+
+
+def adopt_root(database: Database, table: str, root: Path) -> Marker:
+    """Make *root* the results folder of *table*, whatever folder was before.
+
+    Raises
+    ------
+    ResultsDirUnavailableError
+        If the folder is another table's.
+    """
+    found = read_marker(root)
+    if found is not None and found.table != table:
+        raise ResultsDirUnavailableError(_foreign(root, found, table))
+    with schema_lock(database) as connection:
+        root.mkdir(parents=True, exist_ok=True)
+        marker = Marker(uuid4().hex, database_uuid(database, connection), table)
+        write_marker(root, marker, replace=True)
+        connection.execute(
+            update(_tables)
+            .where(_tables.c.table_name == table)
+            .values(root=marker.root, results_dir=str(root))
+        )
+    log.warning("%s is the results folder of table %s from now on", root, table)
+    return marker

@@ -1,0 +1,1 @@
+"""Who runs, with what code, how it ends, and how it waits."""

@@ -1,0 +1,387 @@
+"""From a staged file to a committed row: one transaction that a late owner cannot complete.
+
+In this order: delete the claims if their tokens are still ours, write rows, file records and attempts, move the files
+to their places, commit. A crash before the commit leaves the sidecar's lines, from which `recovery` does the
+same again; so every step can be repeated. A line is settled once its attempt is in the table of attempts. By that a
+transaction whose answer was lost, as when the server stopped, knows when it is repeated that it had been committed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from entropic.disk.files import digest_of, move, quarantine, remove, sync_folder
+from entropic.errors import ClaimLostError
+from entropic.leases.claims import CHUNK, Claims, Holder
+from entropic.model.parameters import Identity, Parameters
+from entropic.process.provenance import batch_job, this_process
+from entropic.runs.jobs import Failure, Job, Outcome, Receipt
+from entropic.sql.database import Database
+from entropic.sql.tables import AttemptRow, FileRow, MetaRow
+from entropic.sql.tables.attempts import CANCELLED, COMPLETED, FAILED, LOST
+from entropic.sweeps.chunks import WorkerDied
+
+__all__ = ["CodeState", "Publisher"]
+
+log = logging.getLogger(__name__)
+
+_files: Any = FileRow.__table__
+_attempts: Any = AttemptRow.__table__
+_meta: Any = MetaRow.__table__
+_insert_file, _insert_attempt = insert(_files), insert(_attempts)
+
+_KEY = "entropic_key"  # of an UPDATE; a user's column may be called "key"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeState:
+    """With what code a store runs: digest of the runner's source, and git's word, each None if unknown."""
+
+    label: str | None
+    commit: str | None = None
+    is_dirty: bool | None = None
+
+
+class _ClaimGone(Exception):
+    """Some claim of the batch is not ours any more."""
+
+
+class Publisher:
+    """Commits what was run for one table.
+
+    Notes
+    -----
+    Safe between threads and processes: the claims decide.
+    """
+
+    def __init__(self, database: Database, parameters: Parameters, claims: Claims, root: Path) -> None:
+        self._database = database
+        self._parameters = parameters
+        self._claims = claims
+        self._root = root
+        self._rows: Any = parameters.model.__table__
+        self._table: str = parameters.model.__tablename__
+        # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
+        keys: Any = bindparam("keys", expanding=True)
+        is_record = (_files.c.table_name == self._table) & (_files.c.record_id == self._rows.c.id)
+        self._select_former = (
+            select(self._rows.c.id, _files.c.name, _files.c.attempt)
+            .outerjoin_from(self._rows, _files, is_record)
+            .where(self._rows.c.id.in_(keys))
+        )
+        self._delete_files = delete(_files).where(
+            _files.c.table_name == self._table, _files.c.record_id.in_(keys)
+        )
+
+    def publish(self, finished: Sequence[tuple[Receipt, str]], code: CodeState) -> set[str]:
+        """Commit receipts, each with its claim's token, and return the keys whose claim had been lost.
+
+        Of those nothing is published, and the staged copy is dropped.
+        """
+        if not finished:
+            return set()
+        try:
+            self._commit(finished, code)
+        except _ClaimGone:
+            if len(finished) == 1:
+                return self._lose(finished[0][0])
+            return {key for one in finished for key in self.publish([one], code)}
+        return set()
+
+    def _commit(self, finished: Sequence[tuple[Receipt, str]], code: CodeState) -> None:
+        receipts = [receipt for receipt, _ in finished]
+        pairs = sorted((receipt.record_id, token) for receipt, token in finished)
+        rows = {receipt.record_id: self._row(receipt) for receipt in receipts}
+        attempts = [receipt.attempt for receipt in receipts]
+        stale: list[str] = []
+
+        def work(connection: Connection) -> None:
+            if self._claims.delete(connection, pairs) != len(pairs):
+                if self._settled(connection, attempts) == set(attempts):
+                    return  # by a commit whose answer was lost
+                raise _ClaimGone
+            former = self._former(connection, list(rows))
+            self._write_rows(connection, rows, former)
+            self._replace_files(connection, [self._file(receipt) for receipt in receipts])
+            connection.execute(_insert_attempt, [self._attempt(receipt, code) for receipt in receipts])
+            # Last: a row that the database refuses must not have cost the file that it was to replace.
+            for receipt in receipts:
+                move(receipt.path(self._root), self._root / receipt.final_name)
+            names = {receipt.final_name for receipt in receipts}
+            stale[:] = [name for name in former.values() if name is not None and name not in names]
+
+        self._database.write(work, repeatable=True)
+        for name in stale:
+            if not Path(name).is_absolute():  # a re-run's file has another name: the old one is nobody's now
+                remove(self._root / name)
+
+    def _former(self, connection: Connection, keys: list[str]) -> dict[str, str | None]:
+        """Return the rows that are there already, each with the name of its file if a run of ours made it."""
+        rows = connection.execute(self._select_former, {"keys": keys})
+        return {row.id: None if row.attempt is None else row.name for row in rows}
+
+    def _write_rows(
+        self, connection: Connection, rows: Mapping[str, dict[str, Any]], former: Mapping[str, str | None]
+    ) -> None:
+        if new := [row for key, row in rows.items() if key not in former]:
+            connection.execute(insert(self._rows), new)
+        if old := [{**row, _KEY: key} for key, row in rows.items() if key in former]:
+            columns: dict[str, Any] = {name: bindparam(name) for name in old[0] if name not in {_KEY, "id"}}
+            connection.execute(
+                update(self._rows).where(self._rows.c.id == bindparam(_KEY)).values(columns),
+                [{name: value for name, value in row.items() if name != "id"} for row in old],
+            )
+
+    def _replace_files(self, connection: Connection, records: list[dict[str, Any]]) -> None:
+        connection.execute(self._delete_files, {"keys": [record["record_id"] for record in records]})
+        connection.execute(_insert_file, records)
+
+    def _row(self, receipt: Receipt) -> dict[str, Any]:
+        outputs, rest = self._parameters.split(receipt.returned)
+        return {
+            **self._parameters.by_column(self._parameters.load(receipt.stored)),
+            **self._parameters.by_column(self._parameters.no_outputs()),
+            **self._parameters.by_column(outputs),
+            "id": receipt.record_id,
+            "result_file": str(self._root / receipt.final_name),
+            "created_at": _ended_at(receipt),
+            "custom_data": {"elapsed_seconds": round(receipt.elapsed_s, 4), **rest, **receipt.custom},
+        }
+
+    def _file(self, receipt: Receipt) -> dict[str, Any]:
+        return {
+            "table_name": self._table,
+            "record_id": receipt.record_id,
+            "attempt": receipt.attempt,
+            "name": receipt.final_name,
+            "size_bytes": receipt.staged.size_bytes,
+            "sha256": receipt.staged.sha256,
+        }
+
+    def _attempt(self, outcome: Outcome, code: CodeState, state: str = COMPLETED) -> dict[str, Any]:
+        failure = outcome if isinstance(outcome, Failure) else None
+        return {
+            "id": outcome.attempt,
+            "table_name": self._table,
+            "record_id": outcome.record_id,
+            "state": state,
+            "params": outcome.stored,
+            **outcome.where,
+            "started_at": datetime.fromtimestamp(outcome.started_at, UTC),
+            "ended_at": _ended_at(outcome),
+            "error_type": failure.error_type[:255] if failure else None,
+            "message": _storable(failure.message) if failure else None,
+            "traceback": _storable(failure.traceback) if failure else None,
+            "exit_code": failure.exit_code if failure else None,
+            "code": code.label,
+            "git_commit": code.commit,
+            "git_dirty": code.is_dirty,
+        }
+
+    def register(
+        self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any], token: str
+    ) -> None:
+        """Write the row of a file that was made elsewhere, over the one that is there, and give the claim back."""
+        size, sha256 = digest_of(path)
+        row = {
+            **self._parameters.by_column(identity.values),
+            **self._parameters.by_column(self._parameters.no_outputs()),
+            "id": identity.id,
+            "result_file": shown,
+            "created_at": datetime.now(UTC),
+            "custom_data": dict(custom),
+        }
+        inside = path.parent == self._root
+        record = {
+            "table_name": self._table,
+            "record_id": identity.id,
+            "attempt": None,
+            "name": path.name if inside else str(path),
+            "size_bytes": size,
+            "sha256": sha256,
+        }
+
+        is_written = and_(
+            self._rows.c.id == row["id"],
+            self._rows.c.result_file == row["result_file"],
+            self._rows.c.created_at == row["created_at"],
+        )
+
+        def work(connection: Connection) -> None:
+            if self._claims.delete(connection, [(identity.id, token)]) != 1:
+                if connection.scalar(select(self._rows.c.id).where(is_written)) is not None:
+                    return  # by a commit whose answer was lost
+                raise ClaimLostError(
+                    f"{identity.id!r} was taken over while {shown!r} was read: this process was silent for longer "
+                    f"than its lease of {self._claims.lease_s:g} s. Nothing was registered"
+                )
+            self._write_rows(connection, {identity.id: row}, self._former(connection, [identity.id]))
+            self._replace_files(connection, [record])
+
+        self._database.write(work, repeatable=True)
+
+    def patch_custom(self, key: str, custom: Mapping[str, Any]) -> None:
+        """Replace the ``custom_data`` of a row."""
+        change = update(self._rows).where(self._rows.c.id == key).values(custom_data=dict(custom))
+        self._database.write(lambda connection: connection.execute(change), repeatable=True)
+
+    def delete(self, key: str) -> bool:
+        """Delete a row and its file record; return whether there was one."""
+        was_there = False
+
+        def work(connection: Connection) -> None:
+            nonlocal was_there
+            connection.execute(
+                delete(_files).where(_files.c.table_name == self._table, _files.c.record_id == key)
+            )
+            was_there |= connection.execute(delete(self._rows).where(self._rows.c.id == key)).rowcount > 0
+
+        self._database.write(work, repeatable=True)
+        return was_there
+
+    def fail(self, failed: Sequence[tuple[Failure, str]], code: CodeState) -> None:
+        """Record runs that raised and give their keys back."""
+        if not failed:
+            return
+        pairs = sorted((failure.record_id, token) for failure, token in failed)
+        self._end(pairs, [self._attempt(failure, code, FAILED) for failure, _ in failed])
+
+    def cancel(self, job: Job, token: str, started_at: datetime, code: CodeState) -> None:
+        """Record a run of this process that was interrupted, and give its key back."""
+        process = this_process()
+        attempt = {
+            "id": uuid4().hex,
+            "table_name": self._table,
+            "record_id": job.record_id,
+            "state": CANCELLED,
+            "params": job.stored,
+            "owner": process.owner,
+            "host": process.host,
+            "pid": process.pid,
+            "batch_job": batch_job(),
+            "started_at": started_at,
+            "ended_at": datetime.now(UTC),
+            "code": code.label,
+            "git_commit": code.commit,
+            "git_dirty": code.is_dirty,
+        }
+
+        self._end([(job.record_id, token)], [attempt])
+
+    def lose(self, lost: Sequence[tuple[Holder, Mapping[str, Any] | None]]) -> None:
+        """Record attempts that ended with their process, or in silence, and give up what is left of their claims.
+
+        Parameters
+        ----------
+        lost : sequence of (Holder, parameters or None)
+            Who held the claim, whose token names the attempt; the parameters as stored, where they are known.
+        """
+        if not lost:
+            return
+        pairs = sorted((holder.record_id, holder.token) for holder, _ in lost)
+        self._end(pairs, [self._lost_attempt(holder, params or {}) for holder, params in lost])
+
+    def lose_worker(self, job: Job, death: WorkerDied, code: CodeState) -> None:
+        """Record an attempt that ended with its worker; the claim stays, for another one."""
+        attempt = {
+            "id": uuid4().hex,
+            "table_name": self._table,
+            "record_id": job.record_id,
+            "state": LOST,
+            "params": job.stored,
+            "worker": death.worker,
+            "ended_at": datetime.now(UTC),
+            "exit_code": death.exit_code,
+            "message": str(death),
+            "code": code.label,
+            "git_commit": code.commit,
+            "git_dirty": code.is_dirty,
+        }
+        self._end([], [attempt])
+
+    def _end(self, pairs: Sequence[tuple[str, str]], attempts: Sequence[Mapping[str, Any]]) -> None:
+        """Give claims up, and record attempts that came to no result."""
+
+        def work(connection: Connection) -> None:
+            self._claims.delete(connection, pairs)
+            # A commit whose answer was lost is repeated, and two processes that clear up may both come upon one.
+            known = self._known(connection, [attempt["id"] for attempt in attempts])
+            if new := [attempt for attempt in attempts if attempt["id"] not in known]:
+                connection.execute(_insert_attempt, new)
+
+        try:
+            self._database.write(work, repeatable=True)
+        except IntegrityError:  # another process recorded one at the same moment: now it is known
+            self._database.write(work, repeatable=True)
+
+    def _lost_attempt(self, holder: Holder, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "id": holder.token,
+            "table_name": self._table,
+            "record_id": holder.record_id,
+            "state": LOST,
+            "params": dict(params),
+            "owner": holder.process.owner,
+            "host": holder.process.host,
+            "pid": holder.process.pid,
+            "started_at": datetime.fromtimestamp(holder.acquired_at, UTC),
+            "ended_at": datetime.now(UTC),
+            "message": f"{holder}: it has ended, or was silent for longer than its lease; how far the run had come is "
+            "not known",
+        }
+
+    def settled(self, attempts: Sequence[str]) -> set[str]:
+        """Return which of these attempts were committed, at any time: their rows may have been deleted since."""
+        return self._database.read(lambda connection: self._settled(connection, attempts))
+
+    def _settled(self, connection: Connection, attempts: Sequence[str]) -> set[str]:
+        return self._known(connection, attempts, _attempts.c.state == COMPLETED)
+
+    def _known(
+        self, connection: Connection, attempts: Sequence[str], *where: ColumnElement[bool]
+    ) -> set[str]:
+        statement = select(_attempts.c.id).where(_attempts.c.id.in_(bindparam("ids", expanding=True)), *where)
+        known: set[str] = set()
+        for start in range(0, len(attempts), CHUNK):
+            known.update(connection.scalars(statement, {"ids": list(attempts[start : start + CHUNK])}))
+        return known
+
+    def flush(self) -> None:
+        """Make every commit so far survive a power cut, so that sidecars may be emptied."""
+        sync_folder(self._root)
+        if self._database.dialect != "sqlite":
+            return  # every commit does
+
+        def touch(connection: Connection) -> None:
+            # There and back: SQLite neither writes nor syncs anything for an UPDATE that leaves the row as it is.
+            for value in (_meta.c.value + " ", func.rtrim(_meta.c.value)):
+                connection.execute(update(_meta).where(_meta.c.name == "database").values(value=value))
+
+        self._database.write(touch, durable=True)  # SQLite only: there is no server to be lost
+
+    def _lose(self, receipt: Receipt) -> set[str]:
+        if self.settled([receipt.attempt]):
+            return set()  # the answer to a commit that had succeeded was lost, and it was tried again
+        staged = receipt.path(self._root)
+        if receipt.is_at(staged):
+            quarantine(staged)
+        log.warning("the claim on %s was lost while it ran: nothing was published", receipt.record_id)
+        return {receipt.record_id}
+
+
+def _storable(text: str) -> str:
+    """Return *text* with what some database would refuse written as escapes: a failure is not lost for its message."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+
+
+def _ended_at(outcome: Outcome) -> datetime:
+    return datetime.fromtimestamp(outcome.started_at + outcome.elapsed_s, UTC)

@@ -1,0 +1,236 @@
+"""All that belongs to one table of results, put together: what a Store, a sweep, recovery and checks work on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Dialect, inspect
+
+from entropic.disk.files import Marker, require_digest
+from entropic.errors import (
+    AlreadyExistsError,
+    HashCollisionError,
+    ResultFileMissingError,
+    ResultsDirUnavailableError,
+)
+from entropic.leases.claims import Claims
+from entropic.leases.heartbeat import Heartbeat
+from entropic.migrate import ensure_schema
+from entropic.model.base import RESERVED, Base
+from entropic.model.parameters import Identity, Parameters
+from entropic.model.records import Found, RecordReader
+from entropic.model.registration import adopt_root, grow_table, register_table, root_problem
+from entropic.runs.publishing import CodeState, Publisher
+from entropic.sql.database import Database
+from entropic.sql.drift import check_user_table
+
+__all__ = ["ResultTable"]
+
+log = logging.getLogger(__name__)
+
+ModelT = TypeVar("ModelT", bound=Base)
+
+
+@dataclass
+class ResultTable(Generic[ModelT]):
+    """One table: its database, parameters, claims, rows and results folder.
+
+    Attributes
+    ----------
+    root : Path
+        The results folder, absolute.
+    marker : Marker
+        What the folder's marker must say before anything is written there.
+    code : CodeState
+        With what code this process runs.
+    """
+
+    database: Database
+    model: type[ModelT]
+    root: Path
+    marker: Marker
+    parameters: Parameters
+    claims: Claims
+    heartbeat: Heartbeat
+    reader: RecordReader[ModelT]
+    publisher: Publisher
+    code: CodeState
+
+    @classmethod
+    def open(
+        cls,
+        database: Database,
+        model: type[ModelT],
+        root: Path,
+        *,
+        lease_s: float,
+        code: CodeState,
+        suffix: str = "",
+    ) -> ResultTable[ModelT]:
+        """Make what is missing of the tables, compare the model with its table, register it, mark its folder.
+
+        Raises
+        ------
+        SchemaError
+            If the library's tables are of another version, or the user's table does not fit the model.
+        ResultsDirUnavailableError
+            If the table is new and the folder is another table's.
+        """
+        table = inspect(model).local_table
+        parameters = Parameters(model, _dialect(database))
+        ensure_schema(database, [table])  # type: ignore[list-item]
+        if model.__entropic__.is_derived:
+            grow_table(database, parameters)
+        check_user_table(database, table)  # type: ignore[arg-type]
+        marker = register_table(database, parameters, root)
+        return cls.attach(database, model, root, marker, lease_s=lease_s, code=code, suffix=suffix)
+
+    @classmethod
+    def attach(
+        cls,
+        database: Database,
+        model: type[ModelT],
+        root: Path,
+        marker: Marker,
+        *,
+        lease_s: float,
+        code: CodeState,
+        suffix: str = "",
+    ) -> ResultTable[ModelT]:
+        """Put together what was opened before, here or in another process; nothing is read or written."""
+        parameters = Parameters(model, _dialect(database), suffix)
+        claims = Claims(database, model.__tablename__, lease_s=lease_s)
+        return cls(
+            database=database,
+            model=model,
+            root=root,
+            marker=marker,
+            parameters=parameters,
+            claims=claims,
+            heartbeat=Heartbeat(database, claims),
+            reader=RecordReader(database, model, root),
+            publisher=Publisher(database, parameters, claims, root),
+            code=code,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {"lease_s": self.claims.lease_s, "code": self.code, "suffix": self.parameters.suffix}
+        return _attach, (self.database, self.model, self.root, self.marker, options)
+
+    @property
+    def names_of_columns(self) -> list[str]:
+        """The attributes of a record that are columns, the user's first, in the order of the model."""
+        names = [attribute.key for attribute in inspect(self.model).column_attrs]
+        return [*(name for name in names if name not in RESERVED), *RESERVED]
+
+    def require_root(self) -> None:
+        """Raise `ResultsDirUnavailableError` unless the results folder is there and ours."""
+        if (problem := root_problem(self.root, self.marker)) is not None:
+            raise ResultsDirUnavailableError(problem)
+
+    def has_root(self) -> bool:
+        """Whether the results folder is there and ours."""
+        return root_problem(self.root, self.marker) is None
+
+    def adopt_root(self) -> None:
+        """Make the folder this table's, whatever folder was before."""
+        self.marker = adopt_root(self.database, self.model.__tablename__, self.root)
+
+    def find(self, identity: Identity) -> Found | None:
+        """Return the row of *identity*: one SELECT.
+
+        Raises
+        ------
+        HashCollisionError
+            If the row under the key holds other parameters.
+        """
+        return self.match(identity, self.reader.find(identity.ids))
+
+    def match(self, identity: Identity, rows: Iterable[Found]) -> Found | None:
+        """Return the row of *identity* among those found under its keys."""
+        former = None
+        for found in rows:
+            if found.id == identity.id:
+                self.parameters.verify(identity, found.row)
+                return found
+            if not self.parameters.differences(identity, found.row):
+                former = found  # under the published release's key; one that differs there is another run
+        return former
+
+    def is_present(self, found: Found) -> bool:
+        """Whether the result of a row can be opened; looked for once more after listing its folder."""
+        path = self.reader.path(found)
+        if os.path.exists(path):
+            return True
+        folder, name = os.path.split(path)
+        try:
+            return name in os.listdir(
+                folder
+            )  # network file systems remember for a while that a name was absent
+        except OSError:
+            return False
+
+    def names(self) -> set[str]:
+        """Return the names in the results folder: for many rows one listing is cheaper than a look at each."""
+        try:
+            return set(os.listdir(self.root))
+        except OSError:
+            return set()
+
+    def verify(self, found: Found) -> None:
+        """Raise `CorruptFileError` unless the result of a row is what its run wrote, byte for byte."""
+        path = self.reader.path(found)
+        if found.sha256 is None:
+            raise ResultFileMissingError(
+                f"there is no digest to compare {path!r} with: an earlier release or SQL wrote the row {found.id!r}. "
+                "store.check(fix=True) records one"
+            )
+        if not self.is_present(found):
+            raise ResultFileMissingError(f"the result of {found.id!r} is not there: {path!r}")
+        require_digest(Path(path), int(found.size_bytes or 0), found.sha256)
+
+    def is_registered(self, found: Found) -> bool:
+        """Whether the result of a row is a file of the user's, outside the results folder."""
+        if found.file_name is not None:
+            return os.path.isabs(found.file_name)
+        path = Path(self.reader.path(found))  # as an earlier release or SQL wrote it
+        return path.parent != self.root and not path.name.startswith(found.id)
+
+    def refuse_registered(self, found: Found) -> None:
+        """Raise `ResultFileMissingError` if the file of a row that is gone was registered: it is not ours."""
+        if self.is_registered(found):
+            raise ResultFileMissingError(
+                f"the registered file {self.reader.path(found)!r} of {found.id!r} is not there. Nothing was run. "
+                "Bring it back, or delete the row, so that the next call runs it"
+            )
+
+    def refuse_other_file(self, found: Found, path: Path) -> None:
+        """Raise `AlreadyExistsError`: *path* is not to take the place of the result that there is."""
+        raise AlreadyExistsError(
+            f"{found.id!r} has the result {self.reader.path(found)!r}; to put {str(path)!r} in its place, say "
+            "overwrite=True"
+        )
+
+    def check_same(self, identity: Identity, other: Identity) -> None:
+        """Raise `HashCollisionError` if two parameter sets with one key are not the same run."""
+        if different := self.parameters.differences(identity, other.values):
+            raise HashCollisionError(
+                f"two parameter sets share the key {identity.id!r} and differ in "
+                + ", ".join(f"{name} ({one!r}, {two!r})" for name, (one, two) in different.items())
+                + ". Nothing was run. Give one of them an id of its own."
+            )
+
+
+def _attach(
+    database: Database, model: type[Base], root: Path, marker: Marker, options: dict[str, Any]
+) -> ResultTable[Any]:
+    return ResultTable.attach(database, model, root, marker, **options)
+
+
+def _dialect(database: Database) -> Dialect:
+    return database.url.get_dialect()()  # without an engine: a Store that travels opens nothing

@@ -1,0 +1,356 @@
+"""One engine per database and process: its pragmas, transactions, held connections, fork and pickle safety.
+
+Everything that touches a database goes through `Database`: `write` for a transaction, `read` for statements that need
+none, `look` for the one connection that a thread keeps for hits. All three are tried again after a deadlock, a lock
+that timed out or a connection that was lost, and connecting waits for a server that is away or has no place left.
+SQLite begins its writes with BEGIN IMMEDIATE: a transaction that reads first and writes later fails at once when
+another one wrote in between, without waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from entropic.sql import outages
+from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
+from entropic.sql.outages import is_locked, is_lost, is_transient, name_of
+
+__all__ = ["Database", "DatabaseLike"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ATTEMPTS = 10
+
+_engines: dict[str, Engine] = {}
+_engines_lock = threading.Lock()
+_ours: weakref.WeakSet[Engine] = weakref.WeakSet()  # engines made here; the others are the user's
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+class Database:
+    """A database: one engine, shared by every store that is given it.
+
+    Parameters
+    ----------
+    url_or_engine : str, sqlalchemy.URL, sqlalchemy.Engine or Database
+        Relative SQLite paths are resolved now. An engine is used as it is, but waits for its server; on SQLite
+        entropic adds its pragmas and its BEGIN to it. ``"sqlite://"`` is a database in memory, for this process only.
+
+    Notes
+    -----
+    Safe to share between threads. After a fork the child opens connections of its own. Pickling carries the URL,
+    password included, and opens nothing; unpickling in the same process finds the same engine.
+
+    A server that restarts is waited for, up to 60 s, and a place on one that has none left, up to 10 minutes; with
+    one warning. So is a lock on a SQLite file: ten times the 30 s after which SQLite itself gives up. Only what is
+    wrong from the start fails at once: a server that this process never reached.
+    """
+
+    def __init__(self, url_or_engine: DatabaseLike = "sqlite:///db.sqlite3") -> None:
+        if isinstance(url_or_engine, Database):
+            self.__setstate__(url_or_engine.__getstate__())
+            return
+        if isinstance(url_or_engine, Engine):
+            url, token = url_or_engine.url, uuid4().hex
+            prepare(url_or_engine, _rest_all)
+            with _engines_lock:
+                _engines[token] = url_or_engine
+        else:
+            url = normalise_url(make_url(url_or_engine))
+            token = uuid4().hex if is_memory(url) else url.render_as_string(hide_password=False)
+        self._attach(url, token)
+        if is_memory(url):
+            self.engine  # noqa: B018  made here: what is unpickled elsewhere must not make another one
+
+    def _attach(self, url: URL, token: str) -> None:
+        self.url = url
+        self._token = token
+        self._pid = os.getpid()
+        self._engine: Engine | None = None
+        self._held = threading.local()
+        self._all_held: weakref.WeakSet[_Held] = weakref.WeakSet()
+        _databases.add(self)
+
+    @classmethod
+    def of(cls, database: DatabaseLike) -> Database:
+        """Return *database* itself if it is one, else make one of it."""
+        return database if isinstance(database, Database) else cls(database)
+
+    def __getstate__(self) -> tuple[str, str, int]:
+        return self.url.render_as_string(hide_password=False), self._token, self._pid
+
+    def __setstate__(self, state: tuple[str, str, int]) -> None:
+        url, token, pid = state
+        self._attach(make_url(url), token)
+        self._pid = pid
+
+    def __repr__(self) -> str:
+        return f"Database({self.url.render_as_string()!r})"
+
+    @property
+    def dialect(self) -> str:
+        """``"sqlite"``, ``"postgresql"``, ``"mysql"`` or ``"mariadb"``."""
+        return self.url.get_backend_name()
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether the database is in memory: SQLite, this process only."""
+        return self.dialect == "sqlite" and is_memory(self.url)
+
+    @property
+    def has_own_engine(self) -> bool:
+        """Whether the engine was made here of the URL, and not given by the user."""
+        return self.engine in _ours
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; made at first use in this process.
+
+        Raises
+        ------
+        RuntimeError
+            If the database is in memory and belongs to another process.
+        """
+        if self._engine is None:
+            if self.is_memory and self._pid != os.getpid():
+                raise RuntimeError(
+                    "a database in memory (sqlite://) lives in the process that made it; use a file"
+                )
+            with _engines_lock:
+                if self._token not in _engines:
+                    made = _engines[self._token] = make_engine(self.url, _rest_all)
+                    _ours.add(made)
+                self._engine = _engines[self._token]
+        return self._engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a pooled connection for statements that need no transaction; nothing is tried again."""
+        with self.engine.connect().execution_options(**{BEGIN: ""}) as connection:
+            yield connection
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work(connection)``, which only reads and needs no transaction, and return what it returns.
+
+        Parameters
+        ----------
+        work : callable
+            Called again, on another connection, after a lock that timed out or when the connection was lost.
+        """
+        return self._tried_again(lambda: self._read_once(work))
+
+    def _read_once(self, work: Callable[[Connection], T]) -> T:
+        with self.reading() as connection:
+            return work(connection)
+
+    def _tried_again(
+        self, call: Callable[[], T], is_final: Callable[[DBAPIError], bool] = lambda error: False
+    ) -> T:
+        """Return what *call* returns, and call it again while others are in the way."""
+        began, has_said = time.monotonic(), False
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return call()
+            except DBAPIError as error:
+                if attempt == ATTEMPTS or is_final(error) or not (is_transient(error) or is_lost(error)):
+                    raise
+                if is_locked(error) and not has_said and time.monotonic() - began > outages.SAY_AFTER_S:
+                    has_said = True
+                    log.warning(
+                        "the database %s is locked by another process: waiting for it", name_of(self.url)
+                    )
+                log.debug("tried again after %s", error.orig)
+                time.sleep(random.uniform(0, 0.01 * 2**attempt))
+        raise RuntimeError("unreachable")
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Give a session whose objects stay readable after it is closed."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    def write(self, work: Callable[[Connection], T], *, durable: bool = False, repeatable: bool = False) -> T:
+        """Run ``work(connection)`` in one transaction that may write, and return what it returns.
+
+        Parameters
+        ----------
+        work : callable
+            Called again, on a new transaction, when the one before was rolled back: after a deadlock, a
+            serialisation failure, a lock that timed out, or when the connection was lost. It must not mind.
+        durable : bool
+            On SQLite, sync this commit, and with it all earlier ones, to the disk; elsewhere commits always are.
+        repeatable : bool
+            *work* does no harm either if the one before was committed. Without, a server that goes while COMMIT is on
+            its way, so that nobody knows whether it arrived, is an error.
+        """
+        is_on_its_way = False
+
+        def noted(connection: Connection) -> T:
+            nonlocal is_on_its_way
+            result = work(connection)
+            is_on_its_way = True
+            return result
+
+        def once() -> T:
+            nonlocal is_on_its_way
+            is_on_its_way = False
+            return self._write_once(noted, durable and self.dialect == "sqlite")
+
+        def is_in_doubt(error: DBAPIError) -> bool:
+            if repeatable or not is_on_its_way or not is_lost(error):
+                return False
+            error.add_note("the server went while COMMIT was on its way: it may have been committed or not")
+            return True
+
+        return self._tried_again(once, is_in_doubt)
+
+    def _write_once(self, work: Callable[[Connection], T], durable: bool) -> T:
+        with self.engine.connect().execution_options(**{BEGIN: "IMMEDIATE"}) as connection:
+            raw: Any = connection.connection.dbapi_connection
+            if durable:
+                (level,) = raw.execute("PRAGMA synchronous").fetchone()
+                raw.execute("PRAGMA synchronous=FULL")
+            try:
+                with connection.begin():
+                    return work(connection)
+            finally:
+                # An interrupt in a statement closes the connection, and must not become an error of the database.
+                if durable and not connection.invalidated:
+                    raw.execute(f"PRAGMA synchronous={level}")
+
+    def look(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work(connection)``, which only reads, on the connection that this thread keeps for look-ups.
+
+        Checking one out of the pool costs more than the look-up itself. A connection that the server has closed
+        meanwhile is replaced. A database in memory has a single connection, which nobody may keep: there, and
+        there only, it is checked out each time.
+        """
+        held: _Held | None = getattr(self._held, "value", None)
+        if held is not None:
+            try:
+                return work(held.connection)
+            except DBAPIError as error:
+                self.release()
+                if not (is_lost(error) or is_transient(error)):
+                    raise
+        if self.is_memory:
+            return self.read(work)
+        return self._tried_again(lambda: self._look_anew(work))
+
+    def _look_anew(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return work(self._hold().connection)
+        except DBAPIError:
+            self.release()
+            raise
+
+    def _hold(self) -> _Held:
+        held = self._held.value = _Held(self.engine)
+        self._all_held.add(held)
+        return held
+
+    def release(self) -> None:
+        """Let go of the connection that this thread keeps, as before a wait or a long run."""
+        held: _Held | None = getattr(self._held, "value", None)
+        if held is not None:
+            del self._held.value
+            held.close()
+
+    def rest(self) -> None:
+        """Let go of the connections to a server that nobody needs now, as before a long run: its places are few.
+
+        What this thread keeps and what lies idle in the pool is closed; the next use connects again. A connection that
+        another thread works with just now goes on, and back to the pool. An engine that the user made keeps its pool.
+        Does nothing on SQLite.
+        """
+        if self.dialect == "sqlite":
+            return
+        self.release()
+        if self._engine is not None and self.has_own_engine:
+            # The pool's own, not the engine's: that puts a new pool in its place, and what is in use now would go back
+            # to the old one and be dropped unclosed.
+            self._engine.pool.dispose()
+
+    def dispose(self) -> None:
+        """Close every connection; the next use opens new ones. A database in memory is gone then."""
+        for held in list(self._all_held):
+            held.close()
+        self._all_held.clear()
+        self._held = threading.local()
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def _forget_parent(self) -> None:
+        """In a forked child: leave the parent's connections alone and open none of them again."""
+        for held in list(self._all_held):
+            held.forget()
+        self._all_held = weakref.WeakSet()
+        self._held = threading.local()
+        if self.is_memory:
+            self._engine = None
+
+
+DatabaseLike = Database | Engine | URL | str
+
+
+class _Held:
+    """A connection outside the pool: a thread may keep one without using up the pool's places."""
+
+    def __init__(self, engine: Engine) -> None:
+        options: dict[str, Any] = {BEGIN: ""}
+        if engine.dialect.name != "sqlite":
+            options["isolation_level"] = "AUTOCOMMIT"  # one round trip instead of three, no idle transaction
+        self.connection: Any = engine.connect()
+        try:
+            self.connection.execution_options(**options)
+            self.connection.detach()
+        except BaseException:
+            self.connection.close()
+            raise
+        # Not __del__: of a cycle the collector may end the driver's connection first, unclosed, which is a warning.
+        self.close = weakref.finalize(self, _close, self.connection)
+
+    def forget(self) -> None:
+        """Let go of the connection without closing it: another process uses it."""
+        self.close.detach()
+        self.connection = None
+
+
+def _close(connection: Connection) -> None:
+    try:
+        connection.close()
+    except DBAPIError as error:  # the server ended it first: there is nothing left to close
+        log.debug("a connection was gone before it was closed: %s", error)
+
+
+def _rest_all() -> None:
+    for database in list(_databases):
+        database.rest()
+
+
+def _after_fork() -> None:
+    global _engines_lock
+    _engines_lock = threading.Lock()
+    for database in list(_databases):
+        database._forget_parent()
+    for engine in _engines.values():
+        if not is_memory(engine.url):
+            engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,172 @@
+"""Engines: made of a URL, and prepared for what entropic asks of them, SQLite's pragmas and BEGIN above all."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, QueuePool, create_engine, event
+
+from entropic.sql.outages import Connector
+
+__all__ = ["BEGIN", "is_memory", "make_engine", "normalise_url", "prepare"]
+
+log = logging.getLogger(__name__)
+
+BEGIN = "entropic_begin"  # execution option: how a transaction begins on SQLite; "" for not at all
+BUSY_TIMEOUT_S = 30.0
+FILE_TROUBLES = {  # what SQLite says, and what that means for the folder
+    "readonly database": "which may only be read by this process",
+    "disk is full": "whose disk or quota is full",
+    "unable to open": "which is not there, may not be read, or may only be read",
+    "disk I/O error": "whose disk is full or does not answer",
+}
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p", "afs"}
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+
+_prepared: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def make_engine(url: URL, rest: Callable[[], None]) -> Engine:
+    """Make the engine of a URL; *rest* lets go of connections when the server has no place left."""
+    if url.get_backend_name() == "sqlite":
+        arguments: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}}
+        if is_memory(url):
+            # One connection, lent to one thread at a time: StaticPool would hand it to several at once.
+            arguments |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
+        elif not str(url.database).startswith("file:"):
+            _announce(Path(str(url.database)))
+        engine = create_engine(url, **arguments)
+    else:
+        arguments = {"pool_pre_ping": True, "pool_recycle": 1800, "pool_use_lifo": True}
+        if url.get_backend_name() in {"mysql", "mariadb"}:
+            arguments["isolation_level"] = "READ COMMITTED"  # a poller must see what others commit meanwhile
+        engine = create_engine(url, **arguments)
+    prepare(engine, rest)
+    return engine
+
+
+def _announce(path: Path) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log.info("making the database %s", path)
+
+
+def prepare(engine: Engine, rest: Callable[[], None]) -> None:
+    """Add what entropic asks of an engine, once."""
+    if engine in _prepared:
+        return
+    _prepared.add(engine)
+    if engine.dialect.name != "sqlite":
+        event.listen(engine, "do_connect", Connector(engine.url, rest))
+        return
+    # At checkout, not at connect: an engine of the user's may have connections in its pool already.
+    event.listen(engine, "checkout", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "invalidate", _roll_back_sqlite)
+    event.listen(engine, "handle_error", partial(_explain, Path(str(engine.url.database))))
+
+
+def _prepare_sqlite(connection: Any, record: Any, proxy: Any) -> None:
+    if record.info.get("entropic"):
+        return
+    # Or the sqlite3 module would begin transactions of its own, at its own time.
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys=ON")
+    path = next((row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main"), "")
+    if path and _is_on_network(path):
+        # And the rollback journal: WAL needs the memory of one host.
+        connection.execute("PRAGMA synchronous=FULL")
+    elif path:
+        _switch_to_wal(connection)
+        connection.execute("PRAGMA synchronous=NORMAL")
+    record.info["entropic"] = True
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """Switch the file to write-ahead logging; two at once fail whatever the time-out, so try again."""
+    for attempt in range(200):
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                return
+            connection.execute("PRAGMA journal_mode=WAL")
+        except connection.OperationalError as error:
+            if "readonly" in str(error):
+                return
+            if "locked" not in str(error) or attempt == 199:
+                raise
+            time.sleep(random.uniform(0.001, 0.02))
+
+
+def _explain(path: Path, context: ExceptionContext) -> None:
+    """Say which folder it is that SQLite's error leaves unnamed."""
+    for text, reason in FILE_TROUBLES.items():
+        if context.sqlalchemy_exception is not None and text in str(context.original_exception):
+            context.sqlalchemy_exception.add_note(
+                f"the database is {path.name!r} in the folder {str(path.parent)!r}, {reason}"
+            )
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    how = connection.get_execution_options().get(BEGIN, "DEFERRED")
+    if how:
+        connection.exec_driver_sql(f"BEGIN {how}")
+
+
+def _roll_back_sqlite(connection: Any, record: Any, error: BaseException | None) -> None:
+    """End the transaction of a connection that SQLAlchemy drops, as after an interrupt.
+
+    To close it is not enough: SQLite keeps it, and its lock, while the traceback of the interrupt keeps a cursor. Who
+    gives back claims because of that interrupt would wait for this very process.
+    """
+    with suppress(connection.Error):
+        connection.rollback()
+
+
+def _is_on_network(path: str) -> bool:
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    best, kind = "", ""
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        point = left.split()[4].replace("\\040", " ")
+        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    if kind in NETWORK_FILE_SYSTEMS:
+        log.warning(
+            "%s is on a network file system (%s): SQLite is slow there, and safe on one host at a time only; "
+            "for several hosts use PostgreSQL",
+            path,
+            kind,
+        )
+    return kind in NETWORK_FILE_SYSTEMS
+
+
+def normalise_url(url: URL) -> URL:
+    """Name the driver that entropic's extras install, and resolve a relative SQLite path."""
+    if url.drivername in DRIVERS:
+        return url.set(drivername=DRIVERS[url.drivername])
+    if (
+        url.get_backend_name() == "sqlite"
+        and not is_memory(url)
+        and not str(url.database).startswith("file:")
+    ):
+        return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
+    return url
+
+
+def is_memory(url: URL) -> bool:
+    """Whether a URL names a database in memory."""
+    if url.get_backend_name() != "sqlite":
+        return False
+    database = url.database or ""
+    return database in {"", ":memory:"} or "mode=memory" in database or url.query.get("mode") == "memory"

@@ -1,0 +1,1 @@
+"""Many runs: what must run, the loop that keeps them in flight, what travels, and what comes back."""

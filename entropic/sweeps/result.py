@@ -1,0 +1,88 @@
+"""What a sweep is asked for, and what comes back of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from entropic.diagnosis.history import FailedRun
+from entropic.display.frames import frame_of
+from entropic.model.base import Base
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["SweepOptions", "SweepResult"]
+
+ModelT = TypeVar("ModelT", bound=Base)
+
+
+class SweepResult(list[ModelT]):
+    """The records of a sweep, in input order, one per distinct key.
+
+    Attributes
+    ----------
+    failed : list of FailedRun
+        One for each key whose run failed, in input order.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[ModelT] = (),
+        *,
+        failed: Sequence[FailedRun] = (),
+        by_key: Mapping[str, ModelT] | None = None,
+        key_of: Callable[[Mapping[str, Any]], str] | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        super().__init__(records)
+        self.failed = list(failed)
+        self._by_key = by_key or {}
+        self._key_of = key_of
+        self._names = list(names)
+
+    def align(self, params: Iterable[Mapping[str, Any]]) -> list[ModelT | None]:
+        """Return one entry for each of *params*: its record, or None where the run failed or was not part of this."""
+        if self._key_of is None:
+            raise RuntimeError("this result was not made by Store.sweep, so it knows no keys")
+        return [self._by_key.get(self._key_of(one)) for one in params]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the records as a `pandas.DataFrame`: a row each, a column per attribute, indexed by ``id``.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        if not self._names:
+            raise RuntimeError("this result was not made by Store.sweep, so it knows no columns")
+        return frame_of(self, self._names)
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Where a sweep runs and what it does about failures."""
+
+    client: Any = None
+    workers: int | None = None
+    executor: Executor | None = None
+    on_error: str = "raise"
+    fallback: str = "serial"
+    progress: bool | None = None
+    missing: str = "raise"
+    wait_timeout_s: float | None = None
+    retries: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+            raise ValueError(f"retries must be an int of at least 0, not {self.retries!r}")
+        for name, allowed in (
+            ("on_error", ("raise", "continue")),
+            ("fallback", ("serial", "raise")),
+            ("missing", ("raise", "rerun")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")

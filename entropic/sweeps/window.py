@@ -1,0 +1,406 @@
+"""Many runs at once: make the grid, send its jobs out in chunks, show how far it is.
+
+`dispatch` is one window loop over any backend (`entropic.sweeps.backends.executor`). It claims jobs through a
+callable when there is room for them and hands outcomes to another as they arrive, so memory does not grow with the
+sweep. Every job that was taken ends exactly once: in an outcome, in what `crashed` makes of a job that killed its
+worker twice, or, when the backend is lost, in `BackendLost.remaining`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
+
+from entropic.display.progress import progress_bar
+from entropic.errors import ClusterError, ParameterError
+from entropic.sweeps.backends.executor import Backend, backend_for
+from entropic.sweeps.chunks import Reply, WorkerDied
+
+__all__ = ["BackendLost", "backend_for", "dispatch", "expand_grid", "progress_bar"]
+
+log = logging.getLogger(__name__)
+
+JobT = TypeVar("JobT")
+OutcomeT = TypeVar("OutcomeT")
+
+_POLL_S = 0.5
+_SETTLE_S = 10.0
+_QUIET_S = 5.0
+_REMIND_S = 60.0
+_DEADLY = 2
+
+
+def expand_grid(grid: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """Return every combination of the values in *grid*, the last name varying fastest.
+
+    Parameters
+    ----------
+    grid
+        For each parameter the values that it takes: any iterable, a NumPy array for instance.
+
+    Raises
+    ------
+    ParameterError
+        If the values of a parameter are a string or not iterable: a single value goes into a list.
+
+    Examples
+    --------
+    >>> expand_grid({"n": [1, 2], "solver": ["euler"]})
+    [{'n': 1, 'solver': 'euler'}, {'n': 2, 'solver': 'euler'}]
+    """
+    if not isinstance(grid, Mapping):
+        raise ParameterError(f"a grid maps each parameter to a list of values, but got {grid!r}")
+    columns = [_values(name, values) for name, values in grid.items()]
+    return [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*columns)]
+
+
+def _values(name: str, values: Iterable[Any]) -> list[Any]:
+    if not isinstance(values, str | bytes):
+        try:
+            return list(values)
+        except TypeError:
+            pass
+    raise ParameterError(
+        f"grid[{name!r}] is {values!r}, not a list of values: wrap it in a list, [{values!r}]"
+    )
+
+
+class BackendLost(Exception):
+    """The backend cannot go on; everything that it finished was handed over.
+
+    Attributes
+    ----------
+    remaining : list
+        The jobs that were taken and have no outcome.
+    cause : BaseException
+        What the backend, or the work where it ran, raised.
+    """
+
+    def __init__(self, remaining: list[Any], cause: BaseException) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}")
+        self.remaining = remaining
+        self.cause = cause
+
+
+class Take(Protocol[JobT]):
+    """Claims jobs: up to *n*; none if others hold them just now (after a pause if *wait*); None if all are done."""
+
+    def __call__(self, n: int, *, wait: bool) -> list[JobT] | None: ...
+
+
+def dispatch(
+    take: Take[JobT],
+    finish: Callable[[list[OutcomeT]], object],
+    backend: Backend,
+    *,
+    crashed: Callable[[JobT], OutcomeT],
+    died: Callable[[JobT, WorkerDied], object] | None = None,
+    left: Callable[[], int] | None = None,
+    abort: Callable[[], object] | None = None,
+    waiting: Callable[[float], object] | None = None,
+    target_s: float | None = None,
+    max_chunk: int = 500,
+) -> None:
+    """Run the jobs that *take* gives on *backend* and hand their outcomes to *finish* as they arrive.
+
+    Parameters
+    ----------
+    take
+        Called with the number of jobs that there is room for. With ``wait=True`` nothing is in flight: if it has no
+        job to give it pauses before it returns ``[]``, as the loop asks again at once.
+    finish
+        Called in this thread, with the outcomes of the chunks that have ended since.
+    crashed
+        Makes the outcome of a job that killed its worker twice. Such a job never runs in this process.
+    died
+        Told of a job that its worker died with, and which is tried once more; where that is sure.
+    left
+        How many jobs *take* has yet to give, about: chunks shrink towards the end so that all slots share it.
+    abort
+        Called first when the loop ends by an exception, to make the work give up between two jobs.
+    waiting
+        Called with the seconds for which there has been no worker, whenever the log is told.
+    target_s
+        Seconds that a chunk should last. Default: the backend's.
+    max_chunk
+        The most jobs in a chunk.
+
+    Raises
+    ------
+    BackendLost
+        If the backend is gone or cannot run the work. With a backend that is this process the cause itself is raised.
+
+    Notes
+    -----
+    When this has returned or raised no job is running.
+    """
+    pace = _Pace(backend.target_s if target_s is None else target_s, max_chunk)
+    window = _Window(take, finish, backend, pace=pace, crashed=crashed, died=died, left=left, waiting=waiting)
+    try:
+        window.run()
+    except _Lost as lost:
+        raise BackendLost(window.surrender(), lost.cause) from lost.cause
+    except BaseException:
+        if abort is not None:
+            abort()
+        window.abandon()
+        raise
+
+
+class _Lost(Exception):
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _Pace:
+    """How many jobs make a chunk: from a running mean of the seconds that one takes."""
+
+    def __init__(self, target_s: float, max_chunk: int) -> None:
+        self._target_s = target_s
+        self._max_chunk = max_chunk
+        self._largest = 0
+        self._mean_s = 0.0
+
+    def learn(self, jobs: int, seconds: float) -> None:
+        each = seconds / jobs
+        self._mean_s = 0.7 * self._mean_s + 0.3 * each if self._largest else each
+        self._largest = max(self._largest, jobs)
+
+    def size(self) -> int:
+        wanted = int(self._target_s / max(self._mean_s, 1e-9))
+        # At most twice what has been seen: one quick job says little about the next five hundred.
+        return max(1, min(wanted, 2 * self._largest, self._max_chunk))
+
+
+class _Chunk(Generic[JobT]):
+    """Jobs in flight; *deaths* counts the workers that the one job of a suspect's chunk has killed."""
+
+    def __init__(self, jobs: list[JobT], *, deaths: int = 0, alone: bool = False) -> None:
+        self.jobs = jobs
+        self.deaths = deaths
+        self.alone = alone
+
+
+class _Drought:
+    """Says that there are no workers: a batch queue can be empty for hours, which is no failure."""
+
+    def __init__(self, waiting: Callable[[float], object] | None) -> None:
+        self._waiting = waiting
+        self._since: float | None = None
+        self._say_at = 0.0
+
+    def look(self, slots: int) -> None:
+        now = time.monotonic()
+        if slots:
+            self._since = None
+        elif self._since is None:
+            self._since, self._say_at = now, now + _QUIET_S
+        elif now >= self._say_at:
+            seconds = now - self._since
+            level = logging.WARNING if self._say_at == self._since + _QUIET_S else logging.INFO
+            log.log(
+                level,
+                "No workers for %.0f s: the sweep waits until some come (Ctrl-C stops it and keeps what is finished)",
+                seconds,
+            )
+            self._say_at = now + _REMIND_S
+            if self._waiting is not None:
+                self._waiting(seconds)
+
+
+class _Window(Generic[JobT, OutcomeT]):
+    """The chunks in flight, and the jobs that were taken and are not."""
+
+    def __init__(
+        self,
+        take: Take[JobT],
+        finish: Callable[[list[OutcomeT]], object],
+        backend: Backend,
+        *,
+        pace: _Pace,
+        crashed: Callable[[JobT], OutcomeT],
+        died: Callable[[JobT, WorkerDied], object] | None,
+        left: Callable[[], int] | None,
+        waiting: Callable[[float], object] | None,
+    ) -> None:
+        self._take = take
+        self._finish = finish
+        self._backend = backend
+        self._pace = pace
+        self._crashed = crashed
+        self._died = died
+        self._left = left
+        self._drought = _Drought(waiting)
+        self._exhausted = False
+        self._taken: deque[JobT] = deque()
+        self._suspects: deque[_Chunk[JobT]] = deque()
+        self._flying: dict[Future[Reply], _Chunk[JobT]] = {}
+        # A queue rather than wait(): that one looks at every future of the window for each that ends.
+        self._ended: SimpleQueue[Future[Reply]] = SimpleQueue()
+
+    def run(self) -> None:
+        while True:
+            slots = self._slots()
+            self._drought.look(slots)
+            self._try_suspects(slots)
+            if not self._suspects and (self._backend.isolates or not self._is_trying()):
+                self._fill(slots)
+            if self._flying:
+                self._absorb(self._arrivals(_POLL_S))
+            elif self._exhausted and not self._suspects and not self._taken:
+                return
+
+    def _slots(self) -> int:
+        try:
+            return self._backend.slots()
+        except Exception as error:
+            if not self._backend.remote:
+                raise
+            raise _Lost(error) from error
+
+    def _is_trying(self) -> bool:
+        return any(chunk.alone for chunk in self._flying.values())
+
+    def _try_suspects(self, slots: int) -> None:
+        """Run what may have killed a worker where its death can be laid to nobody else."""
+        limit = max(1, slots) if self._backend.isolates else 1
+        while self._suspects and len(self._flying) < limit:
+            self._submit(self._suspects[0])
+            self._suspects.popleft()
+
+    def _fill(self, slots: int) -> None:
+        # Two even without a worker: an adaptive cluster starts none before it has something to do.
+        capacity = max(2, 2 * slots) if self._backend.remote else 1
+        room = capacity - len(self._flying)
+        if room <= 0:
+            return
+        size = self._pace.size()
+        if not self._taken:  # else they are what a worker that died was given besides the job that it was at
+            if self._exhausted:
+                return
+            if self._left is not None:
+                size = min(size, max(1, math.ceil(self._left() / capacity)))
+            jobs = self._take(size * room, wait=not self._flying)
+            if jobs is None:
+                self._exhausted = True
+                return
+            self._taken.extend(jobs)
+        size = min(size, max(1, math.ceil(len(self._taken) / room)))
+        while self._taken:
+            chunk = list(itertools.islice(self._taken, size))
+            self._submit(_Chunk(chunk))
+            for _ in chunk:
+                self._taken.popleft()
+            self._absorb(self._arrivals(0))
+
+    def _submit(self, chunk: _Chunk[JobT]) -> None:
+        try:
+            future = self._backend.submit(chunk.jobs)
+        except Exception as error:
+            if not self._backend.remote:
+                raise
+            raise _Lost(error) from error
+        self._flying[future] = chunk
+        future.add_done_callback(self._ended.put)
+
+    def _arrivals(self, timeout_s: float) -> list[Future[Reply]]:
+        arrived: list[Future[Reply]] = []
+        try:
+            if timeout_s:
+                arrived.append(self._ended.get(timeout=timeout_s))
+            while True:
+                arrived.append(self._ended.get_nowait())
+        except Empty:
+            return arrived
+
+    def _absorb(self, arrived: Iterable[Future[Reply]]) -> None:
+        """Hand over what the futures carry, in their order; then raise if one of them says the backend is lost."""
+        outcomes: list[OutcomeT] = []
+        lost: BaseException | None = None
+        for future in arrived:
+            chunk = self._flying.pop(future)
+            error = future.exception()
+            if error is None:
+                reply = future.result()
+                outcomes += reply.outcomes
+                self._pace.learn(len(chunk.jobs), reply.seconds)
+            elif isinstance(error, WorkerDied):
+                outcomes += self._suspect(chunk, error)
+            else:
+                self._taken.extend(chunk.jobs)
+                lost = lost or error
+        if outcomes:
+            self._finish(outcomes)
+        if lost is not None:
+            raise _Lost(lost)
+
+    def _suspect(self, chunk: _Chunk[JobT], error: WorkerDied) -> list[OutcomeT]:
+        if chunk.alone and chunk.deaths + 1 >= _DEADLY:
+            log.warning("A run has lost its second worker and is given up: %s", error)
+            return [self._crashed(chunk.jobs[0])]
+        at = 0 if len(chunk.jobs) == 1 else error.at
+        if at is None:
+            log.warning(
+                "A worker was lost, and what it was given (%d) is tried again, one run at a time: %s",
+                len(chunk.jobs),
+                error,
+            )
+            self._suspects.extend(_Chunk([job], deaths=chunk.deaths, alone=True) for job in chunk.jobs)
+        else:
+            log.warning("A worker was lost, and the run that it was at is tried once more: %s", error)
+            if self._died is not None and self._backend.isolates and not error.is_shared:
+                self._died(chunk.jobs[at], error)
+            self._suspects.append(_Chunk([chunk.jobs[at]], deaths=chunk.deaths + 1, alone=True))
+            self._taken.extend(job for number, job in enumerate(chunk.jobs) if number != at)
+        return []
+
+    def surrender(self) -> list[JobT]:
+        """Stop, hand over what has finished, and return the jobs that have no outcome."""
+        outcomes = self._stop()
+        remaining = list(self._taken)
+        for chunk in self._suspects:
+            # The caller may run what remains in this process, which a job that has killed one must not enter.
+            if chunk.deaths:
+                outcomes += [self._crashed(job) for job in chunk.jobs]
+            else:
+                remaining += chunk.jobs
+        if outcomes:
+            self._finish(outcomes)
+        return remaining
+
+    def abandon(self) -> None:
+        """Stop, and hand over what has finished if *finish* takes it: the error that is on its way matters more."""
+        outcomes = self._stop()
+        try:
+            if outcomes:
+                self._finish(outcomes)
+        except Exception:
+            log.warning("%d outcomes could not be handed over after an error", len(outcomes), exc_info=True)
+
+    def _stop(self) -> list[OutcomeT]:
+        outcomes: list[OutcomeT] = list(self._backend.stop())
+        wait(self._flying, timeout=_SETTLE_S)
+        while self._flying:
+            future, chunk = self._flying.popitem()
+            error = ClusterError("the chunk was given up") if _is_void(future) else future.exception()
+            if error is None and (done := future.result().outcomes):
+                outcomes += done
+            elif isinstance(error, WorkerDied):
+                outcomes += self._suspect(chunk, error)
+            elif chunk.alone:
+                self._suspects.append(chunk)
+            else:
+                self._taken.extend(chunk.jobs)
+        return outcomes
+
+
+def _is_void(future: Future[Reply]) -> bool:
+    return future.cancelled() or not future.done()

@@ -1,0 +1,1 @@
+"""Keys, typed JSON and files of values. No SQL."""
