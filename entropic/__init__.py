@@ -26,8 +26,8 @@ from entropic.functions.memoized import memoize
 from entropic.model.base import Base, Mapped, mapped_column, output, param
 from entropic.sql.database import Database
 from entropic.store import Store
+from entropic.sweeps.grids import expand_grid
 from entropic.sweeps.result import SweepResult
-from entropic.sweeps.window import expand_grid
 from entropic.values.codecs import register_codec
 from entropic.values.hashing import hash_params, register_hasher
 from entropic.values.loaders import register_loader

@@ -1,124 +1,45 @@
-"""The schema of the library's own tables: made once, checked at each start, upgraded on demand.
+"""The schema of the library's own tables, for admins: which it is, whether it fits, and how it is upgraded.
 
-A fresh database is made and stamped in one transaction under a lock, so that any number of processes may start at
-once. Every other start reads the version row and imports no Alembic. A schema that is older, newer or not ours is
-refused before anything is read or written; only `upgrade` changes one, and it needs no Store.
+Only `upgrade` changes a schema that is there, and it needs no Store; `entropic.sql.versions` makes a new one.
 """
 
 from __future__ import annotations
 
 import logging
-import shlex
 import threading
-from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
-    Column,
     Connection,
-    MetaData,
-    PrimaryKeyConstraint,
-    String,
-    Table,
-    insert,
-    inspect,
-    select,
 )
-from sqlalchemy.exc import DBAPIError
 
 from entropic.errors import SchemaError
-from entropic.model.base import LibraryBase
+from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database, DatabaseLike
-from entropic.sql.drift import drift
 from entropic.sql.schema_lock import schema_lock, shown
-from entropic.sql.tables import MetaRow
+from entropic.sql.versions import (
+    HEAD,
+    REVISIONS,
+    add_facts,
+    compare_library_tables,
+    make_library_tables,
+    peek,
+    present,
+    read_version,
+    require_head,
+    upgrade_command,
+)
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-__all__ = [
-    "HEAD",
-    "REVISIONS",
-    "check",
-    "current",
-    "database_uuid",
-    "ensure_schema",
-    "include_name",
-    "include_object",
-    "installed_version",
-    "schema_lock",
-    "upgrade",
-]
+__all__ = ["check", "current", "include_name", "include_object", "upgrade"]
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-HEAD = "0001"
-REVISIONS = ("0001",)
-"""Every revision in `migrations/`, oldest first; a test compares the two."""
-NEEDS = "3.0.0"
-"""The oldest entropic that may use the schema of `HEAD`."""
-
-VERSION_TABLE = "entropic_alembic_version"
-DENIED = {"42501", "25006", 1044, 1142, 1290, 1792}  # no privilege, read-only transaction or server
-NO_SUCH_TABLE = {"42P01", 1146}
-
-# Alembic would make the very same table; metadata of its own, so that nobody's autogenerate sees it.
-_version = Table(
-    VERSION_TABLE,
-    MetaData(),
-    Column("version_num", String(32), nullable=False),
-    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
-)
-_meta: Any = MetaRow.__table__
 
 _alembic_lock = threading.Lock()  # its `context` and `op` are one per process
-
-
-def ensure_schema(
-    database: Database, tables: Sequence[Table], within: Callable[[Connection], T] | None = None
-) -> T | None:
-    """Make what is missing of the library's tables and the user's *tables*; refuse a schema of another version.
-
-    Parameters
-    ----------
-    tables : sequence of sqlalchemy.Table
-        The user's tables. One that exists is left alone: `entropic.sql.drift` compares it.
-    within : callable, optional
-        Called with the connection in the transaction that makes the tables, and only if there are any to make. What
-        it returns is returned.
-
-    Raises
-    ------
-    SchemaError
-        If the schema is older or newer than this code, if library tables without a version do not fit, or if tables
-        are missing and this user may not make them. Nothing is written then.
-
-    Notes
-    -----
-    Safe to call from any number of processes at once. Where nothing is missing it writes nothing, takes no lock and
-    needs no right but to read.
-    """
-    if _is_complete(database, tables):
-        return None
-    try:
-        with schema_lock(database) as connection:
-            _make_library_tables(database, connection)
-            for table in _missing(connection, tables):
-                log.info("making the table %s", table.name)
-                table.metadata.create_all(connection, tables=[table])
-            return within(connection) if within is not None else None
-    except DBAPIError as error:
-        if not _is_denied(error):
-            raise
-        raise SchemaError(
-            f"the database {shown(database)} lacks tables, and this user may not make them: {error.orig}. "
-            f"Let somebody who may run: {_command(database)}, and open the Store there once"
-        ) from error
 
 
 def current(database: DatabaseLike) -> str | None:
@@ -127,7 +48,7 @@ def current(database: DatabaseLike) -> str | None:
     if _is_absent(database):
         return None
     with database.reading() as connection:
-        return _peek(connection)
+        return peek(connection)
 
 
 def check(database: DatabaseLike) -> None:
@@ -143,11 +64,11 @@ def check(database: DatabaseLike) -> None:
     if version is None:
         raise SchemaError(
             f"the database {shown(database)} has no tables of entropic's. The first Store makes them, or run: "
-            f"{_command(database)}"
+            f"{upgrade_command(database)}"
         )
     with database.reading() as connection:
-        _require_head(database, connection, version)
-        _compare_library_tables(database, connection, LibraryBase.metadata.sorted_tables)
+        require_head(database, connection, version)
+        compare_library_tables(database, connection, LibraryBase.metadata.sorted_tables)
 
 
 def upgrade(database: DatabaseLike) -> None:
@@ -165,44 +86,18 @@ def upgrade(database: DatabaseLike) -> None:
     """
     database = Database.of(database)
     with schema_lock(database) as connection:
-        version = _read_version(connection)
-        if version is None and _present(connection):
-            _make_library_tables(database, connection)
+        version = read_version(connection)
+        if version is None and present(connection):
+            make_library_tables(database, connection)
         elif version is not None and version not in REVISIONS:
-            _require_head(database, connection, version)
+            require_head(database, connection, version)
         elif version != HEAD:
             from alembic import command
 
             log.info("upgrading the database %s from %s to %s", shown(database), version, HEAD)
             with _alembic_lock:
                 command.upgrade(_alembic_config(connection), "head")
-        _add_facts(connection)
-
-
-def database_uuid(database: Database, connection: Connection | None = None) -> str:
-    """Return the uuid that tells this database from every other.
-
-    Parameters
-    ----------
-    connection : sqlalchemy.Connection, optional
-        Inside `schema_lock`, the connection that it gives: a database in memory has no other.
-    """
-    if connection is not None:
-        return _add_facts(connection)["database"]
-    with database.reading() as reading:
-        found: str | None = reading.scalar(select(_meta.c.value).where(_meta.c.name == "database"))
-    if found is not None:
-        return found
-    with schema_lock(database) as locked:
-        return _add_facts(locked)["database"]
-
-
-def installed_version() -> str:
-    """Return the version of the installed package, or ``"unknown"`` where it runs without being installed."""
-    try:
-        return metadata.version("entropic")
-    except metadata.PackageNotFoundError:
-        return "unknown"
+        add_facts(connection)
 
 
 def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
@@ -235,127 +130,6 @@ def _alembic_config(connection: Connection) -> Config:
     return config
 
 
-def _is_complete(database: Database, tables: Sequence[Table]) -> bool:
-    with database.reading() as connection:
-        try:
-            version = _peek(connection)
-            if version is None:
-                return False
-            _require_head(database, connection, version)
-            return not _missing(connection, tables)
-        except DBAPIError as error:
-            # MySQL does not describe a table that another process is making; under the lock there is none.
-            log.debug("cannot read the schema without the lock: %s", error.orig)
-            return False
-
-
-def _peek(connection: Connection) -> str | None:
-    """Return the version, if there is one, in one statement."""
-    try:
-        return _join(connection.scalars(select(_version.c.version_num)).all())
-    except DBAPIError as error:
-        # Not by another statement: the table may be there by then.
-        if _is_missing_table(error):
-            return None
-        raise
-
-
-def _read_version(connection: Connection) -> str | None:
-    """Return the version without a statement that could fail: PostgreSQL would give up the transaction."""
-    if not inspect(connection).has_table(VERSION_TABLE):
-        return None
-    return _join(connection.scalars(select(_version.c.version_num)).all())
-
-
-def _join(versions: Sequence[str]) -> str | None:
-    return ", ".join(sorted(versions)) or None
-
-
-def _missing(connection: Connection, tables: Sequence[Table]) -> list[Table]:
-    inspector = inspect(connection)
-    return [table for table in tables if not inspector.has_table(table.name, schema=table.schema)]
-
-
-def _present(connection: Connection) -> list[Table]:
-    own = LibraryBase.metadata.sorted_tables
-    missing = _missing(connection, own)
-    return [table for table in own if table not in missing]
-
-
-def _make_library_tables(database: Database, connection: Connection) -> None:
-    version = _read_version(connection)
-    if version is not None:
-        _require_head(database, connection, version)  # another process was here first
-    else:
-        # There may be tables: on MySQL a first start that was killed has left them.
-        _compare_library_tables(database, connection, _present(connection))
-        log.info("making entropic's tables in %s", shown(database))
-        LibraryBase.metadata.create_all(connection)
-        _version.create(connection, checkfirst=True)
-        connection.execute(insert(_version).values(version_num=HEAD))
-    _add_facts(connection)
-
-
-def _compare_library_tables(database: Database, connection: Connection, tables: Sequence[Table]) -> None:
-    lacking = _missing(connection, tables)
-    lines = [f"there is no table {table.name}" for table in lacking]
-    lines += [
-        f"{table.name}: {line}"
-        for table in tables
-        if table not in lacking
-        for line in drift(connection, table)
-    ]
-    if lines:
-        raise SchemaError(
-            f"the tables of entropic's in the database {shown(database)} are not those of schema {HEAD}: "
-            f"{'; '.join(lines)}. Nothing was read or written. Restore them from a backup, or use another database"
-        )
-
-
-def _add_facts(connection: Connection) -> dict[str, str]:
-    """Write what the database does not yet say of itself, and return what it says."""
-    there = _facts(connection)
-    facts = {"database": uuid4().hex, "created_by": installed_version(), "needs": NEEDS}
-    for name, value in facts.items():
-        if name not in there:
-            connection.execute(insert(_meta).values(name=name, value=value))
-    return facts | there
-
-
-def _require_head(database: Database, connection: Connection, version: str) -> None:
-    if version == HEAD:
-        return
-    facts = _facts(connection) if inspect(connection).has_table(_meta.name) else {}
-    here, maker = installed_version(), facts.get("created_by", "unknown")
-    found = f"the database {shown(database)} has entropic schema {version}, made by entropic {maker}"
-    if version in REVISIONS:
-        raise SchemaError(
-            f"{found}; this entropic ({here}) needs {HEAD}. Nothing was read or written. Back the database up, stop "
-            f"whatever writes to it, then run: {_command(database)}"
-        )
-    needs = facts.get("needs")
-    wanted = f'"entropic>={needs}"' if needs else "entropic"
-    raise SchemaError(
-        f"{found}; it is newer than this entropic ({here}), which knows up to {HEAD}"
-        + (f", and needs entropic {needs} or later" if needs else "")
-        + f". Nothing was read or written. Run: pip install -U {wanted}"
-    )
-
-
-def _facts(connection: Connection) -> dict[str, str]:
-    # By these names only: a newer schema may have other columns besides.
-    return {name: value for name, value in connection.execute(select(_meta.c.name, _meta.c.value))}
-
-
-def _command(database: Database) -> str:
-    command = f"entropic db upgrade --url {shlex.quote(shown(database))}"
-    return (
-        f"{command} (with its password in the URL, or the URL in ENTROPIC_DB_URL)"
-        if database.url.password
-        else command
-    )
-
-
 def _is_absent(database: Database) -> bool:
     # Connecting would make the file.
     name = database.url.database or ""
@@ -365,16 +139,3 @@ def _is_absent(database: Database) -> bool:
         and not name.startswith("file:")
         and not Path(name).exists()
     )
-
-
-def _is_denied(error: DBAPIError) -> bool:
-    return "readonly database" in str(error.orig) or not DENIED.isdisjoint(_codes(error))
-
-
-def _is_missing_table(error: DBAPIError) -> bool:
-    return "no such table" in str(error.orig) or not NO_SUCH_TABLE.isdisjoint(_codes(error))
-
-
-def _codes(error: DBAPIError) -> set[Any]:
-    """Return PostgreSQL's SQLSTATE or MySQL's number, and what else stands in their places."""
-    return {getattr(error.orig, "sqlstate", None), *getattr(error.orig, "args", ())[:1]}

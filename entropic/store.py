@@ -22,24 +22,23 @@ from sqlalchemy.exc import DBAPIError
 from entropic.diagnosis.history import FailedRun, failed_runs, warn_of_other_code
 from entropic.diagnosis.integrity import Report, check_table
 from entropic.disk.files import digest_of, remove
+from entropic.disk.names import safe_name
 from entropic.display.frames import frame_of
 from entropic.errors import (
     ParameterError,
     ResultFileMissingError,
 )
-from entropic.model.base import Base, non_finite
-from entropic.model.parameters import safe_name
+from entropic.model.base import Base
 from entropic.model.records import Found
-from entropic.process.provenance import code_label, git_state
+from entropic.process.provenance import CodeState, code_label, git_state
 from entropic.runs.attempts import Runner
-from entropic.runs.jobs import plain
-from entropic.runs.publishing import CodeState
 from entropic.runs.recovery import recover
 from entropic.runs.result_table import ResultTable
 from entropic.runs.single import RunMaker
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sweeps.result import SweepOptions, SweepResult
 from entropic.sweeps.sweep import Sweeper
+from entropic.values.plain import non_finite, plain
 
 if TYPE_CHECKING:
     import pandas

@@ -20,10 +20,11 @@ PARENT = Path(__file__).resolve().parents[1]
 if (PARENT / "entropic" / "__init__.py").is_file() and str(PARENT) not in sys.path:
     sys.path.insert(0, str(PARENT))
 
-from entropic.migrate import VERSION_TABLE, schema_lock  # noqa: E402
-from entropic.model.base import LibraryBase  # noqa: E402
+from entropic.sql.columns import LibraryBase  # noqa: E402
 from entropic.sql.database import Database  # noqa: E402
 from entropic.sql.drift import same_family  # noqa: E402
+from entropic.sql.schema_lock import schema_lock  # noqa: E402
+from entropic.sql.versions import VERSION_TABLE  # noqa: E402
 
 READERS = {"current", "check", "revision"}  # commands that must work without the right to write
 

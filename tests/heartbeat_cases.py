@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entropic import ClaimLostError, Store, heartbeat
+from entropic import ClaimLostError, Store
+from entropic.leases import heartbeat
 from tests.counting import append_line
 from tests.processes import PRELOAD, Outcome
 from tests.protocol_cases import Place, Sim

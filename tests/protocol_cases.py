@@ -15,8 +15,11 @@ from typing import Any
 
 from sqlalchemy import text
 
-from entropic import Base, Database, Mapped, Store, attempts, claims, param, publishing, sidecars
-from entropic.migrate import ensure_schema
+from entropic import Base, Database, Mapped, Store, param
+from entropic.disk import sidecars, staging
+from entropic.leases import claims
+from entropic.runs import attempts, publishing
+from entropic.sql.versions import ensure_schema
 from tests.counting import append_line
 
 
@@ -125,10 +128,10 @@ def after(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 FAIL_POINTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-    "claimed": (sidecars.Staging, "take", before),
-    "slot taken": (sidecars.Staging, "take", after),
+    "claimed": (staging.Staging, "take", before),
+    "slot taken": (staging.Staging, "take", after),
     "file staged": (attempts, "stage", after),
-    "line written": (sidecars.Staging, "append", after),
+    "line written": (staging.Staging, "append", after),
     "claim deleted": (claims.Claims, "delete", after),
     "all written": (publishing.Publisher, "_attempt", after),
     "file moved": (publishing, "move", after),

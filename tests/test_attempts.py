@@ -14,12 +14,13 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from entropic.disk import files, sidecars
-from entropic.disk.files import Marker
+from entropic.disk import files, roots, sidecars, staging
+from entropic.disk.roots import Marker
 from entropic.errors import ResultFileError, ResultFileMissingError, ResultsDirUnavailableError
-from entropic.process.provenance import this_process
+from entropic.process.identity import this_process
 from entropic.runs.attempts import Work
-from entropic.runs.jobs import Failure, Job, Receipt, plain
+from entropic.runs.jobs import Failure, Job, Receipt
+from entropic.values.plain import plain
 from tests.counting import append_line
 from tests.processes import outcomes_of, run_together
 from tests.protocol_cases import kill_self
@@ -49,7 +50,7 @@ class HoldsALock(Exception):
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "results"
     folder.mkdir()
-    files.write_marker(folder, MARKER)
+    roots.write_marker(folder, MARKER)
     return folder
 
 
@@ -101,7 +102,7 @@ def test_finished_run_is_staged_noted_and_reported(root):
 def test_nothing_is_written_outside_the_state_folder(root):
     run_one(root)
 
-    assert sorted(os.listdir(root)) == [files.STATE, files.MARKER]
+    assert sorted(os.listdir(root)) == [roots.STATE, roots.MARKER]
 
 
 def test_line_is_on_the_disk_before_the_work_is_reported(root):
@@ -204,7 +205,7 @@ def test_runner_that_writes_two_files_fails_and_keeps_them(root):
 
     assert isinstance(failure.error(), ResultFileError)
     assert sorted(
-        p.read_text() for p in (root / files.STATE / files.QUARANTINE).rglob("*") if p.is_file()
+        p.read_text() for p in (root / roots.STATE / roots.QUARANTINE).rglob("*") if p.is_file()
     ) == [
         "one",
         "two",
@@ -233,12 +234,12 @@ def test_results_folder_that_a_worker_does_not_see_is_said_plainly(tmp_path):
 
 
 def test_results_folder_of_another_table_is_not_written_to(tmp_path):
-    files.write_marker(tmp_path, Marker("root", "database", "another"))
+    roots.write_marker(tmp_path, Marker("root", "database", "another"))
 
     with pytest.raises(ResultsDirUnavailableError):
         work(tmp_path)([job()])
 
-    assert os.listdir(tmp_path) == [files.MARKER]
+    assert os.listdir(tmp_path) == [roots.MARKER]
 
 
 def test_no_job_is_begun_while_the_stop_file_is_there(root):
@@ -318,7 +319,7 @@ def test_line_that_is_not_of_this_key_or_cannot_be_read_is_not_taken(root, chang
 
 
 def test_line_without_a_table_is_not_taken(root):
-    folder = root / files.STATE / "strange"
+    folder = root / roots.STATE / "strange"
     folder.mkdir(parents=True)
     (folder / sidecars.SIDECAR).write_text('{"record_id": "k1", "attempt": "a"}\n')
 
@@ -342,7 +343,7 @@ def test_task_of_a_sweep_that_is_run_again_here_takes_what_it_finished(root):
 
 def test_task_of_a_sweep_that_is_run_again_takes_what_was_committed_meanwhile(root):
     (first,) = work(root, sweep="s")([job()])
-    files.move(first.path(root), root / first.final_name)
+    staging.move(first.path(root), root / first.final_name)
 
     (again,) = work(root, sweep="s")([job()])
 
@@ -353,7 +354,7 @@ def test_task_of_a_sweep_that_is_run_again_takes_what_was_committed_meanwhile(ro
 def test_result_of_another_sweep_that_was_committed_is_not_taken(root):
     # It was committed, so whoever asks again has deleted its row.
     (first,) = work(root, sweep="s")([job()])
-    files.move(first.path(root), root / first.final_name)
+    staging.move(first.path(root), root / first.final_name)
 
     (again,) = work(root, sweep="t")([job()])
 

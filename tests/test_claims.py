@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import event, text
 
 from entropic import Database
-from entropic.leases.claims import CHUNK, database_now
-from entropic.process.provenance import this_process
+from entropic.leases.claims import CHUNK
+from entropic.process.identity import this_process
+from entropic.sql.clock import database_now
 from tests import protocol_cases as cases
 from tests.processes import outcomes_of, run_together
 from tests.protocol_cases import claims_on

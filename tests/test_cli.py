@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import inspect, text
 
 from entropic import cli, migrate
+from entropic.sql import versions
 from entropic.sql.database import Database
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,7 @@ def test_upgrade_current_and_check_of_a_fresh_database(database_url, capsys):
         cli.main(["db", name, "--url", database_url]) for name in ("current", "upgrade", "current", "check")
     ]
 
-    head = migrate.HEAD
+    head = versions.HEAD
     assert statuses == [0, 0, 0, 0]
     assert capsys.readouterr().out.splitlines() == [
         "none",
@@ -44,7 +45,7 @@ def test_url_is_taken_from_the_environment(sqlite_url, monkeypatch):
     status = cli.main(["db", "upgrade"])
 
     assert status == 0
-    assert migrate.current(sqlite_url) == migrate.HEAD
+    assert migrate.current(sqlite_url) == versions.HEAD
 
 
 def test_db_command_without_url_ends_with_the_usage(capsys):
@@ -57,9 +58,9 @@ def test_db_command_without_url_ends_with_the_usage(capsys):
 
 def test_check_of_an_outdated_database_ends_with_the_reason(sqlite_url, monkeypatch, capsys):
     database = Database(sqlite_url)
-    migrate.ensure_schema(database, [])
-    database.write(lambda c: c.execute(text(f"UPDATE {migrate.VERSION_TABLE} SET version_num = '0000'")))
-    monkeypatch.setattr(migrate, "REVISIONS", ("0000", *migrate.REVISIONS))
+    versions.ensure_schema(database, [])
+    database.write(lambda c: c.execute(text(f"UPDATE {versions.VERSION_TABLE} SET version_num = '0000'")))
+    monkeypatch.setattr(migrate, "REVISIONS", ("0000", *versions.REVISIONS))
 
     status = cli.main(["db", "check", "--url", sqlite_url])
 

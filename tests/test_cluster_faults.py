@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from entropic import ClusterError
-from entropic.disk.files import Marker, write_marker
-from entropic.process.provenance import this_process
+from entropic.disk.roots import Marker, write_marker
+from entropic.process.identity import this_process
 from entropic.runs.attempts import Work
-from entropic.runs.jobs import Job
-from entropic.sweeps.chunks import WorkerDied
+from entropic.runs.jobs import Job, WorkerDied
 from tests.clusters import cluster, is_alive, is_idle
 from tests.processes import outcomes_of, run_together
 from tests.sweep_cases import dask_client as local_cluster

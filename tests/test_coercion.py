@@ -37,8 +37,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from entropic.errors import UnhashableParamError
-from entropic.model.base import TYPES
 from entropic.model.coercion import Refused, caster, kind_of
+from entropic.sql.columns import TYPES
 from tests import strategies
 from tests.every_type import Colour
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from entropic.errors import ParameterError
-from entropic.sweeps.window import expand_grid
+from entropic.sweeps.grids import expand_grid
 
 
 def test_expand_grid_gives_product_order():

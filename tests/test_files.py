@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from entropic.disk import files, sidecars
-from entropic.disk.files import Marker, digest_of, move, quarantine, stage
-from entropic.disk.sidecars import SidecarIndex, Staging, read_sidecar
+from entropic.disk import files, roots, sidecars
+from entropic.disk.files import digest_of
+from entropic.disk.roots import Marker, quarantine
+from entropic.disk.sidecars import SidecarIndex, read_sidecar
+from entropic.disk.staging import Staged, Staging, move, stage
 from entropic.errors import ResultFileError, ResultFileMissingError
 from tests.processes import run_together
 
@@ -22,7 +24,7 @@ MINE = Marker("root", "database", "table")
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    files.write_marker(tmp_path, MINE)
+    roots.write_marker(tmp_path, MINE)
     return tmp_path
 
 
@@ -38,7 +40,7 @@ def line(record_id: str = "k", attempt: str = "a1") -> dict[str, str]:
 def synced_names(monkeypatch) -> list[str]:
     """What is fsynced from now on, by path."""
     names: list[str] = []
-    fsync, sync_data = os.fsync, sidecars._sync_data
+    fsync, sync_data = os.fsync, files.sync_data
 
     def record(real):
         def sync(descriptor):
@@ -61,7 +63,7 @@ def test_stage_of_the_wanted_file_gives_its_size_and_digest(staging):
 
     staged = stage(slot, "k.h5")
 
-    assert staged == files.Staged("k.h5", 6, hashlib.sha256(b"result").hexdigest())
+    assert staged == Staged("k.h5", 6, hashlib.sha256(b"result").hexdigest())
 
 
 def test_stage_takes_a_file_of_another_name_and_says_so(staging, caplog):
@@ -90,7 +92,7 @@ def test_stage_of_two_files_raises_and_keeps_both(staging, root):
     with pytest.raises(ResultFileError, match=r"k\.h5") as caught:
         stage(slot, "k.h5")
 
-    kept = {p.name: p.read_bytes() for p in (root / files.STATE / files.QUARANTINE).rglob("*") if p.is_file()}
+    kept = {p.name: p.read_bytes() for p in (root / roots.STATE / roots.QUARANTINE).rglob("*") if p.is_file()}
     assert kept == {"k.h5": b"one", "extra": b"two"}
     assert not isinstance(caught.value, ResultFileMissingError)
     assert "extra" in str(caught.value)
@@ -164,23 +166,23 @@ def test_digest_of_a_file_larger_than_a_block_is_that_of_its_bytes(tmp_path):
 
 
 def test_marker_that_was_written_is_read_back(root):
-    assert files.read_marker(root) == MINE
+    assert roots.read_marker(root) == MINE
 
 
 def test_marker_is_never_overwritten_unless_it_is_to_be_replaced(root):
     with pytest.raises(FileExistsError):
-        files.write_marker(root, Marker("another", "database", "table"))
-    kept = files.read_marker(root)
-    files.write_marker(root, Marker("another", "database", "table"), replace=True)
+        roots.write_marker(root, Marker("another", "database", "table"))
+    kept = roots.read_marker(root)
+    roots.write_marker(root, Marker("another", "database", "table"), replace=True)
 
     assert kept == MINE
-    assert files.read_marker(root) == Marker("another", "database", "table")
-    assert os.listdir(root) == [files.MARKER]
+    assert roots.read_marker(root) == Marker("another", "database", "table")
+    assert os.listdir(root) == [roots.MARKER]
 
 
 def write_marker_of(folder: Path, name: str) -> bool:
     try:
-        files.write_marker(folder, Marker(name, "database", "table"))
+        roots.write_marker(folder, Marker(name, "database", "table"))
     except FileExistsError:
         return False
     return True
@@ -191,16 +193,16 @@ def test_marker_that_eight_processes_write_at_once_is_that_of_one(tmp_path):
 
     won = run_together(write_marker_of, [(tmp_path, name) for name in names])
 
-    found = files.read_marker(tmp_path)
+    found = roots.read_marker(tmp_path)
     assert [name for name, has_won in zip(names, won, strict=True) if has_won] == [found.root]
-    assert os.listdir(tmp_path) == [files.MARKER]
+    assert os.listdir(tmp_path) == [roots.MARKER]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"root": "r"}', b"\xff\xfe"])
 def test_marker_that_cannot_be_read_is_none(tmp_path, content):
-    (tmp_path / files.MARKER).write_bytes(content)
+    (tmp_path / roots.MARKER).write_bytes(content)
 
-    assert files.read_marker(tmp_path) is None
+    assert roots.read_marker(tmp_path) is None
 
 
 # Slots
@@ -350,7 +352,7 @@ def test_malformed_line_in_the_middle_is_counted_and_the_others_are_read(staging
 
 
 def test_folder_without_anything_readable_is_an_empty_sidecar(root):
-    folder = root / files.STATE / "strange"
+    folder = root / roots.STATE / "strange"
     folder.mkdir(parents=True)
     (folder / sidecars.PROCESS).write_bytes(b"\xff no json")
 
@@ -507,7 +509,7 @@ def test_move_over_what_a_rename_cannot_replace_keeps_the_old_in_quarantine(
     move(new, final)
 
     content = (final / "part" if new_is_folder else final).read_text()
-    kept = list((root / files.STATE / files.QUARANTINE).rglob("final"))
+    kept = list((root / roots.STATE / roots.QUARANTINE).rglob("final"))
     assert content == "new"
     assert len(kept) == (new_is_folder or old_is_folder)
 
@@ -517,7 +519,7 @@ def test_quarantine_keeps_two_of_the_same_name_apart(root):
         (root / "k").write_text(content)
         quarantine(root / "k")
 
-    kept = (root / files.STATE / files.QUARANTINE).rglob("k")
+    kept = (root / roots.STATE / roots.QUARANTINE).rglob("k")
 
     assert sorted(path.read_text() for path in kept) == ["one", "two"]
 

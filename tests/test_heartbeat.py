@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import NullPool, create_engine
 
-from entropic import Database, Store, heartbeat, heartbeat_process
+from entropic import Database, Store
+from entropic.leases import heartbeat, heartbeat_process
 from entropic.leases.claims import Claims
 from tests import heartbeat_cases as cases
 from tests.counting import statements

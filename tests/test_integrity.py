@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import inspect, text
 
-from entropic import Database, ResultsDirUnavailableError, Store, files, sidecars
-from entropic.process.provenance import this_process
+from entropic import Database, ResultsDirUnavailableError, Store
+from entropic.disk import files, roots, sidecars
+from entropic.process.identity import this_process
 from tests import protocol_cases as cases
 from tests.processes import outcomes_of
 from tests.protocol_cases import FINISHED, Place, claims_on
@@ -87,7 +88,7 @@ def file_of(store, params) -> Path:
 
 
 def quarantined(place: Place) -> dict[str, bytes]:
-    folder = place.results / files.STATE / files.QUARANTINE
+    folder = place.results / roots.STATE / roots.QUARANTINE
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -204,7 +205,7 @@ DAMAGED = [
 
 def quarantine_apart(taken: Snapshot) -> tuple[Snapshot, dict[str, str]]:
     """Tell everything else from what lies in quarantine, by name."""
-    folder = Path("results", files.STATE, files.QUARANTINE)
+    folder = Path("results", roots.STATE, roots.QUARANTINE)
     inside = [(Path(name), digest) for name, digest in taken.disk.items() if folder in Path(name).parents]
     # Each thing there lies in a folder of a random name.
     kept = {str(Path(*path.parts[4:])): digest for path, digest in inside if len(path.parts) > 4}

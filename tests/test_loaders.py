@@ -13,15 +13,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from entropic import (
-    Base,
-    CorruptFileError,
-    Mapped,
-    ResultFileMissingError,
-    Store,
-    loaders,
-    register_loader,
-)
+from entropic import Base, CorruptFileError, Mapped, ResultFileMissingError, Store, register_loader
+from entropic.values import loaders
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed")
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")

@@ -26,12 +26,11 @@ from entropic import (
     Database,
     ParameterError,
     SchemaError,
-    codecs,
     expand_grid,
-    loaders,
     memoize,
     register_codec,
 )
+from entropic.values import codecs, loaders
 from tests.counting import statements
 from tests.memo_cases import (
     CALLS,

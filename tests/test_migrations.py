@@ -33,8 +33,9 @@ from sqlalchemy.exc import DBAPIError
 
 from entropic import migrate
 from entropic.errors import SchemaError
-from entropic.model.base import LibraryBase
 from entropic.sql import schema_lock as locks
+from entropic.sql import versions
+from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database
 from tests.assets.schema import make
 from tests.processes import run_together
@@ -86,7 +87,7 @@ def schema_of(database: Database) -> dict[str, object]:
                 "checks": inspector.get_check_constraints(name),
                 "options": mysql_options(inspector, name) if database.dialect == "mysql" else {},
             }
-            for name in [*LIBRARY, migrate.VERSION_TABLE]
+            for name in [*LIBRARY, versions.VERSION_TABLE]
         }
 
 
@@ -111,8 +112,8 @@ def alembic(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_scripts_have_one_head_and_the_constants_name_them():
     scripts = script_directory()
 
-    assert scripts.get_heads() == [migrate.HEAD]
-    assert tuple(reversed([s.revision for s in scripts.walk_revisions()])) == migrate.REVISIONS
+    assert scripts.get_heads() == [versions.HEAD]
+    assert tuple(reversed([s.revision for s in scripts.walk_revisions()])) == versions.REVISIONS
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_models_after_upgrade_of_an_empty_database_need_no_change(database_url):
         context = MigrationContext.configure(
             connection,
             opts={
-                "version_table": migrate.VERSION_TABLE,
+                "version_table": versions.VERSION_TABLE,
                 # MariaDB stores JSON as LONGTEXT, which Alembic takes for a change.
                 "compare_type": lambda *a: (
                     None if database.dialect != "mysql" or str(a[4]) != "JSON" else False
@@ -150,11 +151,11 @@ def test_models_after_upgrade_of_an_empty_database_need_no_change(database_url):
 
 def test_schema_made_by_alembic_equals_the_one_made_at_first_start(database_url):
     database = Database(database_url)
-    migrate.ensure_schema(database, [])
+    versions.ensure_schema(database, [])
     made_at_start = schema_of(database)
     with migrate.schema_lock(database) as connection:
         LibraryBase.metadata.drop_all(connection)
-        connection.execute(text(f"DROP TABLE {migrate.VERSION_TABLE}"))
+        connection.execute(text(f"DROP TABLE {versions.VERSION_TABLE}"))
 
     migrate.upgrade(database)
 
@@ -164,11 +165,11 @@ def test_schema_made_by_alembic_equals_the_one_made_at_first_start(database_url)
 def test_first_start_writes_version_and_facts_once(database_url):
     database = Database(database_url)
 
-    migrate.ensure_schema(database, [])
+    versions.ensure_schema(database, [])
     before = facts(database)
-    migrate.ensure_schema(database, [])
+    versions.ensure_schema(database, [])
 
-    assert migrate.current(database) == migrate.HEAD
+    assert migrate.current(database) == versions.HEAD
     assert facts(database) == before
     assert before.keys() == {"database", "created_by", "needs"}
     assert len(before["database"]) == 32
@@ -179,30 +180,30 @@ def test_database_made_by_upgrade_alone_serves_a_first_start(database_url):
     migrate.upgrade(database)
     uuid = facts(database)["database"]
 
-    migrate.ensure_schema(database, [user_table()])
+    versions.ensure_schema(database, [user_table()])
 
     assert facts(database).keys() == {"database", "created_by", "needs"}
-    assert migrate.database_uuid(database) == uuid
+    assert versions.database_uuid(database) == uuid
 
 
 def test_database_uuid_when_its_row_is_gone_is_made_and_kept(database_url):
     database = Database(database_url)
-    migrate.ensure_schema(database, [])
+    versions.ensure_schema(database, [])
     database.write(lambda c: c.execute(text("DELETE FROM entropic_meta")))
 
-    uuid = migrate.database_uuid(database)
+    uuid = versions.database_uuid(database)
 
-    assert uuid == facts(database)["database"] == migrate.database_uuid(database)
+    assert uuid == facts(database)["database"] == versions.database_uuid(database)
 
 
 def test_database_uuid_under_the_schema_lock_needs_no_second_connection(database_url):
     database = Database(database_url)
-    migrate.ensure_schema(database, [])
+    versions.ensure_schema(database, [])
 
     with migrate.schema_lock(database) as connection:
-        uuid = migrate.database_uuid(database, connection)
+        uuid = versions.database_uuid(database, connection)
 
-    assert uuid == migrate.database_uuid(database)
+    assert uuid == versions.database_uuid(database)
 
 
 def test_upgrade_down_and_up_again_with_rows_ends_at_an_equal_schema(database_url):
@@ -221,22 +222,22 @@ def test_upgrade_down_and_up_again_with_rows_ends_at_an_equal_schema(database_ur
 
     assert names_at_base.isdisjoint(LIBRARY)
     assert schema_of(database) == schema
-    assert migrate.current(database) == migrate.HEAD
+    assert migrate.current(database) == versions.HEAD
 
 
 def test_tables_without_a_version_that_fit_are_stamped_and_completed(database_url):
     database = Database(database_url)
-    migrate.ensure_schema(database, [])
-    database.write(lambda c: c.execute(text(f"DELETE FROM {migrate.VERSION_TABLE}")))
+    versions.ensure_schema(database, [])
+    database.write(lambda c: c.execute(text(f"DELETE FROM {versions.VERSION_TABLE}")))
     database.write(lambda c: c.execute(text("DROP TABLE entropic_files")))
 
-    migrate.ensure_schema(database, [])
+    versions.ensure_schema(database, [])
 
     migrate.check(database)
 
 
 @pytest.mark.parametrize(
-    "opener", [lambda d: migrate.ensure_schema(d, []), migrate.upgrade], ids=["start", "upgrade"]
+    "opener", [lambda d: versions.ensure_schema(d, []), migrate.upgrade], ids=["start", "upgrade"]
 )
 def test_tables_without_a_version_that_do_not_fit_are_refused(database_url, opener):
     database = Database(database_url)
@@ -260,10 +261,10 @@ def test_tables_without_a_version_that_do_not_fit_are_refused(database_url, open
 
 def _start(url: str) -> str:
     database = Database(url)
-    migrate.ensure_schema(database, [user_table()])
+    versions.ensure_schema(database, [user_table()])
     with database.reading() as connection:
         connection.execute(text("SELECT id FROM mine")).all()
-    return migrate.database_uuid(database)
+    return versions.database_uuid(database)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite-file", "postgresql", "mysql"], indirect=True)
@@ -294,7 +295,7 @@ def test_user_tables_and_within_share_the_transaction_with_the_schema(sqlite_url
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        migrate.ensure_schema(database, [user_table()], fail)
+        versions.ensure_schema(database, [user_table()], fail)
 
     assert inspect(database.engine).get_table_names() == []
 
@@ -302,19 +303,19 @@ def test_user_tables_and_within_share_the_transaction_with_the_schema(sqlite_url
 def test_within_is_called_only_while_tables_are_made(database_url):
     database, calls = Database(database_url), []
 
-    first = migrate.ensure_schema(database, [user_table()], lambda c: calls.append(c) or "made")
-    second = migrate.ensure_schema(database, [user_table()], lambda c: calls.append(c) or "made")
+    first = versions.ensure_schema(database, [user_table()], lambda c: calls.append(c) or "made")
+    second = versions.ensure_schema(database, [user_table()], lambda c: calls.append(c) or "made")
 
     assert (first, second, len(calls)) == ("made", None, 1)
 
 
 def test_read_only_file_with_a_complete_schema_opens(tmp_path):
     path = tmp_path / "lab.sqlite3"
-    migrate.ensure_schema(Database(f"sqlite:///{path}"), [user_table()])
+    versions.ensure_schema(Database(f"sqlite:///{path}"), [user_table()])
     engine = create_engine(f"sqlite:///file:{path}?mode=ro&uri=true")
     database = Database(engine)
 
-    migrate.ensure_schema(database, [user_table()])
+    versions.ensure_schema(database, [user_table()])
 
     with pytest.raises(DBAPIError, match="readonly"):
         database.write(lambda c: c.execute(text("DELETE FROM mine")))
@@ -323,26 +324,26 @@ def test_read_only_file_with_a_complete_schema_opens(tmp_path):
 
 def test_read_only_file_that_lacks_a_table_is_refused_with_the_reason(tmp_path):
     path = tmp_path / "lab.sqlite3"
-    migrate.ensure_schema(Database(f"sqlite:///{path}"), [])
+    versions.ensure_schema(Database(f"sqlite:///{path}"), [])
     engine = create_engine(f"sqlite:///file:{path}?mode=ro&uri=true")
 
     with pytest.raises(SchemaError, match="may not make them: attempt to write a readonly database"):
-        migrate.ensure_schema(Database(engine), [user_table()])
+        versions.ensure_schema(Database(engine), [user_table()])
 
     engine.dispose()
 
 
 def test_server_user_without_create_opens_a_complete_schema_only(postgres_url):
     owner = Database(postgres_url)
-    migrate.ensure_schema(owner, [user_table()])
+    versions.ensure_schema(owner, [user_table()])
     role = f"reader_{make_url(postgres_url).database}"
     owner.write(lambda c: c.execute(text(f"CREATE ROLE {role} LOGIN")))
     owner.write(lambda c: c.execute(text(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")))
     reader = Database(make_url(postgres_url).set(username=role))
     try:
-        migrate.ensure_schema(reader, [user_table()])
+        versions.ensure_schema(reader, [user_table()])
         with pytest.raises(SchemaError, match="may not make them: permission denied"):
-            migrate.ensure_schema(
+            versions.ensure_schema(
                 reader, [Table("other", MetaData(), Column("id", Integer, primary_key=True))]
             )
     finally:
@@ -367,15 +368,15 @@ def test_schema_lock_when_it_is_held_too_long_says_so(server_url, monkeypatch):
 
 def test_outdated_schema_is_refused_with_the_exact_command(database_url, monkeypatch):
     database = Database(database_url)
-    migrate.ensure_schema(database, [])
+    versions.ensure_schema(database, [])
     stamp(database, "0000")
-    monkeypatch.setattr(migrate, "REVISIONS", ("0000", *migrate.REVISIONS))
+    monkeypatch.setattr(migrate, "REVISIONS", ("0000", *versions.REVISIONS))
 
     with pytest.raises(SchemaError, match="has entropic schema 0000, made by entropic") as caught:
-        migrate.ensure_schema(database, [user_table()])
+        versions.ensure_schema(database, [user_table()])
 
     told, _, line = str(caught.value).partition(", then run: ")
-    assert f"needs {migrate.HEAD}. Nothing was read or written." in told
+    assert f"needs {versions.HEAD}. Nothing was read or written." in told
     assert shlex.split(line)[:4] == ["entropic", "db", "upgrade", "--url"]
     assert make_url(shlex.split(line)[4]) == database.url._replace(password=None)
     assert not inspect(database.engine).has_table("mine")
@@ -383,12 +384,12 @@ def test_outdated_schema_is_refused_with_the_exact_command(database_url, monkeyp
 
 @pytest.mark.parametrize(
     "act",
-    [lambda d: migrate.ensure_schema(d, [user_table()]), migrate.check, migrate.upgrade],
+    [lambda d: versions.ensure_schema(d, [user_table()]), migrate.check, migrate.upgrade],
     ids=["start", "check", "upgrade"],
 )
 def test_newer_schema_is_refused_with_the_version_that_it_needs(database_url, act):
     database = Database(database_url)
-    migrate.ensure_schema(database, [])
+    versions.ensure_schema(database, [])
     stamp(database, "0099")
     database.write(lambda c: c.execute(text("UPDATE entropic_meta SET value = '3.4' WHERE name = 'needs'")))
 
@@ -413,7 +414,7 @@ def test_check_of_a_database_without_tables_names_the_command_and_makes_no_file(
 
 def test_check_when_a_library_table_was_changed_by_hand_names_the_column(database_url):
     database = Database(database_url)
-    migrate.ensure_schema(database, [])
+    versions.ensure_schema(database, [])
     database.write(lambda c: c.execute(text("ALTER TABLE entropic_claims DROP COLUMN host")))
     database.write(lambda c: c.execute(text("DROP TABLE entropic_files")))
 
@@ -429,7 +430,7 @@ def test_command_in_the_text_has_no_password_and_is_quoted_for_the_shell(sqlite_
     url = make_url("postgresql+psycopg://lab:s3cret%25%40@db/my exp?password=s3cret2")
     database = SimpleNamespace(url=url)
 
-    text_ = migrate._command(database)
+    text_ = versions.upgrade_command(database)
 
     assert "s3cret" not in text_
     assert "'postgresql+psycopg://lab@db/my" in text_
@@ -462,7 +463,7 @@ def broken_migrations(tmp_path, monkeypatch):
 @pytest.mark.parametrize("database_url", ["sqlite-file", "sqlite-memory", "postgresql"], indirect=True)
 def test_upgrade_that_raises_half_way_leaves_the_former_revision_intact(database_url, request):
     database = Database(database_url)
-    migrate.ensure_schema(database, [])
+    versions.ensure_schema(database, [])
     before = (schema_of(database), facts(database))
     request.getfixturevalue("broken_migrations")
 
@@ -484,7 +485,7 @@ def test_upgrade_twice_changes_nothing(database_url):
     assert facts(database) == before
 
 
-@pytest.mark.parametrize("revision", migrate.REVISIONS)
+@pytest.mark.parametrize("revision", versions.REVISIONS)
 def test_frozen_database_upgrades_and_keeps_its_rows(revision, tmp_path):
     path = tmp_path / "old.sqlite3"
     shutil.copy(ASSETS / f"{revision}.sqlite3", path)
@@ -503,7 +504,7 @@ def test_frozen_database_upgrades_and_keeps_its_rows(revision, tmp_path):
     database = Database(f"sqlite:///{path}")
     migrate.upgrade(database)
     migrate.check(database)
-    migrate.ensure_schema(database, [make.FrozenDecay.__table__])
+    versions.ensure_schema(database, [make.FrozenDecay.__table__])
 
     assert frozen_rows() == before
     assert before == [
@@ -519,7 +520,7 @@ def test_frozen_database_upgrades_and_keeps_its_rows(revision, tmp_path):
 
 def make_strangers(database: Database) -> None:
     database.write(lambda c: c.execute(text("CREATE TABLE stranger (id INTEGER NOT NULL PRIMARY KEY)")))
-    migrate.ensure_schema(database, [user_table()])
+    versions.ensure_schema(database, [user_table()])
 
 
 def test_project_autogenerate_next_to_other_tables_proposes_only_its_own_change(database_url):
@@ -555,9 +556,9 @@ def test_alembic_command_in_a_checkout_makes_a_database_that_a_start_accepts(tmp
     shown = alembic(url, "current")
 
     assert (upgraded.returncode, upgraded.stderr) == (0, "")
-    assert shown.stdout.split() == [migrate.HEAD, "(head)"]
+    assert shown.stdout.split() == [versions.HEAD, "(head)"]
     assert (tmp_path / name).exists()
-    migrate.ensure_schema(Database(url), [user_table()])
+    versions.ensure_schema(Database(url), [user_table()])
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mariadb"])
@@ -568,7 +569,7 @@ def test_alembic_command_prints_the_sql_of_an_upgrade(dialect):
 
     assert done.returncode == 0, done.stderr
     assert "CREATE TABLE entropic_claims" in done.stdout
-    assert f"INSERT INTO {migrate.VERSION_TABLE}" in done.stdout
+    assert f"INSERT INTO {versions.VERSION_TABLE}" in done.stdout
 
 
 def test_alembic_command_without_a_database_says_how_to_name_one(monkeypatch):
@@ -593,7 +594,7 @@ def test_password_with_percent_and_at_survives_the_way_to_alembic(postgres_url):
         migrate.upgrade(url)
 
         assert done.returncode == 0, done.stderr
-        assert migrate.current(url) == migrate.HEAD
+        assert migrate.current(url) == versions.HEAD
     finally:
         Database(url).engine.dispose()
         owner.write(lambda c: c.execute(text(f"DROP OWNED BY {role}")))

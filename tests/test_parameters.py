@@ -16,8 +16,9 @@ from sqlalchemy import insert, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from entropic import Base, Mapped, Store, hash_params, mapped_column, param
+from entropic.disk.names import safe_name
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
-from entropic.model.parameters import Identity, Parameters, safe_name
+from entropic.model.parameters import Identity, Parameters
 from tests import strategies
 from tests.every_type import EXAMPLE, Colour, Everything, parameters
 

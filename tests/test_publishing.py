@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import NullPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from entropic import ClaimLostError, ClaimTimeoutError, Database, Store, files, publishing, sidecars
+from entropic import ClaimLostError, ClaimTimeoutError, Database, Store
+from entropic.disk import files, roots, sidecars
 from entropic.disk.files import digest_of
+from entropic.runs import publishing
 from tests import protocol_cases as cases
 from tests.counting import statements
 from tests.processes import outcomes_of, run_together
@@ -72,7 +74,7 @@ def test_late_result_is_kept_in_quarantine(place):
     with pytest.raises(ClaimLostError):
         store.run_or_retrieve(A)
 
-    kept = [p.read_text() for p in (place.results / files.STATE / files.QUARANTINE).rglob("*.txt")]
+    kept = [p.read_text() for p in (place.results / roots.STATE / roots.QUARANTINE).rglob("*.txt")]
     assert kept == ["version late of 1.5"]
     assert store.recover() == 0
     assert not store.check(checksum=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from entropic import AlreadyExistsError, files, sidecars
-from entropic.process.provenance import this_process
+from entropic import AlreadyExistsError
+from entropic.disk import roots, sidecars
+from entropic.process.identity import this_process
 from tests import protocol_cases as cases
 from tests.processes import outcomes_of, run_together
 from tests.protocol_cases import FAIL_POINTS, FINISHED, Other, Place, warned
@@ -434,7 +435,7 @@ def test_malformed_middle_line_is_kept_in_quarantine_and_reported(place, caplog)
     with caplog.at_level(logging.WARNING), warned(caplog, "cannot be read"):
         store = place.store()
 
-    quarantined = list((place.results / files.STATE / files.QUARANTINE).rglob(sidecars.SIDECAR))
+    quarantined = list((place.results / roots.STATE / roots.QUARANTINE).rglob(sidecars.SIDECAR))
     assert store.count() == 1
     assert not folder.exists()
     assert [path.read_bytes().splitlines()[0] for path in quarantined] == [b"no json"]
@@ -448,7 +449,7 @@ def test_torn_last_line_counts_for_nothing(place):
     store = place.store()
 
     assert store.count() == 1
-    assert not (place.results / files.STATE / files.QUARANTINE).exists()
+    assert not (place.results / roots.STATE / roots.QUARANTINE).exists()
     assert not store.check(checksum=True)
 
 
@@ -471,7 +472,7 @@ def test_line_that_cannot_be_made_a_row_neither_stops_the_store_nor_is_deleted(p
 
     store = place.store()
 
-    staged = [path for path in (place.results / files.STATE).rglob("*.txt")]
+    staged = [path for path in (place.results / roots.STATE).rglob("*.txt")]
     assert store.count() == 0
     assert [path.read_bytes() for path in staged] == [place.runner().result(1.5)]
     assert store.run_or_retrieve(A).a == 1.5

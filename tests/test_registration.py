@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from entropic import Base, Mapped, ResultsDirUnavailableError, SchemaError, Store, files, param, registration
+from entropic import Base, Mapped, ResultsDirUnavailableError, SchemaError, Store, param
+from entropic.disk import roots
+from entropic.model import registration
 from tests import protocol_cases as cases
 from tests.processes import outcomes_of, run_together
 from tests.protocol_cases import Other, Place
@@ -21,7 +23,7 @@ def place(tmp_path: Path, sqlite_url: str) -> Place:
 
 
 def marker(folder: Path) -> dict[str, str]:
-    return json.loads((folder / files.MARKER).read_text())
+    return json.loads((folder / roots.MARKER).read_text())
 
 
 def registered_root(place: Place) -> str:
@@ -45,11 +47,11 @@ def test_first_store_marks_its_folder_and_registers_it(place):
 
 def test_second_store_leaves_the_marker_as_it_is(place):
     place.store()
-    before = (place.results / files.MARKER).stat()
+    before = (place.results / roots.MARKER).stat()
 
     place.store()
 
-    after = (place.results / files.MARKER).stat()
+    after = (place.results / roots.MARKER).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -227,7 +229,7 @@ def test_folder_of_a_lost_database_is_adopted_on_purpose(place):
 
 def test_marker_that_cannot_be_read_stops_runs(place):
     store = place.store()
-    (place.results / files.MARKER).write_text("{")
+    (place.results / roots.MARKER).write_text("{")
 
     with pytest.raises(ResultsDirUnavailableError):
         store.run_or_retrieve(A)

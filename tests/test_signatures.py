@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import Numeric, String, Text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from entropic import ParameterError, SchemaError, hashing, register_hasher
+from entropic import ParameterError, SchemaError, register_hasher
 from entropic.functions.annotations import Unsupported, as_annotated, changed_by_json, is_rebuilt, kind_of
 from entropic.functions.signatures import (
     Arguments,
@@ -31,6 +31,7 @@ from entropic.functions.signatures import (
 )
 from entropic.model.base import Base
 from entropic.model.parameters import Parameters
+from entropic.values import hashing
 from tests.values import Mesh, Point
 
 

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import text
 
-from entropic import AlreadyExistsError, Database, ResultFileMissingError, Store, files, sidecars
-from entropic.process.provenance import this_process
+from entropic import AlreadyExistsError, Database, ResultFileMissingError, Store
+from entropic.disk import roots, sidecars
+from entropic.process.identity import this_process
 from tests import protocol_cases as cases
 from tests import servers
 from tests.counting import append_line
@@ -474,7 +475,7 @@ class TwoStores(RuleBasedStateMachine):
         folders = {folder.name: folder for folder in self.place.state_folders()}
         ours = folders.pop(this_process().owner, None)
         left = [path for path in ours.rglob("*") if path.is_file()] if ours else []
-        quarantine = self.place.results / files.STATE / files.QUARANTINE
+        quarantine = self.place.results / roots.STATE / roots.QUARANTINE
 
         assert {path.name for path in left} <= own
         assert len(folders) == int(self.model.has_dead_folder)

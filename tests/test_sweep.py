@@ -20,11 +20,11 @@ from entropic import (
     Store,
     SweepResult,
     expand_grid,
-    sweeper,
 )
 from entropic.leases.claims import Claims
 from entropic.model.records import RecordReader
-from entropic.process.provenance import this_process
+from entropic.process.identity import this_process
+from entropic.sweeps import sweep as sweeper
 from tests.counting import statements
 from tests.processes import run_together
 from tests.sweep_cases import executor_of

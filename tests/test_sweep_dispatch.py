@@ -6,7 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from entropic.errors import ClusterError
-from entropic.sweeps.backends.executor import Backend, backend_for
+from entropic.sweeps.backends import backend_for
+from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.chunks import Reply
 from entropic.sweeps.window import dispatch
 from tests.sweep_cases import Caller, Trace, crashed, dask_client, double, executor_of, expected, wait_until

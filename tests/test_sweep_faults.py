@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from entropic.sweeps.backends.executor import Backend, backend_for
-from entropic.sweeps.chunks import WorkerDied
+from entropic.runs.jobs import WorkerDied
+from entropic.sweeps.backends import backend_for
+from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.window import BackendLost, dispatch
 from tests.sweep_cases import Caller, Trace, crashed, dask_client, double, executor_of, expected, wait_until
 
@@ -379,7 +380,8 @@ def test_script_without_a_main_guard_runs_once_with_workers(tmp_path):
     script.write_text(
         textwrap.dedent(
             """
-            from entropic.sweeps.window import backend_for, dispatch
+            from entropic.sweeps.backends import backend_for
+            from entropic.sweeps.window import dispatch
 
             print("started")
             class Failed(Exception): pass

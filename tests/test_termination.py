@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from entropic.disk import sidecars
+from entropic.disk import staging
 from entropic.leases import claims
 from entropic.process.termination import Terminated, terminable
 from entropic.runs import attempts
@@ -341,9 +341,9 @@ def test_handler_that_the_runner_installs_is_left_in_place():
 
 STEPS = {
     "claim acquired": (claims.Claims, "acquire"),
-    "slot taken": (sidecars.Staging, "take"),
+    "slot taken": (staging.Staging, "take"),
     "file staged": (attempts, "stage"),
-    "line written": (sidecars.Staging, "append"),
+    "line written": (staging.Staging, "append"),
 }
 
 

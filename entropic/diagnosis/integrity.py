@@ -12,7 +12,8 @@ from typing import Any
 
 from sqlalchemy import and_, bindparam, delete, insert, select
 
-from entropic.disk.files import MARKER, STATE, digest_of, quarantine, size_of
+from entropic.disk.files import digest_of, size_of
+from entropic.disk.roots import MARKER, STATE, quarantine
 from entropic.disk.sidecars import process_folders, read_sidecar
 from entropic.model.records import Found
 from entropic.runs.recovery import is_abandoned, recover, unfinished, unreadable

@@ -7,135 +7,22 @@ done by whoever may commit it. Nothing outside `.entropic/` that is not ours is 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from uuid import uuid4
 
-from entropic.errors import CorruptFileError, ResultFileError, ResultFileMissingError
+from entropic.errors import CorruptFileError
 
-__all__ = [
-    "MARKER",
-    "QUARANTINE",
-    "STATE",
-    "Marker",
-    "Staged",
-    "digest_of",
-    "move",
-    "quarantine",
-    "read_marker",
-    "remove",
-    "require_digest",
-    "size_of",
-    "stage",
-    "sync_folder",
-    "write_marker",
-]
+__all__ = ["digest_of", "remove", "require_digest", "size_of", "sync_data", "sync_folder"]
 
 log = logging.getLogger(__name__)
 
-MARKER = ".entropic-root.json"
-STATE = ".entropic"
-QUARANTINE = "quarantine"
 
 _BLOCK = 1 << 20
 
-
-@dataclass(frozen=True, slots=True)
-class Marker:
-    """Whose results a folder holds: uuids of the folder and the database, and the table."""
-
-    root: str
-    database: str
-    table: str
-
-
-_markers: dict[str, tuple[tuple[int, int, int], Marker]] = {}
-
-
-def read_marker(root: Path) -> Marker | None:
-    """Return the marker of a results folder, or None if there is none that can be read."""
-    path = os.path.join(root, MARKER)
-    try:
-        status = os.stat(path)
-        signature = (status.st_ino, status.st_mtime_ns, status.st_size)
-        known = _markers.get(path)
-        if known is None or known[0] != signature:  # it is looked at before every run
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-            known = _markers[path] = (signature, Marker(found["root"], found["database"], found["table"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return known[1]
-
-
-def write_marker(root: Path, marker: Marker, *, replace: bool = False) -> None:
-    """Put *marker* into the folder *root*.
-
-    Raises
-    ------
-    FileExistsError
-        If there is one already, unless *replace*.
-    """
-    staged = root / f"{MARKER}.{uuid4().hex}"
-    with staged.open("x", encoding="utf-8") as file:
-        json.dump(asdict(marker), file)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        # link, not rename: it fails if the name is taken, and a reader never sees half a marker.
-        (os.replace if replace else os.link)(staged, root / MARKER)
-    finally:
-        staged.unlink(missing_ok=True)
-    sync_folder(root)
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A finished file or folder in its slot."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-
-
-def stage(slot: Path, wanted: str) -> Staged:
-    """Make sure that the one thing in *slot* is complete and on the disk, and measure it.
-
-    Parameters
-    ----------
-    wanted : str
-        The basename that the runner was told to write; one without a suffix may be given any.
-
-    Raises
-    ------
-    ResultFileMissingError
-        If there is nothing.
-    ResultFileError
-        If there are two things; both are kept in quarantine.
-    """
-    names = sorted(os.listdir(slot))
-    if not names:
-        raise ResultFileMissingError(
-            f"the runner wrote no file: it must write to params['result_file'], here {str(slot / wanted)!r}"
-        )
-    if len(names) > 1:
-        kept = quarantine(slot)
-        raise ResultFileError(
-            f"the runner wrote {len(names)} files ({', '.join(names)}), but one file or folder is one result: write "
-            f"them into a folder at params['result_file']. They are kept in {str(kept)!r}"
-        )
-    (name,) = names
-    is_wanted = name == wanted or (not Path(wanted).suffix and name.startswith(f"{wanted}."))
-    if not is_wanted:
-        log.info("the runner was to write %s and wrote %s, which is taken as the result", wanted, name)
-    # Its name in the slot needs no sync of its own: file systems that journal (ext4, XFS, btrfs) keep the name of a
-    # new file that was synced, and at the latest with the sync of the sidecar, which follows.
-    size, sha256 = digest_of(slot / name, sync=True)
-    return Staged(name, size, sha256)
+sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 def digest_of(path: Path, *, sync: bool = False) -> tuple[int, str]:
@@ -199,32 +86,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def move(source: Path, target: Path) -> None:
-    """Rename *source* to *target*, replacing a file that is there; a file that has been moved already is fine."""
-    try:
-        os.replace(source, target)
-    except FileNotFoundError:
-        if not target.exists():
-            raise
-    except OSError:
-        if not source.is_dir() and not target.is_dir():
-            raise
-        quarantine(target)  # a rename cannot replace a folder, nor a folder a file
-        os.replace(source, target)
-
-
 def remove(path: Path) -> None:
     """Delete a file or folder; one that is gone is fine."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def quarantine(path: Path) -> Path:
-    """Move *path*, which lies under a results folder, aside; return where it is now."""
-    root = next((p for p in path.parents if (p / MARKER).exists() or (p / STATE).is_dir()), path.parent)
-    target = root / STATE / QUARANTINE / uuid4().hex[:12] / path.name
-    target.parent.mkdir(parents=True)
-    os.replace(path, target)
-    return target

@@ -10,23 +10,21 @@ import json
 import os
 import shutil
 import threading
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entropic.disk.files import QUARANTINE, STATE, remove, sync_folder
+from entropic.disk.files import remove
+from entropic.disk.roots import QUARANTINE, STATE
 
-__all__ = ["Sidecar", "SidecarIndex", "Staging", "clear_away", "process_folders", "read_sidecar"]
+__all__ = ["Sidecar", "SidecarIndex", "clear_away", "process_folders", "read_sidecar"]
 
 SIDECAR = "sidecar.jsonl"
 PROCESS = "process.json"
 
 LINES = 1000  # committed lines after which a sidecar is emptied
-
-_sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 def clear_away(folder: Path) -> None:
@@ -137,119 +135,3 @@ def process_folders(root: Path) -> Iterator[Path]:
         return
     for name in sorted(names):
         yield root / STATE / name
-
-
-class Staging:
-    """One process's own folder under a results folder: its slots and its sidecar.
-
-    Parameters
-    ----------
-    name : str
-        Of the folder; contains the uuid of the process incarnation.
-    process : mapping
-        Who writes here, for those who find the folder after a crash.
-
-    Notes
-    -----
-    Safe to share between the threads of the process that made it; of no use in another process.
-    """
-
-    def __init__(self, root: Path, name: str, process: Mapping[str, Any]) -> None:
-        self.root = root
-        self.folder = root / STATE / name
-        self._process = dict(process)
-        self._lock = threading.Lock()
-        self._waiting: deque[Path] = deque()  # given back, oldest first; full until their file is published
-        self._made = 0
-        self._sidecar: int | None = None  # file descriptor
-        self._lines = self._open_lines = 0
-        self._has_new_names = False  # not on the disk yet
-
-    def take(self) -> Path:
-        """Return an empty slot, this caller's until it is given back."""
-        with self._lock:
-            if self._waiting:
-                oldest = self._waiting.popleft()
-                try:
-                    if not os.listdir(oldest):
-                        return oldest
-                    self._waiting.append(oldest)
-                except FileNotFoundError:
-                    pass  # quarantined, or cleaned away after a sweep
-            if not self.folder.is_dir():
-                self._open()
-            slot = self.folder / str(self._made)
-            self._made += 1
-            slot.mkdir()
-            self._has_new_names = True
-            return slot
-
-    def give_back(self, slot: Path, *, clear: bool = False) -> None:
-        """Offer *slot* for use again, once it is empty; with *clear*, empty it now."""
-        if clear:
-            for name in os.listdir(slot) if slot.is_dir() else []:
-                remove(slot / name)
-        with self._lock:
-            self._waiting.append(slot)
-
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line to the sidecar and to the disk."""
-        data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
-        with self._lock:
-            if self._sidecar is None:
-                self._sidecar = os.open(self.folder / SIDECAR, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-                self._has_new_names = True
-            end = os.lseek(self._sidecar, 0, os.SEEK_END)
-            if os.write(self._sidecar, data) != len(data):
-                os.ftruncate(self._sidecar, end)  # the next line must not begin in the middle of this one
-                raise OSError(f"the sidecar in {self.folder} could not be written: the disk is full")
-            _sync_data(self._sidecar)
-            if self._has_new_names:
-                sync_folder(self.folder)
-                self._has_new_names = False
-            self._lines += 1
-            self._open_lines += 1
-
-    def settle(self, lines: int = 1) -> bool:
-        """Note that so many lines were committed; return whether it is time to empty the sidecar."""
-        with self._lock:
-            self._open_lines -= lines
-            return self._lines >= LINES and self._open_lines == 0
-
-    def forget(self) -> None:
-        """Empty the sidecar after a durable commit, unless a line has come that is not committed."""
-        with self._lock:
-            if self._sidecar is not None and self._open_lines == 0:
-                os.ftruncate(self._sidecar, 0)
-                self._lines = 0
-
-    def close(self) -> None:
-        """Remove the folder after a durable commit, unless something in it is not committed."""
-        with self._lock:
-            if self._open_lines:
-                return
-            self._close_sidecar()
-            self._waiting.clear()
-            self._lines = 0
-            clear_away(self.folder)
-
-    def is_gone(self) -> bool:
-        """Whether the folder was cleared away, as after a sweep; what was open of it is closed then."""
-        if not self._made or self.folder.is_dir():
-            return False
-        with self._lock:
-            self._close_sidecar()
-        return True
-
-    def _close_sidecar(self) -> None:
-        if self._sidecar is not None:
-            os.close(self._sidecar)
-            self._sidecar = None
-
-    def _open(self) -> None:
-        self._close_sidecar()
-        self.folder.parent.mkdir(exist_ok=True)
-        sync_folder(self.root)
-        self.folder.mkdir(exist_ok=True)
-        (self.folder / PROCESS).write_text(json.dumps(self._process), encoding="utf-8")
-        sync_folder(self.folder.parent)

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from sqlalchemy import JSON, Boolean, Date, Enum
 from sqlalchemy.types import TypeEngine
 
-from entropic.model.base import TYPES, ByteString, FiniteJSON
+from entropic.sql.columns import TYPES, ByteString, FiniteJSON
 from entropic.values.hashing import has_hasher
 
 __all__ = ["Kind", "Unsupported", "as_annotated", "changed_by_json", "is_rebuilt", "kind_of"]

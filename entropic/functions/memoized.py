@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy import URL, ColumnElement
 
+from entropic.disk.names import safe_name
 from entropic.errors import ParameterError
 from entropic.functions.runner import CallRunner, by_name, named
 from entropic.functions.signatures import (
@@ -31,7 +32,7 @@ from entropic.functions.signatures import (
     table_name_of,
 )
 from entropic.model.base import Base
-from entropic.model.parameters import Parameters, safe_name
+from entropic.model.parameters import Parameters
 from entropic.sql.database import Database, DatabaseLike
 from entropic.store import LEASE_S, Store
 from entropic.sweeps.result import SweepResult

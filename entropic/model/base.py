@@ -13,29 +13,16 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Context, Decimal
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
-from uuid import UUID
 
 from sqlalchemy import (
-    JSON,
-    BigInteger,
     ColumnElement,
-    DateTime,
-    Dialect,
-    Double,
-    Integer,
-    Interval,
-    LargeBinary,
     MetaData,
-    Numeric,
     String,
-    Text,
     TextClause,
-    Time,
-    Uuid,
     false,
     literal,
     text,
@@ -43,16 +30,23 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from entropic.errors import SchemaError
+from entropic.sql.columns import (
+    ID_LENGTH,
+    LONG_TEXT,
+    NAMING,
+    TYPES,
+    ByteString,
+    FiniteJSON,
+    UTCDateTime,
+)
 from entropic.values.loaders import load, open_file
 
 __all__ = [
     "RECORDED",
     "RESERVED",
     "Base",
-    "LibraryBase",
     "Mapped",
     "ModelOptions",
     "is_output",
@@ -68,209 +62,6 @@ OUTPUT = "entropic_output"  # key in Column.info
 RECORDED = (
     "_entropic_recorded"  # attribute of a record that a Store returns: path, size and digest of its result
 )
-
-ID_LENGTH = 200
-
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-# A dialect's own types are imported where they are needed: each dialect costs as much as a tenth of SQLAlchemy.
-class ByteString(TypeDecorator[str]):
-    """A string that compares bytewise: no folding of case, accents or trailing spaces.
-
-    MariaDB's and MySQL's default collations call ``'Ab '`` and ``'ab'`` equal, even in a primary key.
-    """
-
-    impl = String
-    cache_ok = True
-    python_type = str
-
-    def __init__(self, length: int = 255) -> None:
-        super().__init__(length)
-        self.length = length
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name in {"mysql", "mariadb"}:
-            from sqlalchemy.dialects import mysql
-
-            nopad = "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
-            return dialect.type_descriptor(mysql.VARCHAR(self.length, charset="utf8mb4", collation=nopad))
-        return dialect.type_descriptor(String())  # a limit would only cut what the others hold
-
-
-class UTCDateTime(TypeDecorator[datetime]):
-    """A point in time, to the microsecond; naive values are taken as UTC, and what comes back is aware."""
-
-    impl = DateTime
-    cache_ok = True
-    python_type = datetime
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name in {"mysql", "mariadb"}:
-            from sqlalchemy.dialects import mysql
-
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
-        return dialect.type_descriptor(DateTime(timezone=True))
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if not isinstance(value, datetime):
-            raise TypeError(f"a time must be a datetime, not {value!r}")
-        aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-        return aware if dialect.name == "postgresql" else aware.replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class MicroTime(TypeDecorator[time]):
-    """A time of day, to the microsecond: MySQL's TIME holds seconds unless told otherwise."""
-
-    impl = Time
-    cache_ok = True
-    python_type = time
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name in {"mysql", "mariadb"}:
-            from sqlalchemy.dialects import mysql
-
-            return dialect.type_descriptor(mysql.TIME(fsp=6))
-        return dialect.type_descriptor(Time())
-
-
-class Microseconds(TypeDecorator[timedelta]):
-    """A duration as a number, for databases that would keep it in whole seconds."""
-
-    impl = BigInteger
-    cache_ok = True
-    python_type = timedelta
-
-    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> int | None:
-        return None if value is None else value // timedelta(microseconds=1)
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> timedelta | None:
-        return None if value is None else timedelta(microseconds=value)
-
-
-class FiniteJSON(TypeDecorator[Any]):
-    """JSON that every database and every other reader accepts: no NaN, no infinities. ``None`` is NULL."""
-
-    impl = JSON
-    cache_ok = True
-
-    def __init__(self) -> None:
-        super().__init__(none_as_null=True)
-
-    def __repr__(self) -> str:
-        return "FiniteJSON()"  # what Alembic writes into a migration; SQLAlchemy's own would name the JSON's argument
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        if (path := non_finite(value)) is not None:
-            raise ValueError(
-                f"JSON holds no NaN or infinity, but the value at {path} is one; store None or a string"
-            )
-        return value
-
-
-class ExactDecimal(TypeDecorator[Decimal]):
-    """A `decimal.Decimal` of fixed scale; text on SQLite, which has no exact numbers."""
-
-    impl = Numeric
-    cache_ok = True
-    python_type = Decimal
-
-    def __init__(self, precision: int = 30, scale: int = 12) -> None:
-        super().__init__(precision, scale)
-        self.precision = precision
-        self.scale = scale
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(String())
-        return dialect.type_descriptor(Numeric(self.precision, self.scale))
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        if value is None:
-            return None
-        exact = self._rounded(value)
-        return str(exact) if dialect.name == "sqlite" else exact
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
-        return None if value is None else self._rounded(value)
-
-    def _rounded(self, value: Any) -> Decimal:
-        # The thread's own context would refuse more than 28 digits.
-        return Decimal(value).quantize(Decimal(1).scaleb(-self.scale), context=Context(prec=self.precision))
-
-
-def non_finite(value: Any, path: str = "value") -> str | None:
-    """Return where in a JSON-like *value* a NaN or an infinity stands, or None."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else path
-    if isinstance(value, Mapping):
-        items: Any = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    else:
-        return None
-    return next((found for key, item in items if (found := non_finite(item, f"{path}[{key!r}]"))), None)
-
-
-class LongText(TypeDecorator[str]):
-    """Text of any length: MySQL's TEXT ends at 64 kB."""
-
-    impl = Text
-    cache_ok = True
-    python_type = str
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name in {"mysql", "mariadb"}:
-            from sqlalchemy.dialects import mysql
-
-            return dialect.type_descriptor(mysql.LONGTEXT())
-        return super().load_dialect_impl(dialect)
-
-
-class LongBytes(TypeDecorator[bytes]):
-    """Bytes of any length: MySQL's BLOB ends at 64 kB."""
-
-    impl = LargeBinary
-    cache_ok = True
-    python_type = bytes
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name in {"mysql", "mariadb"}:
-            from sqlalchemy.dialects import mysql
-
-            return dialect.type_descriptor(mysql.LONGBLOB())
-        return super().load_dialect_impl(dialect)
-
-
-LONG_TEXT = LongText()
-
-TYPES: dict[Any, Any] = {
-    int: BigInteger().with_variant(Integer(), "sqlite"),  # SQLite: only INTEGER can be a rowid
-    float: Double(),  # SQLAlchemy 2.0 would say FLOAT, single precision on MySQL
-    str: ByteString(),
-    bytes: LongBytes(),
-    datetime: UTCDateTime(),
-    time: MicroTime(),
-    timedelta: Interval().with_variant(Microseconds(), "mysql", "mariadb"),
-    Decimal: ExactDecimal(),
-    # MariaDB's own UUID refuses those of a version that it does not know.
-    UUID: Uuid().with_variant(Uuid(native_uuid=False), "mysql", "mariadb"),
-    dict: FiniteJSON(),
-    list: FiniteJSON(),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,13 +81,6 @@ class ModelOptions:
     title: str = ""
     ignored: frozenset[str] = frozenset()
     is_derived: bool = False
-
-
-class LibraryBase(DeclarativeBase):
-    """Base of the library's own tables, ``entropic_*``; `migrations/` owns them, and only them."""
-
-    metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = TYPES
 
 
 class Base(DeclarativeBase):

@@ -40,7 +40,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import StatementError
 
-from entropic.model.base import (
+from entropic.sql.columns import (
     ByteString,
     ExactDecimal,
     FiniteJSON,
@@ -48,9 +48,9 @@ from entropic.model.base import (
     Microseconds,
     MicroTime,
     UTCDateTime,
-    non_finite,
 )
 from entropic.values.hashing import exact, normalise
+from entropic.values.plain import non_finite
 
 __all__ = ["Caster", "Refused", "caster", "is_float", "kind_of"]
 

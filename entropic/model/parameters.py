@@ -22,12 +22,15 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import JSON, Column, Dialect, inspect
 
+from entropic.disk.names import safe_name
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
-from entropic.model.base import RESERVED, Base, FiniteJSON, is_output, non_finite
+from entropic.model.base import RESERVED, Base, is_output
 from entropic.model.coercion import Caster, Refused, caster, is_float, kind_of
+from entropic.sql.columns import FiniteJSON
 from entropic.values.hashing import canonical, digest, has_hasher, hash_params, normalise, rounded_apart
+from entropic.values.plain import non_finite
 
-__all__ = ["KEY_RULE", "Identity", "Parameters", "safe_name"]
+__all__ = ["KEY_RULE", "Identity", "Parameters"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,6 @@ FLOAT_TOLERANCE = (
     1e-9  # relative; looser than the 12 digits of a key, tighter than any single-precision column
 )
 
-NAME_BYTES = 200
 
 _ABSENT: Any = object()
 
@@ -358,30 +360,6 @@ class Parameters:
                 f"{'was' if len(missing) == 1 else 'were'} not given and ha{'s' if len(missing) == 1 else 've'} "
                 f"no default. It has: {', '.join(self._params)}."
             )
-
-
-def safe_name(name: str, suffix: str = "") -> str:
-    """Return *name* if it can be a file's name, as an explicit id and a table's name must.
-
-    Raises
-    ------
-    ValueError
-        If it is empty, ``.`` or ``..``, begins with ``.entropic``, has a separator or NUL, ends in a space, or takes
-        more than 200 bytes with *suffix*.
-    """
-    size = len(f"{name}{suffix}".encode("utf-8", "surrogatepass"))
-    if (
-        name in {"", ".", ".."}
-        or any(character in name for character in "/\\\0")
-        or name.startswith(".entropic")
-        or name != name.rstrip(" ")
-        or size > NAME_BYTES
-    ):
-        raise ValueError(
-            f"{name!r} cannot be a file's name: it must be one plain path component, not empty, without a separator "
-            f"or NUL, not ending in a space, of at most {NAME_BYTES} bytes with its suffix"
-        )
-    return name
 
 
 @functools.cache

@@ -15,14 +15,15 @@ from uuid import uuid4
 
 from sqlalchemy import Column, Connection, insert, inspect, null, select, update
 
-from entropic.disk.files import MARKER, Marker, read_marker, write_marker
+from entropic.disk.roots import Marker, _foreign, read_marker, write_marker
 from entropic.errors import ResultsDirUnavailableError, SchemaError
-from entropic.migrate import database_uuid, schema_lock
 from entropic.model.parameters import KEY_RULE, Parameters
 from entropic.sql.database import Database
+from entropic.sql.schema_lock import schema_lock
 from entropic.sql.tables import TableRow
+from entropic.sql.versions import database_uuid
 
-__all__ = ["adopt_root", "grow_table", "register_table", "root_problem"]
+__all__ = ["adopt_root", "grow_table", "register_table"]
 
 log = logging.getLogger(__name__)
 
@@ -187,33 +188,6 @@ def _compare(
             table,
             name,
         )
-
-
-def root_problem(root: Path, marker: Marker) -> str | None:
-    """Return why results cannot be written to *root* now, or None if it is the folder that *marker* names."""
-    found = read_marker(root)
-    if found == marker:
-        return None
-    ways_out = (
-        "Nothing was run or changed. If the folder is on a share that is not mounted, mount it; if it was moved, "
-        "open the Store with results_dir=<where it is>; if it was removed or replaced on purpose, call "
-        "store.adopt_root()"
-    )
-    if found is None:
-        what = "has no " + MARKER if root.is_dir() else "is not there"
-        return f"the results folder {str(root)!r} of table {marker.table!r} {what}. {ways_out}"
-    if found.table != marker.table:
-        return _foreign(root, found, marker.table)
-    return f"the results folder {str(root)!r} belongs to another database or to an earlier folder. {ways_out}"
-
-
-def _foreign(root: Path, found: Marker | None, table: str) -> str:
-    owner = "another table" if found is None else f"table {found.table!r}"
-    where = "" if found is None or found.table != table else " of another database"
-    return (
-        f"the results folder {str(root)!r} belongs to {owner}{where}; results of {table!r} would share its file names. "
-        f"Nothing was run or changed. Give this Store a results_dir of its own, such as {str(root / table)!r}"
-    )
 
 
 def adopt_root(database: Database, table: str, root: Path) -> Marker:

@@ -5,20 +5,17 @@ A receipt is also what a sidecar's line says, so that a row can be made from the
 
 from __future__ import annotations
 
-import enum
 import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
-from decimal import Decimal
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-from entropic.disk.files import STATE, Staged, digest_of
+from entropic.disk.files import digest_of
+from entropic.disk.roots import STATE
+from entropic.disk.staging import Staged
 
-__all__ = ["Failure", "Job", "Outcome", "Receipt", "plain"]
+__all__ = ["Failure", "Job", "Outcome", "Receipt", "WorkerDied"]
 
 log = logging.getLogger(__name__)
 
@@ -177,40 +174,6 @@ class Failure:
 Outcome = Receipt | Failure
 
 
-def plain(value: Any) -> Any:
-    """Return *value* as JSON can hold it, NaN and infinities included.
-
-    Raises
-    ------
-    TypeError
-        If it cannot.
-    """
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, enum.Enum):
-        return plain(value.value)
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # JSON could spell it, but MariaDB and PostgreSQL do not take it
-            raise TypeError(f"{value!a} is no text: it has half of a surrogate pair") from None
-        return value
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, int | float):
-        return value
-    if isinstance(value, Mapping):
-        return {plain(str(key)): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal | UUID | PurePath):
-        return str(value)
-    raise TypeError(f"JSON cannot hold a {type(value).__name__}")
-
-
 def _pickle_exception(error: BaseException) -> bytes | None:
     import cloudpickle
 
@@ -220,3 +183,34 @@ def _pickle_exception(error: BaseException) -> bytes | None:
         log.debug("%r does not pickle: %s", error, reason)
         return None
     return data
+
+
+class WorkerDied(Exception):
+    """The process that ran a chunk is gone.
+
+    Attributes
+    ----------
+    at : int or None
+        The job of the chunk that it had begun last, counted from 0; None if nobody knows.
+    worker : str or None
+        Address of a Dask worker.
+    exit_code : int or None
+        Of a process of this machine's; negative for a signal.
+    is_shared : bool
+        Whether the chunk may never have been begun: a broken executor fails all that it was given.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        at: int | None = None,
+        worker: str | None = None,
+        exit_code: int | None = None,
+        is_shared: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.at = at
+        self.worker = worker
+        self.exit_code = exit_code
+        self.is_shared = is_shared

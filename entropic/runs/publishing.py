@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,20 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from entropic.disk.files import digest_of, move, quarantine, remove, sync_folder
+from entropic.disk.files import digest_of, remove, sync_folder
+from entropic.disk.roots import quarantine
+from entropic.disk.staging import move
 from entropic.errors import ClaimLostError
 from entropic.leases.claims import CHUNK, Claims, Holder
 from entropic.model.parameters import Identity, Parameters
-from entropic.process.provenance import batch_job, this_process
-from entropic.runs.jobs import Failure, Job, Outcome, Receipt
+from entropic.process.identity import batch_job, this_process
+from entropic.process.provenance import CodeState
+from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
 from entropic.sql.database import Database
 from entropic.sql.tables import AttemptRow, FileRow, MetaRow
 from entropic.sql.tables.attempts import CANCELLED, COMPLETED, FAILED, LOST
-from entropic.sweeps.chunks import WorkerDied
 
-__all__ = ["CodeState", "Publisher"]
+__all__ = ["Publisher"]
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +41,6 @@ _meta: Any = MetaRow.__table__
 _insert_file, _insert_attempt = insert(_files), insert(_attempts)
 
 _KEY = "entropic_key"  # of an UPDATE; a user's column may be called "key"
-
-
-@dataclass(frozen=True, slots=True)
-class CodeState:
-    """With what code a store runs: digest of the runner's source, and git's word, each None if unknown."""
-
-    label: str | None
-    commit: str | None = None
-    is_dirty: bool | None = None
 
 
 class _ClaimGone(Exception):

@@ -14,9 +14,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from entropic.disk.files import quarantine, remove
-from entropic.disk.sidecars import Sidecar, Staging, clear_away, process_folders, read_sidecar
-from entropic.process.provenance import Process, this_process
+from entropic.disk.files import remove
+from entropic.disk.roots import quarantine
+from entropic.disk.sidecars import Sidecar, clear_away, process_folders, read_sidecar
+from entropic.disk.staging import Staging
+from entropic.process.identity import Process, this_process
 from entropic.runs.jobs import Receipt
 from entropic.runs.result_table import ResultTable
 

@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Dialect, inspect
 
-from entropic.disk.files import Marker, require_digest
+from entropic.disk.files import require_digest
+from entropic.disk.roots import Marker, root_problem
 from entropic.errors import (
     AlreadyExistsError,
     HashCollisionError,
@@ -20,14 +21,15 @@ from entropic.errors import (
 )
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
-from entropic.migrate import ensure_schema
 from entropic.model.base import RESERVED, Base
 from entropic.model.parameters import Identity, Parameters
 from entropic.model.records import Found, RecordReader
-from entropic.model.registration import adopt_root, grow_table, register_table, root_problem
-from entropic.runs.publishing import CodeState, Publisher
+from entropic.model.registration import adopt_root, grow_table, register_table
+from entropic.process.provenance import CodeState
+from entropic.runs.publishing import Publisher
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
+from entropic.sql.versions import ensure_schema
 
 __all__ = ["ResultTable"]
 
@@ -86,7 +88,7 @@ class ResultTable(Generic[ModelT]):
         ensure_schema(database, [table])  # type: ignore[list-item]
         if model.__entropic__.is_derived:
             grow_table(database, parameters)
-        check_user_table(database, table)  # type: ignore[arg-type]
+        check_user_table(database, table, f"{model.__module__}.{model.__qualname__}")  # type: ignore[arg-type]
         marker = register_table(database, parameters, root)
         return cls.attach(database, model, root, marker, lease_s=lease_s, code=code, suffix=suffix)
 

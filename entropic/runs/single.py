@@ -18,14 +18,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from entropic.disk.sidecars import Staging
+from entropic.disk.names import safe_name
+from entropic.disk.staging import Staging, staging_for
 from entropic.errors import ClaimLostError, ClaimTimeoutError
 from entropic.leases.claims import Grant, new_token
-from entropic.model.parameters import Identity, safe_name
+from entropic.model.parameters import Identity
 from entropic.model.records import Found
-from entropic.process.provenance import this_process
+from entropic.process.identity import this_process
 from entropic.process.termination import Terminated, terminable
-from entropic.runs.attempts import Runner, Work, staging_for
+from entropic.runs.attempts import Runner, Work
 from entropic.runs.jobs import Failure, Job, Receipt
 from entropic.runs.recovery import recover
 from entropic.runs.result_table import ResultTable

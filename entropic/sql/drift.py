@@ -19,7 +19,6 @@ from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from entropic.errors import SchemaError
-from entropic.model.base import Base
 from entropic.sql.database import Database
 
 __all__ = ["check_user_table", "drift", "same_family"]
@@ -90,7 +89,7 @@ def drift(connection: Connection, table: Table) -> list[str]:
     return _compare(connection, table).lines(connection.dialect)
 
 
-def check_user_table(database: Database, table: Table) -> None:
+def check_user_table(database: Database, table: Table, model_name: str) -> None:
     """Compare a user's table with its model.
 
     Raises
@@ -101,7 +100,7 @@ def check_user_table(database: Database, table: Table) -> None:
     with database.reading() as connection:
         difference = _compare(connection, table)
         if lines := difference.lines(connection.dialect):
-            raise SchemaError(_explain(connection, table, difference, lines))
+            raise SchemaError(_explain(connection, table, difference, lines, model_name))
 
 
 def same_family(one: TypeEngine[Any], other: TypeEngine[Any], dialect: Dialect) -> bool:
@@ -183,10 +182,10 @@ def _definition(column: Column[Any], dialect: Dialect) -> str:
     return str(CreateColumn(column).compile(dialect=dialect))
 
 
-def _explain(connection: Connection, table: Table, difference: _Difference, lines: Sequence[str]) -> str:
-    model = next((m.class_ for m in Base.registry.mappers if m.local_table is table), None)
-    name = f"{model.__module__}.{model.__qualname__}" if model else "its definition"
-    text = f"the table {table.name} does not match the model {name}. Nothing was read or written."
+def _explain(
+    connection: Connection, table: Table, difference: _Difference, lines: Sequence[str], model_name: str
+) -> str:
+    text = f"the table {table.name} does not match the model {model_name}. Nothing was read or written."
     text += "".join(f"\n  {line}" for line in lines)
     if statements := list(_alter_statements(connection, table, difference)):
         text += "\nIn SQL:" + "".join(f"\n  {statement}" for statement in statements)

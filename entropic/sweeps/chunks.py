@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from entropic.errors import ClusterError
+from entropic.runs.jobs import WorkerDied
 
 __all__ = [
     "Noting",
     "Reply",
-    "WorkerDied",
     "answer",
     "as_noting",
     "dump_work",
@@ -32,37 +32,6 @@ Work = Callable[[list[Any]], list[Any]]
 
 # Ids of sweeps that were stopped.
 _STOPPED: set[str] = set()
-
-
-class WorkerDied(Exception):
-    """The process that ran a chunk is gone.
-
-    Attributes
-    ----------
-    at : int or None
-        The job of the chunk that it had begun last, counted from 0; None if nobody knows.
-    worker : str or None
-        Address of a Dask worker.
-    exit_code : int or None
-        Of a process of this machine's; negative for a signal.
-    is_shared : bool
-        Whether the chunk may never have been begun: a broken executor fails all that it was given.
-    """
-
-    def __init__(
-        self,
-        message: str = "",
-        *,
-        at: int | None = None,
-        worker: str | None = None,
-        exit_code: int | None = None,
-        is_shared: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.at = at
-        self.worker = worker
-        self.exit_code = exit_code
-        self.is_shared = is_shared
 
 
 @runtime_checkable

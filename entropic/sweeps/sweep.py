@@ -25,23 +25,24 @@ from uuid import uuid4
 from sqlalchemy.exc import DBAPIError
 
 from entropic.diagnosis.history import FailedRun
-from entropic.disk.files import STATE
-from entropic.disk.sidecars import Staging
-from entropic.display.progress import ProgressBar
+from entropic.disk.roots import STATE
+from entropic.disk.staging import Staging, staging_for
+from entropic.display.progress import ProgressBar, progress_bar
 from entropic.errors import ClaimTimeoutError, ClusterError, EntropicError, ResultFileMissingError
 from entropic.leases.claims import Holder, new_token
 from entropic.model.base import Base
 from entropic.model.parameters import Identity
 from entropic.model.records import CHUNK, Found
-from entropic.process.provenance import this_process
+from entropic.process.identity import this_process
 from entropic.process.termination import terminable
-from entropic.runs.attempts import Runner, Work, staging_for
-from entropic.runs.jobs import Failure, Job, Outcome, Receipt
+from entropic.runs.attempts import Runner, Work
+from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
 from entropic.runs.recovery import leftovers, recover
 from entropic.runs.result_table import ResultTable
-from entropic.sweeps.chunks import WorkerDied
+from entropic.sweeps.backends import backend_for
+from entropic.sweeps.backends.task_notes import NotedWork
 from entropic.sweeps.result import SweepOptions, SweepResult
-from entropic.sweeps.window import BackendLost, backend_for, dispatch, progress_bar
+from entropic.sweeps.window import BackendLost, dispatch
 
 __all__ = ["Sweeper"]
 
@@ -235,11 +236,12 @@ class Sweeper(Generic[ModelT]):
     def _dispatch(self, work: Work) -> None:
         options = self._options
         beating = self._table.heartbeat.beating
+        sent = work if options.client is None else NotedWork(work)
         if (options.client, options.workers, options.executor) != (None, None, None):
             try:
                 with (
                     backend_for(
-                        work, client=options.client, workers=options.workers, executor=options.executor
+                        sent, client=options.client, workers=options.workers, executor=options.executor
                     ) as backend,
                     beating(is_run_here=isinstance(options.executor, ThreadPoolExecutor)),
                 ):

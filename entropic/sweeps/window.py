@@ -1,6 +1,6 @@
-"""Many runs at once: make the grid, send its jobs out in chunks, show how far it is.
+"""Many runs at once: send their jobs out in chunks, and keep as many in flight as there is room for.
 
-`dispatch` is one window loop over any backend (`entropic.sweeps.backends.executor`). It claims jobs through a
+`dispatch` is one window loop over any backend (`entropic.sweeps.backends`). It claims jobs through a
 callable when there is room for them and hands outcomes to another as they arrive, so memory does not grow with the
 sweep. Every job that was taken ends exactly once: in an outcome, in what `crashed` makes of a job that killed its
 worker twice, or, when the backend is lost, in `BackendLost.remaining`.
@@ -13,17 +13,17 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
-from entropic.display.progress import progress_bar
-from entropic.errors import ClusterError, ParameterError
-from entropic.sweeps.backends.executor import Backend, backend_for
-from entropic.sweeps.chunks import Reply, WorkerDied
+from entropic.errors import ClusterError
+from entropic.runs.jobs import WorkerDied
+from entropic.sweeps.backends.base import Backend
+from entropic.sweeps.chunks import Reply
 
-__all__ = ["BackendLost", "backend_for", "dispatch", "expand_grid", "progress_bar"]
+__all__ = ["BackendLost", "dispatch"]
 
 log = logging.getLogger(__name__)
 
@@ -35,41 +35,6 @@ _SETTLE_S = 10.0
 _QUIET_S = 5.0
 _REMIND_S = 60.0
 _DEADLY = 2
-
-
-def expand_grid(grid: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
-    """Return every combination of the values in *grid*, the last name varying fastest.
-
-    Parameters
-    ----------
-    grid
-        For each parameter the values that it takes: any iterable, a NumPy array for instance.
-
-    Raises
-    ------
-    ParameterError
-        If the values of a parameter are a string or not iterable: a single value goes into a list.
-
-    Examples
-    --------
-    >>> expand_grid({"n": [1, 2], "solver": ["euler"]})
-    [{'n': 1, 'solver': 'euler'}, {'n': 2, 'solver': 'euler'}]
-    """
-    if not isinstance(grid, Mapping):
-        raise ParameterError(f"a grid maps each parameter to a list of values, but got {grid!r}")
-    columns = [_values(name, values) for name, values in grid.items()]
-    return [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*columns)]
-
-
-def _values(name: str, values: Iterable[Any]) -> list[Any]:
-    if not isinstance(values, str | bytes):
-        try:
-            return list(values)
-        except TypeError:
-            pass
-    raise ParameterError(
-        f"grid[{name!r}] is {values!r}, not a list of values: wrap it in a list, [{values!r}]"
-    )
 
 
 class BackendLost(Exception):

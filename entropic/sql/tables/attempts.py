@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from entropic.model.base import ID_LENGTH, LONG_TEXT, ByteString, FiniteJSON, LibraryBase
+from entropic.sql.columns import ID_LENGTH, LONG_TEXT, ByteString, FiniteJSON, LibraryBase
 
 __all__ = ["CANCELLED", "COMPLETED", "FAILED", "LOST", "AttemptRow"]
 

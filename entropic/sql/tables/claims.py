@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Double, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from entropic.model.base import ID_LENGTH, ByteString, LibraryBase
+from entropic.sql.columns import ID_LENGTH, ByteString, LibraryBase
 
 __all__ = ["ClaimRow"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from entropic.model.base import ID_LENGTH, LONG_TEXT, ByteString, LibraryBase
+from entropic.sql.columns import ID_LENGTH, LONG_TEXT, ByteString, LibraryBase
 
 __all__ = ["FileRow"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from entropic.model.base import ByteString, LibraryBase
+from entropic.sql.columns import ByteString, LibraryBase
 
 __all__ = ["MetaRow"]
 

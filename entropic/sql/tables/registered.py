@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from entropic.model.base import LONG_TEXT, ByteString, FiniteJSON, LibraryBase
+from entropic.sql.columns import LONG_TEXT, ByteString, FiniteJSON, LibraryBase
 
 __all__ = ["TableRow"]
 

@@ -1,1 +1,54 @@
-"""Where chunks run."""
+"""Where the chunks of a sweep run: this process, processes of our own, an executor of the user's, a Dask cluster.
+
+A backend takes chunks of jobs and gives a `concurrent.futures.Future` of a `Reply` for each. A future
+fails in one of two ways: with `WorkerDied`, when the process that held the chunk is gone, or with anything else,
+which means that the backend is of no use for this work any more.
+
+On Dask a chunk is a task. Dask runs a task again when its worker is gone, on one worker after the other until four have
+died, and no argument of `submit` says otherwise. Work that notes what it begins (`chunks.Noting`) reports the death at
+the second worker instead; the sweep then tries the job that was begun once more, and gives it up if that kills a
+worker too. A task that no worker had begun is simply run by the next one, by Dask.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from typing import Any
+
+from entropic.sweeps.backends.base import Backend, SerialBackend
+from entropic.sweeps.backends.dask import DaskBackend
+from entropic.sweeps.backends.executor import ExecutorBackend
+from entropic.sweeps.backends.processes import PoolBackend
+from entropic.sweeps.chunks import Work, dump_work
+
+__all__ = ["backend_for"]
+
+
+def backend_for(
+    work: Work, *, client: Any = None, workers: int | None = None, executor: Executor | None = None
+) -> Backend:
+    """Return the backend that the arguments of a sweep ask for; without any, this thread.
+
+    Raises
+    ------
+    ValueError
+        If more than one of the three is given, or *workers* is not a positive int.
+    ClusterError
+        If *work* would have to be pickled and cannot be. Nothing has run.
+    """
+    given = [
+        f"{name}="
+        for name, value in (("client", client), ("workers", workers), ("executor", executor))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise ValueError(
+            f"{' and '.join(given)} exclude each other: give one, or none to run in this process"
+        )
+    if workers is not None:
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise ValueError(f"workers must be an int of at least 1, not {workers!r}")
+        return PoolBackend(dump_work(work), workers)
+    if executor is not None:
+        return ExecutorBackend(work, executor)
+    return SerialBackend(work) if client is None else DaskBackend(work, client)

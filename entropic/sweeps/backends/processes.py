@@ -7,6 +7,7 @@ chunk that the process was running, and a new process takes its place; so it is 
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import signal
 import sys
@@ -18,7 +19,13 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from entropic.errors import ClusterError
-from entropic.sweeps.chunks import WorkerDied
+from entropic.runs.jobs import WorkerDied
+from entropic.sweeps.backends.base import Backend
+from entropic.sweeps.chunks import (
+    Reply,
+    load_answer,
+    run_chunk,
+)
 
 __all__ = ["Processes"]
 
@@ -208,3 +215,32 @@ def _hidden_main() -> Iterator[None]:
             yield
         finally:
             main.update(kept)
+
+
+class PoolBackend(Backend):
+    """Run chunks in processes of our own, one chunk at a time in each."""
+
+    isolates = True
+
+    def __init__(self, payload: bytes, workers: int) -> None:
+        from entropic.sweeps.backends.processes import (
+            Processes,  # with multiprocessing, which a hit does not need
+        )
+
+        self._workers = workers
+        self._processes = Processes(workers, functools.partial(run_chunk, payload), load_answer)
+
+    def slots(self) -> int:
+        return self._workers
+
+    def submit(self, jobs: list[Any]) -> Future[Reply]:
+        import cloudpickle
+
+        return self._processes.submit(cloudpickle.dumps(jobs))
+
+    def stop(self) -> list[Any]:
+        self._processes.kill()
+        return []
+
+    def close(self) -> None:
+        self._processes.close()

@@ -11,10 +11,10 @@ from pathlib import Path
 from sqlalchemy import insert
 from sqlalchemy.orm import DeclarativeBase
 
-from entropic.migrate import HEAD, ensure_schema
 from entropic.model.base import Base, Mapped, output, param
 from entropic.sql.database import Database
 from entropic.sql.tables import AttemptRow, ClaimRow, FileRow, TableRow
+from entropic.sql.versions import HEAD, ensure_schema
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 KEY = {"table_name": "frozen_decay", "record_id": "0123456789abcdef"}

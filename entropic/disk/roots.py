@@ -1,0 +1,111 @@
+"""Whose folder this is: the marker of a results folder, and what is put aside in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from entropic.disk.files import sync_folder
+
+__all__ = [
+    "MARKER",
+    "QUARANTINE",
+    "STATE",
+    "Marker",
+    "quarantine",
+    "read_marker",
+    "root_problem",
+    "write_marker",
+]
+
+
+MARKER = ".entropic-root.json"
+STATE = ".entropic"
+QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Whose results a folder holds: uuids of the folder and the database, and the table."""
+
+    root: str
+    database: str
+    table: str
+
+
+_markers: dict[str, tuple[tuple[int, int, int], Marker]] = {}
+
+
+def read_marker(root: Path) -> Marker | None:
+    """Return the marker of a results folder, or None if there is none that can be read."""
+    path = os.path.join(root, MARKER)
+    try:
+        status = os.stat(path)
+        signature = (status.st_ino, status.st_mtime_ns, status.st_size)
+        known = _markers.get(path)
+        if known is None or known[0] != signature:  # it is looked at before every run
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            known = _markers[path] = (signature, Marker(found["root"], found["database"], found["table"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return known[1]
+
+
+def write_marker(root: Path, marker: Marker, *, replace: bool = False) -> None:
+    """Put *marker* into the folder *root*.
+
+    Raises
+    ------
+    FileExistsError
+        If there is one already, unless *replace*.
+    """
+    staged = root / f"{MARKER}.{uuid4().hex}"
+    with staged.open("x", encoding="utf-8") as file:
+        json.dump(asdict(marker), file)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        # link, not rename: it fails if the name is taken, and a reader never sees half a marker.
+        (os.replace if replace else os.link)(staged, root / MARKER)
+    finally:
+        staged.unlink(missing_ok=True)
+    sync_folder(root)
+
+
+def quarantine(path: Path) -> Path:
+    """Move *path*, which lies under a results folder, aside; return where it is now."""
+    root = next((p for p in path.parents if (p / MARKER).exists() or (p / STATE).is_dir()), path.parent)
+    target = root / STATE / QUARANTINE / uuid4().hex[:12] / path.name
+    target.parent.mkdir(parents=True)
+    os.replace(path, target)
+    return target
+
+
+def root_problem(root: Path, marker: Marker) -> str | None:
+    """Return why results cannot be written to *root* now, or None if it is the folder that *marker* names."""
+    found = read_marker(root)
+    if found == marker:
+        return None
+    ways_out = (
+        "Nothing was run or changed. If the folder is on a share that is not mounted, mount it; if it was moved, "
+        "open the Store with results_dir=<where it is>; if it was removed or replaced on purpose, call "
+        "store.adopt_root()"
+    )
+    if found is None:
+        what = "has no " + MARKER if root.is_dir() else "is not there"
+        return f"the results folder {str(root)!r} of table {marker.table!r} {what}. {ways_out}"
+    if found.table != marker.table:
+        return _foreign(root, found, marker.table)
+    return f"the results folder {str(root)!r} belongs to another database or to an earlier folder. {ways_out}"
+
+
+def _foreign(root: Path, found: Marker | None, table: str) -> str:
+    owner = "another table" if found is None else f"table {found.table!r}"
+    where = "" if found is None or found.table != table else " of another database"
+    return (
+        f"the results folder {str(root)!r} belongs to {owner}{where}; results of {table!r} would share its file names. "
+        f"Nothing was run or changed. Give this Store a results_dir of its own, such as {str(root / table)!r}"
+    )

@@ -1,0 +1,224 @@
+"""A process's own folder under a results folder: slots in which runners write, and the sidecar of what is finished.
+
+`.entropic/<process>/` belongs to one process, and nobody else ever writes there. What a runner has written in a slot is
+measured and synced (`stage`), noted in the sidecar, and leaves the slot by one rename (`move`), done by whoever may
+commit it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entropic.disk.files import digest_of, remove, sync_data, sync_folder
+from entropic.disk.roots import STATE, quarantine
+from entropic.disk.sidecars import LINES, PROCESS, SIDECAR, clear_away
+from entropic.errors import (
+    ResultFileError,
+    ResultFileMissingError,
+)
+from entropic.process.identity import this_process
+
+__all__ = ["Staged", "Staging", "move", "stage", "staging_for"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A finished file or folder in its slot."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+def stage(slot: Path, wanted: str) -> Staged:
+    """Make sure that the one thing in *slot* is complete and on the disk, and measure it.
+
+    Parameters
+    ----------
+    wanted : str
+        The basename that the runner was told to write; one without a suffix may be given any.
+
+    Raises
+    ------
+    ResultFileMissingError
+        If there is nothing.
+    ResultFileError
+        If there are two things; both are kept in quarantine.
+    """
+    names = sorted(os.listdir(slot))
+    if not names:
+        raise ResultFileMissingError(
+            f"the runner wrote no file: it must write to params['result_file'], here {str(slot / wanted)!r}"
+        )
+    if len(names) > 1:
+        kept = quarantine(slot)
+        raise ResultFileError(
+            f"the runner wrote {len(names)} files ({', '.join(names)}), but one file or folder is one result: write "
+            f"them into a folder at params['result_file']. They are kept in {str(kept)!r}"
+        )
+    (name,) = names
+    is_wanted = name == wanted or (not Path(wanted).suffix and name.startswith(f"{wanted}."))
+    if not is_wanted:
+        log.info("the runner was to write %s and wrote %s, which is taken as the result", wanted, name)
+    # Its name in the slot needs no sync of its own: file systems that journal (ext4, XFS, btrfs) keep the name of a
+    # new file that was synced, and at the latest with the sync of the sidecar, which follows.
+    size, sha256 = digest_of(slot / name, sync=True)
+    return Staged(name, size, sha256)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename *source* to *target*, replacing a file that is there; a file that has been moved already is fine."""
+    try:
+        os.replace(source, target)
+    except FileNotFoundError:
+        if not target.exists():
+            raise
+    except OSError:
+        if not source.is_dir() and not target.is_dir():
+            raise
+        quarantine(target)  # a rename cannot replace a folder, nor a folder a file
+        os.replace(source, target)
+
+
+class Staging:
+    """One process's own folder under a results folder: its slots and its sidecar.
+
+    Parameters
+    ----------
+    name : str
+        Of the folder; contains the uuid of the process incarnation.
+    process : mapping
+        Who writes here, for those who find the folder after a crash.
+
+    Notes
+    -----
+    Safe to share between the threads of the process that made it; of no use in another process.
+    """
+
+    def __init__(self, root: Path, name: str, process: Mapping[str, Any]) -> None:
+        self.root = root
+        self.folder = root / STATE / name
+        self._process = dict(process)
+        self._lock = threading.Lock()
+        self._waiting: deque[Path] = deque()  # given back, oldest first; full until their file is published
+        self._made = 0
+        self._sidecar: int | None = None  # file descriptor
+        self._lines = self._open_lines = 0
+        self._has_new_names = False  # not on the disk yet
+
+    def take(self) -> Path:
+        """Return an empty slot, this caller's until it is given back."""
+        with self._lock:
+            if self._waiting:
+                oldest = self._waiting.popleft()
+                try:
+                    if not os.listdir(oldest):
+                        return oldest
+                    self._waiting.append(oldest)
+                except FileNotFoundError:
+                    pass  # quarantined, or cleaned away after a sweep
+            if not self.folder.is_dir():
+                self._open()
+            slot = self.folder / str(self._made)
+            self._made += 1
+            slot.mkdir()
+            self._has_new_names = True
+            return slot
+
+    def give_back(self, slot: Path, *, clear: bool = False) -> None:
+        """Offer *slot* for use again, once it is empty; with *clear*, empty it now."""
+        if clear:
+            for name in os.listdir(slot) if slot.is_dir() else []:
+                remove(slot / name)
+        with self._lock:
+            self._waiting.append(slot)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Write one line to the sidecar and to the disk."""
+        data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            if self._sidecar is None:
+                self._sidecar = os.open(self.folder / SIDECAR, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+                self._has_new_names = True
+            end = os.lseek(self._sidecar, 0, os.SEEK_END)
+            if os.write(self._sidecar, data) != len(data):
+                os.ftruncate(self._sidecar, end)  # the next line must not begin in the middle of this one
+                raise OSError(f"the sidecar in {self.folder} could not be written: the disk is full")
+            sync_data(self._sidecar)
+            if self._has_new_names:
+                sync_folder(self.folder)
+                self._has_new_names = False
+            self._lines += 1
+            self._open_lines += 1
+
+    def settle(self, lines: int = 1) -> bool:
+        """Note that so many lines were committed; return whether it is time to empty the sidecar."""
+        with self._lock:
+            self._open_lines -= lines
+            return self._lines >= LINES and self._open_lines == 0
+
+    def forget(self) -> None:
+        """Empty the sidecar after a durable commit, unless a line has come that is not committed."""
+        with self._lock:
+            if self._sidecar is not None and self._open_lines == 0:
+                os.ftruncate(self._sidecar, 0)
+                self._lines = 0
+
+    def close(self) -> None:
+        """Remove the folder after a durable commit, unless something in it is not committed."""
+        with self._lock:
+            if self._open_lines:
+                return
+            self._close_sidecar()
+            self._waiting.clear()
+            self._lines = 0
+            clear_away(self.folder)
+
+    def is_gone(self) -> bool:
+        """Whether the folder was cleared away, as after a sweep; what was open of it is closed then."""
+        if not self._made or self.folder.is_dir():
+            return False
+        with self._lock:
+            self._close_sidecar()
+        return True
+
+    def _close_sidecar(self) -> None:
+        if self._sidecar is not None:
+            os.close(self._sidecar)
+            self._sidecar = None
+
+    def _open(self) -> None:
+        self._close_sidecar()
+        self.folder.parent.mkdir(exist_ok=True)
+        sync_folder(self.root)
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / PROCESS).write_text(json.dumps(self._process), encoding="utf-8")
+        sync_folder(self.folder.parent)
+
+
+_staging: dict[tuple[str, str, str], Staging] = {}
+
+
+def staging_for(root: Path, name: str, holder: Mapping[str, Any]) -> Staging:
+    """Return this process's folder of this name under *root*; the same one each time."""
+    process = this_process()
+    key = (process.owner, str(root), name)
+    staging = _staging.get(key)
+    if staging is None:
+        # Several threads of a sweep come here at once: each step is atomic, and a Staging opens nothing when made.
+        for old, ended in list(_staging.items()):
+            if ended.is_gone():
+                _staging.pop(old, None)
+        made = Staging(root, name, {**process.as_dict(), "holder": dict(holder)})
+        staging = _staging.setdefault(key, made)
+    return staging

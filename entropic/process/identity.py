@@ -1,0 +1,93 @@
+"""Who runs: process, host, batch job."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+__all__ = ["ARRAY_INDICES", "BATCH_SYSTEMS", "Process", "batch_job", "this_process"]
+
+
+# Variable of the batch system → how its job is written.
+BATCH_SYSTEMS = {"SLURM_JOB_ID": "slurm", "PBS_JOBID": "pbs", "LSB_JOBID": "lsf", "JOB_ID": "sge"}
+ARRAY_INDICES = ("SLURM_ARRAY_TASK_ID", "PBS_ARRAY_INDEX", "LSB_JOBINDEX", "SGE_TASK_ID")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One incarnation of a process.
+
+    Attributes
+    ----------
+    owner : str
+        uuid, 32 hexadecimal digits.
+    boot : str
+        Boot id of the kernel and pid namespace: where `pid` means something.
+    started : str
+        Start time of the process, in the kernel's words; empty where it cannot be read.
+    """
+
+    owner: str
+    host: str
+    boot: str
+    pid: int
+    started: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON and SQL."""
+        return asdict(self)
+
+    def is_dead(self) -> bool:
+        """Whether the process has surely ended; False where this cannot be told, as for another host."""
+        here = this_process()
+        if self.owner == here.owner or not self.boot or self.boot != here.boot:
+            return False
+        started = _started(self.pid)
+        if started is None:
+            return True
+        return bool(self.started) and started != self.started
+
+
+def this_process() -> Process:
+    """Return who this process is."""
+    return _this(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _this(pid: int) -> Process:
+    # Cached by pid: a forked child, which inherits the cache, makes a uuid of its own.
+    return Process(uuid4().hex, socket.gethostname(), _boot(), pid, _started(pid) or "")
+
+
+def _boot() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """Return the start time of a living process, None of one that has ended, "" where there is no /proc."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None if Path("/proc/self/stat").exists() else ""
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
+    return None if fields[0] in {"Z", "X"} else fields[19]
+
+
+def batch_job() -> str | None:
+    """Return the batch job that this process is part of, as ``slurm:4711`` or ``slurm:4711[3]``."""
+    for variable, system in BATCH_SYSTEMS.items():
+        if job := os.environ.get(variable):
+            index = next((os.environ[name] for name in ARRAY_INDICES if os.environ.get(name)), None)
+            return f"{system}:{job}" + (f"[{index}]" if index is not None else "")
+    return None

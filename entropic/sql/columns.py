@@ -1,0 +1,241 @@
+"""Column types that mean the same on every database, and the base of the library's own tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from decimal import Context, Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    String,
+    Text,
+    Time,
+    Uuid,
+)
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from entropic.values.plain import non_finite
+
+__all__ = [
+    "ID_LENGTH",
+    "LONG_TEXT",
+    "NAMING",
+    "TYPES",
+    "ByteString",
+    "ExactDecimal",
+    "FiniteJSON",
+    "LibraryBase",
+    "LongBytes",
+    "LongText",
+    "MicroTime",
+    "Microseconds",
+    "UTCDateTime",
+]
+
+
+ID_LENGTH = 200
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+# A dialect's own types are imported where they are needed: each dialect costs as much as a tenth of SQLAlchemy.
+class ByteString(TypeDecorator[str]):
+    """A string that compares bytewise: no folding of case, accents or trailing spaces.
+
+    MariaDB's and MySQL's default collations call ``'Ab '`` and ``'ab'`` equal, even in a primary key.
+    """
+
+    impl = String
+    cache_ok = True
+    python_type = str
+
+    def __init__(self, length: int = 255) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"}:
+            from sqlalchemy.dialects import mysql
+
+            nopad = "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
+            return dialect.type_descriptor(mysql.VARCHAR(self.length, charset="utf8mb4", collation=nopad))
+        return dialect.type_descriptor(String())  # a limit would only cut what the others hold
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A point in time, to the microsecond; naive values are taken as UTC, and what comes back is aware."""
+
+    impl = DateTime
+    cache_ok = True
+    python_type = datetime
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"}:
+            from sqlalchemy.dialects import mysql
+
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if not isinstance(value, datetime):
+            raise TypeError(f"a time must be a datetime, not {value!r}")
+        aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return aware if dialect.name == "postgresql" else aware.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class MicroTime(TypeDecorator[time]):
+    """A time of day, to the microsecond: MySQL's TIME holds seconds unless told otherwise."""
+
+    impl = Time
+    cache_ok = True
+    python_type = time
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"}:
+            from sqlalchemy.dialects import mysql
+
+            return dialect.type_descriptor(mysql.TIME(fsp=6))
+        return dialect.type_descriptor(Time())
+
+
+class Microseconds(TypeDecorator[timedelta]):
+    """A duration as a number, for databases that would keep it in whole seconds."""
+
+    impl = BigInteger
+    cache_ok = True
+    python_type = timedelta
+
+    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> int | None:
+        return None if value is None else value // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> timedelta | None:
+        return None if value is None else timedelta(microseconds=value)
+
+
+class FiniteJSON(TypeDecorator[Any]):
+    """JSON that every database and every other reader accepts: no NaN, no infinities. ``None`` is NULL."""
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(none_as_null=True)
+
+    def __repr__(self) -> str:
+        return "FiniteJSON()"  # what Alembic writes into a migration; SQLAlchemy's own would name the JSON's argument
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        if (path := non_finite(value)) is not None:
+            raise ValueError(
+                f"JSON holds no NaN or infinity, but the value at {path} is one; store None or a string"
+            )
+        return value
+
+
+class ExactDecimal(TypeDecorator[Decimal]):
+    """A `decimal.Decimal` of fixed scale; text on SQLite, which has no exact numbers."""
+
+    impl = Numeric
+    cache_ok = True
+    python_type = Decimal
+
+    def __init__(self, precision: int = 30, scale: int = 12) -> None:
+        super().__init__(precision, scale)
+        self.precision = precision
+        self.scale = scale
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(String())
+        return dialect.type_descriptor(Numeric(self.precision, self.scale))
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        exact = self._rounded(value)
+        return str(exact) if dialect.name == "sqlite" else exact
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return None if value is None else self._rounded(value)
+
+    def _rounded(self, value: Any) -> Decimal:
+        # The thread's own context would refuse more than 28 digits.
+        return Decimal(value).quantize(Decimal(1).scaleb(-self.scale), context=Context(prec=self.precision))
+
+
+class LongText(TypeDecorator[str]):
+    """Text of any length: MySQL's TEXT ends at 64 kB."""
+
+    impl = Text
+    cache_ok = True
+    python_type = str
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"}:
+            from sqlalchemy.dialects import mysql
+
+            return dialect.type_descriptor(mysql.LONGTEXT())
+        return super().load_dialect_impl(dialect)
+
+
+class LongBytes(TypeDecorator[bytes]):
+    """Bytes of any length: MySQL's BLOB ends at 64 kB."""
+
+    impl = LargeBinary
+    cache_ok = True
+    python_type = bytes
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"}:
+            from sqlalchemy.dialects import mysql
+
+            return dialect.type_descriptor(mysql.LONGBLOB())
+        return super().load_dialect_impl(dialect)
+
+
+LONG_TEXT = LongText()
+TYPES: dict[Any, Any] = {
+    int: BigInteger().with_variant(Integer(), "sqlite"),  # SQLite: only INTEGER can be a rowid
+    float: Double(),  # SQLAlchemy 2.0 would say FLOAT, single precision on MySQL
+    str: ByteString(),
+    bytes: LongBytes(),
+    datetime: UTCDateTime(),
+    time: MicroTime(),
+    timedelta: Interval().with_variant(Microseconds(), "mysql", "mariadb"),
+    Decimal: ExactDecimal(),
+    # MariaDB's own UUID refuses those of a version that it does not know.
+    UUID: Uuid().with_variant(Uuid(native_uuid=False), "mysql", "mariadb"),
+    dict: FiniteJSON(),
+    list: FiniteJSON(),
+}
+
+
+class LibraryBase(DeclarativeBase):
+    """Base of the library's own tables, ``entropic_*``; `migrations/` owns them, and only them."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = TYPES

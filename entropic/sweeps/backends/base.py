@@ -1,0 +1,88 @@
+"""What a backend is: a place where chunks run; and the simplest, the calling thread."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from concurrent.futures import Future
+from typing import Any, Self
+
+from entropic.process.termination import raise_if_terminated
+from entropic.sweeps.chunks import (
+    Reply,
+    Work,
+)
+
+__all__ = ["Backend", "SerialBackend"]
+
+
+class Backend(ABC):
+    """A place where chunks run; a context manager that gives back what it holds.
+
+    Attributes
+    ----------
+    remote : bool
+        Whether jobs run outside the calling thread, so that losing the backend leaves something to fall back to.
+    isolates : bool
+        Whether a worker that dies takes only the chunk that it was running with it.
+    target_s : float
+        How long a chunk should last.
+    """
+
+    remote = True
+    isolates = False
+    target_s = 1.0
+
+    @abstractmethod
+    def slots(self) -> int:
+        """Count the chunks that can run at the same time just now; raise if the backend is gone."""
+
+    @abstractmethod
+    def submit(self, jobs: list[Any]) -> Future[Reply]:
+        """Queue a chunk."""
+
+    @abstractmethod
+    def stop(self) -> list[Any]:
+        """Drop what is queued, wait until nothing runs, and return finished outcomes that no future carries."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the backend holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SerialBackend(Backend):
+    """Run each chunk in the calling thread, when it is submitted."""
+
+    remote = False
+    target_s = 0.5
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._kept: list[Any] = []
+
+    def slots(self) -> int:
+        return 1
+
+    def submit(self, jobs: list[Any]) -> Future[Reply]:
+        future: Future[Reply] = Future()
+        started = time.perf_counter()
+        # Job by job: what was finished before Ctrl-C is kept for stop() to hand over.
+        for job in jobs:
+            raise_if_terminated()
+            self._kept += self._work([job])
+        outcomes, self._kept = self._kept, []
+        future.set_result(Reply(outcomes, time.perf_counter() - started))
+        return future
+
+    def stop(self) -> list[Any]:
+        kept, self._kept = self._kept, []
+        return kept
+
+    def close(self) -> None:
+        self._kept = []

@@ -1,0 +1,135 @@
+"""What a Dask worker leaves behind while it runs a task, so that the next one knows that it was begun.
+
+A Dask worker leaves a note in `.entropic/tasks-<sweep>/` while it runs a task, which says who it is and at which job.
+When the worker dies Dask gives the task to the next one, which finds the note and reports the death instead of running
+the task: so a job that kills its worker kills one each time the sweep tries it, not four. The next one also puts the
+note into another file: a worker that was only frozen sees that its own is gone, and begins no further job.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from entropic.disk.roots import STATE
+from entropic.disk.sidecars import PROCESS
+from entropic.process.identity import this_process
+from entropic.runs.attempts import Work, dask_worker
+from entropic.runs.jobs import Job, Outcome, WorkerDied
+
+__all__ = ["NotedWork"]
+
+log = logging.getLogger(__name__)
+
+_UNKNOWN = "a Dask worker was killed, ran out of memory, or could not be reached for too long"
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
+@dataclass(frozen=True)
+class NotedWork:
+    """Work that notes what it begins where all workers see it."""
+
+    work: Work
+
+    def __call__(self, jobs: list[Job], task: str | None = None) -> list[Outcome]:
+        """Run *jobs* under the name of a task.
+
+        Raises
+        ------
+        WorkerDied
+            If another worker has begun *task* and did not end it, or if *task* was taken from this one meanwhile.
+        """
+        if task is None:
+            return self.work(jobs)
+        with self._noted(task) as note:
+            return self.work(jobs, note)
+
+    def for_task(self, task: str) -> Callable[[list[Job]], list[Outcome]]:
+        """Return this work under the name of one task, which at most one worker begins."""
+        return functools.partial(self, task=task)
+
+    def death(self, task: str) -> WorkerDied | None:
+        """Return what the note of *task* says of a worker that began it and did not end it; None without a note."""
+        try:
+            text = self._note(task).read_text(encoding="utf-8")
+        except OSError:
+            return None
+        who, _, number = text.partition("\n")
+        try:
+            worker, host, pid = json.loads(who)
+            return WorkerDied(
+                f"the Dask worker {worker}, process {pid} on {host}, was killed, ran out of memory, or could not be "
+                "reached for too long",
+                at=int(number),
+                worker=worker,
+            )
+        except ValueError:  # it died before the note was written
+            return WorkerDied(_UNKNOWN)
+
+    def _note(self, task: str) -> Path:
+        return Path(self.work.root, STATE, f"tasks-{self.work.sweep}", task)
+
+    @contextmanager
+    def _noted(self, task: str) -> Iterator[Callable[[int], None]]:
+        """Leave a note of *task* while it runs; what is given notes the number of the job that is begun."""
+        head = json.dumps([dask_worker(), this_process().host, os.getpid()]).encode() + b"\n"
+        descriptor = self._create_note(task, head + b"0")
+        if descriptor is None:
+            yield lambda number: None
+            return
+
+        def note(number: int) -> None:
+            if _is_taken(descriptor):
+                raise WorkerDied("the task was given to another Dask worker meanwhile")
+            with suppress(OSError):  # a full disk: the run that was at work will be found a little earlier
+                os.pwrite(descriptor, b"%d" % number, len(head))
+
+        try:
+            yield note
+        finally:
+            if not _is_taken(descriptor):
+                self._note(task).unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def _create_note(self, task: str, text: bytes) -> int | None:
+        path = self._note(task)
+        descriptor = None
+        try:
+            try:
+                descriptor = os.open(path, _CREATE, 0o666)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # It is the holder's, and goes when that is dead, if not with the sweep.
+                process = json.dumps({**self.work.holder, "holder": self.work.holder})
+                (path.parent / PROCESS).write_text(process, encoding="utf-8")
+                descriptor = os.open(path, _CREATE, 0o666)
+            os.write(descriptor, text)
+        except FileExistsError:
+            raise self._take_note(path) from None
+        except OSError as error:  # a full disk, for instance: the runs will say so themselves
+            log.warning("the task could not be noted in %s: %s", path.parent, error)
+        return descriptor
+
+    def _take_note(self, path: Path) -> WorkerDied:
+        """Take the note of a task from the worker that wrote it, and return what it says."""
+        death = self.death(path.name) or WorkerDied(_UNKNOWN)
+        with suppress(OSError):  # it ended after all
+            copy = path.with_name(f"{path.name}-{this_process().owner}")
+            shutil.copyfile(path, copy)
+            os.replace(copy, path)
+        return death
+
+
+def _is_taken(descriptor: int) -> bool:
+    """Whether a note is no longer in its place."""
+    try:
+        return not os.fstat(descriptor).st_nlink
+    except OSError:  # a network file system knows nothing of it any more
+        return True

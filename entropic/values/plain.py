@@ -1,0 +1,62 @@
+"""JSON as databases hold it."""
+
+from __future__ import annotations
+
+import enum
+import math
+import sys
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+__all__ = ["non_finite", "plain"]
+
+
+def non_finite(value: Any, path: str = "value") -> str | None:
+    """Return where in a JSON-like *value* a NaN or an infinity stands, or None."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return None
+    return next((found for key, item in items if (found := non_finite(item, f"{path}[{key!r}]"))), None)
+
+
+def plain(value: Any) -> Any:
+    """Return *value* as JSON can hold it, NaN and infinities included.
+
+    Raises
+    ------
+    TypeError
+        If it cannot.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # JSON could spell it, but MariaDB and PostgreSQL do not take it
+            raise TypeError(f"{value!a} is no text: it has half of a surrogate pair") from None
+        return value
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {plain(str(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | UUID | PurePath):
+        return str(value)
+    raise TypeError(f"JSON cannot hold a {type(value).__name__}")
