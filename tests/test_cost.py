@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import event, insert
 
 from entropic.model.records import CHUNK
-from tests.counting import statements
-from tests.memo_cases import memoized
-from tests.store_cases import PARAMS, Pendulum, Runner, open_store
+from tests.support.counting import statements
+from tests.support.memo_cases import memoized
+from tests.support.store_cases import PARAMS, Pendulum, Runner, open_store
 
 PER_CHUNK = CHUNK // 2  # parameter sets per look-up of a sweep: each may have two keys
 

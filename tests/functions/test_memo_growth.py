@@ -1,0 +1,276 @@
+"""A memoized function's parameters change: new ones with defaults are added to its table, all else is refused."""
+
+import datetime
+import enum
+import uuid
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from sqlalchemy import create_engine, event, inspect
+
+from entropic import Database, SchemaError
+from tests.support.counting import statements
+from tests.support.memo_cases import grow, memoized, runs, simulate
+from tests.support.processes import run_together
+
+
+class Scheme(enum.Enum):
+    EULER = 1
+    RK4 = 4
+
+
+def before(n: int, dt: float = 0.1) -> float:
+    return n * dt
+
+
+def after(
+    n: int,
+    flag: bool = True,
+    count: int = 3,
+    noise: float = 0.5,
+    tiny: float = 1e-30,
+    word: str = "it's 100 %",
+    when: datetime.datetime = datetime.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=datetime.UTC),
+    day: datetime.date = datetime.date(2026, 1, 2),
+    span: datetime.timedelta = datetime.timedelta(seconds=1.5),
+    exact: Decimal = Decimal("1.25"),
+    key: uuid.UUID = uuid.UUID(int=7),  # noqa: B008
+    raw: bytes = b"\x00\xff",
+    scheme: Scheme = Scheme.RK4,
+    method: Literal["rk4", "euler"] = "rk4",
+    source: Path = Path("in.csv"),
+    shape: tuple[int, ...] = (2, 3),
+    weights: np.ndarray = np.ones(3),  # noqa: B008
+    label: str | None = None,
+    limit: float | None = 2.0,
+    dt: float = 0.1,
+) -> float:
+    raise AssertionError("it ran")
+
+
+def version(folder, function, database, **options):
+    """Memoize *function* as the next version of one that is called ``grown``."""
+    function.__name__ = function.__qualname__ = "grown"
+    return memoized(folder, function, url=database, table="grown", **options)
+
+
+@pytest.fixture
+def database(database_url):
+    database = Database(database_url)
+    yield database
+    database.dispose()
+
+
+def columns(database, table="grown"):
+    with database.reading() as connection:
+        return [column["name"] for column in inspect(connection).get_columns(table)]
+
+
+def registered(database):
+    with database.reading() as connection:
+        rows = connection.exec_driver_sql("SELECT table_name, parameters FROM entropic_tables").all()
+    return dict(rows)
+
+
+def test_new_parameters_with_defaults_keep_every_hit(tmp_path, database):
+    old = version(tmp_path, before, database)
+    values = [old(n) for n in range(4)] + [old(1, dt=0.5)]
+    keys = sorted(record.id for record in old.records())
+
+    new = version(tmp_path, after, database)
+
+    assert [new(n) for n in range(4)] + [new(1, dt=0.5)] == values
+    assert sorted(record.id for record in new.records()) == keys
+    assert set(columns(database)) == {column.name for column in new.model.__table__.columns}
+    assert not new.store.check(checksum=True)
+
+
+def test_old_records_say_that_they_are_the_runs_at_the_defaults(tmp_path, database):
+    version(tmp_path, before, database)(3)
+    new = version(tmp_path, after, database)
+
+    (record,) = new.records(flag=True, count=3, word="it's 100 %", scheme=Scheme.RK4, source=Path("in.csv"))
+
+    assert (record.n, record.noise, record.tiny, record.exact) == (3, 0.5, 1e-30, Decimal("1.25"))
+    assert record.when == datetime.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
+    assert (record.day, record.span) == (datetime.date(2026, 1, 2), datetime.timedelta(seconds=1.5))
+    assert (record.key, record.raw) == (uuid.UUID(int=7), b"\x00\xff")
+    assert (record.scheme, record.method, record.source) == (Scheme.RK4, "rk4", "in.csv")
+    assert record.shape == [2, 3]
+    assert (record.label, record.limit) == (None, 2.0)
+
+
+def test_runs_at_other_values_are_other_runs(tmp_path, database):
+    old = version(tmp_path, before, database)
+    old(3)
+
+    def doubled(n: int, dt: float = 0.1, factor: int = 1, names: list = []) -> float:  # noqa: B006
+        return n * dt * factor
+
+    new = version(tmp_path, doubled, database)
+
+    assert [new(3), new(3, factor=2), new(3, names=["a"]), new(3, factor=1)] == pytest.approx(
+        [0.3, 0.6, 0.3, 0.3]
+    )
+    assert new.store.count() == 3
+
+
+def test_new_output_is_added_and_null_in_old_rows(tmp_path, database):
+    def measured(n: int) -> dict:
+        return {"rmse": 1 / n}
+
+    version(tmp_path, measured, database)(2)
+    new = version(tmp_path, measured, database, outputs={"rmse": float})
+
+    new(4)
+
+    assert [(record.n, record.rmse) for record in new.records(order_by=new.model.n)] == [(2, None), (4, 0.25)]
+
+
+def test_new_ignored_parameter_needs_no_column(tmp_path, database):
+    def louder(n: int, dt: float = 0.1, verbose: bool = False) -> float:
+        return 0.0
+
+    value = version(tmp_path, before, database)(3)
+    there = columns(database)
+
+    assert version(tmp_path, louder, database, ignore=["verbose"])(3, verbose=True) == value
+    assert columns(database) == there
+
+
+def needs_more(n: int, cells: int, dt: float = 0.1) -> float:
+    return 0.0
+
+
+def has_less(n: int) -> float:
+    return 0.0
+
+
+def has_another_type(n: float, dt: float = 0.1) -> float:
+    return 0.0
+
+
+def has_another_default(n: int, dt: float = 0.2, more: int = 1) -> float:
+    return 0.0
+
+
+def has_no_default(n: int, dt: float) -> float:
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (needs_more, "cells is a new parameter, and has no default: give it one"),
+        (has_less, "dt was a parameter and is none now"),
+        (has_another_type, "n was of type int and is float now"),
+        (has_another_default, "the default of dt was 0.1 and is 0.2 now"),
+        (has_no_default, "the default of dt was 0.1 and is 'no default' now"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_any_other_change_is_refused_and_alters_nothing(tmp_path, database, changed, reason):
+    old = version(tmp_path, before, database)
+    old(3)
+    there, known = columns(database), registered(database)
+
+    with pytest.raises(SchemaError, match=reason):
+        version(tmp_path, changed, database)(3)
+
+    assert (columns(database), registered(database)) == (there, known)
+    assert version(tmp_path, before, database)(3) == pytest.approx(0.3)
+
+
+def test_function_that_lacks_a_column_that_was_added_is_refused(tmp_path, sqlite):
+    """An old version of the code, after the new one ran: its keys would mean something else."""
+    version(tmp_path, before, sqlite)(3)
+    version(tmp_path, after, sqlite)(3)
+
+    with pytest.raises(SchemaError, match="noise was a parameter and is none now"):
+        version(tmp_path, before, sqlite)(3)
+
+
+def test_function_that_was_opened_before_goes_on(tmp_path, database):
+    old = version(tmp_path, before, database)
+    old(3)
+    new = version(tmp_path, after, database)
+    new(3)
+
+    assert old(4) == pytest.approx(0.4)
+    assert new(4) == pytest.approx(0.4)
+    assert new.records(n=4)[0].noise in (0.5, None)
+
+
+def test_several_processes_add_the_columns_once(tmp_path, database_url):
+    if database_url == "sqlite://":
+        pytest.skip("a database in memory belongs to one process")
+    first = memoized(tmp_path, simulate, url=database_url, table="simulate")
+    values = [first(n, log=str(tmp_path / "log")).tolist() for n in range(3)]
+    first.store.database.dispose()
+
+    answers = run_together(grow, [(tmp_path, database_url)] * 4)
+
+    assert answers == [values] * 4
+    assert len(runs(tmp_path)) == 3
+
+
+def added(n: int, dt: float = 0.1, names: list = ["a"]) -> float:  # noqa: B006
+    return n * dt
+
+
+def test_row_that_another_process_writes_while_a_column_is_filled_keeps_its_own(tmp_path, mysql_url):
+    """DDL commits by itself there, so that the column can be used before the old rows have their default."""
+    database, other = Database(mysql_url), create_engine(mysql_url)
+    version(tmp_path, before, database)(3)
+
+    def write(connection, cursor, statement, *_):
+        if statement.startswith("UPDATE grown"):
+            with other.begin() as elsewhere:
+                elsewhere.exec_driver_sql(
+                    "INSERT INTO grown (id, result_file, created_at, custom_data, n, dt, names) "
+                    "SELECT 'theirs', result_file, created_at, custom_data, n, dt, '[\"theirs\"]' FROM grown"
+                )
+
+    event.listen(database.engine, "before_cursor_execute", write)
+    new = version(tmp_path, added, database)
+    new(3)
+
+    assert {record.id == "theirs": record.names for record in new.records()} == {
+        True: ["theirs"],
+        False: ["a"],
+    }
+    other.dispose()
+    database.dispose()
+
+
+def test_new_columns_with_a_default_on_the_server_write_no_row(tmp_path, database):
+    version(tmp_path, before, database)(3)
+
+    def louder(
+        n: int, dt: float = 0.1, noise: float = 0.5, word: str = "x", label: str | None = None
+    ) -> float:
+        raise AssertionError("it ran")
+
+    new = version(tmp_path, louder, database)
+    with statements(database.engine) as seen:
+        assert new(3) == pytest.approx(0.3)
+
+    assert len([statement for statement in seen if statement.startswith("ALTER")]) == 3
+    assert [statement for statement in seen if statement.startswith("UPDATE grown")] == []
+    (record,) = new.records()
+    assert (record.noise, record.word, record.label) == (0.5, "x", None)
+
+
+def test_column_that_was_added_without_being_registered_is_registered_later(tmp_path, database):
+    """As when the process was killed between the two, where DDL commits by itself."""
+    version(tmp_path, before, database)(3)
+
+    database.write(lambda connection: connection.exec_driver_sql("ALTER TABLE grown ADD COLUMN names JSON"))
+    new = version(tmp_path, added, database)
+
+    assert new(3) == pytest.approx(0.3)
+    assert new.records()[0].names is None
+    assert "names" in str(registered(database)["grown"])

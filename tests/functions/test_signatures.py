@@ -1,0 +1,586 @@
+"""From a signature to columns, from a call to parameters, and back to a call; what cannot be kept apart is refused."""
+
+import dataclasses
+import datetime
+import enum
+import functools
+import math
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, NewType
+from uuid import UUID, uuid4
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from sqlalchemy import Numeric, String, Text
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from entropic import ParameterError, SchemaError, register_hasher
+from entropic.functions.annotations import Unsupported, as_annotated, changed_by_json, is_rebuilt, kind_of
+from entropic.functions.signatures import (
+    Arguments,
+    derive_model,
+    kinds_of,
+    require_function,
+    returned_class,
+    table_name_of,
+)
+from entropic.model.base import Base
+from entropic.model.parameters import Parameters
+from entropic.values import hashing
+from tests.support.values import Mesh, Point
+
+
+class Scheme(enum.Enum):
+    EULER = 1
+    RK4 = 4
+
+
+class Span(NamedTuple):
+    start: float
+    shape: tuple[int, int]
+
+
+Kelvin = NewType("Kelvin", float)
+
+
+def model_of(function, *, ignore=(), outputs=None):
+    kinds = kinds_of(function, ignore)
+    return derive_model(function, kinds, table=f"t_{uuid4().hex}", outputs=outputs or {})
+
+
+# Annotations
+
+
+@pytest.mark.parametrize(
+    ("annotation", "type_", "nullable"),
+    [
+        (int, "BIGINT", False),
+        (float, "DOUBLE PRECISION", False),
+        (str, "VARCHAR", False),
+        (bool, "BOOLEAN", False),
+        (bytes, "BYTEA", False),
+        (datetime.datetime, "TIMESTAMP WITH TIME ZONE", False),
+        (datetime.date, "DATE", False),
+        (datetime.time, "TIME WITHOUT TIME ZONE", False),
+        (datetime.timedelta, "INTERVAL", False),
+        (Decimal, "NUMERIC(30, 12)", False),
+        (UUID, "UUID", False),
+        (Path, "VARCHAR", False),
+        (Scheme, "VARCHAR(255)", False),
+        (Literal["rk4", "euler"], "VARCHAR(255)", False),
+        (float | None, "DOUBLE PRECISION", True),
+        (typing.Optional[str], "VARCHAR", True),  # noqa: UP045
+        (Kelvin, "DOUBLE PRECISION", False),
+        (Annotated[float, "in metres"], "DOUBLE PRECISION", False),
+        (Annotated[float, Numeric(8, 3)], "NUMERIC(8, 3)", False),
+        (Annotated[str | None, String(20)], "VARCHAR(20)", True),
+        (Annotated[Any, Text], "TEXT", False),
+        *[
+            (annotation, "JSON", False)
+            for annotation in (
+                list, dict, tuple, set, frozenset, list[float], dict[str, int], tuple[int, ...], set[str],
+                Sequence[float], Mapping[str, float], Span, np.ndarray, npt.NDArray[np.float64], Point, pd.DataFrame,
+            )
+        ],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_annotation_makes_a_column(annotation, type_, nullable):
+    def function(x):
+        pass
+
+    function.__annotations__["x"] = annotation
+    column = model_of(function).__table__.c.x
+
+    assert str(column.type.compile(postgresql.dialect())) == type_
+    assert column.nullable is nullable
+    for dialect in (sqlite.dialect(), mysql.dialect()):
+        column.type.compile(dialect)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Any,
+        object,
+        int | str,
+        Callable[[float], float],
+        Mesh,
+        complex,
+        range,
+        Literal[1, 2],
+        typing.TypeVar("T"),
+        type,
+    ],
+    ids=str,
+)
+def test_annotation_that_makes_no_column_is_refused(annotation):
+    with pytest.raises(Unsupported):
+        kind_of(annotation)
+
+
+def test_class_with_a_hasher_makes_a_column(monkeypatch):
+    monkeypatch.setattr(hashing, "_hashers", {})
+    register_hasher(Mesh, lambda mesh: {"cells": mesh.cells})
+
+    assert kind_of(Mesh).is_json
+
+
+# Signatures
+
+
+def test_default_is_the_key_default_and_none_makes_a_column_nullable():
+    def function(n: int, dt: float = 0.1, label: str = None, *, xs: list = (1, 2)):  # noqa: RUF013
+        pass
+
+    model = model_of(function)
+    parameters = Parameters(model, sqlite.dialect())
+
+    assert parameters.names == ["n", "dt", "label", "xs"]
+    assert parameters.defaults == {"dt": 0.1, "label": None, "xs": [1, 2]}
+    assert model.__table__.c.label.nullable
+    assert not model.__table__.c.n.nullable
+
+
+def test_names_that_differ_in_case_only_have_columns_that_do_not():
+    def function(n: int, N: int, N_2: int):
+        pass
+
+    assert [column.name for column in model_of(function).__table__.columns][4:] == ["n", "N_2", "N_2_2"]
+
+
+def test_annotations_as_text_are_evaluated_but_for_the_returned_one():
+    def function(n: "int", x: "npt.NDArray[np.float64]") -> "OnlyForTypeCheckers":  # noqa: F821
+        pass
+
+    assert {name: kind.is_json for name, kind in kinds_of(function).items()} == {"n": False, "x": True}
+
+
+def bare(n, dt=0.1, *, scale: float = 1.0):
+    pass
+
+
+def strange(
+    a: Any,
+    b: Mesh,
+    c: "Nowhere",  # noqa: F821
+    *args: int,
+    d: float = print,
+    id: int = 0,
+    metadata: str = "",
+    **more: int,
+):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [(bare, ["n", "dt"]), (strange, ["a", "b", "c", "*args", "d", "id", "metadata", "**more"])],
+)
+def test_parameters_that_make_no_column_are_all_named(function, named):
+    with pytest.raises(TypeError, match=f"^cannot memoize {function.__name__}: ") as caught:
+        kinds_of(function)
+
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == len(named)
+    assert all(re_name in line for re_name, line in zip(named, lines, strict=True))
+
+
+@pytest.mark.parametrize("text", ["Nowhere", "np.ndarry", "list[", "int[3]"])
+def test_annotation_that_cannot_be_evaluated_is_named(text):
+    def function(x):
+        pass
+
+    function.__annotations__ = {"x": text, "return": text}
+
+    with pytest.raises(TypeError, match="the annotation of 'x' cannot be evaluated: "):
+        kinds_of(function)
+    assert returned_class(function) is None
+
+
+def test_ignored_parameters_need_no_annotation_but_a_default():
+    def function(n: int, verbose=False, on_step=print):
+        pass
+
+    assert list(kinds_of(function, ["verbose", "on_step"])) == ["n"]
+    assert model_of(function, ignore=["verbose", "on_step"]).__entropic__.ignored == {"verbose", "on_step"}
+
+
+@pytest.mark.parametrize(
+    ("ignore", "named"), [(["quiet"], "'quiet'"), (["n"], "'n' is ignored, so it needs a default")]
+)
+def test_ignoring_what_is_not_there_or_is_needed_is_refused(ignore, named):
+    def function(n: int, verbose: bool = False):
+        pass
+
+    with pytest.raises(TypeError, match=named):
+        kinds_of(function, ignore)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "named"),
+    [
+        ({"n": float}, "'n' is a parameter"),
+        ({"id": str}, "'id'"),
+        ({"rmse": object}, "'rmse' is said to be object"),
+    ],
+)
+def test_output_that_cannot_be_one_is_refused(outputs, named):
+    def function(n: int):
+        pass
+
+    with pytest.raises(TypeError, match=named):
+        model_of(function, outputs=outputs)
+
+
+def test_default_that_is_no_value_of_its_column_is_refused():
+    def function(x: float = math.nan):
+        pass
+
+    with pytest.raises(ParameterError, match=r"default of function\.x is NaN"):
+        Parameters(model_of(function), sqlite.dialect())
+
+
+# Calls
+
+
+def call(function, *args, **kwargs):
+    """Call *function* as a Store does: by parameters, typed by their columns, that travelled."""
+    kinds = kinds_of(function)
+    arguments = Arguments(function, kinds)
+    model = derive_model(function, kinds, table=f"t_{uuid4().hex}", outputs={})
+    identity = Parameters(model, sqlite.dialect()).identify(arguments.bind(args, kwargs))
+    return arguments.call(function, {**identity.for_runner(), "id": identity.id, "result_file": "x"})
+
+
+def positions(a: int, /, b: int, c: int = 3, *, d: int, e: int = 5):
+    return a, b, c, d, e
+
+
+def test_arguments_by_position_by_keyword_and_left_out_are_one_call():
+    arguments = Arguments(positions, kinds_of(positions))
+
+    assert arguments.bind((1, 2), {"d": 4}) == {"a": 1, "b": 2, "d": 4}
+    assert arguments.bind((1,), {"d": 4, "b": 2}) == {"b": 2, "a": 1, "d": 4}
+    assert call(positions, 1, 2, d=4) == call(positions, 1, b=2, c=3, d=4, e=5) == (1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "words"),
+    [
+        ((1,), {"d": 4}, "missing.*'b'"),
+        ((1, 2, 3, 4), {"d": 4}, "too many"),
+        ((1, 2), {}, "missing.*'d'"),
+        ((1, 2), {"b": 2, "d": 4}, "multiple values.*'b'"),
+        ((1, 2), {"d": 4, "z": 0}, "unexpected.*'z'"),
+        ((), {"a": 1, "b": 2, "d": 4}, "'a'.*positional only"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_a_type_error_as_of_the_function_itself(args, kwargs, words):
+    with pytest.raises(TypeError):
+        positions(*args, **kwargs)
+    with pytest.raises(TypeError, match=words):
+        Arguments(positions, kinds_of(positions)).bind(args, kwargs)
+
+
+def test_named_arguments_of_a_sweep_may_be_positional_only_and_must_be_complete():
+    arguments = Arguments(positions, kinds_of(positions))
+
+    assert arguments.bind_named({"a": 1, "b": 2, "d": 4, "z": 1}) == {"a": 1, "b": 2, "d": 4, "z": 1}
+    with pytest.raises(
+        ParameterError, match="positions needs 'a', 'd', which were not given and have no default"
+    ):
+        arguments.bind_named({"b": 1})
+
+
+def seen(
+    n: int,
+    x: float,
+    scheme: Scheme,
+    path: Path,
+    shape: tuple[int, ...],
+    span: Span,
+    pairs: list[tuple[str, float]],
+    steps: Sequence[tuple[int, int]],
+    table: dict[str, tuple[int, int] | None],
+    points: list,
+    array: np.ndarray,
+    words: set[str],
+    point: Point,
+    frame: pd.DataFrame,
+    when: datetime.datetime,
+    kind: Literal["a", "b"] = "a",
+    weights: np.ndarray = np.ones(2),  # noqa: B008
+    empty: list[int] = [],  # noqa: B006
+):
+    return dict(locals())
+
+
+def test_function_gets_each_argument_as_it_is_annotated():
+    given = {
+        "n": 3.0,
+        "x": np.float32(0.5),
+        "scheme": Scheme.RK4,
+        "path": "data/in.csv",
+        "shape": [2, 3],
+        "span": Span(0.5, (1, 2)),
+        "pairs": [("a", 1.0), ["b", 2.0]],
+        "steps": [(1, 2), [3, 4]],
+        "table": {"k": (1, 2), "none": None},
+        "points": (1, 2),
+        "array": np.arange(3),
+        "words": {"a"},
+        "point": Point(1.0, 2.0),
+        "frame": pd.DataFrame({"a": [1]}),
+        "when": datetime.datetime(2026, 1, 2),
+    }
+
+    got = call(seen, **given)
+
+    assert type(got["n"]) is int
+    assert (type(got["x"]), got["x"]) == (float, 0.5)
+    assert got["scheme"] is Scheme.RK4
+    assert got["path"] == Path("data/in.csv")
+    assert got["shape"] == (2, 3)
+    assert type(got["span"]) is Span
+    assert got["span"] == Span(0.5, (1, 2))
+    assert got["pairs"] == [("a", 1.0), ("b", 2.0)]
+    assert got["steps"] == [(1, 2), (3, 4)]
+    assert got["table"] == {"k": (1, 2), "none": None}
+    assert got["points"] == [1, 2]
+    assert got["array"].tolist() == [0, 1, 2]
+    assert got["words"] == {"a"}
+    assert got["point"] == Point(1.0, 2.0)
+    assert got["frame"].equals(given["frame"])
+    assert got["when"] == datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+    assert got["kind"] == "a"
+    assert isinstance(got["weights"], np.ndarray)
+    assert got["weights"].tolist() == [1.0, 1.0]
+    assert got["empty"] == []
+    assert got["empty"] is not seen.__defaults__[-1]
+    assert call(seen, **given, weights=np.ones(2))["weights"].tolist() == [1.0, 1.0]
+
+
+def test_object_with_a_hasher_reaches_the_function_as_it_is(monkeypatch):
+    monkeypatch.setattr(hashing, "_hashers", {})
+    register_hasher(Mesh, lambda mesh: mesh.cells)
+
+    def function(mesh: Mesh):
+        return mesh
+
+    assert isinstance(call(function, Mesh(3)), Mesh)
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ([1, Path("a")], r"values\[1\] is of type PosixPath"),
+        ({"t": [datetime.date(2026, 1, 2)]}, r"values\['t'\]\[0\] is of type date"),
+        ([1 + 2j], r"values\[0\] is of type complex"),
+        ([np.complex128(1)], r"values\[0\] is of type complex128"),
+        ([b"x"], r"values\[0\] is of type bytes"),
+        ([Scheme.RK4], r"values\[0\] is of type Scheme"),
+        ([Decimal(1)], r"values\[0\] is of type Decimal"),
+        ({1: "a"}, "values has the key 1"),
+        (Mesh(1), "values is of type Mesh"),
+    ],
+    ids=str,
+)
+def test_value_that_would_reach_the_function_as_something_else_is_refused(value, place):
+    def function(values: list):
+        raise AssertionError
+
+    with pytest.raises(ParameterError, match=place):
+        call(function, value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [1, "a", None, True, 0.5],
+        (1, (2,)),
+        {"a": {"b": [np.int8(1)]}},
+        {1, 2},
+        [np.ones(2)],
+        Point(1, 2),
+    ],
+    ids=str,
+)
+def test_value_that_json_keeps_is_not_refused(value):
+    assert changed_by_json(value, "x") is None
+
+
+@pytest.mark.parametrize("annotation", [int, list[int], dict, float | None, Literal["a"], np.ndarray])
+def test_most_annotations_need_no_rebuilding(annotation):
+    assert not is_rebuilt(annotation)
+    assert as_annotated(annotation, [1]) == [1]
+
+
+# Functions
+
+
+class Body:
+    def method(self, n: int) -> int:
+        return n
+
+    @classmethod
+    def of_class(cls, n: int) -> int:
+        return n
+
+    @staticmethod
+    def static(n: int) -> int:
+        return n
+
+
+def made(scale):
+    def scaled(n: int) -> float:
+        return scale * n
+
+    return scaled
+
+
+def made_with_helpers():
+    import math as maths
+
+    def half(x):
+        return x / 2
+
+    class Local:
+        pass
+
+    def whole(n: int) -> float:
+        assert Local
+        return maths.sqrt(half(n)) if n else whole(n + 1)
+
+    return whole
+
+
+def timed(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@timed
+def decorated(n: int) -> int:
+    return n
+
+
+async def coroutine(n: int) -> int:
+    return n
+
+
+def generator(n: int):
+    yield n
+
+
+async def async_generator(n: int):
+    yield n
+
+
+@functools.wraps(len)
+def wrapping_a_builtin(n: int) -> int:
+    return n
+
+
+@pytest.mark.parametrize(
+    "function", [made_with_helpers(), Body.static, decorated, positions, wrapping_a_builtin]
+)
+def test_function_that_its_parameters_describe_is_taken(function):
+    require_function(function)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (Body.method, "method"),
+        (Body().method, "method"),
+        (Body.of_class, "method"),
+        (lambda n: n, "lambda"),
+        (coroutine, "still to be run"),
+        (generator, "still to be run"),
+        (async_generator, "generator"),
+        (functools.partial(positions, 1), "memoize takes a function"),
+        (Body, "memoize takes a function"),
+        (len, "memoize takes a function"),
+        ("simulate", "memoize takes a function"),
+        (made(2), "a closure over 'scale', of type int: another call of made"),
+        (made([2]), "a closure over 'scale', of type list"),
+        (made(positions), "a closure over 'scale', of type function"),
+        (made(made), "a closure over 'scale', of type function"),
+    ],
+    ids=str,
+)
+def test_function_that_more_than_its_parameters_decides_is_refused_with_the_reason(function, reason):
+    with pytest.raises(TypeError, match=reason):
+        require_function(function)
+
+
+# Tables
+
+
+def test_table_is_named_by_the_function_and_what_tells_it_from_others():
+    names = {table_name_of(function) for function in (made(1), positions, made_with_helpers())}
+
+    assert len(names) == 3
+    assert table_name_of(positions).startswith("positions_")
+    assert len(table_name_of(positions)) == len("positions_") + 8
+    assert table_name_of(made(1)) == table_name_of(made(2))
+
+
+@pytest.mark.parametrize("name", ["f" * 100, "ä" * 100, "日本" * 50])
+def test_table_of_a_long_name_fits_every_database(name):
+    def function(n: int):
+        pass
+
+    function.__name__ = name
+
+    assert len(table_name_of(function).encode()) <= 40 + 9
+    assert name.startswith(table_name_of(function)[:-9])
+
+
+def test_function_defined_again_takes_the_place_of_the_former():
+    def define():
+        def function(n: int):
+            pass
+
+        return derive_model(function, kinds_of(function), table="defined_again", outputs={})
+
+    first, second = define(), define()
+
+    assert first is not second
+    assert Base.metadata.tables["defined_again"] is second.__table__
+
+
+def test_two_functions_of_one_table_are_refused():
+    def one(n: int):
+        pass
+
+    def other(n: int):
+        pass
+
+    kept = derive_model(one, kinds_of(one), table="of_two", outputs={})
+
+    with pytest.raises(SchemaError, match=r"other\.model and .*one\.model both have the table 'of_two'"):
+        derive_model(other, kinds_of(other), table="of_two", outputs={})
+    assert kept.__table__ is Base.metadata.tables["of_two"]
+
+
+def test_model_says_whose_calls_it_has():
+    model = model_of(positions)
+
+    assert model.__module__ == __name__
+    assert model.__qualname__ == "positions.model"
+    assert dataclasses.asdict(model.__entropic__) == {
+        "title": "positions",
+        "ignored": frozenset(),
+        "is_derived": True,
+    }

@@ -1,0 +1,328 @@
+"""Claims: one holder per key, whatever races, and none that outlives its owner or its lease."""
+
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event, text
+
+from entropic import Database
+from entropic.leases.claims import CHUNK
+from entropic.process.identity import this_process
+from entropic.sql.clock import database_now
+from tests.support import protocol_cases as cases
+from tests.support.processes import outcomes_of, run_together
+from tests.support.protocol_cases import claims_on
+
+BETWEEN_PROCESSES = ("sqlite-file", "postgresql", "mysql")
+
+
+@pytest.fixture
+def shared_url(request: pytest.FixtureRequest) -> str:
+    """URL of an empty database that several processes can open."""
+    fixture = {"sqlite-file": "sqlite_url", "postgresql": "postgres_url", "mysql": "mysql_url"}
+    return request.getfixturevalue(fixture[request.param])
+
+
+between_processes = pytest.mark.parametrize("shared_url", BETWEEN_PROCESSES, indirect=True)
+
+
+def stored(database: Database) -> dict[tuple[str, str], str]:
+    with database.reading() as connection:
+        rows = connection.execute(text("SELECT table_name, record_id, token FROM entropic_claims"))
+        return {(row.table_name, row.record_id): row.token for row in rows}
+
+
+def meeting(folder: Path) -> Path:
+    place = folder / "meeting"
+    place.mkdir()
+    return place
+
+
+def test_acquire_of_free_keys_grants_each_and_stores_its_token(database_url):
+    database = Database(database_url)
+
+    granted = claims_on(database).acquire(["k2", "k1"])
+
+    assert {key: grant.former for key, grant in granted.items()} == {"k1": None, "k2": None}
+    assert stored(database) == {("protocol_sims", key): grant.token for key, grant in granted.items()}
+
+
+def test_acquire_while_a_live_owner_is_in_its_lease_grants_nothing(database_url):
+    database = Database(database_url)
+    first = claims_on(database).acquire(["k"])
+
+    second = claims_on(database).acquire(["k", "free"])
+
+    assert list(second) == ["free"]
+    assert stored(database)["protocol_sims", "k"] == first["k"].token
+
+
+def test_acquire_after_the_lease_takes_over_with_another_token(database_url):
+    database = Database(database_url)
+    former = claims_on(database, lease_s=-1.0).acquire(["k"])["k"]
+
+    taken = claims_on(database).acquire(["k"])["k"]
+
+    assert taken.former.token == former.token
+    assert taken.token != former.token
+    assert stored(database) == {("protocol_sims", "k"): taken.token}
+
+
+def test_take_over_of_a_claim_that_was_extended_meanwhile_fails(database_url):
+    database = Database(database_url)
+    late = claims_on(database, lease_s=-1.0)
+    late.acquire(["k"])
+    rival = claims_on(database)
+    seen = rival.holders(["k"])["k"]
+    claims_on(database, lease_s=60.0).extend()
+
+    was_taken = rival._take_over("k", seen, "a-new-token")
+
+    assert seen.is_gone()
+    assert not was_taken
+    assert "a-new-token" not in stored(database).values()
+
+
+def test_release_leaves_a_claim_that_was_lost_to_its_new_owner(database_url):
+    database = Database(database_url)
+    late = claims_on(database, lease_s=-1.0)
+    former = late.acquire(["k"])["k"]
+    taken = claims_on(database).acquire(["k"])["k"]
+
+    late.release([("k", former.token)])
+
+    assert stored(database) == {("protocol_sims", "k"): taken.token}
+
+
+def test_release_frees_the_key_at_once(database_url):
+    database = Database(database_url)
+    owner = claims_on(database)
+    token = owner.acquire(["k"])["k"].token
+    owner.release([("k", token)])
+
+    again = owner.acquire(["k"])["k"]
+
+    assert again.former is None
+    assert again.token != token
+
+
+def test_delete_counts_only_claims_whose_token_is_still_valid(database_url):
+    database = Database(database_url)
+    owner = claims_on(database)
+    granted = owner.acquire(["k1", "k2"])
+    pairs = [("k1", granted["k1"].token), ("k2", "0" * 32), ("k3", granted["k1"].token)]
+
+    deleted = database.write(lambda connection: owner.delete(connection, pairs))
+
+    assert deleted == 1
+    assert stored(database) == {("protocol_sims", "k2"): granted["k2"].token}
+
+
+def test_claims_of_two_tables_on_one_key_do_not_meet(database_url):
+    database = Database(database_url)
+    claims_on(database, "one").acquire(["k"])
+
+    granted = claims_on(database, "two").acquire(["k"])
+
+    assert list(granted) == ["k"]
+
+
+def test_keys_that_differ_in_case_or_trailing_space_are_two_claims(database_url):
+    database = Database(database_url)
+    keys = ["k", "K", "k "]
+
+    granted = claims_on(database).acquire(keys)
+
+    assert set(granted) == set(keys)
+
+
+def test_extend_moves_the_end_of_this_process_claims_only(database_url):
+    database = Database(database_url)
+    claims_on(database, lease_s=5.0).acquire(["mine", "another's"])
+    with database.engine.begin() as connection:
+        change = "UPDATE entropic_claims SET owner = 'another' WHERE record_id LIKE 'another%'"
+        connection.execute(text(change))
+
+    claims_on(database, lease_s=1000.0).extend()
+
+    left = {key: holder.left_s for key, holder in claims_on(database).holders(["mine", "another's"]).items()}
+    assert left["mine"] > 900
+    assert left["another's"] <= 5
+
+
+def test_has_live_tells_whether_a_process_holds_a_claim_in_its_lease(database_url):
+    database = Database(database_url)
+    owner = this_process().owner
+    claims_on(database, lease_s=-1.0).acquire(["over"])
+    before = claims_on(database).has_live([owner])
+    claims_on(database).acquire(["k"])
+
+    assert not before
+    assert claims_on(database).has_live([owner, "another"])
+    assert not claims_on(database).has_live(["another"])
+    assert not claims_on(database, "another_table").has_live([owner])
+
+
+def test_acquire_of_more_keys_than_a_statement_takes_grants_all(database_url):
+    database = Database(database_url)
+    keys = [f"k{n:04}" for n in range(2 * CHUNK + 1)]
+    owner = claims_on(database)
+
+    granted = owner.acquire(keys)
+    owner.release([(key, grant.token) for key, grant in granted.items()])
+
+    assert set(granted) == set(keys)
+    assert len({grant.token for grant in granted.values()}) == len(keys)
+    assert stored(database) == {}
+
+
+def test_tokens_are_never_used_again(sqlite_url):
+    database = Database(sqlite_url)
+    owner = claims_on(database, lease_s=-1.0)
+
+    tokens = [owner.acquire(["k"])["k"].token for _ in range(20)]
+
+    assert len(set(tokens)) == 20
+
+
+def test_lease_is_counted_by_the_clock_of_the_database(database_url, monkeypatch):
+    database = Database(database_url)
+    ensure = claims_on(database)
+    real = time.time()
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+
+    ensure.acquire(["k"])
+
+    holder = ensure.holders(["k"])["k"]
+    assert 50 < holder.left_s <= 60
+    assert abs(holder.acquired_at - real) < 30
+
+
+def test_clock_does_not_depend_on_the_time_zone_of_the_session(server_url):
+    database = Database(server_url)
+
+    @event.listens_for(database.engine, "connect")
+    def _(connection, record):
+        zone = "SET time_zone = '+05:00'" if database.dialect == "mysql" else "SET TIME ZONE 'Asia/Tokyo'"
+        with connection.cursor() as cursor:
+            cursor.execute(zone)
+        connection.commit()
+
+    with database.reading() as connection:
+        now = connection.scalar(database_now().select())
+
+    assert abs(now - time.time()) < 30
+
+
+def test_clock_moves_within_a_transaction(database_url):
+    database = Database(database_url)
+
+    def work(connection):
+        first = connection.scalar(database_now().select())
+        time.sleep(0.02)
+        return connection.scalar(database_now().select()) - first
+
+    assert database.write(work) > 0
+
+
+def test_holder_says_process_host_and_time(sqlite_url):
+    database = Database(sqlite_url)
+    owner = claims_on(database)
+    owner.acquire(["k"])
+
+    text_of = str(owner.holders(["k"])["k"])
+
+    assert str(this_process().pid) in text_of
+    assert this_process().host in text_of
+    assert "UTC" in text_of
+
+
+@between_processes
+def test_eight_processes_that_want_the_same_keys_are_granted_each_key_once(shared_url, tmp_path):
+    keys = [f"k{n}" for n in range(50)]
+    claims_on(Database(shared_url))
+
+    granted = run_together(cases.acquire_together, [(shared_url, keys, meeting(tmp_path), 8)] * 8)
+
+    assert Counter(key for one in granted for key in one) == Counter(keys)
+    assert set(stored(Database(shared_url)).values()) == {token for one in granted for token in one.values()}
+
+
+@between_processes
+def test_eight_processes_that_find_expired_claims_take_over_each_once(shared_url, tmp_path):
+    keys = [f"k{n}" for n in range(50)]
+    claims_on(Database(shared_url), lease_s=-1.0).acquire(keys)
+
+    granted = run_together(cases.acquire_together, [(shared_url, keys, meeting(tmp_path), 8)] * 8)
+
+    assert Counter(key for one in granted for key in one) == Counter(keys)
+    assert set(stored(Database(shared_url)).values()) == {token for one in granted for token in one.values()}
+
+
+@between_processes
+def test_claim_of_a_dead_owner_on_this_host_is_taken_over_at_once(shared_url):
+    database = Database(shared_url)
+    claims_on(database)
+    (outcome,) = outcomes_of(cases.acquire_and_die, [(shared_url, ["k"], 3600.0)])
+
+    taken = claims_on(database).acquire(["k"])
+
+    assert outcome.exitcode == -9
+    assert taken["k"].former is not None
+
+
+@between_processes
+def test_claim_of_an_owner_on_another_host_is_kept_until_its_lease_is_over(shared_url):
+    database = Database(shared_url)
+    owner = claims_on(database)
+    outcomes_of(cases.acquire_and_die, [(shared_url, ["k"], 3600.0)])
+    change = text("UPDATE entropic_claims SET boot = 'of another host', host = 'elsewhere'")
+    with database.engine.begin() as connection:
+        connection.execute(change)
+    within_lease = owner.acquire(["k"])
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE entropic_claims SET expires_at = expires_at - 4000"))
+
+    after_lease = owner.acquire(["k"])
+
+    assert within_lease == {}
+    assert after_lease["k"].former is not None
+
+
+def test_claim_whose_pid_belongs_to_another_process_now_is_taken_over(sqlite_url):
+    database = Database(sqlite_url)
+    owner = claims_on(database)
+    owner.acquire(["k"])
+    with database.engine.begin() as connection:
+        change = "UPDATE entropic_claims SET owner = 'earlier', started = '1', pid = :pid"
+        connection.execute(text(change), {"pid": 1 if Path("/proc/1/stat").exists() else this_process().pid})
+
+    taken = owner.acquire(["k"])
+
+    assert taken["k"].former is not None
+
+
+def test_commit_waits_for_a_take_over_and_then_deletes_nothing(server_url):
+    database = Database(server_url)
+    late = claims_on(database, lease_s=-1.0)
+    token = late.acquire(["k"])["k"].token
+    began, deleted = threading.Event(), []
+
+    def commit():
+        began.set()
+        deleted.append(database.write(lambda connection: late.delete(connection, [("k", token)])))
+
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE entropic_claims SET token = 'taken', expires_at = expires_at + 1000"))
+        thread = threading.Thread(target=commit)
+        thread.start()
+        began.wait(10)
+        thread.join(0.2)
+        waited = thread.is_alive()
+    thread.join(20)
+
+    assert waited
+    assert deleted == [0]

@@ -1,0 +1,350 @@
+"""What each column takes, and as what; the pairs of `key_pairs` go through a Store, these ask the caster."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal, localcontext
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Interval,
+    LargeBinary,
+    Numeric,
+    PickleType,
+    SmallInteger,
+    String,
+    Text,
+    Time,
+    TypeDecorator,
+    Uuid,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from entropic.errors import UnhashableParamError
+from entropic.model.coercion import Refused, caster, kind_of
+from entropic.sql.columns import TYPES
+from tests.support import strategies
+from tests.support.every_type import Colour
+
+SQLITE, POSTGRES, MYSQL = sqlite.dialect(), postgresql.dialect(), mysql.dialect()
+
+quick = settings(deadline=None, max_examples=50)
+
+
+def cast(kind: Any, value: Any, dialect: Any = SQLITE, *, nullable: bool = False) -> Any:
+    return caster(Column("x", kind, nullable=nullable), dialect)(value)
+
+
+def same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and one == other
+
+
+# None
+
+
+@pytest.mark.parametrize("python", [*TYPES, Colour, bool], ids=lambda python: python.__name__)
+def test_none_is_taken_by_a_nullable_column_only(python):
+    kind = TYPES.get(python, Enum(Colour) if python is Colour else Boolean())
+
+    assert cast(kind, None, nullable=True) is None
+    with pytest.raises(Refused, match="not nullable"):
+        cast(kind, None)
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("value", [1, 1.0, np.int8(1), np.float32(1), Decimal(1), np.array(1)])
+def test_float_column_makes_a_number_a_float(value):
+    assert same(cast(Float(), value), 1.0)
+
+
+@quick
+@given(strategies.floats)
+def test_float_column_keeps_a_float_and_has_one_zero(value):
+    got = cast(TYPES[float], value)
+
+    assert got == value
+    assert math.copysign(1, got) == (1 if value == 0 else math.copysign(1, value))
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "1", b"1", None, [1], 1j, Colour.BLUE, 10**400, math.nan])
+def test_float_column_refuses_what_is_no_number(value):
+    with pytest.raises(Refused):
+        cast(Float(), value)
+
+
+def test_infinity_is_taken_where_the_dialect_has_one():
+    assert [cast(TYPES[float], -math.inf, dialect) for dialect in (SQLITE, POSTGRES)] == [
+        -math.inf,
+        -math.inf,
+    ]
+    with pytest.raises(Refused, match="this database cannot hold"):
+        cast(TYPES[float], math.inf, MYSQL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dialect", "bits"),
+    [
+        (TYPES[int], SQLITE, 64),
+        (TYPES[int], POSTGRES, 64),
+        (TYPES[int], MYSQL, 64),
+        (SmallInteger(), SQLITE, 64),
+        (SmallInteger(), MYSQL, 16),
+        (Integer(), POSTGRES, 32),
+        (BigInteger(), MYSQL, 64),
+    ],
+)
+def test_int_column_takes_what_its_bits_hold(kind, dialect, bits):
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+    assert (cast(kind, low, dialect), cast(kind, high, dialect)) == (low, high)
+    for beyond in (low - 1, high + 1):
+        with pytest.raises(Refused, match=f"{bits} bits"):
+            cast(kind, beyond, dialect)
+
+
+@quick
+@given(st.floats(-(2.0**62), 2.0**62))
+def test_int_column_takes_a_float_only_if_it_is_integral(value):
+    if value.is_integer():
+        assert same(cast(TYPES[int], value), int(value))
+    else:
+        with pytest.raises(Refused, match="must be an integer"):
+            cast(TYPES[int], value)
+
+
+@pytest.mark.parametrize(("value", "got"), [(0, False), (1, True), (np.True_, True), (np.int8(0), False)])
+def test_bool_column_takes_bools_0_and_1(value, got):
+    assert cast(Boolean(), value) is got
+
+
+@pytest.mark.parametrize("value", [2, 1.0, "True", Colour.RED])
+def test_bool_column_refuses_all_else(value):
+    with pytest.raises(Refused, match="must be True or False"):
+        cast(Boolean(), value)
+
+
+@quick
+@given(st.decimals(-(10**17), 10**17, places=12))
+def test_decimal_column_keeps_what_it_holds_in_any_context(value):
+    with localcontext() as context:
+        context.prec = 3
+
+        got = cast(TYPES[Decimal], value)
+
+    assert got == value
+    assert got.as_tuple().exponent == -12
+
+
+@pytest.mark.parametrize(("kind", "value"), [(Numeric(4, 2), 123), (TYPES[Decimal], 10**18)])
+def test_decimal_column_refuses_more_digits_than_it_has(kind, value):
+    with pytest.raises(Refused, match="digits"):
+        cast(kind, value)
+
+
+def test_numeric_column_of_floats_has_its_scale():
+    assert same(cast(Numeric(10, 2, asdecimal=False), 1.239), 1.24)
+
+
+# Text
+
+
+def test_string_column_is_as_long_as_the_database_holds():
+    long = "é" * 300
+
+    assert cast(TYPES[str], long) == cast(TYPES[str], long, POSTGRES) == long
+    assert cast(TYPES[str], "é" * 255, MYSQL) == "é" * 255
+    with pytest.raises(Refused, match="300 characters, but the column holds 255"):
+        cast(TYPES[str], long, MYSQL)
+    with pytest.raises(Refused, match="the column holds 5"):
+        cast(String(5), "123456", POSTGRES)
+    assert cast(Text(), long * 1000, POSTGRES) == long * 1000
+
+
+@pytest.mark.parametrize("value", ["a\0", "\ud800", 1, b"a", ["a"]])
+def test_string_column_refuses_what_not_every_database_holds(value):
+    with pytest.raises(Refused):
+        cast(TYPES[str], value)
+
+
+# Times
+
+
+@quick
+@given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.timezones() | st.none()))
+def test_datetime_column_makes_every_time_utc(value):
+    got = cast(TYPES[datetime], value)
+
+    assert got.tzinfo is UTC
+    # Python calls times of two zones unequal where one of them comes twice; their difference is 0 all the same.
+    assert got - (value if value.tzinfo else value.replace(tzinfo=UTC)) == timedelta(0)
+
+
+@pytest.mark.parametrize("dialect", [SQLITE, MYSQL], ids=["sqlite", "mysql"])
+def test_datetime_column_of_the_users_refuses_a_zone_that_it_would_drop(dialect):
+    with pytest.raises(Refused, match=r"time zone.*Mapped\[datetime\]"):
+        cast(DateTime(), datetime(2026, 1, 2, tzinfo=UTC), dialect)
+    assert cast(DateTime(), datetime(2026, 1, 2), dialect) == datetime(2026, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (DateTime(), datetime(2026, 1, 2, 0, 0, 0, 1)),
+        (Time(), time(1, 2, 3, 4)),
+        (Interval(), timedelta(microseconds=1)),
+    ],
+)
+def test_column_of_the_users_on_mysql_refuses_microseconds_that_it_would_drop(kind, value):
+    with pytest.raises(Refused, match="microseconds"):
+        cast(kind, value, MYSQL)
+    assert cast(kind, value) == value
+
+
+@pytest.mark.parametrize(
+    ("python", "value", "got"),
+    [
+        (datetime, pd.Timestamp(2026, 1, 2), datetime(2026, 1, 2, tzinfo=UTC)),
+        (datetime, np.datetime64("2026-01-02"), datetime(2026, 1, 2, tzinfo=UTC)),
+        (timedelta, pd.Timedelta("1h"), timedelta(hours=1)),
+        (timedelta, np.timedelta64(5, "ms"), timedelta(milliseconds=5)),
+    ],
+)
+@pytest.mark.parametrize("dialect", [SQLITE, POSTGRES, MYSQL], ids=["sqlite", "postgresql", "mysql"])
+def test_time_column_takes_the_times_of_numpy_and_pandas(python, value, got, dialect):
+    assert same(cast(TYPES[python], value, dialect), got)
+
+
+@pytest.mark.parametrize(
+    ("python", "value"),
+    [
+        (datetime, pd.NaT),
+        (datetime, np.datetime64("NaT")),
+        (datetime, np.datetime64(1, "ns")),
+        (datetime, date(2026, 1, 2)),
+        (datetime, datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))),
+        (timedelta, np.timedelta64(1, "ns")),
+        (timedelta, np.timedelta64(1, "Y")),
+        (timedelta, pd.NaT),
+        (timedelta, 5),
+        (time, time(1, tzinfo=UTC)),
+        (time, datetime(2026, 1, 2)),
+        (date, datetime(2026, 1, 2)),
+        (date, np.datetime64("2026-01-02T05")),
+    ],
+)
+def test_time_column_refuses_what_it_would_change(python, value):
+    kind = {**TYPES, date: Date()}[python]
+
+    with pytest.raises(Refused):
+        cast(kind, value)
+
+
+# Everything else
+
+
+def test_json_column_gives_the_normal_form():
+    assert cast(TYPES[dict], {"a": (1, np.float32(0.5)), "b": {2, 1}}) == {
+        "a": [1, 0.5],
+        "b": {"__set__": [1, 2]},
+    }
+
+
+@pytest.mark.parametrize(("value", "path"), [({"a": math.nan}, r"\['a'\]"), ([1, [math.inf]], r"\[1\]\[0\]")])
+def test_json_column_refuses_nan_and_says_where(value, path):
+    with pytest.raises(Refused, match=path):
+        cast(JSON(), value)
+
+
+def test_enum_column_takes_members_and_their_names():
+    assert cast(Enum(Colour), Colour.BLUE) is Colour.BLUE
+    assert cast(Enum(Colour), "BLUE") is Colour.BLUE
+
+
+@pytest.mark.parametrize("value", ["blue", 2, "red", object()])
+def test_enum_column_refuses_all_else(value):
+    with pytest.raises(Refused, match="cannot be stored"):
+        cast(Enum(Colour), value)
+
+
+def test_enum_column_of_strings_takes_its_strings():
+    assert cast(Enum("a", "b"), "a") == "a"
+    with pytest.raises(Refused, match="cannot be stored"):
+        cast(Enum("a", "b"), "c")
+
+
+class Kelvin(TypeDecorator[float]):
+    """Of a user's: degrees Celsius in Python, kelvin in the table."""
+
+    impl = Float
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else float(value) + 273.15
+
+    def process_result_value(self, value, dialect):
+        return None if value is None else round(value - 273.15, 6)
+
+
+def test_type_of_the_users_gives_what_its_column_would_give_back():
+    assert cast(Kelvin(), "20.0000001") == 20.0
+    with pytest.raises(Refused, match="could not convert"):
+        cast(Kelvin(), "warm")
+
+
+def test_pickle_column_gives_an_equal_value():
+    assert cast(PickleType(pickler=pickle), {"a": (1, 2)}) == {"a": (1, 2)}
+
+
+@pytest.mark.parametrize("python", list(TYPES), ids=lambda python: python.__name__)
+@pytest.mark.parametrize("dialect", [SQLITE, POSTGRES, MYSQL], ids=["sqlite", "postgresql", "mysql"])
+def test_refusal_of_a_stranger_shows_it_and_its_type(python, dialect):
+    class Stranger:
+        pass
+
+    with pytest.raises((Refused, UnhashableParamError), match="Stranger"):
+        cast(TYPES[python], Stranger(), dialect)
+
+
+def test_refusal_shows_a_long_value_in_short():
+    with pytest.raises(Refused) as caught:
+        cast(Float(), "x" * 1000)
+
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, python.__name__.lower()) for python, kind in TYPES.items() if python not in (dict, list)),
+        *((kind, "json") for kind in (TYPES[dict], TYPES[list], JSON())),
+        *((Float(), "float"), (Float(asdecimal=True), "decimal"), (Numeric(), "decimal")),
+        *((Numeric(asdecimal=False), "float"), (Integer(), "int"), (String(5), "str"), (Text(), "str")),
+        *((Enum(Colour), "enum"), (Boolean(), "bool"), (Date(), "date"), (Time(), "time"), (Uuid(), "uuid")),
+        *(
+            (Interval(), "timedelta"),
+            (LargeBinary(), "bytes"),
+            (DateTime(), "datetime"),
+            (Kelvin(), "Kelvin"),
+        ),
+    ],
+)
+def test_kind_of_a_column_is_the_same_in_every_release_of_sqlalchemy(kind, name):
+    assert kind_of(Column("x", kind)) == name

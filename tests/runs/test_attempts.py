@@ -1,0 +1,450 @@
+"""What a worker does: one attempt per job, noted before it is reported, and never a run that is finished already."""
+
+import enum
+import json
+import logging
+import math
+import os
+import pickle
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from entropic.disk import files, roots, sidecars, staging
+from entropic.disk.roots import Marker
+from entropic.errors import ResultFileError, ResultFileMissingError, ResultsDirUnavailableError
+from entropic.process.identity import this_process
+from entropic.runs.attempts import Work
+from entropic.runs.jobs import Failure, Job, Receipt
+from entropic.values.plain import plain
+from tests.support.counting import append_line
+from tests.support.processes import outcomes_of, run_together
+from tests.support.protocol_cases import kill_self
+
+MARKER = Marker("root", "database", "table")
+
+
+class TwoArguments(Exception):
+    """Pickles, and cannot be unpickled: its arguments are not those of its constructor."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+
+    def __reduce__(self):  # its own: what Dask does to exceptions, once it is imported, mends the plain one
+        return type(self), self.args
+
+
+class HoldsALock(Exception):
+    """Does not pickle at all."""
+
+    def __init__(self) -> None:
+        super().__init__("held")
+        self.generator = (n for n in range(3))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    roots.write_marker(folder, MARKER)
+    return folder
+
+
+def job(record_id: str = "k1", **fields) -> Job:
+    return Job(record_id, f"{record_id}.txt", {"a": 1.5}, {"a": 1.5}, **fields)
+
+
+def write(params):
+    """The plain runner: leaves a line for each call next to the results folder."""
+    path = Path(params["result_file"])
+    append_line(path.parents[4] / "calls.log", params["id"])
+    path.write_text(f"result of {params['a']}")
+    return {"rmse": 0.5}
+
+
+def calls(root: Path) -> list[str]:
+    log = root.parent / "calls.log"
+    return log.read_text().split() if log.exists() else []
+
+
+def work(root: Path, runner=write, **fields) -> Work:
+    return Work(runner, str(root), MARKER, **fields)
+
+
+def run_one(root: Path, runner=write, **fields):
+    (outcome,) = work(root, runner)([job(**fields)])
+    return outcome
+
+
+def lines(root: Path) -> list[dict]:
+    return [line for folder in sidecars.process_folders(root) for line in sidecars.read_sidecar(folder).lines]
+
+
+# One attempt
+
+
+def test_finished_run_is_staged_noted_and_reported(root):
+    receipt = run_one(root, custom={"note": "mine"}, replaces="old digest")
+
+    (line,) = lines(root)
+    assert receipt.path(root).read_text() == "result of 1.5"
+    assert (line["database"], line["table"], line["record_id"]) == ("database", "table", "k1")
+    assert (line["attempt"], line["sha256"]) == (receipt.attempt, files.digest_of(receipt.path(root))[1])
+    assert (line["stored"], line["custom"], line["returned"]) == ({"a": 1.5}, {"note": "mine"}, {"rmse": 0.5})
+    assert line["replaces"] == "old digest"
+    assert Receipt.from_line(line) == receipt
+
+
+def test_nothing_is_written_outside_the_state_folder(root):
+    run_one(root)
+
+    assert sorted(os.listdir(root)) == [roots.STATE, roots.MARKER]
+
+
+def test_line_is_on_the_disk_before_the_work_is_reported(root):
+    (outcome,) = outcomes_of(work_and_die, [(root,)])
+
+    assert outcome.exitcode == -9
+    assert [line["record_id"] for line in lines(root)] == ["k1"]
+
+
+def work_and_die(root: Path) -> None:
+    run_one(root)
+    kill_self()
+
+
+def test_runner_gets_a_copy_of_the_parameters_with_id_and_path(root):
+    seen = []
+
+    def runner(params):
+        seen.append(dict(params))
+        params.clear()
+        Path(seen[0]["result_file"]).write_text("x")
+
+    given = job()
+    work(root, runner)([given])
+
+    assert given.params == {"a": 1.5}
+    assert seen[0].keys() == {"a", "id", "result_file"}
+    assert seen[0]["id"] == "k1"
+    assert Path(seen[0]["result_file"]).name == "k1.txt"
+
+
+def test_exception_of_one_job_does_not_end_the_others(root):
+    def runner(params):
+        if params["id"] == "bad":
+            raise ValueError("no")
+        Path(params["result_file"]).write_text("x")
+
+    outcomes = work(root, runner)([job("one"), job("bad"), job("two")])
+
+    assert [type(outcome) for outcome in outcomes] == [Receipt, Failure, Receipt]
+    assert [line["record_id"] for line in lines(root)] == ["one", "two"]
+
+
+def test_failure_tells_type_message_traceback_and_where(root):
+    def runner(params):
+        raise ValueError("no solution")
+
+    failure = run_one(root, runner)
+
+    assert (failure.error_type, failure.message) == ("ValueError", "no solution")
+    assert "in runner" in failure.traceback
+    assert failure.where["pid"] == os.getpid()
+    assert failure.where["owner"] == this_process().owner
+    assert failure.error().__notes__ == ["while running k1 with a=1.5"]
+
+
+def test_sys_exit_in_a_runner_is_a_failure(root):
+    def runner(params):
+        raise SystemExit(3)
+
+    assert run_one(root, runner).error_type == "SystemExit"
+
+
+def test_interrupt_in_a_runner_is_not_swallowed_and_empties_the_slot(root):
+    def runner(params):
+        Path(params["result_file"]).write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_one(root, runner)
+
+    assert [p.name for p in root.rglob("*.txt")] == []
+    assert lines(root) == []
+
+
+def test_failed_run_leaves_no_file_and_no_line(root):
+    def runner(params):
+        Path(params["result_file"]).write_text("half")
+        raise ValueError
+
+    run_one(root, runner)
+
+    assert [p.name for p in root.rglob("*.txt")] == []
+    assert lines(root) == []
+
+
+def test_runner_that_writes_nothing_fails_and_names_the_path(root):
+    failure = run_one(root, lambda params: None)
+
+    assert isinstance(failure.error(), ResultFileMissingError)
+    assert "k1.txt" in failure.message
+
+
+def test_runner_that_writes_two_files_fails_and_keeps_them(root):
+    def runner(params):
+        Path(params["result_file"]).write_text("one")
+        Path(params["result_file"]).with_name("two").write_text("two")
+
+    failure = run_one(root, runner)
+
+    assert isinstance(failure.error(), ResultFileError)
+    assert sorted(
+        p.read_text() for p in (root / roots.STATE / roots.QUARANTINE).rglob("*") if p.is_file()
+    ) == [
+        "one",
+        "two",
+    ]
+
+
+def test_returned_value_that_json_cannot_hold_is_left_out_with_a_warning(root, caplog):
+    def runner(params):
+        write(params)
+        return {"rmse": np.float64(0.5), "model": object()}
+
+    with caplog.at_level(logging.WARNING, "entropic.runs.attempts"):
+        receipt = run_one(root, runner)
+
+    assert receipt.returned == {"rmse": 0.5}
+    assert ["'model'" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_results_folder_that_a_worker_does_not_see_is_said_plainly(tmp_path):
+    with pytest.raises(ResultsDirUnavailableError) as caught:
+        work(tmp_path / "elsewhere")([job()])
+
+    assert str(tmp_path / "elsewhere") in str(caught.value)
+    assert "share" in str(caught.value)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_results_folder_of_another_table_is_not_written_to(tmp_path):
+    roots.write_marker(tmp_path, Marker("root", "database", "another"))
+
+    with pytest.raises(ResultsDirUnavailableError):
+        work(tmp_path)([job()])
+
+    assert os.listdir(tmp_path) == [roots.MARKER]
+
+
+def test_no_job_is_begun_while_the_stop_file_is_there(root):
+    stop = root / "stop"
+
+    def runner(params):
+        stop.touch()
+        return write(params)
+
+    outcomes = work(root, runner, stop=str(stop))([job("k1"), job("k2")])
+
+    assert [outcome.record_id for outcome in outcomes] == ["k1"]
+    assert calls(root) == ["k1"]
+
+
+# A run that is finished already
+
+
+def run_elsewhere(root: Path) -> str:
+    return run_one(root).attempt
+
+
+def test_finished_run_of_another_process_is_taken_instead_of_running(root):
+    (attempt,) = run_together(run_elsewhere, [(root,)])
+
+    receipt = run_one(root)
+
+    assert receipt.attempt == attempt
+    assert calls(root) == ["k1"]
+
+
+def test_finished_run_that_is_taken_gets_the_custom_data_of_this_call(root):
+    run_together(run_elsewhere, [(root,)])
+
+    receipt = run_one(root, custom={"note": "now"})
+
+    assert receipt.custom == {"note": "now"}
+
+
+def test_finished_run_is_not_taken_when_the_call_is_to_run(root):
+    run_together(run_elsewhere, [(root,)])
+
+    run_one(root, look=False)
+
+    assert calls(root) == ["k1", "k1"]
+
+
+@pytest.mark.parametrize("damage", [b"damaged", b"result of 1.6", None], ids=["size", "content", "gone"])
+def test_finished_run_whose_file_was_damaged_is_run_again(root, damage):
+    run_together(run_elsewhere, [(root,)])
+    (staged,) = root.rglob("k1.txt")
+    if damage is None:
+        staged.unlink()
+    else:
+        staged.write_bytes(damage)
+
+    receipt = run_one(root)
+
+    assert calls(root) == ["k1", "k1"]
+    assert receipt.path(root).read_text() == "result of 1.5"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"database": "x"}, {"table": "x"}, {"record_id": "k2"}, {"sha256": None}, {"stored": None}],
+    ids=lambda change: next(iter(change)),
+)
+def test_line_that_is_not_of_this_key_or_cannot_be_read_is_not_taken(root, change):
+    run_together(run_elsewhere, [(root,)])
+    (folder,) = sidecars.process_folders(root)
+    (line,) = sidecars.read_sidecar(folder).lines
+    (folder / sidecars.SIDECAR).write_text(json.dumps({**line, **change}) + "\n")
+
+    run_one(root)
+
+    assert calls(root) == ["k1", "k1"]
+
+
+def test_line_without_a_table_is_not_taken(root):
+    folder = root / roots.STATE / "strange"
+    folder.mkdir(parents=True)
+    (folder / sidecars.SIDECAR).write_text('{"record_id": "k1", "attempt": "a"}\n')
+
+    run_one(root)
+
+    assert calls(root) == ["k1"]
+
+
+def test_task_of_a_sweep_that_is_run_again_here_takes_what_it_finished(root):
+    task = work(root, sweep="sweep1")
+    first = task([job("k1"), job("k2")])
+
+    second = task([job("k1"), job("k2"), job("k3")])
+
+    assert second[:2] == first
+    assert calls(root) == ["k1", "k2", "k3"]
+
+
+# Travelling
+
+
+def test_task_of_a_sweep_that_is_run_again_takes_what_was_committed_meanwhile(root):
+    (first,) = work(root, sweep="s")([job()])
+    staging.move(first.path(root), root / first.final_name)
+
+    (again,) = work(root, sweep="s")([job()])
+
+    assert again == first
+    assert calls(root) == ["k1"]
+
+
+def test_result_of_another_sweep_that_was_committed_is_not_taken(root):
+    # It was committed, so whoever asks again has deleted its row.
+    (first,) = work(root, sweep="s")([job()])
+    staging.move(first.path(root), root / first.final_name)
+
+    (again,) = work(root, sweep="t")([job()])
+
+    assert again.attempt != first.attempt
+    assert calls(root) == ["k1", "k1"]
+
+
+def test_work_and_jobs_travel_by_pickle(root):
+    (outcome,) = pickle.loads(pickle.dumps(work(root)))(pickle.loads(pickle.dumps([job()])))
+
+    assert pickle.loads(pickle.dumps(outcome)) == outcome
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyError("k"), ResultFileMissingError("gone")])
+def test_exception_that_pickles_arrives_as_itself_with_its_notes(root, error):
+    error.add_note("seen at dawn")
+
+    def runner(params):
+        raise error
+
+    failure = pickle.loads(pickle.dumps(run_one(root, runner)))
+
+    arrived = failure.error()
+    assert type(arrived) is type(error)
+    assert arrived.args == error.args
+    assert arrived.__notes__[:2] == ["seen at dawn", "while running k1 with a=1.5"]
+    assert "in runner" in arrived.__notes__[-1]
+
+
+@pytest.mark.parametrize("error", [TwoArguments(1, 2), HoldsALock()])
+def test_exception_that_does_not_survive_pickling_arrives_as_a_runtime_error(root, error):
+    def runner(params):
+        raise error
+
+    failure = pickle.loads(pickle.dumps(run_one(root, runner)))
+
+    arrived = failure.error()
+    assert type(arrived) is RuntimeError
+    assert str(arrived) == f"{type(error).__qualname__}: {error}"
+    assert "in runner" in arrived.__notes__[-1]
+    assert failure.error() is arrived
+
+
+def test_long_parameters_are_cut_in_the_note(root):
+    def runner(params):
+        raise ValueError
+
+    (failure,) = work(root, runner)([Job("k", "k.txt", {}, {"text": "x" * 5000})])
+
+    assert len(failure.error().__notes__[0]) < 600
+
+
+# Plain values
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (True, True),
+        ("text", "text"),
+        (2**70, 2**70),
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        ({1: (2, 3)}, {"1": [2, 3]}),
+        ({"inner": {"x": np.float32(0.5)}}, {"inner": {"x": 0.5}}),
+        (Colour.RED, "red"),
+        (date(2026, 1, 2), "2026-01-02"),
+        (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00+00:00"),
+        (Decimal("1.10"), "1.10"),
+        (Path("a/b"), "a/b"),
+        (UUID(int=1), str(UUID(int=1))),
+        (frozenset({1}), [1]),
+        (math.inf, math.inf),
+    ],
+)
+def test_plain_makes_of_a_value_what_json_can_hold(value, expected):
+    found = plain(value)
+
+    assert found == expected
+    assert type(found) is type(expected)
+    assert json.loads(json.dumps(found)) == expected
+
+
+@pytest.mark.parametrize("value", [object(), b"bytes", 1j, {"x": {"y": object()}}, [print]])
+def test_plain_of_what_json_cannot_hold_raises(value):
+    with pytest.raises(TypeError, match="JSON cannot hold"):
+        plain(value)

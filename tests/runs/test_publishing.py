@@ -1,0 +1,536 @@
+"""From staged to committed: fenced, all or nothing, repeatable, and durable before a sidecar forgets."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import NullPool, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+
+from entropic import ClaimLostError, ClaimTimeoutError, Database, Store
+from entropic.disk import files, roots, sidecars
+from entropic.disk.files import digest_of
+from entropic.runs import publishing
+from tests.support import protocol_cases as cases
+from tests.support.counting import statements
+from tests.support.processes import outcomes_of, run_together
+from tests.support.protocol_cases import Place, Sim
+from tests.support.sweep_cases import executor_of
+
+A = {"a": 1.5}
+EXPIRE = "UPDATE entropic_claims SET expires_at = 0, owner = 'frozen', boot = 'another host'"
+
+
+@pytest.fixture
+def place(tmp_path: Path, sqlite_url: str) -> Place:
+    return Place(sqlite_url, tmp_path)
+
+
+@pytest.fixture(params=("sqlite_url", "postgres_url", "mysql_url"))
+def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place(request.getfixturevalue(request.param), tmp_path)
+
+
+def late(place: Place, meanwhile) -> Store[Sim]:
+    """A Store whose process is silent past its lease in the runner, while *meanwhile* happens."""
+    version = place.runner("late")
+
+    def runner(params):
+        place.sql(EXPIRE)
+        meanwhile()
+        return version(params)
+
+    return Store(runner, Sim, place.results, ".txt", place.url)
+
+
+def contents(place: Place) -> list[str]:
+    return sorted(path.read_text() for path in place.results.glob("*.txt"))
+
+
+def states(place: Place) -> list[str]:
+    return sorted(row.state for row in place.sql("SELECT state FROM entropic_attempts"))
+
+
+def test_late_owner_publishes_nothing_and_is_told_who_won(any_place):
+    store = late(any_place, lambda: run_together(cases.call, [(any_place, A)]))
+
+    with pytest.raises(ClaimLostError, match="silent for longer than its lease") as caught:
+        store.run_or_retrieve(A)
+
+    assert caught.value.record.custom_data["version"] == "1"
+    assert contents(any_place) == ["version 1 of 1.5"]
+    assert store.run_or_retrieve(A).custom_data["version"] == "1"
+    assert states(any_place) == ["COMPLETED", "LOST"]
+    assert any_place.sql("SELECT * FROM entropic_claims") == []
+
+
+def test_late_result_is_kept_in_quarantine(place):
+    store = late(place, lambda: run_together(cases.call, [(place, A)]))
+
+    with pytest.raises(ClaimLostError):
+        store.run_or_retrieve(A)
+
+    kept = [p.read_text() for p in (place.results / roots.STATE / roots.QUARANTINE).rglob("*.txt")]
+    assert kept == ["version late of 1.5"]
+    assert store.recover() == 0
+    assert not store.check(checksum=True)
+
+
+def test_late_owner_whose_rival_has_not_finished_publishes_nothing(any_place):
+    store = late(any_place, lambda: run_together(cases.acquire, [(any_place.url, [store.key(A)])]))
+
+    with pytest.raises(ClaimLostError) as caught:
+        store.run_or_retrieve(A)
+
+    assert caught.value.record is None
+    assert contents(any_place) == []
+    assert store.count() == 0
+
+
+def test_late_rerun_does_not_touch_the_file_of_the_winner(any_place):
+    any_place.store().run(A)
+    store = late(any_place, lambda: run_together(cases.rerun, [(any_place, A, "2")]))
+
+    with pytest.raises(ClaimLostError):
+        store.run(A)
+
+    store.recover()
+    assert contents(any_place) == ["version 2 of 1.5"]
+    assert not store.check(checksum=True)
+
+
+def test_late_register_writes_nothing_and_says_so(any_place, monkeypatch):
+    (any_place.folder / "made.txt").write_text("made elsewhere")
+    store = any_place.store()
+
+    def frozen(path):
+        any_place.sql(EXPIRE)
+        run_together(cases.call, [(any_place, A)])
+        return digest_of(path)
+
+    monkeypatch.setattr(publishing, "digest_of", frozen)
+    with pytest.raises(ClaimLostError, match="Nothing was registered"):
+        store.register(A, any_place.folder / "made.txt")
+
+    assert contents(any_place) == ["version 1 of 1.5"]
+    assert Path(store.retrieve(A).result_file).name == f"{store.key(A)}.txt"
+    store.recover()
+    assert not store.check(checksum=True)
+
+
+def test_register_that_fails_gives_the_key_back(place, monkeypatch):
+    (place.folder / "made.txt").write_text("made elsewhere")
+    store = place.store()
+
+    def unreadable(path):
+        raise OSError("cannot be read")
+
+    monkeypatch.setattr(publishing, "digest_of", unreadable)
+    with pytest.raises(OSError, match="cannot be read"):
+        store.register(A, place.folder / "made.txt")
+
+    assert place.sql("SELECT * FROM entropic_claims") == []
+
+
+def test_late_equal_result_is_reported_as_nothing(place):
+    def same(params):
+        place.sql(EXPIRE)
+        run_together(cases.call, [(place, A)])
+        return place.runner()(params)
+
+    store = Store(same, Sim, place.results, ".txt", place.url)
+    with pytest.raises(ClaimLostError):
+        store.run_or_retrieve(A)
+
+    assert store.recover() == 0
+    assert not store.check(checksum=True)
+
+
+def test_key_that_is_held_for_too_long_times_out_and_names_the_holder(place):
+    store = place.store(wait_timeout_s=0.1)
+    cases.acquire(place.url, [store.key(A)])
+
+    with pytest.raises(ClaimTimeoutError, match=f"process {os.getpid()} on"):
+        store.run_or_retrieve(A)
+
+    assert place.runner().calls == []
+
+
+def test_claim_is_deleted_before_anything_is_written(place):
+    store = place.store()
+    with statements(store.database.engine) as seen:
+        store.run_or_retrieve(A)
+
+    words = [
+        (sql.split()[0], table)
+        for sql in seen
+        for table in cases.TABLES
+        if f" {table}" in sql.split("WHERE")[0]
+    ]
+    begin = max(
+        n for n, (word, _) in enumerate(words) if word == "DELETE" and words[n][1] == "entropic_claims"
+    )
+    writes = [one for one in words[begin:] if one[0] in {"INSERT", "UPDATE", "DELETE"}]
+    assert writes[0] == ("DELETE", "entropic_claims")
+    assert {table for word, table in writes if word == "INSERT"} == {
+        "protocol_sims",
+        "entropic_files",
+        "entropic_attempts",
+    }
+
+
+def test_commit_that_fails_loses_nothing_and_the_next_call_does_not_run_again(place):
+    store = place.store()
+    place.sql(
+        "CREATE TRIGGER refuse BEFORE INSERT ON protocol_sims BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    )
+    with pytest.raises(DBAPIError, match="refused"):
+        store.run_or_retrieve(A)
+    rows = place.rows()
+    place.sql("DROP TRIGGER refuse")
+
+    record = store.run_or_retrieve(A)
+
+    assert rows == {}
+    assert Path(record.result_file).read_text() == "version 1 of 1.5"
+    assert len(place.runner().calls) == 1
+    assert not store.check(checksum=True)
+
+
+def test_commit_that_fails_is_made_by_the_next_process(place):
+    store = place.store()
+    place.sql(
+        "CREATE TRIGGER refuse BEFORE INSERT ON protocol_sims BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    )
+    with pytest.raises(DBAPIError, match="refused"):
+        store.run_or_retrieve(A)
+    place.sql("DROP TRIGGER refuse")
+
+    (answer,) = run_together(cases.call, [(place, A)])
+
+    assert answer == "version 1 of 1.5"
+    assert len(place.runner().calls) == 1
+
+
+def test_rerun_whose_row_is_refused_leaves_the_good_file(place):
+    place.store().run_or_retrieve(A)
+    place.sql(
+        "CREATE TRIGGER refuse BEFORE UPDATE ON protocol_sims BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    )
+    with pytest.raises(DBAPIError, match="refused"):
+        place.store("2").run(A)
+
+    assert contents(place) == ["version 1 of 1.5"]
+
+
+def test_rerun_replaces_row_file_and_file_record(place):
+    place.store().run_or_retrieve(A)
+    store = place.store("2")
+
+    record = store.run(A)
+
+    (file,) = place.sql("SELECT * FROM entropic_files")
+    assert contents(place) == ["version 2 of 1.5"]
+    assert (file.size_bytes, file.sha256) == files.digest_of(Path(record.result_file))
+    assert place.sql("SELECT count(*) FROM entropic_attempts")[0][0] == 2
+
+
+def test_rerun_that_fails_leaves_the_good_result(place):
+    place.store().run_or_retrieve(A)
+
+    def failing(params):
+        Path(params["result_file"]).write_text("half")
+        raise ValueError("no")
+
+    store = Store(failing, Sim, place.results, ".txt", place.url)
+    with pytest.raises(ValueError, match="no"):
+        store.run(A)
+
+    assert Path(store.retrieve(A).result_file).read_text() == "version 1 of 1.5"
+    assert [failure.error_type for failure in store.failures()] == ["ValueError"]
+    assert not store.check(checksum=True)
+
+
+def write_folder(version):
+    def runner(params):
+        folder = Path(params["result_file"])
+        folder.mkdir()
+        (folder / "part").write_text(version)
+
+    return runner
+
+
+def test_folder_is_published_whole_and_its_successor_under_another_name(place):
+    first = Store(write_folder("1"), Sim, place.results, "", place.url).run_or_retrieve(A)
+    store = Store(write_folder("2"), Sim, place.results, "", place.url)
+
+    second = store.run(A)
+
+    assert (Path(second.result_file) / "part").read_text() == "2"
+    assert Path(second.result_file).name.startswith(store.key(A))
+    assert second.result_file != first.result_file
+    assert not Path(first.result_file).exists()
+    assert not store.check(checksum=True)
+
+
+def test_file_that_succeeds_a_folder_takes_its_place(place):
+    Store(write_folder("1"), Sim, place.results, "", place.url).run_or_retrieve(A)
+    store = place.store("2")
+
+    record = store.run(A)
+
+    assert Path(record.result_file).read_text() == "version 2 of 1.5"
+    assert [p.name for p in place.results.iterdir() if not p.name.startswith(".")] == [
+        Path(record.result_file).name
+    ]
+
+
+def test_reader_never_sees_a_missing_or_half_written_file_during_reruns(place):
+    store = place.store()
+    store.run_or_retrieve(A)
+    seen, stop = set(), threading.Event()
+
+    def read():
+        reader = place.store()
+        while not stop.is_set():
+            seen.add(Path(reader.run_or_retrieve(A).result_file).read_text())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for version in range(2, 12):
+        place.store(str(version)).run(A)
+    stop.set()
+    thread.join()
+
+    assert seen <= {f"version {version} of 1.5" for version in range(1, 12)}
+    assert len(place.runner().calls) == 11
+
+
+# A server that goes while COMMIT is on its way
+
+
+@pytest.fixture(params=("postgres_url", "mysql_url"))
+def server_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place(request.getfixturevalue(request.param), tmp_path)
+
+
+def lose_commit(database: Database, *, arrives: bool) -> None:
+    """Let the server end the connection of the next commit, before it or before its answer."""
+    dialect: Any = database.engine.dialect
+    is_postgres = database.dialect == "postgresql"
+    real = dialect.do_commit
+
+    def do_commit(connection: Any) -> None:
+        dialect.do_commit = real
+        cursor = connection.cursor()
+        cursor.execute("SELECT pg_backend_pid()" if is_postgres else "SELECT connection_id()")
+        (own,) = cursor.fetchone()
+        if arrives:
+            real(connection)
+        engine = create_engine(database.url, poolclass=NullPool)
+        with engine.connect() as other:
+            other.execute(text(f"SELECT pg_terminate_backend({own})" if is_postgres else f"KILL {own}"))
+        cursor.execute("SELECT 1")
+
+    dialect.do_commit = do_commit
+
+
+def armed(place: Place, runner: Any, *, arrives: bool, suffix: str = ".txt") -> Store[Sim]:
+    """A Store the answer to whose first commit after a run is lost."""
+    calls = []
+
+    def arming(params):
+        if not calls:
+            lose_commit(store.database, arrives=arrives)
+        calls.append(params)
+        return runner(params)
+
+    store = Store(arming, Sim, place.results, suffix, place.url)
+    return store
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_commit_whose_answer_is_lost_is_made_once(server_place, arrives):
+    store = armed(server_place, server_place.runner(), arrives=arrives)
+
+    record = store.run_or_retrieve(A)
+
+    assert Path(record.result_file).read_text() == "version 1 of 1.5"
+    assert states(server_place) == ["COMPLETED"]
+    assert server_place.sql("SELECT * FROM entropic_claims") == []
+    assert len(server_place.runner().calls) == 1
+    assert not store.check(checksum=True)
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_commits_of_a_sweep_whose_answer_is_lost_are_made_once(server_place, arrives):
+    store = armed(server_place, server_place.runner(), arrives=arrives)
+
+    with executor_of("threads") as executor:
+        result = store.sweep([{"a": float(n)} for n in range(20)], executor=executor, progress=False)
+
+    assert [record.a for record in result] == [float(n) for n in range(20)]
+    assert states(server_place) == ["COMPLETED"] * 20
+    assert server_place.sql("SELECT * FROM entropic_claims") == []
+    assert not store.check(checksum=True)
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_rerun_whose_answer_is_lost_leaves_nothing_of_the_folder_it_replaces(server_place, arrives):
+    Store(write_folder("1"), Sim, server_place.results, "", server_place.url).run_or_retrieve(A)
+    store = armed(server_place, write_folder("2"), arrives=arrives, suffix="")
+
+    record = store.run(A)
+
+    assert (Path(record.result_file) / "part").read_text() == "2"
+    assert [p.name for p in server_place.results.iterdir() if not p.name.startswith(".")] == [
+        Path(record.result_file).name
+    ]
+    assert not store.check(checksum=True)
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize(("error", "state"), [(ValueError, "FAILED"), (KeyboardInterrupt, "CANCELLED")])
+def test_run_that_ends_early_is_recorded_once_if_the_answer_is_lost(server_place, arrives, error, state):
+    def failing(params):
+        raise error("no")
+
+    store = armed(server_place, failing, arrives=arrives)
+
+    with pytest.raises(error, match="no"):
+        store.run_or_retrieve(A)
+
+    assert states(server_place) == [state]
+    assert server_place.sql("SELECT * FROM entropic_claims") == []
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_delete_whose_answer_is_lost_tells_that_there_was_a_row(server_place, arrives):
+    store = server_place.store()
+    store.run_or_retrieve(A)
+    lose_commit(store.database, arrives=arrives)
+
+    deleted = store.delete(A)
+
+    assert deleted
+    assert server_place.rows() == {}
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_file_whose_registration_gets_no_answer_is_registered(server_place, tmp_path, arrives):
+    path = tmp_path / "made elsewhere"
+    path.write_text("made elsewhere")
+    store = server_place.store()
+    store.run_or_retrieve(A)
+    token = store._table.claims.acquire([store.key(A)])[store.key(A)].token
+    lose_commit(store.database, arrives=arrives)
+
+    store._table.publisher.register(store._table.parameters.identify(A), path, str(path), {}, token)
+
+    assert Path(store.retrieve(A).result_file).read_text() == "made elsewhere"
+    store.database.dispose()
+
+
+# The promise about a power cut
+
+
+class Order:
+    """In what order a sidecar is emptied, and commits are made with which PRAGMA synchronous."""
+
+    def __init__(self, database: Database, monkeypatch) -> None:
+        self.events: list[str] = []
+
+        def commit(connection):
+            level = connection.connection.dbapi_connection.execute("PRAGMA synchronous").fetchone()[0]
+            self.events.append({1: "commit normal", 2: "commit full"}[level])
+
+        event.listen(database.engine, "commit", commit)
+        real = os.ftruncate
+
+        def truncate(descriptor, length):
+            self.events.append("emptied")
+            real(descriptor, length)
+
+        monkeypatch.setattr(os, "ftruncate", truncate)
+
+
+def test_sidecar_is_emptied_only_after_a_durable_commit(place, monkeypatch):
+    monkeypatch.setattr(sidecars, "LINES", 3)
+    store = place.store()
+    order = Order(store.database, monkeypatch)
+
+    for a in range(7):
+        store.run_or_retrieve({"a": float(a)})
+
+    emptied = [n for n, name in enumerate(order.events) if name == "emptied"]
+    assert len(emptied) == 2
+    assert [order.events[n - 1] for n in emptied] == ["commit full"] * 2
+    assert order.events.count("commit full") == 2
+    assert order.events[emptied[-1] :].count("commit normal") > 0
+
+
+def test_durable_commit_writes_to_the_log_of_the_database(place):
+    """SQLite syncs nothing at a commit that changed no page."""
+    store = place.store()
+    store.run_or_retrieve(A)
+    log = Path(f"{store.database.url.database}-wal")
+    before = log.stat().st_size, log.stat().st_mtime_ns
+
+    store._table.publisher.flush()
+
+    assert (log.stat().st_size, log.stat().st_mtime_ns) != before
+
+
+def test_folder_of_a_process_goes_after_a_durable_commit_only(place):
+    script = """
+import os, shutil, sys
+from pathlib import Path
+from sqlalchemy import event
+from tests.support.protocol_cases import Place
+store = Place(sys.argv[1], Path(sys.argv[2])).store()
+store.run_or_retrieve({"a": 1.5})
+levels = []
+event.listen(store.database.engine, "commit", lambda connection: levels.append(
+    connection.connection.dbapi_connection.execute("PRAGMA synchronous").fetchone()[0]))
+real = shutil.rmtree
+def rmtree(path, *args, **kwargs):
+    print(levels, flush=True)
+    real(path, *args, **kwargs)
+shutil.rmtree = rmtree
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, place.url, str(place.folder)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    assert set(done.stdout.splitlines()) == {"[2]"}
+    assert place.state_folders() == []
+
+
+def test_folder_of_a_dead_process_goes_after_a_durable_commit_only(place, monkeypatch):
+    store = place.store()
+    outcomes_of(cases.run_until, [(place, "line written", A)])
+    order = Order(store.database, monkeypatch)
+    real = files.shutil.rmtree
+
+    def rmtree(path, *args, **kwargs):
+        order.events.append("removed")
+        real(path, *args, **kwargs)
+
+    monkeypatch.setattr("shutil.rmtree", rmtree)
+    store.recover()
+
+    assert order.events.index("commit full") < order.events.index("removed")
+    assert len(place.state_folders()) <= 1  # this process's own

@@ -1,0 +1,109 @@
+"""Many processes that want the same at the same time: each key is run once, and everybody gets its record."""
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entropic import Base, Database, Mapped, Store
+from tests.support.counting import CountingRunner
+from tests.support.processes import run_together
+
+N_PROCESSES = 16
+N_ROUNDS = 20
+N_SWEPT = 300
+
+
+class Wanted(Base):
+    __tablename__ = "wanted"
+
+    n: Mapped[int]
+
+
+class SlowRunner(CountingRunner):
+    def __call__(self, params: dict[str, Any]) -> None:
+        time.sleep(0.02)
+        super().__call__(params)
+
+
+@pytest.fixture(
+    params=[
+        "sqlite_url",
+        pytest.param("postgres_url", marks=pytest.mark.slow),
+        pytest.param("mysql_url", marks=pytest.mark.slow),
+    ]
+)
+def shared_url(request):
+    """URL of a database that other processes can reach."""
+    return request.getfixturevalue(request.param)
+
+
+def open_store(url: str, folder: Path, runner: Any = CountingRunner) -> Store[Wanted]:
+    return Store(runner(folder / "calls"), Wanted, folder / "results", ".json", url, wait_timeout_s=120.0)
+
+
+def want_each(url: str, folder: Path, barrier: Any) -> list[tuple[Any, ...]]:
+    """Ask for one key after the other, each at the same moment as everybody else; return what was got."""
+    store = open_store(url, folder, SlowRunner)
+    got = []
+    for n in range(N_ROUNDS):
+        barrier.wait()
+        record = store.run_or_retrieve({"n": n})
+        got.append((record.id, record.n, record.result_file, record.created_at))
+    store.database.dispose()
+    return got
+
+
+@pytest.mark.slow
+def test_key_wanted_by_sixteen_processes_at_once_runs_once_each_time(shared_url, tmp_path):
+    open_store(shared_url, tmp_path).database.dispose()
+    barrier = multiprocessing.get_context("forkserver").Barrier(N_PROCESSES, timeout=120)
+
+    got = run_together(want_each, [(shared_url, tmp_path, barrier)] * N_PROCESSES, timeout_s=300)
+
+    ids = [record_id for record_id, *_ in got[0]]
+    assert [n for _, n, *_ in got[0]] == list(range(N_ROUNDS))
+    assert all(one == got[0] for one in got)
+    assert CountingRunner(tmp_path / "calls").calls == ids
+    assert_clean(shared_url, tmp_path, ids)
+
+
+def sweep_all(url: str, folder: Path) -> list[str]:
+    store = open_store(url, folder)
+    records = store.sweep([{"n": n} for n in range(N_SWEPT)], progress=False)
+    store.database.dispose()
+    return [record.id for record in records]
+
+
+def test_two_processes_that_sweep_the_same_keys_run_each_once(shared_url, tmp_path):
+    open_store(shared_url, tmp_path).database.dispose()
+    runner = CountingRunner(tmp_path / "calls")
+
+    first, second = run_together(sweep_all, [(shared_url, tmp_path)] * 2, timeout_s=300)
+
+    assert first == second
+    assert len(set(first)) == N_SWEPT
+    assert sorted(runner.calls) == sorted(first)
+    assert_clean(shared_url, tmp_path, first)
+    assert os.listdir(tmp_path / "results" / ".entropic") == []
+
+
+def assert_clean(url: str, folder: Path, ids: list[str]) -> None:
+    """The database and the folder have just these results, and no claim: read past the code under test."""
+    database = Database(url)
+    with database.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT id, result_file FROM wanted").all()
+        (claims,) = connection.exec_driver_sql("SELECT count(*) FROM entropic_claims").one()
+        attempts = connection.exec_driver_sql("SELECT record_id, state FROM entropic_attempts").all()
+    database.dispose()
+    assert sorted(record_id for record_id, _ in rows) == sorted(ids)
+    assert all(Path(path).is_file() for _, path in rows)
+    assert claims == 0
+    assert sorted(tuple(attempt) for attempt in attempts) == sorted((one, "COMPLETED") for one in ids)
+    store = open_store(url, folder)
+    report = store.check(checksum=True)
+    store.database.dispose()
+    assert not report, str(report)

@@ -1,0 +1,274 @@
+"""One table and one runner for the tests of the protocol, and what its child processes do.
+
+A child process imports this module by name, patches itself where a crash is wanted, and goes on until it is killed:
+the code under test is never patched in the process that looks at what is left.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from entropic import Base, Database, Mapped, Store, param
+from entropic.disk import sidecars, staging
+from entropic.leases import claims
+from entropic.runs import attempts, publishing
+from entropic.sql.versions import ensure_schema
+from tests.support.counting import append_line
+
+
+class Sim(Base):
+    __tablename__ = "protocol_sims"
+
+    a: Mapped[float]
+    b: Mapped[int] = param(default=0)
+
+
+class Other(Base):
+    __tablename__ = "protocol_others"
+
+    a: Mapped[float]
+
+
+@dataclass(frozen=True)
+class VersionedRunner:
+    """Writes *version* and the parameter, leaves a line per call in *log*, and is killed in the middle if asked to."""
+
+    log: Path
+    version: str = "1"
+    die: bool = False
+
+    def __call__(self, params: dict[str, Any]) -> dict[str, Any]:
+        append_line(self.log, params["id"])
+        path = Path(params["result_file"])
+        if self.die:
+            path.write_bytes(b"half")
+            kill_self()
+        path.write_bytes(self.result(params["a"]))
+        return {"version": self.version}
+
+    def result(self, a: float) -> bytes:
+        """What a complete result of *a* is."""
+        return f"version {self.version} of {a!r}".encode()
+
+    @property
+    def calls(self) -> list[str]:
+        """The ids that were begun, in any process."""
+        return self.log.read_text().split() if self.log.exists() else []
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a test's table lives: it goes to children as it is."""
+
+    url: str
+    folder: Path
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    def runner(self, version: str = "1", *, die: bool = False) -> VersionedRunner:
+        return VersionedRunner(self.folder / "calls.log", version, die)
+
+    def store(self, version: str = "1", *, die: bool = False, **options: Any) -> Store[Sim]:
+        options = {"wait_timeout_s": 20.0, "file_suffix": ".txt", **options}
+        return Store(self.runner(version, die=die), Sim, self.results, db_url=self.url, **options)
+
+    def sql(self, statement: str, **values: Any) -> list[Any]:
+        """Run a statement past all code under test, and return its rows."""
+        with Database(self.url).engine.connect() as connection:
+            result = connection.execute(text(statement), values)
+            rows = list(result) if result.returns_rows else []
+            connection.commit()
+        return rows
+
+    def rows(self) -> dict[str, str]:
+        """The basename of the result file of each row, by id, as the table says."""
+        return {
+            row.id: Path(row.result_file).name
+            for row in self.sql("SELECT id, result_file FROM protocol_sims")
+        }
+
+    def state_folders(self) -> list[Path]:
+        """The folders of processes under `.entropic`."""
+        return list(sidecars.process_folders(self.results))
+
+
+TABLES = ("protocol_sims", "entropic_files", "entropic_attempts", "entropic_claims")
+
+
+def kill_self(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap *function* so that its call is the last thing that this process sets out to do."""
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        kill_self()
+
+    return killed
+
+
+def after(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap *function* so that this process dies when it has done its work."""
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        function(*args, **kwargs)
+        kill_self()
+
+    return killed
+
+
+FAIL_POINTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "claimed": (staging.Staging, "take", before),
+    "slot taken": (staging.Staging, "take", after),
+    "file staged": (attempts, "stage", after),
+    "line written": (staging.Staging, "append", after),
+    "claim deleted": (claims.Claims, "delete", after),
+    "all written": (publishing.Publisher, "_attempt", after),
+    "file moved": (publishing, "move", after),
+    "committed": (publishing.Publisher, "publish", after),
+}
+"""Where a process can be killed, in the order of a run, and how that is done there."""
+
+FINISHED = ("line written", "claim deleted", "all written", "file moved", "committed")
+"""The fail points at which the run must not be lost."""
+
+
+def arm(point: str) -> None:
+    """Make this process die at a fail point."""
+    owner, name, wrap = FAIL_POINTS[point]
+    setattr(owner, name, wrap(getattr(owner, name)))
+
+
+# What children do
+
+
+def run_until(
+    place: Place, point: str, params: dict[str, Any], version: str = "1", forced: bool = False
+) -> None:
+    """Run *params* in a process that dies at *point*."""
+    store = place.store(version, die=point == "in the runner")
+    if point != "in the runner":
+        arm(point)
+    (store.run if forced else store.run_or_retrieve)(params)
+
+
+def sweep_until(place: Place, grid: list[dict[str, Any]], point: str, nth: int) -> None:
+    """Sweep *grid* in a process that dies when it comes to *point* for the *nth* time."""
+    store = place.store()
+    owner, name, _ = FAIL_POINTS[point]
+    function, count = getattr(owner, name), 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        result = function(*args, **kwargs)
+        count += 1
+        if count == nth:
+            kill_self()
+        return result
+
+    setattr(owner, name, counted)
+    store.sweep(grid, progress=False)
+
+
+def run_holding(place: Place, held: str, params: dict[str, Any]) -> None:
+    """Claim the key *held*, and run *params* until its line is written."""
+    store = place.store()
+    claims_on(store.database).acquire([held])
+    arm("line written")
+    store.run_or_retrieve(params)
+
+
+def run_slowly(place: Place, params: dict[str, Any], begun: Path, version: str) -> None:
+    """Run *params* in a runner that says that it has *begun* and takes its time."""
+    fast = place.runner(version)
+
+    def slow(given: dict[str, Any]) -> dict[str, Any]:
+        begun.touch()
+        time.sleep(1)
+        return fast(given)
+
+    Store(slow, Sim, place.results, ".txt", place.url).run(params)
+
+
+def rerun_after(place: Place, params: dict[str, Any], begun: Path, version: str) -> None:
+    """Run *params* while another process is at it, and die when the line is written."""
+    store = place.store(version)
+    while not begun.exists():
+        time.sleep(0.01)
+    arm("line written")
+    store.run(params)
+
+
+def slow_and_rerun(place: Place, params: dict[str, Any], begun: Path, version: str) -> None:
+    """Do what one of the two above does: the first version runs slowly, the others come after."""
+    (run_slowly if version == "1" else rerun_after)(place, params, begun, version)
+
+
+def open_until(place: Place, point: str) -> None:
+    """Open a Store in a process that dies at *point* of what it recovers."""
+    arm(point)
+    place.store()
+
+
+def open_and_count(place: Place) -> int:
+    """Open a Store and return how many rows it sees."""
+    return place.store().count()
+
+
+def call(place: Place, params: dict[str, Any]) -> str:
+    """Run or retrieve *params*; return the bytes of the result as text."""
+    return Path(place.store().run_or_retrieve(params).result_file).read_text()
+
+
+def rerun(place: Place, params: dict[str, Any], version: str) -> None:
+    """Run *params* with another version of the runner."""
+    place.store(version).run(params)
+
+
+def claims_on(database: Database, table: str = "protocol_sims", *, lease_s: float = 60.0) -> claims.Claims:
+    """Claims on one table of a database whose schema is made if need be."""
+    ensure_schema(database, [])
+    return claims.Claims(database, table, lease_s=lease_s)
+
+
+def acquire(url: str, keys: list[str], lease_s: float = 60.0) -> dict[str, str]:
+    """Acquire *keys* and end without giving them back; return the tokens granted."""
+    database = Database(url)
+    granted = claims_on(database, lease_s=lease_s).acquire(keys)
+    database.dispose()
+    return {key: grant.token for key, grant in granted.items()}
+
+
+def acquire_together(url: str, keys: list[str], meeting: Path, parties: int) -> dict[str, str]:
+    """Acquire *keys* and stay alive until all *parties* have tried: a dead owner would be succeeded at once."""
+    granted = acquire(url, keys)
+    (meeting / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(os.listdir(meeting)) < parties and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return granted
+
+
+def acquire_and_die(url: str, keys: list[str], lease_s: float = 60.0) -> None:
+    """Acquire *keys* and be killed."""
+    acquire(url, keys, lease_s)
+    kill_self()
+
+
+@contextmanager
+def warned(caplog, fragment):
+    """Expect a WARNING with *fragment* from inside the block."""
+    caplog.clear()
+    yield
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert any(fragment in message for message in warnings), warnings

@@ -1,0 +1,250 @@
+import os
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from entropic.errors import ClusterError
+from entropic.sweeps.backends import backend_for
+from entropic.sweeps.backends.base import Backend
+from entropic.sweeps.chunks import Reply
+from entropic.sweeps.window import dispatch
+from tests.support.sweep_cases import (
+    Caller,
+    Trace,
+    crashed,
+    dask_client,
+    double,
+    executor_of,
+    expected,
+    wait_until,
+)
+
+
+@pytest.fixture(scope="module")
+def client():
+    with dask_client() as client:
+        yield client
+
+
+def test_backend_for_two_choices_raises():
+    with (
+        pytest.raises(ValueError, match="workers= and executor= exclude each other"),
+        executor_of("threads") as pool,
+    ):
+        backend_for(double, workers=2, executor=pool)
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True])
+def test_backend_for_impossible_workers_raises(workers):
+    with pytest.raises(ValueError, match="workers must be an int of at least 1"):
+        backend_for(double, workers=workers)
+
+
+def test_backend_for_work_that_does_not_pickle_names_the_culprit():
+    lock = threading.Lock()
+
+    def work(jobs):
+        with lock:
+            return jobs
+
+    with pytest.raises(ClusterError, match=r"lock \(a lock\).*open files, locks and database connections"):
+        backend_for(work, workers=2)
+
+
+def test_dispatch_serial_runs_in_order():
+    caller = Caller(range(50))
+
+    with backend_for(double) as backend:
+        caller.run(backend)
+
+    assert caller.outcomes == double(range(50))
+
+
+def test_dispatch_of_a_hundred_thousand_trivial_jobs_is_quick():
+    caller = Caller(range(100_000))
+    started = time.monotonic()
+
+    with backend_for(double) as backend:
+        caller.run(backend)
+
+    assert len(caller.outcomes) == 100_000
+    assert max(caller.commits) <= 500
+    assert time.monotonic() - started < 10
+
+
+def test_dispatch_serial_commits_slow_jobs_one_by_one(tmp_path):
+    caller = Caller(range(4))
+
+    with backend_for(Trace(tmp_path / "runs", seconds=0.06)) as backend:
+        caller.run(backend, target_s=0.05)
+
+    assert caller.commits == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_dispatch_on_an_executor_gives_every_outcome_and_leaves_it_open(kind):
+    caller = Caller(range(300))
+
+    with executor_of(kind) as pool:
+        with backend_for(double, executor=pool) as backend:
+            caller.run(backend)
+        still_open = pool.submit(abs, -1).result()
+
+    assert sorted(caller.outcomes) == expected(range(300))
+    assert still_open == 1
+
+
+def test_dispatch_on_processes_runs_a_closure_with_its_own_exceptions():
+    class Mine(Exception):
+        pass
+
+    def work(jobs):
+        return [(job, Mine(str(job))) for job in jobs]
+
+    caller = Caller(range(40))
+
+    with backend_for(work, workers=2) as backend:
+        caller.run(backend)
+
+    assert sorted(job for job, _ in caller.outcomes) == list(range(40))
+    assert all(type(error) is Mine for _, error in caller.outcomes)
+
+
+def test_dispatch_on_threads_needs_no_pickling():
+    lock = threading.Lock()
+
+    def work(jobs):
+        with lock:
+            return double(jobs)
+
+    caller = Caller(range(20))
+
+    with executor_of("threads") as pool, backend_for(work, executor=pool) as backend:
+        caller.run(backend)
+
+    assert sorted(caller.outcomes) == expected(range(20))
+
+
+def test_dispatch_on_dask_gives_every_outcome_and_holds_no_future(client):
+    caller = Caller(range(2000))
+
+    with backend_for(lambda jobs: [(job, 2 * job) for job in jobs], client=client) as backend:
+        caller.run(backend)
+
+    assert sorted(caller.outcomes) == expected(range(2000))
+    wait_until(lambda: not client.futures)
+
+
+def test_dispatch_on_dask_with_a_large_work_sends_it_once(client):
+    table = os.urandom(300_000)
+
+    def work(jobs):
+        return [(job, table[job]) for job in jobs]
+
+    caller = Caller(range(60))
+
+    with backend_for(work, client=client) as backend:
+        caller.run(backend)
+
+    assert sorted(caller.outcomes) == [(job, table[job]) for job in range(60)]
+    wait_until(lambda: not client.futures)
+
+
+class Recorder(Backend):
+    """Counts what is in flight; runs chunks in threads."""
+
+    def __init__(self, work, slots):
+        self.pool = ThreadPoolExecutor(slots)
+        self.work = work
+        self.count = slots
+        self.sizes = []
+        self.flying = self.most = 0
+        self.lock = threading.Lock()
+
+    def slots(self):
+        return self.count
+
+    def submit(self, jobs, *, alone=False):
+        with self.lock:
+            self.flying += 1
+            self.most = max(self.most, self.flying)
+        self.sizes.append(len(jobs))
+        future = Future()
+        self.pool.submit(self._run, future, jobs)
+        return future
+
+    def _run(self, future, jobs):
+        started = time.perf_counter()
+        outcomes = self.work(jobs)
+        with self.lock:
+            self.flying -= 1
+        future.set_result(Reply(outcomes, time.perf_counter() - started))
+
+    def stop(self):
+        return []
+
+    def close(self):
+        self.pool.shutdown()
+
+
+def test_dispatch_never_has_more_in_flight_than_two_chunks_per_slot():
+    caller = Caller(range(3000))
+
+    with Recorder(double, slots=3) as backend:
+        caller.run(backend)
+
+    assert len(caller.outcomes) == 3000
+    assert backend.most <= 6
+
+
+def test_dispatch_chunks_grow_to_the_target_and_shrink_at_the_tail():
+    def work(jobs):
+        time.sleep(0.001 * len(jobs))
+        return double(jobs)
+
+    caller = Caller(range(1500))
+
+    with Recorder(work, slots=2) as backend:
+        caller.run(backend, target_s=0.05)
+
+    assert backend.sizes[:4] == [1, 1, 1, 1]
+    assert 20 <= max(backend.sizes) <= 60
+    assert backend.sizes[-1] < 10
+
+
+def test_dispatch_chunks_are_capped():
+    caller = Caller(range(1000))
+
+    with Recorder(double, slots=2) as backend:
+        caller.run(backend, max_chunk=7)
+
+    assert max(backend.sizes) <= 7
+
+
+def test_dispatch_while_others_hold_the_jobs_asks_again():
+    asked = []
+
+    def take(n, *, wait):
+        asked.append(wait)
+        if len(asked) < 4:
+            return []
+        return [len(asked)] if len(asked) < 6 else None
+
+    outcomes = []
+
+    with backend_for(double, workers=1) as backend:
+        dispatch(take, outcomes.extend, backend, crashed=crashed)
+
+    assert sorted(outcomes) == [(4, 8), (5, 10)]
+    assert asked[:4] == [True] * 4
+
+
+def test_dispatch_of_nothing_returns():
+    caller = Caller([])
+
+    with backend_for(double, workers=2) as backend:
+        caller.run(backend)
+
+    assert caller.commits == []
