@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,13 +168,16 @@ class ResultTable(Generic[ModelT]):
     def is_present(self, found: Found) -> bool:
         """Whether the result of a row can be opened; looked for once more after listing its folder."""
         path = self.reader.path(found)
-        if os.path.exists(path):
-            return True
-        folder, name = os.path.split(path)
         try:
-            return name in os.listdir(
-                folder
-            )  # network file systems remember for a while that a name was absent
+            mode = os.stat(path).st_mode
+        except (OSError, ValueError):
+            folder, name = os.path.split(path)
+        else:
+            return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+        try:
+            # Network file systems remember for a while that a name was absent. A link that dangles is there all the
+            # same, and is no result.
+            return name in os.listdir(folder) and not os.path.islink(path)
         except OSError:
             return False
 

@@ -474,20 +474,21 @@ def test_durable_commit_writes_to_the_log_of_the_database(place):
 
 def test_folder_of_a_process_goes_after_a_durable_commit_only(place):
     script = """
-import os, shutil, sys
+import sys
 from pathlib import Path
 from sqlalchemy import event
+from entropic.disk import sidecars
 from tests.support.protocol_cases import Place
 store = Place(sys.argv[1], Path(sys.argv[2])).store()
 store.run_or_retrieve({"a": 1.5})
 levels = []
 event.listen(store.database.engine, "commit", lambda connection: levels.append(
     connection.connection.dbapi_connection.execute("PRAGMA synchronous").fetchone()[0]))
-real = shutil.rmtree
-def rmtree(path, *args, **kwargs):
+real = sidecars.remove_at
+def remove_at(*args, **kwargs):
     print(levels, flush=True)
-    real(path, *args, **kwargs)
-shutil.rmtree = rmtree
+    real(*args, **kwargs)
+sidecars.remove_at = remove_at
 """
     done = subprocess.run(
         [sys.executable, "-c", script, place.url, str(place.folder)],
