@@ -139,7 +139,7 @@ def write_new(name: str, data: bytes, folder: int) -> None:
 def load_json(data: bytes) -> Any:
     """Return what JSON says; raise ValueError if it is none, or nested too deeply to be ours."""
     try:
-        return json.loads(data)
+        return json.loads(data.decode())  # bytes would be tried as UTF-16 and UTF-32 too
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
