@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import NullPool, create_engine, event, text
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from entropic import ClaimLostError, ClaimTimeoutError, Database, Store
-from entropic.disk import files, roots, sidecars
+from entropic.disk import files, roots, sidecars, staging
 from entropic.disk.files import digest_of
 from entropic.runs import publishing
 from tests.support import protocol_cases as cases
 from tests.support.counting import statements
+from tests.support.disk_order import COMMITTED, DURABLY, disk_order
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import Place, Sim
 from tests.support.sweep_cases import executor_of
@@ -443,39 +444,20 @@ def test_file_whose_registration_gets_no_answer_is_registered(server_place, tmp_
 # The promise about a power cut
 
 
-class Order:
-    """In what order a sidecar is emptied, and commits are made with which PRAGMA synchronous."""
-
-    def __init__(self, database: Database, monkeypatch) -> None:
-        self.events: list[str] = []
-
-        def commit(connection):
-            level = connection.connection.dbapi_connection.execute("PRAGMA synchronous").fetchone()[0]
-            self.events.append({1: "commit normal", 2: "commit full"}[level])
-
-        event.listen(database.engine, "commit", commit)
-        real = os.ftruncate
-
-        def truncate(descriptor, length):
-            self.events.append("emptied")
-            real(descriptor, length)
-
-        monkeypatch.setattr(os, "ftruncate", truncate)
-
-
 def test_sidecar_is_emptied_only_after_a_durable_commit(place, monkeypatch):
-    monkeypatch.setattr(sidecars, "LINES", 3)
+    monkeypatch.setattr(staging, "LINES", 3)
     store = place.store()
-    order = Order(store.database, monkeypatch)
 
-    for a in range(7):
-        store.run_or_retrieve({"a": float(a)})
+    with disk_order() as order:
+        for a in range(7):
+            store.run_or_retrieve({"a": float(a)})
 
-    emptied = [n for n, name in enumerate(order.events) if name == "emptied"]
+    whats = [what for what, _ in order]
+    emptied = [n for n, what in enumerate(whats) if what == "emptied"]
     assert len(emptied) == 2
-    assert [order.events[n - 1] for n in emptied] == ["commit full"] * 2
-    assert order.events.count("commit full") == 2
-    assert order.events[emptied[-1] :].count("commit normal") > 0
+    assert [whats[n - 1] for n in emptied] == [DURABLY] * 2
+    assert whats.count(DURABLY) == 2
+    assert whats[emptied[-1] :].count(COMMITTED) > 0
 
 
 def test_durable_commit_writes_to_the_log_of_the_database(place):
@@ -519,18 +501,15 @@ shutil.rmtree = rmtree
     assert place.state_folders() == []
 
 
-def test_folder_of_a_dead_process_goes_after_a_durable_commit_only(place, monkeypatch):
+def test_folder_of_a_dead_process_goes_after_a_durable_commit_only(place):
     store = place.store()
     outcomes_of(cases.run_until, [(place, "line written", A)])
-    order = Order(store.database, monkeypatch)
-    real = files.shutil.rmtree
+    (folder,) = place.state_folders()
 
-    def rmtree(path, *args, **kwargs):
-        order.events.append("removed")
-        real(path, *args, **kwargs)
+    with disk_order() as order:
+        store.recover()
 
-    monkeypatch.setattr("shutil.rmtree", rmtree)
-    store.recover()
-
-    assert order.events.index("commit full") < order.events.index("removed")
-    assert len(place.state_folders()) <= 1  # this process's own
+    assert order.first(DURABLY, store.database.url.database) < order.first(
+        "removed", folder / sidecars.SIDECAR
+    )
+    assert folder not in place.state_folders()
