@@ -34,6 +34,7 @@ from entropic.process.identity import Process, this_process
 from entropic.sql.clock import database_now
 from entropic.sql.database import Database
 from entropic.sql.tables import ClaimRow
+from entropic.sql.upsert import chunks
 
 __all__ = ["CHUNK", "Claims", "Grant", "Holder", "new_token"]
 
@@ -127,7 +128,7 @@ class Claims:
         grants: dict[str, Grant] = {}
         tokens = tokens or {key: new_token() for key in keys}
         # Sorted, so that two processes that want the same keys lock them in one order and never deadlock.
-        for chunk in _chunks(sorted(set(keys)), CHUNK):
+        for chunk in chunks(sorted(set(keys)), CHUNK):
             # Looking first sizes the work, and keeps losers from InnoDB's shared lock on the duplicate.
             held = self.holders(chunk)
             won = self._insert({key: tokens[key] for key in chunk if key not in held})
@@ -144,7 +145,7 @@ class Claims:
     def holders(self, keys: Sequence[str]) -> dict[str, Holder]:
         """Return who holds which of *keys*."""
         found: dict[str, Holder] = {}
-        for chunk in _chunks(list(keys), CHUNK):
+        for chunk in chunks(list(keys), CHUNK):
             for row in self._database.look(partial(self._fetch_holders, keys=chunk)):
                 process = Process(row.owner, row.host, row.boot, row.pid, row.started)
                 found[row.record_id] = Holder(row.record_id, process, row.token, row.acquired_at, row.left_s)
@@ -247,7 +248,7 @@ class Claims:
         """
         return sum(
             connection.execute(self._delete_pairs, {"pairs": chunk}).rowcount
-            for chunk in _chunks(list(pairs), CHUNK)
+            for chunk in chunks(list(pairs), CHUNK)
         )
 
 
@@ -271,7 +272,3 @@ def _insert_free(dialect: str) -> Any:
             "expires_at": database_now() + bindparam("lease_s", type_=Double()),
         }
     )
-
-
-def _chunks(keys: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    return (keys[start : start + size] for start in range(0, len(keys), size))
