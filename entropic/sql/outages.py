@@ -16,7 +16,9 @@ from typing import Any
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-__all__ = ["Connector", "is_locked", "is_lost", "is_transient", "name_of"]
+from entropic.sql.urls import scrub, shown_url
+
+__all__ = ["Connector", "is_locked", "is_lost", "is_transient"]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class Connector:
         began, pause_s, has_said = time.monotonic(), _FIRST_PAUSE_S, False
         while True:
             try:
-                return dialect.connect(*arguments, **keywords)
+                return self._connected(dialect, arguments, keywords)
             except dialect.loaded_dbapi.OperationalError as error:
                 now = time.monotonic()
                 is_full = _is_full(error)
@@ -69,10 +71,10 @@ class Connector:
                     has_said = True
                     log.warning(
                         "the database %s %s: waiting for it, for %g s at most (%s)",
-                        name_of(self._url),
+                        shown_url(self._url),
                         "has no place left" if is_full else "cannot be reached",
                         patience_s,
-                        str(error).partition("\n")[0],
+                        scrub(str(error).partition("\n")[0], self._url),
                     )
                 if is_full:
                     # Or all may wait for a second place, and keep the first: for looking, or idle in the pool.
@@ -80,6 +82,13 @@ class Connector:
             # Every try costs a full server a process: hundreds who ask often keep it from those who have a place.
             time.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _connected(self, dialect: Any, arguments: Any, keywords: Any) -> Any:
+        try:
+            return dialect.connect(*arguments, **keywords)
+        except Exception as error:  # what a driver says of an option may repeat it
+            error.args = tuple(scrub(one, self._url) if isinstance(one, str) else one for one in error.args)
+            raise
 
 
 def is_transient(error: DBAPIError) -> bool:
@@ -121,8 +130,3 @@ def _code(original: Any) -> str | int | None:
         return state
     arguments: Sequence[Any] = getattr(original, "args", ())
     return arguments[0] if arguments and isinstance(arguments[0], int) else None
-
-
-def name_of(url: URL) -> str:
-    """Return the URL as text, without its password."""
-    return url.render_as_string()

@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from entropic.errors import SchemaError
 from entropic.sql.database import Database
 from entropic.sql.engines import BEGIN
+from entropic.sql.urls import shown_url
 
 __all__ = ["schema_lock", "shown"]
 
@@ -56,9 +57,8 @@ def schema_lock(database: Database) -> Iterator[Connection]:
 
 
 def shown(database: Database) -> str:
-    """Return the URL for people: no password."""
-    url = database.url.difference_update_query(["password", "passwd"])
-    return url._replace(password=None).render_as_string()
+    """Return the URL for people: no secrets."""
+    return shown_url(database.url)
 
 
 @contextmanager
