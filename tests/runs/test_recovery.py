@@ -492,11 +492,12 @@ def test_line_whose_file_was_damaged_is_not_published(place):
 
 def test_finished_run_of_a_dead_process_is_dropped_if_the_row_has_a_later_result(place):
     folder = killed_with_line(place)
-    kept = (folder / sidecars.SIDECAR).read_bytes()
+    kept = {name: (folder / name).read_bytes() for name in (sidecars.PROCESS, sidecars.SIDECAR)}
     store = place.store("2")
     store.run(A)
     folder.mkdir(exist_ok=True)
-    (folder / sidecars.SIDECAR).write_bytes(kept)
+    for name, content in kept.items():
+        (folder / name).write_bytes(content)
 
     reopened = place.store("2")
 
