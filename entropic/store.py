@@ -30,6 +30,7 @@ from entropic.errors import (
 )
 from entropic.model.base import Base
 from entropic.model.records import Found
+from entropic.process.patience import Patience
 from entropic.process.provenance import CodeState, code_label, git_state
 from entropic.runs.attempts import Runner
 from entropic.runs.recovery import recover
@@ -37,7 +38,7 @@ from entropic.runs.result_table import ResultTable
 from entropic.runs.single import RunMaker
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sweeps.result import SweepOptions, SweepResult
-from entropic.sweeps.sweep import Sweeper
+from entropic.sweeps.sweep import Sweep
 from entropic.values.plain import non_finite, plain
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Store(Generic[ModelT]):
         self.file_suffix = file_suffix
         self.results_dir = Path(results_dir).expanduser().absolute()
         self.database = Database.of(db_url)
-        self._wait_timeout_s = wait_timeout_s
+        self._patience = Patience(limit_s=wait_timeout_s)
         self._table = ResultTable.open(
             self.database,
             result_cls,
@@ -350,11 +351,11 @@ class Store(Generic[ModelT]):
             fallback=fallback,
             progress=progress,
             missing=missing,
-            wait_timeout_s=self._wait_timeout_s,
+            patience=self._patience,
             retries=retries,
         )
         self._note_code()
-        return Sweeper(self._table, self.runner, self.file_suffix, options).run(params)
+        return Sweep(self._table, self.runner, options).run(params)
 
     # What there is
 
@@ -452,7 +453,7 @@ class Store(Generic[ModelT]):
     # Helpers
 
     def _runs(self) -> RunMaker:
-        return RunMaker(self._table, self.runner, self.file_suffix, self._wait_timeout_s)
+        return RunMaker(self._table, self.runner, self._patience)
 
     def _is_same_file(self, found: Found, path: Path) -> bool:
         there = Path(self._table.reader.path(found)).absolute()

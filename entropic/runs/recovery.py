@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 _PROCESS_FIELDS = [field.name for field in fields(Process)]
 
 
-def recover(table: ResultTable[Any], *, held: Mapping[str, str] | None = None) -> int:
+def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> int:
     """Commit the finished runs that nobody committed, and clear away what processes that are gone left.
 
     Parameters
     ----------
-    held : mapping, optional
-        Tokens of claims that the caller holds and that may be used up.
+    held : dict, optional
+        Tokens of claims that the caller holds. Those that are used up are taken out.
 
     Returns
     -------
@@ -47,14 +47,15 @@ def recover(table: ResultTable[Any], *, held: Mapping[str, str] | None = None) -
     Safe to call from several processes at once: each line is published under its key's claim.
     """
     count = 0
+    held = {} if held is None else held
     for folder in process_folders(table.root):
         sidecar = read_sidecar(folder)
         if _is_at_work(sidecar):
             continue
-        count += _recover_lines(table, sidecar, held or {})
+        count += _recover_lines(table, sidecar, held)
         if is_abandoned(table, sidecar) and not unfinished(table, sidecar) and not _foreign(table, sidecar):
             _clear(table, sidecar)
-    kept = set((held or {}).values())
+    kept = set(held.values())
     left = [holder for holder in table.claims.abandoned() if holder.token not in kept]
     table.publisher.lose([(holder, None) for holder in left])
     return count
@@ -97,7 +98,7 @@ def _has_file(table: ResultTable[Any], receipt: Receipt) -> bool:
     return receipt.is_at(table.root / receipt.final_name) and _is_wanted(table, receipt)
 
 
-def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str, str]) -> int:
+def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, str]) -> int:
     receipts = unfinished(table, sidecar)
     if not receipts:
         return 0
@@ -115,6 +116,8 @@ def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str,
                     recovered.add(key)
     finally:
         kept = set(held.values())
+        for key in [key for key, token in held.items() if tokens.get(key) != token]:
+            del held[key]
         table.claims.release([(key, token) for key, token in tokens.items() if token not in kept])
     if recovered:
         first, *others = sorted(recovered)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Dialect, inspect
 
 from entropic.disk.files import require_digest
+from entropic.disk.names import safe_name
 from entropic.disk.roots import Marker, root_problem
 from entropic.errors import (
     AlreadyExistsError,
@@ -26,6 +27,7 @@ from entropic.model.parameters import Identity, Parameters
 from entropic.model.records import Found, RecordReader
 from entropic.model.registration import adopt_root, grow_table, register_table
 from entropic.process.provenance import CodeState
+from entropic.runs.jobs import Job
 from entropic.runs.publishing import Publisher
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
@@ -166,23 +168,48 @@ class ResultTable(Generic[ModelT]):
 
     def is_present(self, found: Found) -> bool:
         """Whether the result of a row can be opened; looked for once more after listing its folder."""
-        path = self.reader.path(found)
-        if os.path.exists(path):
-            return True
-        folder, name = os.path.split(path)
-        try:
-            return name in os.listdir(
-                folder
-            )  # network file systems remember for a while that a name was absent
-        except OSError:
-            return False
+        return bool(self.present([found]))
+
+    def present(self, rows: Iterable[Found]) -> set[str]:
+        """Return the ids of the rows whose result can be opened; each folder is listed once at most."""
+        listed: dict[str, set[str]] = {}
+        ids = set()
+        for found in rows:
+            path = self.reader.path(found)
+            if not os.path.exists(path):
+                folder, name = os.path.split(path)
+                if folder not in listed:
+                    # Network file systems remember for a while that a name was absent.
+                    listed[folder] = _names(folder)
+                if name not in listed[folder]:
+                    continue
+            ids.add(found.id)
+        return ids
+
+    def job(
+        self,
+        identity: Identity,
+        record_id: str,
+        replaced: Found | None,
+        *,
+        custom: Mapping[str, Any] | None = None,
+        look: bool = True,
+    ) -> Job:
+        """Return what a worker is told of a key to run; *replaced* is the row of before, as it is under the claim."""
+        return Job(
+            record_id=record_id,
+            name=safe_name(f"{record_id}{self.parameters.suffix}"),
+            params=identity.for_runner(),
+            stored=self.parameters.dump(identity.values),
+            custom=dict(custom or {}),
+            # Recovery drops a run that replaces another row than that which there is.
+            replaces=replaced.sha256 if replaced is not None and replaced.id == record_id else None,
+            look=look,
+        )
 
     def names(self) -> set[str]:
         """Return the names in the results folder: for many rows one listing is cheaper than a look at each."""
-        try:
-            return set(os.listdir(self.root))
-        except OSError:
-            return set()
+        return _names(self.root)
 
     def verify(self, found: Found) -> None:
         """Raise `CorruptFileError` unless the result of a row is what its run wrote, byte for byte."""
@@ -226,6 +253,13 @@ class ResultTable(Generic[ModelT]):
                 + ", ".join(f"{name} ({one!r}, {two!r})" for name, (one, two) in different.items())
                 + ". Nothing was run. Give one of them an id of its own."
             )
+
+
+def _names(folder: str | Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
 
 
 def _attach(

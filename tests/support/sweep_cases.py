@@ -35,7 +35,12 @@ class Caller:
         return len(self.jobs) - self.next
 
     def run(self, backend, **options):
-        dispatch(self.take, self.finish, backend, crashed=crashed, left=self.left, **options)
+        dispatch(self.take, self.finish, backend, key=key, crashed=crashed, left=self.left, **options)
+
+
+def key(job_or_outcome):
+    """Name a job, which is a number, or the job that an outcome is of."""
+    return job_or_outcome[0] if isinstance(job_or_outcome, tuple) else job_or_outcome
 
 
 def crashed(job):

@@ -24,7 +24,7 @@ from entropic import (
 from entropic.leases.claims import Claims
 from entropic.model.records import RecordReader
 from entropic.process.identity import this_process
-from entropic.sweeps import sweep as sweeper
+from entropic.process.patience import Patience
 from tests.support.counting import statements
 from tests.support.processes import run_together
 from tests.support.sweep_cases import executor_of
@@ -159,11 +159,6 @@ def test_align_gives_one_entry_per_input(tmp_path):
     assert aligned[0] is aligned[2]
 
 
-def test_align_of_a_result_that_is_no_sweeps_raises():
-    with pytest.raises(RuntimeError, match=r"not made by Store\.sweep"):
-        SweepResult().align([{"n": 1}])
-
-
 def test_sweep_again_runs_nothing_and_writes_nothing(store, runs, tmp_path, where):
     store.sweep(sets(30))
     before = query(tmp_path, "PRAGMA data_version"), sorted(os.listdir(tmp_path / "results"))
@@ -266,7 +261,6 @@ def test_sweep_begins_at_a_random_place_and_goes_round(tmp_path):
 
 
 def test_sweep_claims_no_key_that_another_has_finished_since_it_began(tmp_path, server_url, monkeypatch):
-    monkeypatch.setattr(sweeper, "LOOK_AGAIN_S", 0.0)
     acquire, claimed = Claims.acquire, []
     monkeypatch.setattr(Claims, "acquire", lambda *given: claimed.extend(given[1]) or acquire(*given))
     runs = Runs(tmp_path / "log")
@@ -277,7 +271,9 @@ def test_sweep_claims_no_key_that_another_has_finished_since_it_began(tmp_path, 
             other.sweep(one for one in sets(30) if one["n"] != params["n"])
         return runs(params)
 
-    result = open_store(tmp_path, run_when_others_have_done_the_rest, server_url).sweep(sets(30))
+    store = open_store(tmp_path, run_when_others_have_done_the_rest, server_url)
+    store._patience = Patience(look_again_s=0.0)
+    result = store.sweep(sets(30))
 
     assert [record.n for record in result] == list(range(30))
     assert sorted(claimed) == sorted(record.id for record in result)  # each of them once

@@ -28,6 +28,7 @@ from tests.support.sweep_cases import (
     double,
     executor_of,
     expected,
+    key,
     wait_until,
 )
 
@@ -180,8 +181,9 @@ def test_dispatch_when_the_cluster_closes_gives_back_what_is_not_finished(tmp_pa
                 target=lambda: (wait_until(lambda: caller.outcomes), client.cluster.close())
             )
             closer.start()
+            backend.target_s = 0.1
             with pytest.raises(BackendLost) as lost:
-                caller.run(backend, target_s=0.1)
+                caller.run(backend)
             closer.join()
 
     done = [job for job, _ in caller.outcomes]
@@ -268,19 +270,20 @@ def test_dispatch_on_an_executor_that_breaks_takes_no_job_for_lost_that_it_may_n
 def test_dispatch_without_workers_waits_for_them(caplog, monkeypatch):
     monkeypatch.setattr("entropic.sweeps.window._QUIET_S", 0.3)
     caller = Caller(range(40))
-    said = []
 
     with dask_client(n_workers=0) as client, backend_for(double, client=client) as backend:
 
-        def waiting(seconds):
-            said.append(seconds)
+        def hire():
+            wait_until(lambda: "No workers" in caplog.text)
             client.cluster.scale(1)
 
-        caller.run(backend, waiting=waiting)
+        thread = threading.Thread(target=hire)
+        thread.start()
+        caller.run(backend)
+        thread.join()
 
     assert sorted(caller.outcomes) == expected(range(40))
     assert next(r.levelname for r in caplog.records if "No workers" in r.message) == "WARNING"
-    assert said
 
 
 @pytest.mark.parametrize("where", ["threads", "processes", "workers", "dask"])
@@ -298,7 +301,7 @@ def test_dispatch_when_finish_raises_runs_nothing_afterwards(where, tmp_path, re
             options = {"workers": 2} if where == "workers" else {"client": request.getfixturevalue("client")}
         backend = stack.enter_context(backend_for(work, **options))
         with pytest.raises(OSError, match="No space left"):
-            dispatch(caller.take, full, backend, crashed=crashed)
+            dispatch(caller.take, full, backend, key=key, crashed=crashed)
         at_return = work.runs()
         time.sleep(0.3)
 
@@ -323,7 +326,7 @@ def test_dispatch_when_take_raises_hands_over_what_is_finished(tmp_path):
         backend_for(double, executor=pool) as backend,
         pytest.raises(RuntimeError, match="database is gone"),
     ):
-        dispatch(take, caller.finish, backend, crashed=crashed, abort=abort)
+        dispatch(take, caller.finish, backend, key=key, crashed=crashed, abort=abort)
 
     assert sorted(caller.outcomes) == expected(range(caller.next))
     assert len(aborted) == 1
@@ -404,7 +407,7 @@ def test_script_without_a_main_guard_runs_once_with_workers(tmp_path):
                 taken, left[:n] = left[:n], []
                 return taken or None
             with backend_for(work, workers=2) as backend:
-                dispatch(take, done.extend, backend, crashed=print)
+                dispatch(take, done.extend, backend, key=lambda one: getattr(one, 'n', None) or one[0], crashed=print)
             print(sorted(n for n, _ in done) == list(range(20)), {type(e) is Failed for _, e in done})
             print(__file__.endswith("script.py"), __spec__)
             """
