@@ -91,7 +91,7 @@ class Tenure:
         grants = self._table.claims.acquire(tokens, tokens)
         self._drop(tokens.keys() - grants.keys())
         self._take_in(grants, wanted)
-        held = [key for key in grants if key in self._tokens]
+        held = [key for key in wanted if key in self._tokens]
         rows = self.find({key: wanted[key] for key in held} if is_forced else wanted)
         done = {} if is_forced else self.done(rows)
         self.release([key for key in held if key in done])
