@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from entropic.disk.files import digest_of, remove, sync_folder
 from entropic.disk.roots import quarantine
@@ -30,7 +29,7 @@ from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
 from entropic.sql.database import Database
 from entropic.sql.tables import AttemptRow, FileRow, MetaRow
 from entropic.sql.tables.attempts import CANCELLED, COMPLETED, FAILED, LOST
-from entropic.sql.upsert import chunks
+from entropic.sql.upsert import chunks, insert_new
 
 __all__ = ["Publisher"]
 
@@ -74,6 +73,7 @@ class Publisher:
         self._delete_files = delete(_files).where(
             _files.c.table_name == self._table, _files.c.record_id.in_(keys)
         )
+        self._insert_new_attempt = insert_new(_attempts, database.dialect)
 
     def publish(self, finished: Sequence[tuple[Receipt, str]], code: CodeState) -> set[str]:
         """Commit receipts, each with its claim's token, and return the keys whose claim had been lost.
@@ -310,14 +310,9 @@ class Publisher:
         def work(connection: Connection) -> None:
             self._claims.delete(connection, pairs)
             # A commit whose answer was lost is repeated, and two processes that clear up may both come upon one.
-            known = self._known(connection, [attempt["id"] for attempt in attempts])
-            if new := [attempt for attempt in attempts if attempt["id"] not in known]:
-                connection.execute(_insert_attempt, new)
+            connection.execute(self._insert_new_attempt, attempts)
 
-        try:
-            self._database.write(work, repeatable=True)
-        except IntegrityError:  # another process recorded one at the same moment: now it is known
-            self._database.write(work, repeatable=True)
+        self._database.write(work, repeatable=True)
 
     def _lost(self, holder: Holder, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the attempt of one who held a claim and did not come back."""
@@ -339,12 +334,8 @@ class Publisher:
         return self._database.read(lambda connection: self._settled(connection, attempts))
 
     def _settled(self, connection: Connection, attempts: Sequence[str]) -> set[str]:
-        return self._known(connection, attempts, _attempts.c.state == COMPLETED)
-
-    def _known(
-        self, connection: Connection, attempts: Sequence[str], *where: ColumnElement[bool]
-    ) -> set[str]:
-        statement = select(_attempts.c.id).where(_attempts.c.id.in_(bindparam("ids", expanding=True)), *where)
+        is_one = _attempts.c.id.in_(bindparam("ids", expanding=True))
+        statement = select(_attempts.c.id).where(is_one, _attempts.c.state == COMPLETED)
         known: set[str] = set()
         for chunk in chunks(attempts, CHUNK):
             known.update(connection.scalars(statement, {"ids": chunk}))
