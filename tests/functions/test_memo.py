@@ -32,6 +32,7 @@ from entropic import (
 )
 from entropic.values import codecs, loaders
 from tests.support.counting import statements
+from tests.support.executors import executor_of
 from tests.support.memo_cases import (
     CALLS,
     EVERYTHING,
@@ -45,8 +46,8 @@ from tests.support.memo_cases import (
     unstorable,
 )
 from tests.support.processes import run_together
-from tests.support.sweep_cases import executor_of, wait_until
 from tests.support.values import Mesh, Point, is_same, read_mesh, values, write_mesh
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -580,7 +581,7 @@ def test_sweep_of_a_thousand_calls(function, tmp_path, log, where, request):
     assert len(again) == 1000
     assert not function.store.check(checksum=True)
     if where == "dask":
-        wait_until(lambda: not place["client"].futures)
+        wait_for(lambda: not place["client"].futures)
 
 
 def test_sweep_gives_a_frame(function, log):

@@ -10,22 +10,14 @@ from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.chunks import Reply
 from entropic.sweeps.window import dispatch
-from tests.support.sweep_cases import (
-    Caller,
-    Trace,
-    crashed,
-    dask_client,
-    double,
-    executor_of,
-    expected,
-    wait_until,
-)
+from tests.support.executors import executor_of
+from tests.support.sweep_cases import Caller, Trace, crashed, double, expected
+from tests.support.waiting import wait_for
 
 
-@pytest.fixture(scope="module")
-def client():
-    with dask_client() as client:
-        yield client
+@pytest.fixture
+def client(dask_client):
+    return dask_client
 
 
 def test_backend_for_two_choices_raises():
@@ -134,7 +126,7 @@ def test_dispatch_on_dask_gives_every_outcome_and_holds_no_future(client):
         caller.run(backend)
 
     assert sorted(caller.outcomes) == expected(range(2000))
-    wait_until(lambda: not client.futures)
+    wait_for(lambda: not client.futures)
 
 
 def test_dispatch_on_dask_with_a_large_work_sends_it_once(client):
@@ -149,7 +141,7 @@ def test_dispatch_on_dask_with_a_large_work_sends_it_once(client):
         caller.run(backend)
 
     assert sorted(caller.outcomes) == [(job, table[job]) for job in range(60)]
-    wait_until(lambda: not client.futures)
+    wait_for(lambda: not client.futures)
 
 
 class Recorder(Backend):
