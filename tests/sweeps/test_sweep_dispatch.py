@@ -54,16 +54,16 @@ def test_dispatch_serial_runs_in_order():
     assert caller.outcomes == double(range(50))
 
 
-def test_dispatch_of_a_hundred_thousand_trivial_jobs_is_quick():
-    caller = Caller(range(100_000))
+def test_dispatch_of_many_trivial_jobs_is_quick():
+    caller = Caller(range(20_000))
     started = time.monotonic()
 
     with backend_for(double) as backend:
         caller.run(backend)
 
-    assert len(caller.outcomes) == 100_000
+    assert len(caller.outcomes) == 20_000
     assert max(caller.commits) <= 500
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 2
 
 
 def test_dispatch_serial_commits_slow_jobs_one_by_one(tmp_path):
@@ -120,12 +120,12 @@ def test_dispatch_on_threads_needs_no_pickling():
 
 
 def test_dispatch_on_dask_gives_every_outcome_and_holds_no_future(client):
-    caller = Caller(range(2000))
+    caller = Caller(range(500))
 
     with backend_for(lambda jobs: [(job, 2 * job) for job in jobs], client=client) as backend:
         caller.run(backend)
 
-    assert sorted(caller.outcomes) == expected(range(2000))
+    assert sorted(caller.outcomes) == expected(range(500))
     wait_for(lambda: not client.futures)
 
 

@@ -162,6 +162,7 @@ def test_dispatch_on_a_shut_down_executor_is_lost():
     assert sorted(lost.value.remaining) == list(range(caller.next))
 
 
+@pytest.mark.slow
 def test_dispatch_when_the_cluster_closes_gives_back_what_is_not_finished(tmp_path):
     caller = Caller(range(200))
     work = Trace(tmp_path / "runs", seconds=0.02)
@@ -258,6 +259,7 @@ def test_dispatch_on_an_executor_that_breaks_takes_no_job_for_lost_that_it_may_n
     assert lost == []
 
 
+@pytest.mark.slow
 def test_dispatch_without_workers_waits_for_them(caplog, monkeypatch):
     monkeypatch.setattr("entropic.sweeps.window._QUIET_S", 0.3)
     caller = Caller(range(40))
@@ -322,8 +324,8 @@ def test_dispatch_when_take_raises_hands_over_what_is_finished(tmp_path):
     assert len(aborted) == 1
 
 
-def test_stop_of_a_dask_backend_does_not_wait_for_a_callback_that_an_interrupt_left_out():
-    with local_client() as client, backend_for(double, client=client) as backend:
+def test_stop_of_a_dask_backend_does_not_wait_for_a_callback_that_an_interrupt_left_out(client):
+    with backend_for(double, client=client) as backend:
         forgotten: Future = Future()
         backend._flying[forgotten] = client.submit(len, b"ab"), b""
 

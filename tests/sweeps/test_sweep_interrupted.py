@@ -146,7 +146,7 @@ def test_sweep_on_ctrl_c_leaves_only_its_own_folder(tmp_path, script):
 # Its workers
 
 
-@pytest.mark.parametrize("where", ["workers", "processes", "dask"])
+@pytest.mark.parametrize("where", ["workers", "processes", pytest.param("dask", marks=pytest.mark.slow)])
 def test_sweep_when_a_worker_is_killed_completes_and_repeats_nothing_finished(tmp_path, where):
     runs = Runs(tmp_path / "log", seconds=0.01, kills_once=(20,))
     store = open_store(Swept, tmp_path, runs)
@@ -289,6 +289,7 @@ def kill_if_alive(process):
     process.wait()
 
 
+@pytest.mark.slow
 def test_sweep_without_workers_waits_for_them(tmp_path, caplog):
     runs = Runs(tmp_path / "log")
     store = open_store(Swept, tmp_path, runs)
@@ -372,7 +373,7 @@ print([type(f.exception) is Mine and f.exception.args[0] != os.getpid() for f in
 """
 
 
-@pytest.mark.parametrize("where", ["workers", "dask"])
+@pytest.mark.parametrize("where", ["workers", pytest.param("dask", marks=pytest.mark.slow)])
 def test_script_with_its_model_in_main_sweeps_without_a_guard(tmp_path, where, request):
     options = "options = {'workers': 2}"
     if where == "dask":
