@@ -159,7 +159,7 @@ def test_env_py_of_the_schema_guide_migrates_the_users_tables_and_no_others(tmp_
     template = tmp_path / "migrations" / "script.py.mako"
     template.write_text(
         template.read_text().replace(
-            "import sqlalchemy as sa", "import sqlalchemy as sa\nimport entropic.model.base"
+            "import sqlalchemy as sa", "import sqlalchemy as sa\nimport entropic.sql.columns"
         )
     )
     alembic(tmp_path, "-x", f"url={url}", "revision", "--autogenerate", "-m", "flows")
