@@ -12,6 +12,7 @@ import entropic
 from entropic import cli, demo, errors
 from entropic.diagnosis import integrity
 from entropic.functions.memoized import MemoizedFunction
+from tests.test_layers import WINGS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -123,6 +124,25 @@ def test_every_page_is_reached_from_the_index():
             waiting += [(page.parent / target.partition("#")[0]).resolve() for target in links(page)]
 
     assert set(PAGES) - reached == set()
+
+
+def wings_of_the_page():
+    section = sections("explanation/architecture.md")["The wings"]
+    return re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
+
+
+def test_architecture_page_has_a_line_for_each_wing():
+    package = Path(entropic.__file__).parent
+    folders = [path.parent.name for path in package.glob("*/__init__.py")]
+    modules = [path.stem for path in package.glob("*.py") if path.stem != "__init__"]
+
+    assert sorted(wings_of_the_page()) == sorted(folders + modules)
+
+
+def test_architecture_page_lists_the_wings_in_the_order_of_the_rule():
+    table = wings_of_the_page()
+
+    assert table == [wing for wing in " ".join(WINGS).split() if wing in table]
 
 
 def test_readme_tells_how_many_runs_the_demo_has():
