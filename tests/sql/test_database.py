@@ -22,7 +22,7 @@ from tests.support import protocol_cases as cases
 from tests.support.counting import statements
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import Place, Sim
-from tests.support.sweep_runs import wait_for
+from tests.support.waiting import wait_for
 
 A = {"a": 1.5}
 

@@ -11,23 +11,14 @@ from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.chunks import Reply
 from entropic.sweeps.window import MAX_CHUNK, dispatch
-from tests.support.sweep_cases import (
-    Caller,
-    Trace,
-    crashed,
-    dask_client,
-    double,
-    executor_of,
-    expected,
-    key,
-    wait_until,
-)
+from tests.support.executors import executor_of
+from tests.support.sweep_cases import Caller, Trace, crashed, double, expected, key
+from tests.support.waiting import wait_for
 
 
-@pytest.fixture(scope="module")
-def client():
-    with dask_client() as client:
-        yield client
+@pytest.fixture
+def client(dask_client):
+    return dask_client
 
 
 def test_backend_for_two_choices_raises():
@@ -64,16 +55,16 @@ def test_dispatch_serial_runs_in_order():
     assert caller.outcomes == double(range(50))
 
 
-def test_dispatch_of_a_hundred_thousand_trivial_jobs_is_quick():
-    caller = Caller(range(100_000))
+def test_dispatch_of_many_trivial_jobs_is_quick():
+    caller = Caller(range(20_000))
     started = time.monotonic()
 
     with backend_for(double) as backend:
         caller.run(backend)
 
-    assert len(caller.outcomes) == 100_000
+    assert len(caller.outcomes) == 20_000
     assert max(caller.commits) <= 500
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 2
 
 
 def test_dispatch_serial_commits_slow_jobs_one_by_one(tmp_path):
@@ -131,13 +122,13 @@ def test_dispatch_on_threads_needs_no_pickling():
 
 
 def test_dispatch_on_dask_gives_every_outcome_and_holds_no_future(client):
-    caller = Caller(range(2000))
+    caller = Caller(range(500))
 
     with backend_for(lambda jobs: [(job, 2 * job) for job in jobs], client=client) as backend:
         caller.run(backend)
 
-    assert sorted(caller.outcomes) == expected(range(2000))
-    wait_until(lambda: not client.futures)
+    assert sorted(caller.outcomes) == expected(range(500))
+    wait_for(lambda: not client.futures)
 
 
 def test_dispatch_on_dask_with_a_large_work_sends_it_once(client):
@@ -152,7 +143,7 @@ def test_dispatch_on_dask_with_a_large_work_sends_it_once(client):
         caller.run(backend)
 
     assert sorted(caller.outcomes) == [(job, table[job]) for job in range(60)]
-    wait_until(lambda: not client.futures)
+    wait_for(lambda: not client.futures)
 
 
 class Recorder(Backend):
