@@ -17,7 +17,8 @@ from sqlalchemy import (
 from entropic.errors import SchemaError
 from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database, DatabaseLike
-from entropic.sql.schema_lock import schema_lock, shown
+from entropic.sql.schema_lock import schema_lock
+from entropic.sql.urls import shown
 from entropic.sql.versions import (
     HEAD,
     REVISIONS,
@@ -63,7 +64,7 @@ def check(database: DatabaseLike) -> None:
     version = current(database)
     if version is None:
         raise SchemaError(
-            f"the database {shown(database)} has no tables of entropic's. The first Store makes them, or run: "
+            f"the database {shown(database.url)} has no tables of entropic's. The first Store makes them, or run: "
             f"{upgrade_command(database)}"
         )
     with database.reading() as connection:
@@ -94,7 +95,7 @@ def upgrade(database: DatabaseLike) -> None:
         elif version != HEAD:
             from alembic import command
 
-            log.info("upgrading the database %s from %s to %s", shown(database), version, HEAD)
+            log.info("upgrading the database %s from %s to %s", shown(database.url), version, HEAD)
             with _alembic_lock:
                 command.upgrade(_alembic_config(connection), "head")
         add_facts(connection)
