@@ -14,9 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from entropic import register_codec, register_loader
-from entropic.values import codecs, labelled, loaders
-from entropic.values.codecs import adopt, can_save, registered_codecs, save
-from entropic.values.loaders import load
+from entropic.values import codecs, labelled
+from entropic.values.codecs import adopt, can_save, load, registered_codecs, save
 from tests.support.values import Mesh, Point, arrays, is_same, read_mesh, values, write_mesh
 
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
@@ -25,8 +24,7 @@ xarray = pytest.importorskip("xarray", reason="xarray is not installed")
 @pytest.fixture(autouse=True)
 def _registries(monkeypatch):
     """Forget what a test registers."""
-    monkeypatch.setattr(codecs, "_codecs", {})
-    monkeypatch.setattr(loaders, "_known", dict(loaders._known))
+    monkeypatch.setattr(codecs, "_known", codecs._known)
 
 
 @pytest.fixture
@@ -335,7 +333,7 @@ def test_type_of_the_same_name_takes_the_place_of_the_former():
 
     first, second = define(), define()
 
-    assert [codec.type_ for codec in registered_codecs()] == [second]
+    assert [codec.types for codec in registered_codecs()] == [(second,)]
     assert first is not second
 
 
@@ -375,7 +373,7 @@ def test_codec_without_a_function_is_refused(which):
 def test_codecs_travel(there_and_back, monkeypatch):
     register_codec(Mesh, ".mesh", save=write_mesh, load=read_mesh)
     sent = registered_codecs()
-    monkeypatch.setattr(codecs, "_codecs", {})
+    monkeypatch.setattr(codecs, "_known", codecs.FORMATS)
 
     adopt(sent)
     adopt(sent)
