@@ -1,8 +1,6 @@
 """From staged to committed: fenced, all or nothing, repeatable, and durable before a sidecar forgets."""
 
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,12 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from entropic import ClaimLostError, ClaimTimeoutError, Database, Store
-from entropic.disk import files, roots, sidecars, staging
+from entropic.disk import files, roots
 from entropic.disk.files import digest_of
 from entropic.runs import publishing
 from tests.support import protocol_cases as cases
 from tests.support.counting import statements
-from tests.support.disk_order import COMMITTED, DURABLY, disk_order
-from tests.support.processes import outcomes_of, run_together
+from tests.support.processes import run_together
 from tests.support.protocol_cases import Place, Sim
 from tests.support.sweep_cases import executor_of
 
@@ -439,77 +436,3 @@ def test_file_whose_registration_gets_no_answer_is_registered(server_place, tmp_
 
     assert Path(store.retrieve(A).result_file).read_text() == "made elsewhere"
     store.database.dispose()
-
-
-# The promise about a power cut
-
-
-def test_sidecar_is_emptied_only_after_a_durable_commit(place, monkeypatch):
-    monkeypatch.setattr(staging, "LINES", 3)
-    store = place.store()
-
-    with disk_order() as order:
-        for a in range(7):
-            store.run_or_retrieve({"a": float(a)})
-
-    whats = [what for what, _ in order]
-    emptied = [n for n, what in enumerate(whats) if what == "emptied"]
-    assert len(emptied) == 2
-    assert [whats[n - 1] for n in emptied] == [DURABLY] * 2
-    assert whats.count(DURABLY) == 2
-    assert whats[emptied[-1] :].count(COMMITTED) > 0
-
-
-def test_durable_commit_writes_to_the_log_of_the_database(place):
-    """SQLite syncs nothing at a commit that changed no page."""
-    store = place.store()
-    store.run_or_retrieve(A)
-    log = Path(f"{store.database.url.database}-wal")
-    before = log.stat().st_size, log.stat().st_mtime_ns
-
-    store._table.publisher.flush()
-
-    assert (log.stat().st_size, log.stat().st_mtime_ns) != before
-
-
-def test_folder_of_a_process_goes_after_a_durable_commit_only(place):
-    script = """
-import os, shutil, sys
-from pathlib import Path
-from sqlalchemy import event
-from tests.support.protocol_cases import Place
-store = Place(sys.argv[1], Path(sys.argv[2])).store()
-store.run_or_retrieve({"a": 1.5})
-levels = []
-event.listen(store.database.engine, "commit", lambda connection: levels.append(
-    connection.connection.dbapi_connection.execute("PRAGMA synchronous").fetchone()[0]))
-real = shutil.rmtree
-def rmtree(path, *args, **kwargs):
-    print(levels, flush=True)
-    real(path, *args, **kwargs)
-shutil.rmtree = rmtree
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, place.url, str(place.folder)],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-
-    assert set(done.stdout.splitlines()) == {"[2]"}
-    assert place.state_folders() == []
-
-
-def test_folder_of_a_dead_process_goes_after_a_durable_commit_only(place):
-    store = place.store()
-    outcomes_of(cases.run_until, [(place, "line written", A)])
-    (folder,) = place.state_folders()
-
-    with disk_order() as order:
-        store.recover()
-
-    assert order.first(DURABLY, store.database.url.database) < order.first(
-        "removed", folder / sidecars.SIDECAR
-    )
-    assert folder not in place.state_folders()

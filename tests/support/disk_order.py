@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ _CALLS = {  # of os, and which argument says the path
     "ftruncate": ("emptied", 0),
     "unlink": ("removed", 0),
     "rmdir": ("removed", 0),
+    "mkdir": ("made", 0),
     "replace": ("renamed", 1),
     "link": ("renamed", 1),
 }
@@ -25,13 +27,26 @@ _CALLS = {  # of os, and which argument says the path
 class DiskOrder(list[tuple[str, str]]):
     """What was done to which path; of a rename the new one, of a commit the database."""
 
-    def first(self, what: str, path: Any) -> int:
-        """Where in the order this was done first."""
-        return self.index((what, str(path)))
+    def until(self, what: str, path: Any) -> "DiskOrder":
+        """What came before this was done first."""
+        return DiskOrder(self[: self.index((what, str(path)))])
 
-    def after_last(self, what: str, path: Any) -> list[tuple[str, str]]:
-        """What came after this was done last."""
-        return self[len(self) - self[::-1].index((what, str(path))) :]
+    def last(self, *whats: str) -> str:
+        """Which of these was done last."""
+        return next(what for what, _ in reversed(self) if what in whats)
+
+    def assert_safe(self, root: Any, database: Any) -> None:
+        """Everything that was published is on the disk: its name in the results folder *root*, and its commit."""
+        published = [
+            n for n, (what, path) in enumerate(self) if what == "renamed" and Path(path).parent == root
+        ]
+        commits = [
+            n for n, (what, path) in enumerate(self) if what in (COMMITTED, DURABLY) and path == database
+        ]
+        assert published, "nothing was published"
+        assert ("synced", str(root)) in self[published[-1] :], "the name of a result is not on the disk"
+        assert self[commits[-1]][0] == DURABLY, "a commit is not on the disk"
+        assert commits[-1] > published[-1]
 
 
 @contextmanager
