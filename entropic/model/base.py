@@ -41,16 +41,14 @@ from entropic.sql.columns import (
     FiniteJSON,
     UTCDateTime,
 )
-from entropic.values.loaders import load, open_file
+from entropic.values.codecs import load, open_file
 
 __all__ = [
     "RECORDED",
     "RESERVED",
     "Base",
-    "Mapped",
     "ModelOptions",
     "is_output",
-    "mapped_column",
     "output",
     "param",
 ]

@@ -86,13 +86,13 @@ class ResultTable(Generic[ModelT]):
             If the table is new and the folder is another table's.
         """
         table = inspect(model).local_table
-        parameters = Parameters(model, _dialect(database))
+        parameters = Parameters(model, _dialect(database), suffix)
         ensure_schema(database, [table])  # type: ignore[list-item]
         if model.__entropic__.is_derived:
             grow_table(database, parameters)
         check_user_table(database, table, f"{model.__module__}.{model.__qualname__}")  # type: ignore[arg-type]
         marker = register_table(database, parameters, root)
-        return cls.attach(database, model, root, marker, lease_s=lease_s, code=code, suffix=suffix)
+        return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)
 
     @classmethod
     def attach(
@@ -108,6 +108,20 @@ class ResultTable(Generic[ModelT]):
     ) -> ResultTable[ModelT]:
         """Put together what was opened before, here or in another process; nothing is read or written."""
         parameters = Parameters(model, _dialect(database), suffix)
+        return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)
+
+    @classmethod
+    def _of(
+        cls,
+        database: Database,
+        parameters: Parameters,
+        root: Path,
+        marker: Marker,
+        *,
+        lease_s: float,
+        code: CodeState,
+    ) -> ResultTable[ModelT]:
+        model: Any = parameters.model
         claims = Claims(database, model.__tablename__, lease_s=lease_s)
         return cls(
             database=database,

@@ -30,7 +30,7 @@ from entropic import (
     memoize,
     register_codec,
 )
-from entropic.values import codecs, loaders
+from entropic.values import codecs
 from tests.support.counting import statements
 from tests.support.executors import executor_of
 from tests.support.memo_cases import (
@@ -399,8 +399,7 @@ def test_value_that_does_not_fit_is_refused_before_anything_runs(function, tmp_p
 
 
 def test_function_of_which_the_return_annotation_cannot_be_stored_is_refused_at_decoration(monkeypatch):
-    monkeypatch.setattr(codecs, "_codecs", {})
-    monkeypatch.setattr(loaders, "_known", dict(loaders._known))
+    monkeypatch.setattr(codecs, "_known", codecs._known)
 
     def mesh(cells: int) -> Mesh:
         return Mesh(cells)
@@ -427,8 +426,7 @@ def test_returned_value_that_cannot_be_stored_is_a_failed_run(tmp_path):
 
 
 def test_registered_type_is_returned_from_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(codecs, "_codecs", {})
-    monkeypatch.setattr(loaders, "_known", dict(loaders._known))
+    monkeypatch.setattr(codecs, "_known", codecs._known)
     register_codec(Mesh, ".mesh", save=write_mesh, load=read_mesh)
 
     def mesh(cells: int) -> Mesh:
