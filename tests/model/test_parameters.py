@@ -364,6 +364,9 @@ def test_row_under_the_own_key_with_other_parameters_is_a_collision_that_shows_b
         ({"grid": {"cells": [1, 0.1 + 0.2]}}, True),
         ({"grid": {"cells": [1, 0.31]}}, False),
         ({"grid": None}, True),
+        ({"steps": "many"}, False),  # what the column would refuse, SQLite holds all the same
+        ({"grid": {"cells": [math.nan]}}, False),
+        ({"grid": object()}, False),
     ],
 )
 def test_row_is_the_run_asked_for_or_differs(stored, is_same):

@@ -160,6 +160,22 @@ def test_moved_results_folder_is_found_without_a_write(database, tmp_path):
     assert rows_of(database)[0]["result_file"] == record.result_file
 
 
+def test_row_without_a_file_record_has_its_stored_path_while_something_is_there(sqlite, tmp_path):
+    """Of a row that 2.3.0 wrote a copied folder may hold a namesake; where the file was moved, that is it."""
+    store = open_store(sqlite, tmp_path)
+    stored = Path(store.run_or_retrieve(PARAMS).result_file)
+    sqlite.write(lambda connection: connection.execute(text("DELETE FROM entropic_files")))
+    shutil.copytree(tmp_path / "results", tmp_path / "copied" / "results")
+
+    copied = open_store(sqlite, tmp_path / "copied")
+    while_there = copied.retrieve(PARAMS).result_file
+    stored.unlink()
+    after = copied.retrieve(PARAMS).result_file
+
+    assert while_there == str(stored)
+    assert after == str(tmp_path / "copied" / "results" / stored.name)
+
+
 @pytest.mark.parametrize("mountpoint_is_left", [False, True])
 def test_unmounted_results_folder_raises_and_runs_nothing(sqlite, tmp_path, mountpoint_is_left):
     runner = Runner()
@@ -300,6 +316,15 @@ def test_row_edited_by_sql_raises_a_collision_with_both_values(database, tmp_pat
     assert len(runner.seen) == 1
     assert len(rows_of(database)) == 1
     assert claims_of(database) == 0
+
+
+def test_row_whose_value_its_column_would_refuse_is_a_collision(sqlite, tmp_path):
+    store = open_store(sqlite, tmp_path)
+    store.run_or_retrieve(PARAMS)
+    sqlite.write(lambda connection: connection.execute(text("UPDATE pendulum SET swings = 'many'")))
+
+    with pytest.raises(HashCollisionError, match="swings: asked for 3, stored 'many'"):
+        store.run_or_retrieve(PARAMS)
 
 
 def test_row_within_a_billionth_is_the_same_run(sqlite, tmp_path):

@@ -1,8 +1,10 @@
 """Rows of a Store: retrieve, register, delete, records, custom data, and keys that are given."""
 
+import enum
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy.orm import Session
 
@@ -285,6 +287,11 @@ def test_deleted_key_runs_again(sqlite, tmp_path):
 # Records
 
 
+class Label(enum.Enum):
+    ODD = "odd"
+    EVEN = "even"
+
+
 @pytest.fixture
 def five(database, tmp_path):
     """A Store with five rows, swings 0 to 4, whose period is 10 - swings, and none for the last."""
@@ -313,10 +320,24 @@ def test_records_take_expressions_equalities_order_and_limit(five):
     assert [r.swings for r in five.records(period=None)] == [4]
 
 
-def test_records_order_by_takes_several_columns(five):
-    found = five.records(order_by=[Pendulum.label.desc(), Pendulum.swings.desc()])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_records_order_by_takes_several_columns(five, kind):
+    found = five.records(order_by=kind([Pendulum.label.desc(), Pendulum.swings.desc()]))
 
     assert [record.swings for record in found] == [3, 1, 4, 2, 0]
+
+
+def test_equalities_find_what_their_columns_hold_of_a_value(five):
+    """Drivers bind a NumPy integer as bytes, or not at all, and an Enum not at all."""
+    assert five.count(swings=np.int64(3)) == 1
+    assert five.count(length=np.float32(1.0), label=Label.ODD) == 2
+    assert [record.swings for record in five.records(swings=3.0)] == [3]
+    assert len(five.to_frame(label=Label.EVEN)) == 3
+
+
+def test_equality_that_its_column_cannot_hold_raises(five):
+    with pytest.raises(ParameterError, match="swings must be an integer"):
+        five.count(swings=2.5)
 
 
 def test_records_show_files_under_the_results_folder_of_this_store(five, tmp_path):
