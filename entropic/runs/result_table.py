@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,14 +191,19 @@ class ResultTable(Generic[ModelT]):
         ids = set()
         for found in rows:
             path = self.reader.path(found)
-            if not os.path.exists(path):
+            try:
+                mode = os.stat(path).st_mode
+            except (OSError, ValueError):
                 folder, name = os.path.split(path)
                 if folder not in listed:
                     # Network file systems remember for a while that a name was absent.
                     listed[folder] = _names(folder)
-                if name not in listed[folder]:
-                    continue
-            ids.add(found.id)
+                # A link that dangles is there all the same, and is no result.
+                is_there = name in listed[folder] and not os.path.islink(path)
+            else:
+                is_there = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+            if is_there:
+                ids.add(found.id)
         return ids
 
     def job(

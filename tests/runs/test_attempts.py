@@ -82,14 +82,14 @@ def lines(root: Path) -> list[dict]:
 
 
 def test_finished_run_is_staged_noted_and_reported(root):
-    receipt = run_one(root, custom={"note": "mine"}, replaces="old digest")
+    receipt = run_one(root, custom={"note": "mine"}, replaces="ab" * 32)
 
     (line,) = lines(root)
     assert receipt.path(root).read_text() == "result of 1.5"
     assert (line["database"], line["table"], line["record_id"]) == ("database", "table", "k1")
     assert (line["attempt"], line["sha256"]) == (receipt.attempt, files.digest_of(receipt.path(root))[1])
     assert (line["stored"], line["custom"], line["returned"]) == ({"a": 1.5}, {"note": "mine"}, {"rmse": 0.5})
-    assert line["replaces"] == "old digest"
+    assert line["replaces"] == "ab" * 32
     assert Receipt.from_line(line) == receipt
 
 
