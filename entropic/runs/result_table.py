@@ -29,6 +29,7 @@ from entropic.process.provenance import CodeState
 from entropic.runs.publishing import Publisher
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
+from entropic.sql.limits import explained_limits, require_names
 from entropic.sql.versions import ensure_schema
 
 __all__ = ["ResultTable"]
@@ -85,10 +86,13 @@ class ResultTable(Generic[ModelT]):
         """
         table = inspect(model).local_table
         parameters = Parameters(model, _dialect(database))
-        ensure_schema(database, [table])  # type: ignore[list-item]
-        if model.__entropic__.is_derived:
-            grow_table(database, parameters)
-        check_user_table(database, table, f"{model.__module__}.{model.__qualname__}")  # type: ignore[arg-type]
+        name = f"{model.__module__}.{model.__qualname__}"
+        require_names(table, _dialect(database), name)  # type: ignore[arg-type]
+        with explained_limits(table, name):  # type: ignore[arg-type]
+            ensure_schema(database, [table])  # type: ignore[list-item]
+            if model.__entropic__.is_derived:
+                grow_table(database, parameters)
+        check_user_table(database, table, name)  # type: ignore[arg-type]
         marker = register_table(database, parameters, root)
         return cls.attach(database, model, root, marker, lease_s=lease_s, code=code, suffix=suffix)
 
