@@ -143,7 +143,7 @@ class Base(DeclarativeBase):
             cls.registry._dispose_cls(cls)  # else the mended class would be warned of
             raise
         if isinstance(table := cls.__dict__.get("__table__"), Table):
-            quote_columns(column for column in table.columns if column.name not in RESERVED)
+            quote_columns(table)
 
     def __repr__(self) -> str:
         # Of what is here: to ask for more, an attribute that has expired would go to the database.

@@ -1,18 +1,16 @@
 """What a database cannot have in a user's table, names of columns above all, and how to say it before anything runs.
 
-SQLAlchemy quotes the words that it knows to be reserved; each release of a server knows more. So the columns of users
-are always quoted. Some names cannot be had by quoting: PostgreSQL's system columns, and two that differ in case only
-where the database does not tell case. And a row of MySQL's or MariaDB's has 65 535 bytes, of which every text takes
-as many as it may ever need.
+SQLAlchemy quotes the words that it knows to be reserved; the rest of those that the servers reserve are here. Some
+names cannot be had by quoting: PostgreSQL's system columns, and two that differ in case only where the database does
+not tell case. And a row of MySQL's or MariaDB's has 65 535 bytes, of which every text takes as many as it may need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from sqlalchemy import Column, Dialect, Table
+from sqlalchemy import Dialect, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import quoted_name
 
@@ -20,15 +18,27 @@ from entropic.errors import SchemaError
 
 __all__ = ["explained_limits", "free_name", "quote_columns", "require_names"]
 
+# Reserved by some release of PostgreSQL, MariaDB or MySQL, and not quoted by every release of SQLAlchemy.
+RESERVED_WORDS = frozenset(
+    """
+    array_agg collation concurrently cube cume_dist current_role delete_domain_id dense_rank do_domain_ids empty
+    except first_value function grouping groups ignore_domain_ids intersect json_table lag last_value lateral lead
+    library manual master_demote_to_replica master_demote_to_slave nth_value ntile of offset over page_checksum
+    parallel parse_vcol_expr percent_rank portion qualify rank recursive ref_system_id returning row_number rows
+    stats_auto_recalc stats_persistent stats_sample_pages system system_user tablesample vector window within
+    """.split()
+)
 TOO_WIDE = frozenset({1074, 1117, 1118})  # MySQL: a column too long, too many of them, a row too large
-# Every table of PostgreSQL's has these; oid until its release 12.
-SYSTEM_COLUMNS = frozenset({"cmax", "cmin", "ctid", "oid", "tableoid", "xmax", "xmin"})
+SYSTEM_COLUMNS = frozenset(
+    {"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"}
+)  # of every table of PostgreSQL's
 
 
-def quote_columns(columns: Iterable[Column[Any]]) -> None:
-    """Let every statement quote these columns; the names stay what they are."""
-    for column in columns:
-        column.name = quoted_name(str(column.name), quote=True)
+def quote_columns(table: Table) -> None:
+    """Let every statement quote the columns of *table* that it must; the names stay what they are."""
+    for column in table.columns:
+        if column.name.lower() in RESERVED_WORDS:
+            column.name = quoted_name(str(column.name), quote=True)
 
 
 def free_name(name: str, taken: set[str]) -> str:

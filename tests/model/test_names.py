@@ -129,7 +129,7 @@ def test_method_of_a_model_may_take_the_place_of_the_records_own():
     assert model(__tablename__="own_load", load=lambda self: "mine", n=param(BigInteger()))().load() == "mine"
 
 
-@pytest.mark.parametrize("name", sorted(SYSTEM_COLUMNS - {"oid"}))
+@pytest.mark.parametrize("name", sorted(SYSTEM_COLUMNS))
 def test_system_column_of_a_model_is_refused_on_postgresql_with_what_works(name, postgres_url, tmp_path):
     database = Database(postgres_url)
 
