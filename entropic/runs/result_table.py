@@ -18,13 +18,14 @@ from entropic.errors import (
     HashCollisionError,
     ResultFileMissingError,
     ResultsDirUnavailableError,
+    SchemaError,
 )
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
 from entropic.model.base import RESERVED, Base
 from entropic.model.parameters import Identity, Parameters
 from entropic.model.records import Found, RecordReader
-from entropic.model.registration import adopt_root, grow_table, register_table
+from entropic.model.registration import adopt_root, compare_keys, grow_table, register_table
 from entropic.process.provenance import CodeState
 from entropic.runs.publishing import Publisher
 from entropic.sql.database import Database
@@ -92,7 +93,11 @@ class ResultTable(Generic[ModelT]):
             ensure_schema(database, [table])  # type: ignore[list-item]
             if model.__entropic__.is_derived:
                 grow_table(database, parameters)
-        check_user_table(database, table, name)  # type: ignore[arg-type]
+        try:
+            check_user_table(database, table, name)  # type: ignore[arg-type]
+        except SchemaError:
+            compare_keys(database, parameters)  # whose way out goes first: a column alone would not do
+            raise
         marker = register_table(database, parameters, root)
         return cls.attach(database, model, root, marker, lease_s=lease_s, code=code, suffix=suffix)
 

@@ -19,15 +19,14 @@ from entropic.errors import SchemaError
 __all__ = ["explained_limits", "free_name", "quote_columns", "require_names"]
 
 # Reserved by some release of PostgreSQL, MariaDB or MySQL, and not quoted by every release of SQLAlchemy.
-RESERVED_WORDS = frozenset(
-    """
-    array_agg collation concurrently cube cume_dist current_role delete_domain_id dense_rank do_domain_ids empty
-    except first_value function grouping groups ignore_domain_ids intersect json_table lag last_value lateral lead
-    library manual master_demote_to_replica master_demote_to_slave nth_value ntile of offset over page_checksum
-    parallel parse_vcol_expr percent_rank portion qualify rank recursive ref_system_id returning row_number rows
-    stats_auto_recalc stats_persistent stats_sample_pages system system_user tablesample vector window within
-    """.split()
-)
+_WORDS = """
+array_agg collation concurrently cube cume_dist current_role delete_domain_id dense_rank do_domain_ids empty
+except first_value function grouping groups ignore_domain_ids intersect json_table lag last_value lateral lead
+library manual master_demote_to_replica master_demote_to_slave nth_value ntile of offset over page_checksum
+parallel parse_vcol_expr percent_rank portion qualify rank recursive ref_system_id returning row_number rows
+stats_auto_recalc stats_persistent stats_sample_pages system system_user tablesample vector window within
+"""
+RESERVED_WORDS = frozenset(_WORDS.split())
 TOO_WIDE = frozenset({1074, 1117, 1118})  # MySQL: a column too long, too many of them, a row too large
 SYSTEM_COLUMNS = frozenset(
     {"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"}
