@@ -20,18 +20,20 @@ from entropic.errors import (
     HashCollisionError,
     ResultFileMissingError,
     ResultsDirUnavailableError,
+    SchemaError,
 )
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
 from entropic.model.base import RESERVED, Base
 from entropic.model.parameters import Identity, Parameters
 from entropic.model.records import Found, RecordReader
-from entropic.model.registration import adopt_root, grow_table, register_table
+from entropic.model.registration import adopt_root, compare_keys, grow_table, register_table
 from entropic.process.provenance import CodeState
 from entropic.runs.jobs import Job
 from entropic.runs.publishing import Publisher
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
+from entropic.sql.limits import explained_limits, require_names
 from entropic.sql.versions import ensure_schema
 
 __all__ = ["ResultTable"]
@@ -88,10 +90,17 @@ class ResultTable(Generic[ModelT]):
         """
         table = inspect(model).local_table
         parameters = Parameters(model, _dialect(database), suffix)
-        ensure_schema(database, [table])  # type: ignore[list-item]
-        if model.__entropic__.is_derived:
-            grow_table(database, parameters)
-        check_user_table(database, table, f"{model.__module__}.{model.__qualname__}")  # type: ignore[arg-type]
+        name = f"{model.__module__}.{model.__qualname__}"
+        require_names(table, _dialect(database), name)  # type: ignore[arg-type]
+        with explained_limits(table, name):  # type: ignore[arg-type]
+            ensure_schema(database, [table])  # type: ignore[list-item]
+            if model.__entropic__.is_derived:
+                grow_table(database, parameters)
+        try:
+            check_user_table(database, table, name)  # type: ignore[arg-type]
+        except SchemaError:
+            compare_keys(database, parameters)  # whose way out goes first: a column alone would not do
+            raise
         marker = register_table(database, parameters, root)
         return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)
 
