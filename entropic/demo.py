@@ -26,9 +26,10 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import URL
+from sqlalchemy.orm import Mapped
 
-from entropic.model.base import Base, Mapped, output, param
-from entropic.sql.urls import parse_url, shown_url
+from entropic.model.base import Base, output, param
+from entropic.sql.urls import parse_url, shown
 from entropic.store import Store
 
 if TYPE_CHECKING:
@@ -305,7 +306,7 @@ def _show_picture(fits: Sequence[LynxHareFit], best: LynxHareFit, path: Path) ->
 
 
 def _show_places(store: Store[LynxHareFit], picture: Path | None) -> None:
-    url = shown_url(store.database.url)
+    url = shown(store.database.url)
     print("\n[5/5] Where everything is")
     print(f"      database   {url}, table {LynxHareFit.__tablename__}")
     print(f"      results    {store.results_dir}, an HDF5 file per run, named by its row's id")

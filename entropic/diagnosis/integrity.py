@@ -103,7 +103,7 @@ class _Check:
 
     def rows(self) -> Iterator[Finding]:
         with self._table.database.reading() as connection:
-            found = list(self._table.reader.select((), self._rows.c.id, None, connection))
+            found = list(self._table.reader.select((), [self._rows.c.id], None, connection))
         for row in found:
             path = self._table.reader.path(row)
             # A registered file elsewhere may have the name of a stray one.

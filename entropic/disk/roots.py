@@ -17,6 +17,7 @@ __all__ = [
     "QUARANTINE",
     "STATE",
     "Marker",
+    "foreign_problem",
     "quarantine",
     "read_marker",
     "root_problem",
@@ -117,11 +118,12 @@ def root_problem(root: Path, marker: Marker) -> str | None:
         what = has if root.is_dir() else "is not there"
         return f"the results folder {str(root)!r} of table {marker.table!r} {what}. {ways_out}"
     if found.table != marker.table:
-        return _foreign(root, found, marker.table)
+        return foreign_problem(root, found, marker.table)
     return f"the results folder {str(root)!r} belongs to another database or to an earlier folder. {ways_out}"
 
 
-def _foreign(root: Path, found: Marker | None, table: str) -> str:
+def foreign_problem(root: Path, found: Marker | None, table: str) -> str:
+    """Return why *root*, whose marker is *found*, cannot be the results folder of *table*."""
     owner = "another table" if found is None else f"table {found.table!r}"
     where = "" if found is None or found.table != table else " of another database"
     return (

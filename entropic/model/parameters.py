@@ -251,6 +251,8 @@ class Parameters:
             form = forms[name] = p.form(typed)
             if not p.is_plain and (_is_tagged(typed) or has_hasher(type(value))):
                 originals[name] = _restored(typed, value)
+            elif typed is not value and isinstance(typed, enum.Enum) and isinstance(value, enum.Enum):
+                originals[name] = value  # of the class as it is now, with which the runner compares it
             if p.default is not _ABSENT and _same(form, p.default_form, p.is_plain):
                 del forms[name]
                 changed = True

@@ -116,12 +116,14 @@ class RecordReader(Generic[ModelT]):
         return connection.execute(self._by_ids, {"ids": keys}).fetchall()
 
     def select(
-        self, where: Sequence[ColumnElement[bool]], order_by: Any, limit: int | None, connection: Connection
+        self,
+        where: Sequence[ColumnElement[bool]],
+        order_by: Sequence[Any],
+        limit: int | None,
+        connection: Connection,
     ) -> Iterator[Found]:
         """Yield the rows that meet all conditions."""
-        statement = self._joined.where(*where).limit(limit)
-        if order_by is not None:
-            statement = statement.order_by(*(order_by if isinstance(order_by, list | tuple) else [order_by]))
+        statement = self._joined.where(*where).order_by(*order_by).limit(limit)
         yield from map(self.found, connection.execute(statement))
 
     def found(self, row: Sequence[Any]) -> Found:

@@ -42,8 +42,6 @@ _attempts: Any = AttemptRow.__table__
 _meta: Any = MetaRow.__table__
 _insert_file, _insert_attempt = insert(_files), insert(_attempts)
 
-_KEY = "entropic_key"  # of an UPDATE; a user's column may be called "key"
-
 
 class _ClaimGone(Exception):
     """Some claim of the batch is not ours any more."""
@@ -167,11 +165,13 @@ class Publisher:
     ) -> None:
         if new := [row for key, row in rows.items() if key not in former]:
             connection.execute(insert(self._rows), new)
-        if old := [{**row, _KEY: key} for key, row in rows.items() if key in former]:
-            columns: dict[str, Any] = {name: bindparam(name) for name in old[0] if name not in {_KEY, "id"}}
+        if old := [row for key, row in rows.items() if key in former]:
+            # By number: a column may be called as one likes, a bound value may not.
+            binds = {name: f"value_{number}" for number, name in enumerate(old[0])}
+            columns: dict[str, Any] = {name: bindparam(bind) for name, bind in binds.items() if name != "id"}
             connection.execute(
-                update(self._rows).where(self._rows.c.id == bindparam(_KEY)).values(columns),
-                [{name: value for name, value in row.items() if name != "id"} for row in old],
+                update(self._rows).where(self._rows.c.id == bindparam(binds["id"])).values(columns),
+                [{binds[name]: value for name, value in row.items()} for row in old],
             )
 
     def _replace_files(self, connection: Connection, records: list[dict[str, Any]]) -> None:

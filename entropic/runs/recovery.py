@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,13 @@ _ROW_FAULTS = (StatementError, ValueError, TypeError, OverflowError, RecursionEr
 _said: dict[str, list[Stranger]] = {}  # by results folder: whom a warning has named
 
 
-def recover(table: ResultTable[Any], *, held: Mapping[str, str] | None = None) -> int:
+def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> int:
     """Commit the finished runs that nobody committed, and clear away what processes that are gone left.
 
     Parameters
     ----------
-    held : mapping, optional
-        Tokens of claims that the caller holds and that may be used up.
+    held : dict, optional
+        Tokens of claims that the caller holds. Those that are used up are taken out.
 
     Returns
     -------
@@ -54,24 +54,33 @@ def recover(table: ResultTable[Any], *, held: Mapping[str, str] | None = None) -
     """
     _warn_of_strangers(table.root)
     count = 0
+    held = {} if held is None else held
+    trouble: list[OSError] = []
     for folder in process_folders(table.root):
+        sidecar = read_sidecar(folder)
+        if _is_at_work(sidecar):
+            continue
         try:
-            count += _recover_folder(table, read_sidecar(folder), held or {})
-        except OSError as error:  # one that cannot be read or removed does not keep the others
+            count += _recover_lines(table, sidecar, held)
+        except OSError as error:  # a full disk: the others may be there all the same
             log.warning("what a process left in %s could not be recovered: %s", folder, error)
-    kept = set((held or {}).values())
+            trouble.append(error)
+        else:
+            _clear_if_done(table, sidecar)
+    kept = set(held.values())
     left = [holder for holder in table.claims.abandoned() if holder.token not in kept]
     table.publisher.lose([(holder, None) for holder in left])
+    if trouble:  # what is finished must not be run again because it could not be read
+        raise trouble[0]
     return count
 
 
-def _recover_folder(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str, str]) -> int:
-    if _is_at_work(sidecar):
-        return 0
-    count = _recover_lines(table, sidecar, held)
-    if is_abandoned(table, sidecar) and not unfinished(table, sidecar) and not _foreign(table, sidecar):
-        _clear(table, sidecar)
-    return count
+def _clear_if_done(table: ResultTable[Any], sidecar: Sidecar) -> None:
+    try:
+        if is_abandoned(table, sidecar) and not unfinished(table, sidecar) and not _foreign(table, sidecar):
+            _clear(table, sidecar)
+    except OSError as error:  # all that it held is committed: another process may have the right to remove it
+        log.warning("what a process left in %s could not be cleared away: %s", sidecar.folder, error)
 
 
 def _warn_of_strangers(root: Path) -> None:
@@ -122,7 +131,7 @@ def _has_file(table: ResultTable[Any], receipt: Receipt) -> bool:
     return receipt.placed(table.root) is not None and _is_wanted(table, receipt)
 
 
-def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str, str]) -> int:
+def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, str]) -> int:
     receipts = unfinished(table, sidecar)
     if not receipts:
         return 0
@@ -140,6 +149,8 @@ def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str,
                     recovered.add(key)
     finally:
         kept = set(held.values())
+        for key in [key for key, token in held.items() if tokens.get(key) != token]:
+            del held[key]
         table.claims.release([(key, token) for key, token in tokens.items() if token not in kept])
     if recovered:
         first, *others = sorted(recovered)

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from entropic.sql.urls import scrub, shown_url
+from entropic.sql.urls import scrub, shown
 
 __all__ = ["Connector", "is_locked", "is_lost", "is_transient"]
 
@@ -71,7 +71,7 @@ class Connector:
                     has_said = True
                     log.warning(
                         "the database %s %s: waiting for it, for %g s at most (%s)",
-                        shown_url(self._url),
+                        shown(self._url),
                         "has no place left" if is_full else "cannot be reached",
                         patience_s,
                         scrub(str(error).partition("\n")[0], self._url),

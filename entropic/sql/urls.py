@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-__all__ = ["parse_url", "scrub", "shown_url"]
+__all__ = ["parse_url", "scrub", "shown"]
 
 HIDDEN = "***"
 _HARMLESS = {
@@ -46,7 +46,7 @@ def parse_url(url: URL | str) -> URL:
         ) from None
 
 
-def shown_url(url: URL) -> str:
+def shown(url: URL) -> str:
     """Return the URL for people: what may be a secret is ``***``."""
     user = "" if url.username is None and url.password is None else f"{HIDDEN}@"
     host = url.host or ""
@@ -65,9 +65,9 @@ def _shown(key: str, value: str | tuple[str, ...]) -> str:
 
 def scrub(text: str, url: URL) -> str:
     """Return what a driver said with ``***`` for each secret of the URL."""
-    shown = shown_url(url)
+    harmless = shown(url)
     for secret in sorted(_secrets(url), key=len, reverse=True):
-        if len(secret) >= _LEAST and secret not in shown:
+        if len(secret) >= _LEAST and secret not in harmless:
             for form in {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}:
                 text = text.replace(form, HIDDEN)
     return text

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from entropic import Base, Database, Mapped, Store, memoize
 from entropic.functions.memoized import Memoizer
 from entropic.sql import versions
-from entropic.sql.urls import parse_url, scrub, shown_url
+from entropic.sql.urls import parse_url, scrub, shown
 
 SECRETS = ("hunter2user", "hunter2pass", "hunter2query", "hunter2key")
 
@@ -24,7 +24,7 @@ class Sealed(Base):
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "expected"),
     [
         ("sqlite:////data/db.sqlite3", "sqlite:////data/db.sqlite3"),
         ("sqlite://", "sqlite://"),
@@ -42,11 +42,11 @@ class Sealed(Base):
         ("postgresql+psycopg://h/x?host=hunter2:1&host=hunter2:2", None),
     ],
 )
-def test_url_is_shown_without_what_may_be_a_secret(url, shown):
+def test_url_is_shown_without_what_may_be_a_secret(url, expected):
     made = make_url(url)
 
-    assert "hunter2" not in shown_url(made)
-    assert shown is None or shown_url(made) == shown
+    assert "hunter2" not in shown(made)
+    assert expected is None or shown(made) == expected
     assert "hunter2" not in repr(Database(url))
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from entropic import AlreadyExistsError, ResultFileError
-from tests.support.store_cases import PARAMS, Runner, open_store, results_in, rows_of, warnings_of
+from tests.support.store_cases import PARAMS, Runner, results_in, rows_of, warnings_of
+from tests.support.stores import open_store
 
 OTHER = {"length": 9.5, "swings": 9}
 
