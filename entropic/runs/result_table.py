@@ -24,7 +24,7 @@ from entropic.errors import (
 )
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
-from entropic.model.base import RESERVED, Base
+from entropic.model.base import RESERVED, Base, table_key
 from entropic.model.parameters import Identity, Parameters
 from entropic.model.records import Found, RecordReader
 from entropic.model.registration import adopt_root, compare_keys, grow_table, register_table
@@ -132,7 +132,7 @@ class ResultTable(Generic[ModelT]):
         code: CodeState,
     ) -> ResultTable[ModelT]:
         model: Any = parameters.model
-        claims = Claims(database, model.__tablename__, lease_s=lease_s)
+        claims = Claims(database, table_key(model), lease_s=lease_s)
         return cls(
             database=database,
             model=model,
@@ -167,7 +167,7 @@ class ResultTable(Generic[ModelT]):
 
     def adopt_root(self) -> None:
         """Make the folder this table's, whatever folder was before."""
-        self.marker = adopt_root(self.database, self.model.__tablename__, self.root)
+        self.marker = adopt_root(self.database, table_key(self.model), self.root)
 
     def find(self, identity: Identity) -> Found | None:
         """Return the row of *identity*: one SELECT.
