@@ -26,7 +26,7 @@ from entropic.sql.tables import TableRow
 from entropic.sql.upsert import upsert
 from entropic.sql.versions import database_uuid
 
-__all__ = ["adopt_root", "compare_keys", "grow_table", "register_table"]
+__all__ = ["adopt_root", "compare_keys", "grow_table", "refuse_other_case", "register_table"]
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _register(connection: Connection, database: Database, parameters: Parameters
         _compare(parameters, dict(row.parameters))
         return Marker(row.root, database_uuid(database, connection), table)
     if row is None:
-        _refuse_other_case(connection, table)
+        refuse_other_case(connection, parameters)
     marker = _mark(root, database_uuid(database, connection), table)
     values = {
         "table_name": table,
@@ -143,8 +143,9 @@ def _register(connection: Connection, database: Database, parameters: Parameters
     return marker
 
 
-def _refuse_other_case(connection: Connection, table: str) -> None:
-    """Raise `SchemaError` if the database takes *table* and one that is registered for one table."""
+def refuse_other_case(connection: Connection, parameters: Parameters) -> None:
+    """Raise `SchemaError` if the database takes a model's table and one that is registered for one table."""
+    table = table_key(parameters.model)
     if connection.dialect.name == "sqlite":
         is_one = True
     elif connection.dialect.name in {"mysql", "mariadb"}:

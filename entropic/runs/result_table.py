@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Dialect, inspect
+from sqlalchemy.exc import NoSuchTableError
 
 from entropic.disk.files import require_digest
 from entropic.disk.names import safe_name
@@ -27,7 +28,13 @@ from entropic.leases.heartbeat import Heartbeat
 from entropic.model.base import RESERVED, Base, table_key
 from entropic.model.parameters import Identity, Parameters
 from entropic.model.records import Found, RecordReader
-from entropic.model.registration import adopt_root, compare_keys, grow_table, register_table
+from entropic.model.registration import (
+    adopt_root,
+    compare_keys,
+    grow_table,
+    refuse_other_case,
+    register_table,
+)
 from entropic.process.provenance import CodeState
 from entropic.runs.jobs import Job
 from entropic.runs.publishing import Publisher
@@ -100,6 +107,10 @@ class ResultTable(Generic[ModelT]):
             check_user_table(database, table, name)  # type: ignore[arg-type]
         except SchemaError:
             compare_keys(database, parameters)  # whose way out goes first: a column alone would not do
+            raise
+        except NoSuchTableError:  # there is one, but for its case
+            with database.reading() as connection:
+                refuse_other_case(connection, parameters)
             raise
         marker = register_table(database, parameters, root)
         return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)

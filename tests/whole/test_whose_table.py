@@ -142,7 +142,7 @@ def test_results_folder_on_two_file_systems_is_refused_before_anything_runs(sqli
 
     monkeypatch.setattr(staging.os, "fstat", lambda descriptor: Elsewhere() if places else real(descriptor))
 
-    with pytest.raises(ResultsDirUnavailableError, match="another file system.*unmount it"):
+    with pytest.raises(ResultsDirUnavailableError, match=r"another file system.*unmount it"):
         staging.Staging(tmp_path / "results", "process", {}).take()
 
     monkeypatch.undo()
