@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import and_, bindparam, delete, insert, select
 
 from entropic.disk.files import digest_of, size_of
-from entropic.disk.roots import MARKER, STATE, quarantine
+from entropic.disk.roots import STATE, quarantine
 from entropic.disk.sidecars import process_folders, read_sidecar
 from entropic.model.records import Found
 from entropic.runs.recovery import is_abandoned, recover, unfinished, unreadable
@@ -96,7 +96,7 @@ class _Check:
         self._checksum = checksum
         self._fix = fix
         self._rows: Any = table.model.__table__
-        self._known: set[str] = {MARKER, STATE}
+        self._known: set[str] = set()
 
     def rows(self) -> Iterator[Finding]:
         with self._table.database.reading() as connection:
@@ -179,7 +179,8 @@ class _Check:
 
     def stray_files(self) -> Iterator[Finding]:
         for name in sorted(os.listdir(self._table.root)):
-            if name not in self._known and name.endswith(self._suffix):
+            is_ours = name.startswith(STATE) or name in self._known  # what a kill left of a marker too
+            if not is_ours and name.endswith(self._suffix):
                 path = str(self._table.root / name)
                 yield Finding("stray-file", None, path, f"there is no row for {path}; it is left alone")
 
