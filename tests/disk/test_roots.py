@@ -18,7 +18,7 @@ def test_marker_and_its_name_are_on_the_disk_when_it_was_written(tmp_path: Path,
         roots.write_marker(tmp_path, MINE, replace=replace)
 
     (content,) = {path for what, path in order if what == "synced"} - {str(tmp_path)}
-    assert Path(content).name.startswith(roots.MARKER)
+    assert Path(content).name.startswith(".entropic-")
     steps = [one for one in order if one[0] in {"synced", "renamed"}]
     assert steps == [
         ("synced", content),

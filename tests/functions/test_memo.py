@@ -416,7 +416,7 @@ def test_returned_value_that_cannot_be_stored_is_a_failed_run(tmp_path):
     function = memoized(tmp_path, unstorable)
 
     with pytest.raises(
-        TypeError, match=r"at \[thing\]: it is a tests\.memo_cases\.Thing.*entropic\.register_codec"
+        TypeError, match=r"at \[thing\]: it is a tests\.support\.memo_cases\.Thing.*entropic\.register_codec"
     ) as caught:
         function(1)
 
