@@ -100,6 +100,10 @@ class Tenure:
             for found in granted.values():
                 if found is not None:
                     self._table.refuse_registered(found)
+        if used := [key for key in grants if key not in held and key not in done]:
+            # Their claims went with what was taken in; it is not the last word on a forced run, for instance.
+            again = self.claim({key: wanted[key] for key in used}, is_forced=is_forced)
+            return Claimed({**granted, **again.granted}, {**done, **again.done})
         return Claimed(granted, done)
 
     def find(self, wanted: Mapping[str, Identity]) -> dict[str, Found]:

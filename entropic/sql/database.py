@@ -23,6 +23,7 @@ from uuid import uuid4
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 
+from entropic.process.patience import Wait
 from entropic.sql import outages
 from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
 from entropic.sql.outages import is_locked, is_lost, is_transient
@@ -162,14 +163,14 @@ class Database:
         self, call: Callable[[], T], is_final: Callable[[DBAPIError], bool] = lambda error: False
     ) -> T:
         """Return what *call* returns, and call it again while others are in the way."""
-        began, has_said = time.monotonic(), False
+        wait, has_said = Wait(outages.AWAY), False
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return call()
             except DBAPIError as error:
                 if attempt == ATTEMPTS or is_final(error) or not (is_transient(error) or is_lost(error)):
                     raise
-                if is_locked(error) and not has_said and time.monotonic() - began > outages.SAY_AFTER_S:
+                if is_locked(error) and not has_said and wait.is_worth_saying():
                     has_said = True
                     log.warning(
                         "the database %s is locked by another process: waiting for it", shown(self.url)
