@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +218,8 @@ def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
     stored = rows[0].sha256
     if stored == receipt.staged.sha256:
         # The row has this result already; but a run again may have had other outputs, or been for want of the file.
+        # Only with a file of its own: once that was moved, nothing tells such a run from one that was dropped before
+        # this row was written, and the row, whose bytes are the same, stays.
         is_again = receipt.replaces is not None and receipt.is_at(receipt.path(table.root))
         path = Path(table.reader.path(rows[0]))
         return is_again and (stored == receipt.replaces or not receipt.is_at(path))
