@@ -233,8 +233,10 @@ class Store(Generic[ModelT]):
         ------
         ResultFileMissingError
             If the file is not there.
+        ResultFileError
+            If it is no file or folder of files.
         AlreadyExistsError
-            If *params* have another result, unless *overwrite*.
+            If *params* have another result, unless *overwrite*; or if the file is what a run of other parameters wrote.
         """
         custom = _checked_custom(custom_data)
         path = Path(result_file).expanduser().absolute()
@@ -260,7 +262,8 @@ class Store(Generic[ModelT]):
         Parameters
         ----------
         remove_file : bool
-            Delete the result too, also a registered one. A file that is gone already does not matter.
+            Delete the result too, also a registered one. A file that is gone already does not matter; one that another
+            row has too stays.
         hash : str, optional
             The key; wins over *params*.
 
@@ -279,10 +282,7 @@ class Store(Generic[ModelT]):
             return False
         deleted = self._table.publisher.delete(found.id)
         if remove_file:
-            try:
-                remove(Path(self._table.reader.path(found)))
-            except OSError as error:
-                log.warning("the row of %s is deleted, but its file is not: %s", found.id, error)
+            self._remove_file(found)
         return deleted
 
     # Many runs
@@ -463,6 +463,21 @@ class Store(Generic[ModelT]):
 
     def _runs(self) -> RunMaker:
         return RunMaker(self._table, self.runner, self._patience)
+
+    def _remove_file(self, found: Found) -> None:
+        path = Path(self._table.reader.path(found))
+        if found.file_name is None and path.parent != self.results_dir:
+            why: object = f"no file record says that {str(path)!r} is its result"
+        elif self._table.publisher.is_shared(str(path), found.id):
+            why = f"{str(path)!r} is the result of another row too"
+        else:
+            try:
+                remove(path)
+            except OSError as error:
+                why = error
+            else:
+                return
+        log.warning("the row of %s is deleted, but its file is not: %s", found.id, why)
 
     def _is_same_file(self, found: Found, path: Path) -> bool:
         there = Path(self._table.reader.path(found)).absolute()

@@ -155,7 +155,12 @@ class _Check:
 
     def _corrupt(self, row: Found, path: str, sentence: str) -> Finding:
         is_inside = Path(path).parent == self._table.root  # whatever a record names, nothing else is moved
-        fixed = self._fix and is_inside and self._is_ours(row) and not self._table.reader.is_shared(row)
+        fixed = (
+            self._fix
+            and is_inside
+            and self._is_ours(row)
+            and not self._table.publisher.is_shared(path, row.id)
+        )
         if fixed and (fixed := self._put_aside(Path(path))):
             self._delete_row(row)
         return Finding("corrupt-file", row.id, path, sentence, fixed)

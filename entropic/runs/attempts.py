@@ -125,7 +125,7 @@ class Work:
         # A task of this sweep that Dask runs again, although its results were committed. (In another sweep the row
         # may have been deleted since, so that it runs again.)
         is_own = bool(self.sweep) and receipt.folder.endswith(f"-{self.sweep}")
-        return receipt if is_own and receipt.is_at(root / receipt.final_name) else None
+        return receipt if is_own and receipt.placed(root) else None
 
     def _folder(self) -> str:
         owner = this_process().owner

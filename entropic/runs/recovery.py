@@ -129,7 +129,7 @@ def _has_file(table: ResultTable[Any], receipt: Receipt) -> bool:
     if receipt.is_at(receipt.path(table.root)):
         return True
     # An equal file in its place may as well be that of a row, which another run committed.
-    return receipt.is_at(table.root / receipt.final_name) and _is_wanted(table, receipt)
+    return receipt.placed(table.root) is not None and _is_wanted(table, receipt)
 
 
 def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, str]) -> int:

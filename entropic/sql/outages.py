@@ -17,7 +17,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
 from entropic.process.patience import Patience, Wait
-from entropic.sql.urls import shown
+from entropic.sql.urls import scrub, shown
 
 __all__ = ["Connector", "is_locked", "is_lost", "is_transient"]
 
@@ -54,7 +54,7 @@ class Connector:
         away, full, has_said = Wait(AWAY), Wait(FULL), False
         while True:
             try:
-                return dialect.connect(*arguments, **keywords)
+                return self._connected(dialect, arguments, keywords)
             except dialect.loaded_dbapi.OperationalError as error:
                 is_full = _is_full(error)
                 wait = full if is_full else away
@@ -72,13 +72,20 @@ class Connector:
                         shown(self._url),
                         "has no place left" if is_full else "cannot be reached",
                         (FULL if is_full else AWAY).limit_s,
-                        str(error).partition("\n")[0],
+                        scrub(str(error).partition("\n")[0], self._url),
                     )
                 if is_full:
                     # Or all may wait for a second place, and keep the first: for looking, or idle in the pool.
                     self._rest()
             # Every try costs a full server a process: hundreds who ask often keep it from those who have a place.
             wait.pause()
+
+    def _connected(self, dialect: Any, arguments: Any, keywords: Any) -> Any:
+        try:
+            return dialect.connect(*arguments, **keywords)
+        except Exception as error:  # what a driver says of an option may repeat it
+            error.args = tuple(scrub(one, self._url) if isinstance(one, str) else one for one in error.args)
+            raise
 
 
 def is_transient(error: DBAPIError) -> bool:
