@@ -160,8 +160,10 @@ class ResultTable(Generic[ModelT]):
             if found.id == identity.id:
                 self.parameters.verify(identity, found.row)
                 return found
-            if not self.parameters.differences(identity, found.row):
-                former = found  # under the published release's key; one that differs there is another run
+            # Under the published release's key; one that differs there is another run. What has no file record was
+            # not written by this release, which tells a tuple from a list.
+            if not self.parameters.differences(identity, found.row, is_former=found.file_name is None):
+                former = found
         return former
 
     def is_present(self, found: Found) -> bool:

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from entropic.errors import DecodeError
 
-__all__ = ["PLAIN", "decode", "encode", "is_plain_array"]
+__all__ = ["CODECS", "PLAIN", "decode", "encode", "is_plain_array"]
 
 TAG = "__type__"
 
@@ -216,7 +216,7 @@ def _decode_masked(content: list[Any]) -> Any:
 
 
 # By exact type: a subclass, such as an IntEnum or a namedtuple, would come back as something else.
-_CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "complex": (complex, lambda z: [z.real, z.imag], lambda parts: complex(*parts)),
     "bytes": (bytes, lambda b: b64encode(b).decode(), b64decode),
     "bytearray": (bytearray, lambda b: b64encode(b).decode(), lambda text: bytearray(b64decode(text))),
@@ -231,8 +231,8 @@ _CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "posix path": (PurePosixPath, str, PurePosixPath),
     "windows path": (PureWindowsPath, str, PureWindowsPath),
 }
-_NAMES = {kind: name for name, (kind, _, _) in _CODECS.items()}
-_ENCODERS = {kind: to_document for kind, to_document, _ in _CODECS.values()}
+_NAMES = {kind: name for name, (kind, _, _) in CODECS.items()}
+_ENCODERS = {kind: to_document for kind, to_document, _ in CODECS.values()}
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "int": lambda text: int(text, 16),
     "float": float,
@@ -243,7 +243,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "numpy": _decode_scalar,
     "scalar": lambda array: array[()],
     "masked": _decode_masked,
-    **{name: from_document for name, (_, _, from_document) in _CODECS.items()},
+    **{name: from_document for name, (_, _, from_document) in CODECS.items()},
 }
 
 PLAIN = (type(None), bool, int, float, str, list, dict, tuple, set, frozenset, *_ENCODERS)
