@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import PurePath
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NotRequired, Required, get_args, get_origin
 
 from sqlalchemy import Column, Dialect
 
@@ -68,10 +68,14 @@ def _leaf(class_: type, annotation: Any, dialect: Dialect) -> Caster:
         return partial(_instance, class_) if class_ in _OTHERS else _as_it_is
     if kind.is_json:
         return _as_it_is
-    cast = caster(Column("item", kind.type_, nullable=False), dialect)
-    if issubclass(class_, PurePath):
-        return lambda value: class_(cast(value))
-    return cast
+    cast = caster(Column("item", kind.type_, nullable=True), dialect)
+    return partial(_cast, cast, class_ if issubclass(class_, PurePath) else _as_it_is)
+
+
+def _cast(cast: Caster, make: Caster, value: Any) -> Any:
+    if value is None:
+        raise Refused("is None, which its annotation does not say that it may be")
+    return make(cast(value))
 
 
 _OTHERS: tuple[type, ...] = (complex, range, slice, bytearray)
@@ -166,13 +170,17 @@ def _pairs(key: Caster, value: Caster, given: Mapping[Any, Any]) -> Iterator[tup
 def _typed_dict(class_: Any, dialect: Dialect) -> Caster:
     hints = _hints(class_)
     items = {name: contents_of(hint, dialect) for name, hint in hints.items()}
+    # Of annotations that are text, the class itself knows only whether it is total.
+    origins = {name: get_origin(hint) for name, hint in hints.items()}
+    needed = {name for name in class_.__required_keys__ if origins.get(name) is not NotRequired}
+    needed |= {name for name, origin in origins.items() if origin is Required}
 
     def cast(value: Any) -> dict[str, Any]:
         if type(value) is not dict:
             raise Refused(f"must be a dict, not {_show(value)}")
         if unknown := [name for name in value if name not in items]:
             raise Refused(f"has {unknown[0]!r}, which {class_.__name__} has not; it has: {', '.join(items)}")
-        if missing := [name for name in items if name in class_.__required_keys__ and name not in value]:
+        if missing := [name for name in items if name in needed and name not in value]:
             raise Refused(f"needs {', '.join(map(repr, missing))}, as {class_.__name__} says")
         return {name: _at(name, items[name], item) for name, item in value.items()}
 
