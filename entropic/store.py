@@ -30,6 +30,8 @@ from entropic.errors import (
 )
 from entropic.model.base import Base
 from entropic.model.records import Found
+from entropic.model.selection import NOT_GIVEN, selection
+from entropic.process.patience import Patience
 from entropic.process.provenance import CodeState, code_label, git_state
 from entropic.runs.attempts import Runner
 from entropic.runs.recovery import recover
@@ -37,7 +39,7 @@ from entropic.runs.result_table import ResultTable
 from entropic.runs.single import RunMaker
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sweeps.result import SweepOptions, SweepResult
-from entropic.sweeps.sweep import Sweeper
+from entropic.sweeps.sweep import Sweep
 from entropic.values.plain import non_finite, plain
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ class Store(Generic[ModelT]):
         self.file_suffix = file_suffix
         self.results_dir = Path(results_dir).expanduser().absolute()
         self.database = Database.of(db_url)
-        self._wait_timeout_s = wait_timeout_s
+        self._patience = Patience(limit_s=wait_timeout_s)
         self._table = ResultTable.open(
             self.database,
             result_cls,
@@ -136,7 +138,7 @@ class Store(Generic[ModelT]):
 
     # One run
 
-    def run_or_retrieve(self, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
+    def run_or_retrieve(self, /, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
         """Return the record of *params*; run it if there is none.
 
         Parameters
@@ -173,7 +175,7 @@ class Store(Generic[ModelT]):
             found = self._runs().obtain(identity, found, _checked_custom(custom_data), is_forced=False)
         return self._table.reader.record(found)
 
-    def run(self, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
+    def run(self, /, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
         """Run *params* even if there is a result, and replace row and file.
 
         The good file stays until its successor is complete. Raises what `run_or_retrieve` raises.
@@ -215,6 +217,7 @@ class Store(Generic[ModelT]):
 
     def register(
         self,
+        /,
         params: Mapping[str, Any],
         result_file: str | Path,
         *,
@@ -350,16 +353,21 @@ class Store(Generic[ModelT]):
             fallback=fallback,
             progress=progress,
             missing=missing,
-            wait_timeout_s=self._wait_timeout_s,
+            patience=self._patience,
             retries=retries,
         )
         self._note_code()
-        return Sweeper(self._table, self.runner, self.file_suffix, options).run(params)
+        return Sweep(self._table, self.runner, options).run(params)
 
     # What there is
 
     def records(
-        self, *where: ColumnElement[bool], order_by: Any = None, limit: int | None = None, **equals: Any
+        self,
+        /,
+        *where: ColumnElement[bool],
+        order_by: Any = NOT_GIVEN,
+        limit: int | None = NOT_GIVEN,
+        **equals: Any,
     ) -> list[ModelT]:
         """Return the records that meet all conditions.
 
@@ -367,29 +375,31 @@ class Store(Generic[ModelT]):
         ----------
         *where
             SQLAlchemy expressions, such as ``Sim.rmse < 0.1``.
-        order_by : column, expression or list of them, optional
-            Default: as they were made.
+        order_by : column, its name, expression or list of them, optional
+            Default: as they were made. The parameter, if the model has one of this name and it is no expression.
         limit : int, optional
-            At most so many.
+            At most so many. The parameter, if the model has one of this name.
         **equals
             By attribute name; values are typed as parameters are.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such column, or a value does not fit it.
         """
-        conditions = [*where, *self._equalities(equals)]
-        model = self._table.model
-        order = order_by if order_by is not None else [model.created_at, model.id]
+        asked = selection(self._table.parameters, where, equals, order_by=order_by, limit=limit)
         with self.database.reading() as connection:
-            found = list(self._table.reader.select(conditions, order, limit, connection))
+            found = list(self._table.reader.select(asked.where, asked.order_by, asked.limit, connection))
         return [self._table.reader.record(one) for one in found]
 
-    def count(self, *where: ColumnElement[bool], **equals: Any) -> int:
+    def count(self, /, *where: ColumnElement[bool], **equals: Any) -> int:
         """Return how many records meet all conditions, given as for `records`."""
-        statement = (
-            select(func.count()).select_from(self._table.model).where(*where, *self._equalities(equals))
-        )
+        conditions = selection(self._table.parameters, where, equals).where
+        statement = select(func.count()).select_from(self._table.model).where(*conditions)
         with self.database.reading() as connection:
             return int(connection.scalar(statement) or 0)
 
-    def to_frame(self, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
+    def to_frame(self, /, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
         """Return records as a `pandas.DataFrame`: a row each, a column per attribute, indexed by ``id``.
 
         Raises
@@ -452,17 +462,11 @@ class Store(Generic[ModelT]):
     # Helpers
 
     def _runs(self) -> RunMaker:
-        return RunMaker(self._table, self.runner, self.file_suffix, self._wait_timeout_s)
+        return RunMaker(self._table, self.runner, self._patience)
 
     def _is_same_file(self, found: Found, path: Path) -> bool:
         there = Path(self._table.reader.path(found)).absolute()
         return there == path and digest_of(path) == (found.size_bytes, found.sha256)
-
-    def _equalities(self, equals: Mapping[str, Any]) -> list[ColumnElement[bool]]:
-        return [
-            getattr(self._table.model, name) == value
-            for name, value in self._table.parameters.typed_filters(equals).items()
-        ]
 
     def _note_code(self) -> None:
         """Find out, before the first run, what git says of the runner's source."""

@@ -33,6 +33,7 @@ from entropic.functions.signatures import (
 )
 from entropic.model.base import Base
 from entropic.model.parameters import Parameters
+from entropic.model.selection import NOT_GIVEN
 from entropic.sql.database import Database, DatabaseLike
 from entropic.store import LEASE_S, Store
 from entropic.sweeps.result import SweepResult
@@ -151,7 +152,7 @@ class MemoizedFunction(Generic[P, R]):
             )
         return self._store
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return what the function returns for these arguments; run it if that is not known.
 
         Raises
@@ -173,11 +174,11 @@ class MemoizedFunction(Generic[P, R]):
         record = self.store.run_or_retrieve(self._arguments.bind(args, kwargs))
         return cast("R", record.load())
 
-    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def run(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function even if the result is known, replace that, and return the new one."""
         return cast("R", self.store.run(self._arguments.bind(args, kwargs)).load())
 
-    def retrieve(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
+    def retrieve(self, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the result if it is known, else None; nothing is run.
 
         Of a function that may return None, ``store.retrieve`` tells whether it did: it returns the record.
@@ -185,7 +186,7 @@ class MemoizedFunction(Generic[P, R]):
         record = self.store.retrieve(self._arguments.bind(args, kwargs))
         return None if record is None else cast("R", record.load())
 
-    def record(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def record(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Return the record of a call: its parameters, outputs and file; run the function if there is none.
 
         ``record.load()`` gives the value, ``record.load(verify=True)`` only if it is what was written, byte for byte.
@@ -222,16 +223,21 @@ class MemoizedFunction(Generic[P, R]):
                 raise
 
     def records(
-        self, *where: ColumnElement[bool], order_by: Any = None, limit: int | None = None, **equals: Any
+        self,
+        /,
+        *where: ColumnElement[bool],
+        order_by: Any = NOT_GIVEN,
+        limit: int | None = NOT_GIVEN,
+        **equals: Any,
     ) -> list[Any]:
         """Return the records that meet all conditions, as `Store.records` does; ``self.model`` has the columns."""
         return self.store.records(*where, order_by=order_by, limit=limit, **equals)
 
-    def to_frame(self, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
+    def to_frame(self, /, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
         """Return records as a `pandas.DataFrame`, as `Store.to_frame` does."""
         return self.store.to_frame(*where, **equals)
 
-    def delete(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+    def delete(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result of a call, its file too, and return whether there was one."""
         return self.store.delete(self._arguments.bind(args, kwargs), remove_file=True)
 

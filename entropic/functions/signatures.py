@@ -21,7 +21,17 @@ from typing import Any
 from entropic.errors import ParameterError
 from entropic.functions.annotations import Kind, Unsupported, kind_of
 from entropic.functions.contents import contents_of
-from entropic.model.base import JSON_DEFAULT, RESERVED, TYPED_CONTENTS, Base, ModelOptions, output, param
+from entropic.model.base import (
+    HIDING,
+    JSON_DEFAULT,
+    RESERVED,
+    TYPED_CONTENTS,
+    Base,
+    ModelOptions,
+    output,
+    param,
+)
+from entropic.sql.limits import free_name
 from entropic.values.hashing import NoForm
 from entropic.values.parameter_documents import Documents
 
@@ -40,7 +50,6 @@ NAME_BYTES = 40  # of a function's name in its table's; with the digest, SQL's i
 COLUMN_BYTES = 60
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_NO_COLUMN = {"metadata", "registry"}  # SQLAlchemy has these names for itself
 _NO_ANNOTATION = (NameError, AttributeError, SyntaxError, TypeError)  # of text that cannot be evaluated
 _UNDEFINED: Any = object()
 
@@ -224,7 +233,7 @@ def derive_model(
             function.__name__, frozenset(parameters.keys() - kinds), is_derived=True
         ),
     }
-    taken: set[str] = set()
+    taken = set(RESERVED)
     for name, kind in kinds.items():
         default = parameters[name].default
         has_default = default is not inspect.Parameter.empty
@@ -233,13 +242,13 @@ def derive_model(
             options["info"] = {TYPED_CONTENTS: functools.partial(contents_of, kind.annotation)}
             options["info"] |= {JSON_DEFAULT: default} if has_default else {}
         nullable = kind.nullable or default is None
-        namespace[name] = param(_column_name(name, taken), kind.type_, nullable=nullable, **options)
+        namespace[name] = param(free_name(name, taken), kind.type_, nullable=nullable, **options)
     for name, annotation in outputs.items():
         try:
             kind = _kind_of_output(name, annotation, parameters)
         except Unsupported as problem:
             raise error_of(function, str(problem)) from None
-        namespace[name] = output(_column_name(name, taken), kind.type_)
+        namespace[name] = output(free_name(name, taken), kind.type_)
     # With the digest: a module may define two functions of one name, of which the second is not the first anew.
     name = f"{function.__name__}_{_digest(function)}"
     return types.new_class(name, (Base,), exec_body=lambda body: body.update(namespace))
@@ -335,17 +344,10 @@ def _closure(function: Callable[..., Any]) -> dict[str, Any]:
 def _require_column_name(name: str) -> None:
     if name in RESERVED:
         raise Unsupported(f"{name!r} is a column that every record has: use another name")
-    if name in _NO_COLUMN or name.startswith(("__", "_sa_")) or len(name.encode()) > COLUMN_BYTES:
+    if name in HIDING:
+        raise Unsupported(f"{name!r} would hide what every record has by this name: call it {name + '_'!r}")
+    if name.startswith(("__", "_sa_", "_entropic_")) or len(name.encode()) > COLUMN_BYTES:
         raise Unsupported(f"{name!r} cannot be the name of a column: use another one")
-
-
-def _column_name(name: str, taken: set[str]) -> str:
-    """Return the name of a parameter's column: SQLite and MySQL do not tell n from N."""
-    column, number = name, 2
-    while column.lower() in taken:
-        column, number = f"{name}_{number}", number + 1
-    taken.add(column.lower())
-    return column
 
 
 def _stored(kind: Kind, default: Any) -> Any:

@@ -7,7 +7,6 @@ is a function of its columns alone, so a key can be made anew from the table.
 
 from __future__ import annotations
 
-import copy
 import difflib
 import enum
 import functools
@@ -18,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import JSON, Column, Dialect, inspect
 
@@ -26,6 +25,7 @@ from entropic.disk.names import safe_name
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
 from entropic.model.base import JSON_DEFAULT, RESERVED, TYPED_CONTENTS, Base, is_output
 from entropic.model.coercion import Caster, Refused, caster, is_float, kind_of
+from entropic.model.identities import Documented, Identity
 from entropic.sql.columns import FiniteJSON
 from entropic.values.hashing import NoForm, canonical, digest, hash_params, normalise, rounded_apart
 from entropic.values.parameter_documents import (
@@ -37,11 +37,10 @@ from entropic.values.parameter_documents import (
     alike,
     as_former,
     key_form,
-    rebuild,
 )
 from entropic.values.plain import non_finite
 
-__all__ = ["KEY_RULE", "Identity", "Parameters"]
+__all__ = ["KEY_RULE", "Parameters"]
 
 log = logging.getLogger(__name__)
 
@@ -56,64 +55,6 @@ _ABSENT: Any = object()
 
 _BARE = frozenset({"bool", "int", "float", "str", "json"})  # kinds whose typed values JSON holds as they are
 _TIMES: dict[str, Any] = {"datetime": datetime, "date": date, "time": time}
-
-
-class Identity(NamedTuple):
-    """What a set of parameters is, for one table.
-
-    Attributes
-    ----------
-    id : str
-        The key.
-    former_id : str or None
-        The key that the published release 2.3 gave these parameters, where it is another one.
-    values : dict
-        Every parameter as its column holds it, defaults filled in.
-    given : frozenset of str or None
-        With an explicit ``id``: the parameters that were given, the only ones to compare. None for all.
-    sources : dict
-        By JSON parameter, where its document alone does not say what the runner must get: arrays, classes.
-    members : dict
-        Enum members given for string columns, as text, ``Method.RK4``: what 2.3 put into the row under this key.
-    ignored : dict
-        What reaches the runner as it is, and identifies nothing.
-    """
-
-    id: str
-    former_id: str | None
-    values: dict[str, Any]
-    given: frozenset[str] | None
-    sources: dict[str, Sources]
-    members: dict[str, str]
-    ignored: dict[str, Any]
-    documents: frozenset[str]
-    """The JSON parameters: their values are documents."""
-    has_tuples: bool
-    """Whether the former key is that of other parameters too, with lists for tuples."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The keys under which a row may stand, the own one first."""
-        return (self.id,) if self.former_id is None else (self.id, self.former_id)
-
-    def for_runner(self) -> dict[str, Any]:
-        """Return the parameters as the runner sees them; but for what is ignored, nothing of them is the caller's.
-
-        Raises
-        ------
-        ParameterError
-            If an array or an object was changed since it was given.
-        """
-        made = {}
-        for name, value in self.values.items():
-            if name not in self.documents:
-                made[name] = copy.deepcopy(value)
-                continue
-            try:
-                made[name] = rebuild(value, self.sources.get(name, NOTHING_ELSE))
-            except BadValue as reason:
-                raise ParameterError(f"the parameter {name!r} {reason}") from None
-        return {**made, **self.ignored}
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,13 +211,11 @@ class Parameters:
             If a value has no stable hash.
         """
         values = dict(self._defaults)
-        sources = dict(self._default_sources)
         forms: dict[str, Any] = {}
+        originals: dict[str, Any] = {}
         members: dict[str, str] = {}
         ignored: dict[str, Any] = {}
-        documents: Documents | None = None
-        changed = has_tuples = False  # whether 2.3 may have made another key of these
-        is_former = self._has_former_keys
+        json = Documented(dict(self._default_sources), self._has_former_keys)
         for name, value in params.items():
             p = self._params.get(name)
             if p is None:
@@ -286,30 +225,24 @@ class Parameters:
                     raise self._unknown(name)
                 continue
             if p.contents is not None:
-                documents = documents or Documents()
-                document = self._document(p, value, documents)
-                values[name], form = document.stored, document.key
-                if document.is_plain:
-                    sources.pop(name, None)
-                else:
-                    sources[name] = documents.sources
-                    has_tuples = True
-                changed = changed or document.former is not False
-                is_former = is_former and document.former is not None
-                typed = value
+                values[name], form = json.add(name, self._document(p, value, json.documents))
             else:
                 typed = values[name] = self._cast(p, value)
                 form = p.form(typed)
-            forms[name] = form
+                if typed is not value or not p.is_plain or (type(form) is float and form != round(typed, 12)):
+                    json.has_changed = True
+                    if isinstance(value, enum.Enum):
+                        if type(typed) is str:
+                            members[name] = str(value)
+                        elif isinstance(typed, enum.Enum):
+                            originals[name] = (
+                                value  # of the class as it is now, with which the runner compares it
+                            )
             if p.default is not _ABSENT and _same(form, p.default_form, p.is_plain):
-                del forms[name]
-                changed = True
-            elif typed is not value or (type(form) is float and form != round(typed, 12)):
-                changed = True
-                if type(typed) is str and isinstance(value, enum.Enum):
-                    members[name] = str(value)
-            elif not p.is_plain and p.contents is None:
-                changed = True
+                json.has_changed = True
+                members.pop(name, None)
+            else:
+                forms[name] = form
         if complete or "id" not in params:
             self._require(values)
         given, former = None, None
@@ -318,8 +251,19 @@ class Parameters:
             key = safe_name(str(params["id"]), self.suffix)
         else:
             key = digest(forms)
-            former = self._former_key(params, key) if changed and is_former else None
-        return Identity(key, former, values, given, sources, members, ignored, self._documents, has_tuples)
+            former = self._former_key(params, key) if json.has_changed and json.is_former else None
+        return Identity(
+            key,
+            former,
+            values,
+            given,
+            json.sources,
+            originals,
+            members,
+            ignored,
+            self._documents,
+            json.has_tuples,
+        )
 
     def _document(self, p: _Param, value: Any, documents: Documents) -> Document:
         """Return the document of a JSON parameter; None is NULL."""

@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from entropic.values.arrays import array_kind, copy_of, form_of
-from entropic.values.documents import CODECS
+from entropic.values.documents import CODECS, MARKER
 from entropic.values.hashing import NoForm, canonical, hasher_of, rounded_apart
 from entropic.values.objects import Shape, class_name, shape_of, state_of
 
 __all__ = [
-    "MARKER",
     "NOTHING_ELSE",
     "BadValue",
     "Document",
@@ -36,8 +35,6 @@ __all__ = [
     "key_form",
     "rebuild",
 ]
-
-MARKER = "__entropic__"
 
 DEPTH = 200
 _DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits

@@ -6,13 +6,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from entropic import Database
-from entropic.leases.claims import CHUNK
+from entropic.leases.claims import CHUNK, Holder
 from entropic.process.identity import this_process
-from entropic.sql.clock import database_now
+from entropic.sql.clock import ManualClock
 from tests.support import protocol_cases as cases
+from tests.support.gone import dead, elsewhere, living
+from tests.support.lost_commits import lose_commit
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import claims_on
 
@@ -71,13 +73,29 @@ def test_acquire_after_the_lease_takes_over_with_another_token(database_url):
     assert stored(database) == {("protocol_sims", "k"): taken.token}
 
 
+def test_lease_ends_when_its_seconds_are_over_on_the_clock_and_not_before(database_url):
+    clock = ManualClock()
+    owner = claims_on(Database(database_url), lease_s=60.0, clock=clock)
+    owner.acquire(["k"])
+
+    clock.advance(59.0)
+    within_lease, left_s = owner.acquire(["k"]), owner.holders(["k"])["k"].left_s
+    clock.advance(1.0)
+
+    assert within_lease == {}
+    assert left_s == pytest.approx(1.0)
+    assert owner.acquire(["k"])["k"].former is not None
+
+
 def test_take_over_of_a_claim_that_was_extended_meanwhile_fails(database_url):
+    clock = ManualClock()
     database = Database(database_url)
-    late = claims_on(database, lease_s=-1.0)
+    late = claims_on(database, clock=clock)
     late.acquire(["k"])
-    rival = claims_on(database)
+    rival = claims_on(database, clock=clock)
+    clock.advance(61.0)
     seen = rival.holders(["k"])["k"]
-    claims_on(database, lease_s=60.0).extend()
+    late.extend()
 
     was_taken = rival._take_over("k", seen, "a-new-token")
 
@@ -201,33 +219,6 @@ def test_lease_is_counted_by_the_clock_of_the_database(database_url, monkeypatch
     assert abs(holder.acquired_at - real) < 30
 
 
-def test_clock_does_not_depend_on_the_time_zone_of_the_session(server_url):
-    database = Database(server_url)
-
-    @event.listens_for(database.engine, "connect")
-    def _(connection, record):
-        zone = "SET time_zone = '+05:00'" if database.dialect == "mysql" else "SET TIME ZONE 'Asia/Tokyo'"
-        with connection.cursor() as cursor:
-            cursor.execute(zone)
-        connection.commit()
-
-    with database.reading() as connection:
-        now = connection.scalar(database_now().select())
-
-    assert abs(now - time.time()) < 30
-
-
-def test_clock_moves_within_a_transaction(database_url):
-    database = Database(database_url)
-
-    def work(connection):
-        first = connection.scalar(database_now().select())
-        time.sleep(0.02)
-        return connection.scalar(database_now().select()) - first
-
-    assert database.write(work) > 0
-
-
 def test_holder_says_process_host_and_time(sqlite_url):
     database = Database(sqlite_url)
     owner = claims_on(database)
@@ -238,6 +229,39 @@ def test_holder_says_process_host_and_time(sqlite_url):
     assert str(this_process().pid) in text_of
     assert this_process().host in text_of
     assert "UTC" in text_of
+
+
+@pytest.mark.parametrize(("left_s", "is_gone"), [(60.0, False), (0.5, False), (0.0, True), (-0.5, True)])
+def test_claim_of_another_host_holds_to_the_end_of_its_lease(left_s, is_gone):
+    holder = Holder("k", elsewhere(), "token", 0.0, left_s)
+
+    assert (holder.is_gone(), holder.is_abandoned()) == (is_gone, is_gone)
+
+
+def test_claim_of_a_process_of_this_host_that_is_alive_is_not_abandoned_when_its_lease_is_over():
+    holder = Holder("k", living(), "token", 0.0, -1.0)
+
+    assert (holder.is_gone(), holder.is_abandoned()) == (True, False)
+
+
+def test_claim_of_a_process_of_this_host_that_has_ended_is_gone_at_once():
+    holder = Holder("k", dead(), "token", 0.0, 3600.0)
+
+    assert (holder.is_gone(), holder.is_abandoned()) == (True, True)
+
+
+@between_processes
+@pytest.mark.parametrize("arrives", [True, False])
+def test_release_whose_answer_is_lost_is_made_once(shared_url, arrives):
+    database = Database(shared_url)
+    owner = claims_on(database)
+    granted = owner.acquire(["k1", "k2"])
+    lose_commit(database, arrives=arrives)
+
+    owner.release([("k1", granted["k1"].token)])
+
+    assert stored(database) == {("protocol_sims", "k2"): granted["k2"].token}
+    database.dispose()
 
 
 @between_processes
@@ -276,15 +300,14 @@ def test_claim_of_a_dead_owner_on_this_host_is_taken_over_at_once(shared_url):
 
 @between_processes
 def test_claim_of_an_owner_on_another_host_is_kept_until_its_lease_is_over(shared_url):
-    database = Database(shared_url)
-    owner = claims_on(database)
+    database, clock = Database(shared_url), ManualClock(time.time())
+    owner = claims_on(database, clock=clock)
     outcomes_of(cases.acquire_and_die, [(shared_url, ["k"], 3600.0)])
     change = text("UPDATE entropic_claims SET boot = 'of another host', host = 'elsewhere'")
     with database.engine.begin() as connection:
         connection.execute(change)
     within_lease = owner.acquire(["k"])
-    with database.engine.begin() as connection:
-        connection.execute(text("UPDATE entropic_claims SET expires_at = expires_at - 4000"))
+    clock.advance(4000.0)
 
     after_lease = owner.acquire(["k"])
 

@@ -19,6 +19,7 @@ from entropic import Base, Database, Mapped, Store, param
 from entropic.disk import sidecars, staging
 from entropic.leases import claims
 from entropic.runs import attempts, publishing
+from entropic.sql.clock import Clock, database_now
 from entropic.sql.versions import ensure_schema
 from tests.support.counting import append_line
 
@@ -235,10 +236,12 @@ def rerun(place: Place, params: dict[str, Any], version: str) -> None:
     place.store(version).run(params)
 
 
-def claims_on(database: Database, table: str = "protocol_sims", *, lease_s: float = 60.0) -> claims.Claims:
+def claims_on(
+    database: Database, table: str = "protocol_sims", *, lease_s: float = 60.0, clock: Clock = database_now
+) -> claims.Claims:
     """Claims on one table of a database whose schema is made if need be."""
     ensure_schema(database, [])
-    return claims.Claims(database, table, lease_s=lease_s)
+    return claims.Claims(database, table, lease_s=lease_s, clock=clock)
 
 
 def acquire(url: str, keys: list[str], lease_s: float = 60.0) -> dict[str, str]:
