@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from entropic.errors import ParameterError
@@ -51,6 +52,16 @@ class Identity(NamedTuple):
     def ids(self) -> tuple[str, ...]:
         """The keys under which a row may stand, the own one first."""
         return (self.id,) if self.former_id is None else (self.id, self.former_id)
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Identity:
+        """Return the identity of a row: what another one under its key must be."""
+        return cls(str(row["id"]), None, dict(row), None, {}, {}, {}, {}, frozenset(), has_tuples=False)
+
+    def key_of_run(self, found: str | None) -> str:
+        """Return the key under which a run is kept where the row *found* is the one that there is."""
+        # A former key that is that of lists too is left to the row that it has, which is theirs as well.
+        return self.id if found is None or self.has_tuples else found
 
     def for_runner(self) -> dict[str, Any]:
         """Return the parameters as the runner sees them; but for what is ignored, nothing of them is the caller's.
