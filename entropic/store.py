@@ -249,8 +249,10 @@ class Store(Generic[ModelT]):
         else:
             if found is not None and not overwrite:
                 self._table.refuse_other_file(found, path)
-            identity = identity if found is None else identity._replace(id=found.id, former_id=None)
+            key = identity.key_of_run(None if found is None else found.id)
+            identity = identity._replace(id=key, former_id=None)
             self._runs().register(identity, path, str(result_file), custom, overwrite=overwrite)
+            found = None
         (found,) = self._table.reader.find((identity.id if found is None else found.id,))
         return self._table.reader.record(found)
 

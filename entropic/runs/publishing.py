@@ -24,7 +24,8 @@ from entropic.disk.roots import STATE, quarantine
 from entropic.disk.staging import move
 from entropic.errors import AlreadyExistsError, ClaimLostError
 from entropic.leases.claims import CHUNK, Claims, Holder
-from entropic.model.parameters import Identity, Parameters
+from entropic.model.identities import Identity
+from entropic.model.parameters import Parameters
 from entropic.process.identity import batch_job, this_process
 from entropic.process.provenance import CodeState
 from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied

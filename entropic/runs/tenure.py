@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from entropic.disk.staging import Staging, staging_for
 from entropic.leases.claims import Grant, new_token
-from entropic.model.parameters import Identity
+from entropic.model.identities import Identity
 from entropic.model.records import Found
 from entropic.process.identity import this_process
 from entropic.runs.jobs import Failure, Job, Receipt
