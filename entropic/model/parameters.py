@@ -8,7 +8,6 @@ is a function of its columns alone, so a key can be made anew from the table.
 from __future__ import annotations
 
 import copy
-import difflib
 import enum
 import functools
 import logging
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import JSON, Column, Dialect, inspect
 
 from entropic.disk.names import safe_name
+from entropic.display.hints import did_you_mean
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
 from entropic.model.base import RESERVED, Base, is_output
 from entropic.model.coercion import Caster, Refused, caster, is_float, kind_of
@@ -349,8 +349,7 @@ class Parameters:
             return ParameterError(
                 f"{self._name}.{name} is an output: the runner returns it, it cannot be given as a parameter"
             )
-        close = difflib.get_close_matches(str(name), self._params, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
+        hint = did_you_mean(name, self._params) or "."
         return ParameterError(
             f"{self._name} has no parameter {name!r}{hint} It has: {', '.join(self._params)}."
         )

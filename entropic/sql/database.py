@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from entropic.sql import outages
-from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
+from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, parse_url, prepare
 from entropic.sql.outages import is_locked, is_lost, is_transient, name_of
 
 __all__ = ["Database", "DatabaseLike"]
@@ -51,6 +51,11 @@ class Database:
         Relative SQLite paths are resolved now. An engine is used as it is, but waits for its server; on SQLite
         entropic adds its pragmas and its BEGIN to it. ``"sqlite://"`` is a database in memory, for this process only.
 
+    Raises
+    ------
+    sqlalchemy.exc.ArgumentError
+        If it is no URL, or one of a database that entropic does not work on.
+
     Notes
     -----
     Safe to share between threads. After a fork the child opens connections of its own. Pickling carries the URL,
@@ -71,7 +76,7 @@ class Database:
             with _engines_lock:
                 _engines[token] = url_or_engine
         else:
-            url = normalise_url(make_url(url_or_engine))
+            url = normalise_url(parse_url(url_or_engine))
             token = uuid4().hex if is_memory(url) else url.render_as_string(hide_password=False)
         self._attach(url, token)
         if is_memory(url):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 import weakref
@@ -12,11 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, ExceptionContext, QueuePool, create_engine, event
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    ExceptionContext,
+    QueuePool,
+    create_engine,
+    event,
+    make_url,
+)
+from sqlalchemy.exc import ArgumentError
 
-from entropic.sql.outages import Connector
+from entropic.display.hints import did_you_mean
+from entropic.sql.outages import Connector, name_of
 
-__all__ = ["BEGIN", "is_memory", "make_engine", "normalise_url", "prepare"]
+__all__ = ["BEGIN", "is_memory", "make_engine", "normalise_url", "parse_url", "prepare"]
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +55,29 @@ def make_engine(url: URL, rest: Callable[[], None]) -> Engine:
             arguments |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
         elif not str(url.database).startswith("file:"):
             _announce(Path(str(url.database)))
-        engine = create_engine(url, **arguments)
+        engine = _created(url, **arguments)
     else:
         arguments = {"pool_pre_ping": True, "pool_recycle": 1800, "pool_use_lifo": True}
         if url.get_backend_name() in {"mysql", "mariadb"}:
             arguments["isolation_level"] = "READ COMMITTED"  # a poller must see what others commit meanwhile
-        engine = create_engine(url, **arguments)
+        engine = _created(url, **arguments)
     prepare(engine, rest)
     return engine
+
+
+def _created(url: URL, **arguments: Any) -> Engine:
+    try:
+        return create_engine(url, **arguments)
+    except ModuleNotFoundError as error:
+        backend = url.get_backend_name()
+        extra = "postgres" if backend == "postgresql" else "mysql"
+        way = f"pip install 'entropic[{extra}]'"
+        if url.drivername != DRIVERS.get(backend):
+            way = f"install it, or use {backend}:// with the driver of {way}"
+        raise ImportError(
+            f"the database {name_of(url)} ({url.drivername}://) needs the driver {error.name!r}, which is not "
+            f"installed: {way}"
+        ) from error
 
 
 def _announce(path: Path) -> None:
@@ -149,6 +176,40 @@ def _is_on_network(path: str) -> bool:
             kind,
         )
     return kind in NETWORK_FILE_SYSTEMS
+
+
+def parse_url(given: Any) -> URL:
+    """Return the URL of a database.
+
+    Raises
+    ------
+    sqlalchemy.exc.ArgumentError
+        If it is no URL, or one of a database that entropic does not work on. The text has what to write instead.
+    """
+    if not isinstance(given, str | URL):
+        path = f", such as {'sqlite:///' + os.fspath(given)!r}" if isinstance(given, os.PathLike) else ""
+        raise ArgumentError(f"a database is named by its URL{path}, not by {given!r}")
+    try:
+        url = make_url(given)
+    except ArgumentError:
+        shown = "a text with a user and a password" if "@" in str(given) else repr(given)
+        file = given if isinstance(given, str) and given and not set(":?") & set(given) else "file.sqlite3"
+        raise ArgumentError(
+            f"Could not parse SQLAlchemy URL from {shown}: for a SQLite file it is {'sqlite:///' + file!r}, else "
+            "postgresql://user@host/name or mysql://user@host/name"
+        ) from None
+    backend = url.get_backend_name()
+    if backend != "sqlite" and backend not in DRIVERS:
+        hint = did_you_mean(backend, ["sqlite", *DRIVERS])
+        raise ArgumentError(
+            f"entropic works on SQLite, PostgreSQL, MySQL and MariaDB, not on {backend}{hint}"
+        )
+    if backend == "sqlite" and url.host:
+        file = "/".join(part for part in (url.host, url.database) if part)
+        raise ArgumentError(
+            f"a SQLite file has three slashes, {'sqlite:///' + file!r}, or four if its path is absolute"
+        )
+    return url
 
 
 def normalise_url(url: URL) -> URL:

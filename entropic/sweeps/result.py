@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from entropic.diagnosis.history import FailedRun
 from entropic.display.frames import frame_of
 from entropic.model.base import Base
+from entropic.sweeps.grids import parameter_sets
 
 if TYPE_CHECKING:
     import pandas
@@ -47,7 +48,7 @@ class SweepResult(list[ModelT]):
         """Return one entry for each of *params*: its record, or None where the run failed or was not part of this."""
         if self._key_of is None:
             raise RuntimeError("this result was not made by Store.sweep, so it knows no keys")
-        return [self._by_key.get(self._key_of(one)) for one in params]
+        return [self._by_key.get(self._key_of(one)) for one in parameter_sets(params)]
 
     def to_frame(self) -> pandas.DataFrame:
         """Return the records as a `pandas.DataFrame`: a row each, a column per attribute, indexed by ``id``.
@@ -77,6 +78,13 @@ class SweepOptions:
     retries: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.client, int | float):
+            raise TypeError(
+                f"the second argument of a sweep is a Dask client, not {self.client!r}: for that many processes say "
+                f"workers={self.client!r}"
+            )
+        if isinstance(self.client, Executor):
+            raise TypeError("the second argument of a sweep is a Dask client: give an executor as executor=")
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries must be an int of at least 0, not {self.retries!r}")
         for name, allowed in (
