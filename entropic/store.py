@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from entropic.runs.recovery import recover
 from entropic.runs.result_table import ResultTable
 from entropic.runs.single import RunMaker
 from entropic.sql.database import Database, DatabaseLike
+from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepOptions, SweepResult
 from entropic.sweeps.sweep import Sweep
 from entropic.values.plain import non_finite, plain
@@ -291,7 +292,7 @@ class Store(Generic[ModelT]):
 
     def sweep(
         self,
-        params: Iterable[Mapping[str, Any]],
+        params: ParameterSets,
         client: Any = None,
         *,
         workers: int | None = None,
@@ -306,8 +307,9 @@ class Store(Generic[ModelT]):
 
         Parameters
         ----------
-        params : iterable of mapping
-            Consumed once. Sets with one key are one run.
+        params : iterable of mapping, dict of lists, or frame
+            Consumed once. Sets with one key are one run. A dict of lists is a grid, as for `expand_grid`; a frame is
+            taken row by row; values that are no dicts are those of the only parameter, if there is but one.
         client : distributed.Client, optional
             A Dask cluster whose workers see the results folder. At most one of *client*, *workers* and *executor*.
         workers : int, optional
@@ -336,7 +338,9 @@ class Store(Generic[ModelT]):
         Raises
         ------
         ParameterError
-            As for `run_or_retrieve`, with the number of the set. Nothing was run.
+            As for `run_or_retrieve`, with the number of the set; or if *params* are no parameter sets. Nothing was run.
+        TypeError
+            If *client* is a number or an executor: those are ``workers=`` and ``executor=``.
         ResultFileMissingError
             If many results are gone.
         ClusterError
@@ -358,8 +362,10 @@ class Store(Generic[ModelT]):
             patience=self._patience,
             retries=retries,
         )
+        names = self._table.parameters.names
+        sets = parameter_sets(params, names[0] if len(names) == 1 else None)
         self._note_code()
-        return Sweep(self._table, self.runner, options).run(params)
+        return Sweep(self._table, self.runner, options).run(sets)
 
     # What there is
 

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 from uuid import uuid4
@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 from sqlalchemy import URL, ColumnElement
 
 from entropic.disk.names import safe_name
+from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
 from entropic.functions.runner import CallRunner, by_name, named
 from entropic.functions.signatures import (
@@ -36,6 +37,7 @@ from entropic.model.parameters import Parameters
 from entropic.model.selection import NOT_GIVEN
 from entropic.sql.database import Database, DatabaseLike
 from entropic.store import LEASE_S, Store
+from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepResult
 from entropic.values.codecs import can_save
 
@@ -73,6 +75,12 @@ class Memoizer:
     def __post_init__(self) -> None:
         ignore = (self.ignore,) if isinstance(self.ignore, str) else tuple(self.ignore)  # used more than once
         object.__setattr__(self, "ignore", ignore)
+        outputs: Any = self.outputs
+        if not isinstance(outputs, Mapping):
+            first = outputs if isinstance(outputs, str) else next(iter(outputs), "rmse")
+            raise TypeError(
+                f"outputs= says of what type each column is, as in outputs={{{first!r}: float}}, not {outputs!r}"
+            )
 
     @overload
     def __call__(self, function: Callable[Q, S], /) -> MemoizedFunction[Q, S]: ...
@@ -82,6 +90,7 @@ class Memoizer:
 
     def __call__(self, function: Callable[Q, S] | None = None, /, **options: Any) -> Any:
         """Memoize *function*, or add *options*."""
+        _require_options(options)
         memoizer = replace(self, **options) if options else self
         return memoizer if function is None else MemoizedFunction(function, memoizer)
 
@@ -193,15 +202,14 @@ class MemoizedFunction(Generic[P, R]):
         """
         return self.store.run_or_retrieve(self._arguments.bind(args, kwargs))
 
-    def sweep(
-        self, params: Iterable[Mapping[str, Any]], client: Any = None, **options: Any
-    ) -> SweepResult[Any]:
+    def sweep(self, params: ParameterSets, client: Any = None, **options: Any) -> SweepResult[Any]:
         """Run or retrieve a record for each of *params*, dicts of arguments by name.
 
         Parameters
         ----------
-        params : iterable of mapping
-            Such as `expand_grid` makes. Arguments with a default may be left out.
+        params : iterable of mapping, dict of lists, or frame
+            Such as `expand_grid` makes. Arguments with a default may be left out. A dict of lists is a grid; a frame
+            is taken row by row; other values are arguments of a function that has one parameter.
         client : distributed.Client, optional
             A Dask cluster whose workers see the results folder.
         **options
@@ -214,8 +222,9 @@ class MemoizedFunction(Generic[P, R]):
         """
         return self.store.sweep(self._bound(params), client, **options)
 
-    def _bound(self, params: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-        for number, one in enumerate(params):
+    def _bound(self, params: ParameterSets) -> Iterable[dict[str, Any]]:
+        names = self._arguments.names
+        for number, one in enumerate(parameter_sets(params, names[0] if len(names) == 1 else None)):
             try:
                 yield self._arguments.bind_named(one)
             except ParameterError as error:
@@ -335,8 +344,16 @@ def memoize(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
     >>> mean([1.0, 2.0, 6.0], power=1)
     3.0
     """
+    _require_options(options)
     memoizer = Memoizer(**options)
     return memoizer if function is None else memoizer(function)
+
+
+def _require_options(options: Mapping[str, Any]) -> None:
+    known = [one.name for one in fields(Memoizer)]
+    for name in options.keys() - set(known):
+        hint = did_you_mean(name, known) or "."
+        raise TypeError(f"memoize has no option {name!r}{hint} It has: {', '.join(known)}.")
 
 
 def _require_storable(function: Callable[..., Any]) -> None:

@@ -70,7 +70,7 @@ def by_name(module: str, qualified_name: str) -> Any:
 
 def named(function: Callable[..., Any]) -> Any:
     """Return what other processes find under the name of *function*, if they find anything."""
-    if function.__module__ == "__main__":
+    if function.__module__ in {None, "__main__"}:
         return None  # theirs is another program
     try:
         return by_name(function.__module__, function.__qualname__)

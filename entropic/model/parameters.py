@@ -7,7 +7,6 @@ is a function of its columns alone, so a key can be made anew from the table.
 
 from __future__ import annotations
 
-import difflib
 import enum
 import functools
 import logging
@@ -22,6 +21,7 @@ from typing import Any
 from sqlalchemy import JSON, Column, Dialect, inspect
 
 from entropic.disk.names import safe_name
+from entropic.display.hints import did_you_mean
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
 from entropic.model.base import JSON_DEFAULT, RESERVED, TYPED_CONTENTS, Base, is_output
 from entropic.model.coercion import Caster, Refused, caster, is_float, kind_of
@@ -384,8 +384,7 @@ class Parameters:
             return ParameterError(
                 f"{self._name}.{name} is an output: the runner returns it, it cannot be given as a parameter"
             )
-        close = difflib.get_close_matches(str(name), self._params, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
+        hint = did_you_mean(name, self._params) or "."
         return ParameterError(
             f"{self._name} has no parameter {name!r}{hint} It has: {', '.join(self._params)}."
         )

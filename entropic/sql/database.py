@@ -54,6 +54,11 @@ class Database:
         Relative SQLite paths are resolved now. An engine is used as it is, but waits for its server; on SQLite
         entropic adds its pragmas and its BEGIN to it. ``"sqlite://"`` is a database in memory, for this process only.
 
+    Raises
+    ------
+    sqlalchemy.exc.ArgumentError
+        If it is no URL, or one of a database that entropic does not work on.
+
     Notes
     -----
     Safe to share between threads. After a fork the child opens connections of its own. Pickling carries the URL,

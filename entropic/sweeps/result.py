@@ -11,6 +11,7 @@ from entropic.diagnosis.history import FailedRun
 from entropic.display.frames import frame_of
 from entropic.model.base import Base
 from entropic.process.patience import Patience
+from entropic.sweeps.grids import parameter_sets
 
 if TYPE_CHECKING:
     import pandas
@@ -45,7 +46,7 @@ class SweepResult(list[ModelT]):
 
     def align(self, params: Iterable[Mapping[str, Any]]) -> list[ModelT | None]:
         """Return one entry for each of *params*: its record, or None where the run failed or was not part of this."""
-        return [self._by_key.get(self._key_of(one)) for one in params]
+        return [self._by_key.get(self._key_of(one)) for one in parameter_sets(params)]
 
     def to_frame(self) -> pandas.DataFrame:
         """Return the records as a `pandas.DataFrame`: a row each, a column per attribute, indexed by ``id``.
@@ -73,6 +74,13 @@ class SweepOptions:
     retries: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.client, int | float):
+            raise TypeError(
+                f"the second argument of a sweep is a Dask client, not {self.client!r}: for that many processes say "
+                f"workers={self.client!r}"
+            )
+        if isinstance(self.client, Executor):
+            raise TypeError("the second argument of a sweep is a Dask client: give an executor as executor=")
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries must be an int of at least 0, not {self.retries!r}")
         for name, allowed in (
