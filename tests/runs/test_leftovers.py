@@ -377,17 +377,16 @@ def test_folder_that_cannot_be_looked_at_is_nobodys_to_clear_away(place, store):
     assert not is_abandoned(store._table, sidecar)
 
 
-def test_folder_that_does_not_say_whose_it_is_goes_when_it_was_silent_for_a_lease(place, store):
+def test_folder_that_does_not_say_whose_it_is_is_left_alone_however_long_it_was_silent(place, store):
     left = Left(place)
     (left.folder / "process.json").write_text("no json")
-    store.recover()
-    before = left.folder.exists()
     age(left.folder, 10_000)
 
     store.recover()
 
-    assert before
-    assert not left.folder.exists()
+    assert left.folder.exists()
+    assert [finding.kind for finding in store.check(fix=True)] == ["nameless"]
+    assert left.folder.exists()
 
 
 @pytest.mark.parametrize("is_finished", [False, True])

@@ -14,10 +14,10 @@ from entropic.disk.files import digest_of
 from entropic.runs import publishing
 from tests.support import protocol_cases as cases
 from tests.support.counting import statements
+from tests.support.executors import executor_of
 from tests.support.lost_commits import lose_commit
 from tests.support.processes import run_together
 from tests.support.protocol_cases import Place, Sim
-from tests.support.sweep_cases import executor_of
 
 A = {"a": 1.5}
 EXPIRE = "UPDATE entropic_claims SET expires_at = 0, owner = 'frozen', boot = 'another host'"

@@ -313,13 +313,13 @@ def test_finished_rerun_with_equal_bytes_and_other_values_is_committed(place):
 def test_folder_that_is_cleared_away_is_known_to_the_last(place, monkeypatch):
     folder = killed_with_line(place)
     (folder / "another").write_text("x")
-    real = sidecars.shutil.rmtree
+    real = sidecars.remove_at
 
-    def rmtree(path, **options):
-        if path != folder:  # the last step, before which it is killed
-            real(path, **options)
+    def remove_at(name, above, **options):
+        if options:  # the other is the last step, before which it is killed
+            real(name, above, **options)
 
-    monkeypatch.setattr(sidecars.shutil, "rmtree", rmtree)
+    monkeypatch.setattr(sidecars, "remove_at", remove_at)
 
     sidecars.clear_away(folder)
 

@@ -15,11 +15,11 @@ from tests.support.store_cases import (
     Runner,
     claims_of,
     expected_bytes,
-    open_store,
     results_in,
     rows_of,
     warnings_of,
 )
+from tests.support.stores import open_store
 
 KEY = hash_params(PARAMS)
 
@@ -38,14 +38,14 @@ def elsewhere(tmp_path):
 
 def test_retrieve_on_a_miss_is_none_and_writes_nothing(database, tmp_path):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
 
     assert store.retrieve(PARAMS) is None
     assert (runner.seen, rows_of(database), claims_of(database)) == ([], [], 0)
 
 
 def test_retrieve_on_a_hit_is_the_record(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     record = store.run_or_retrieve(PARAMS)
 
     found = store.retrieve({"swings": 3, "length": 1.5})
@@ -58,7 +58,7 @@ def test_retrieve_on_a_hit_is_the_record(database, tmp_path):
 
 
 def test_retrieve_by_id_alone_needs_no_parameters(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     store.run_or_retrieve(PARAMS)
 
     assert store.retrieve({"id": KEY}).length == 1.5
@@ -66,7 +66,7 @@ def test_retrieve_by_id_alone_needs_no_parameters(database, tmp_path):
 
 
 def test_retrieve_of_a_row_whose_file_is_gone_is_none_with_a_warning(sqlite, tmp_path, caplog):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     record = store.run_or_retrieve(PARAMS)
     Path(record.result_file).unlink()
 
@@ -80,7 +80,7 @@ def test_retrieve_of_a_row_whose_file_is_gone_is_none_with_a_warning(sqlite, tmp
 
 def test_register_records_the_file_where_it_is(database, tmp_path, elsewhere):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
 
     record = store.register(PARAMS, elsewhere, source="laboratory")
 
@@ -95,7 +95,7 @@ def test_register_records_the_file_where_it_is(database, tmp_path, elsewhere):
 
 def test_register_keeps_the_path_as_it_was_given(sqlite, tmp_path, elsewhere, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
 
     record = store.register(PARAMS, "elsewhere/measured.dat")
 
@@ -108,7 +108,7 @@ def test_registered_relative_path_is_still_a_hit_from_another_working_directory(
 ):
     monkeypatch.chdir(tmp_path)
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     store.register(PARAMS, "elsewhere/measured.dat")
     monkeypatch.chdir("/")
 
@@ -119,7 +119,7 @@ def test_registered_relative_path_is_still_a_hit_from_another_working_directory(
 
 
 def test_register_of_the_same_file_again_replaces_custom_data_only(database, tmp_path, elsewhere):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     first = store.register(PARAMS, elsewhere, source="laboratory", old=1)
 
     second = store.register(PARAMS, str(elsewhere), source="field")
@@ -131,7 +131,7 @@ def test_register_of_the_same_file_again_replaces_custom_data_only(database, tmp
 
 
 def test_register_of_another_file_raises_and_changes_nothing(database, tmp_path, elsewhere):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     store.register(PARAMS, elsewhere, source="laboratory")
     other = elsewhere.with_name("other.dat")
     other.write_bytes(b"other")
@@ -146,7 +146,7 @@ def test_register_of_another_file_raises_and_changes_nothing(database, tmp_path,
 
 
 def test_register_over_a_run_raises_unless_overwrite(database, tmp_path, elsewhere):
-    store = open_store(database, tmp_path, Runner(returns={"period": 1.0}))
+    store = open_store(Pendulum, tmp_path, Runner(returns={"period": 1.0}), database)
     store.run_or_retrieve(PARAMS)
     with pytest.raises(AlreadyExistsError):
         store.register(PARAMS, elsewhere)
@@ -161,7 +161,7 @@ def test_register_over_a_run_raises_unless_overwrite(database, tmp_path, elsewhe
 
 
 def test_register_of_a_missing_file_raises_and_writes_nothing(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
 
     with pytest.raises(ResultFileMissingError, match="nowhere") as caught:
         store.register(PARAMS, tmp_path / "nowhere.dat")
@@ -172,7 +172,7 @@ def test_register_of_a_missing_file_raises_and_writes_nothing(database, tmp_path
 
 def test_registered_file_that_vanished_is_an_error_and_never_a_rerun(sqlite, tmp_path, elsewhere):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     store.register(PARAMS, elsewhere)
     elsewhere.unlink()
 
@@ -184,7 +184,7 @@ def test_registered_file_that_vanished_is_an_error_and_never_a_rerun(sqlite, tmp
 
 
 def test_run_over_a_registered_file_leaves_that_file_alone(sqlite, tmp_path, elsewhere):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.register(PARAMS, elsewhere)
 
     record = store.run(PARAMS)
@@ -194,7 +194,7 @@ def test_run_over_a_registered_file_leaves_that_file_alone(sqlite, tmp_path, els
 
 
 def test_run_over_a_registered_file_in_the_results_folder_leaves_that_file_alone(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     of_another_key = Path(store.run_or_retrieve({**PARAMS, "length": 2.5}).result_file)
     store.register(PARAMS, of_another_key)
 
@@ -205,7 +205,7 @@ def test_run_over_a_registered_file_in_the_results_folder_leaves_that_file_alone
 
 
 def test_register_of_a_folder_is_a_result(sqlite, tmp_path, elsewhere):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
 
     record = store.register(PARAMS, elsewhere.parent)
 
@@ -216,7 +216,7 @@ def test_register_of_a_folder_is_a_result(sqlite, tmp_path, elsewhere):
 
 
 def test_delete_removes_the_row_and_keeps_the_file(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     record = store.run_or_retrieve(PARAMS)
 
     assert store.delete(PARAMS) is True
@@ -226,7 +226,7 @@ def test_delete_removes_the_row_and_keeps_the_file(database, tmp_path):
 
 
 def test_delete_takes_remove_file_second_and_removes_the_file(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     record = store.run_or_retrieve(PARAMS)
 
     assert store.delete(PARAMS, True) is True
@@ -235,7 +235,7 @@ def test_delete_takes_remove_file_second_and_removes_the_file(database, tmp_path
 
 
 def test_delete_by_hash_wins_over_params(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     kept = store.run_or_retrieve(PARAMS)
     gone = store.run_or_retrieve({**PARAMS, "swings": 4})
 
@@ -245,14 +245,14 @@ def test_delete_by_hash_wins_over_params(database, tmp_path):
 
 
 def test_delete_of_nothing_raises_with_the_promised_text(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
 
     with pytest.raises(ValueError, match=r"^Either 'params' or 'hash' need to be set$"):
         store.delete()
 
 
 def test_delete_does_not_mind_a_missing_file(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     record = store.run_or_retrieve(PARAMS)
     Path(record.result_file).unlink()
 
@@ -261,7 +261,7 @@ def test_delete_does_not_mind_a_missing_file(sqlite, tmp_path):
 
 
 def test_delete_unlinks_a_registered_file_outside_only_if_told(sqlite, tmp_path, elsewhere):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.register(PARAMS, elsewhere)
     store.delete(PARAMS)
     survived = elsewhere.exists()
@@ -275,7 +275,7 @@ def test_delete_unlinks_a_registered_file_outside_only_if_told(sqlite, tmp_path,
 
 def test_deleted_key_runs_again(sqlite, tmp_path):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     store.run_or_retrieve(PARAMS)
     store.delete(PARAMS)
 
@@ -300,7 +300,7 @@ def five(database, tmp_path):
         Path(params["result_file"]).touch()
         return {"period": None if params["swings"] == 4 else 10.0 - params["swings"]}
 
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     for swings in range(5):
         store.run({"length": 1.0, "swings": swings, "label": "odd" if swings % 2 else "even"})
     return store
@@ -369,7 +369,7 @@ def test_to_frame_has_a_row_per_record_and_a_column_per_attribute(five):
 
 
 def test_to_frame_of_an_empty_table_has_the_columns(sqlite, tmp_path):
-    frame = open_store(sqlite, tmp_path).to_frame()
+    frame = open_store(Pendulum, tmp_path, Runner(), sqlite).to_frame()
 
     assert len(frame) == 0
     assert "swings" in frame.columns
@@ -379,7 +379,7 @@ def test_to_frame_of_an_empty_table_has_the_columns(sqlite, tmp_path):
 
 
 def test_records_are_detached_and_readable(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     record = store.run_or_retrieve(PARAMS)
     sqlite.dispose()
 
@@ -389,7 +389,7 @@ def test_records_are_detached_and_readable(sqlite, tmp_path):
 
 @pytest.mark.parametrize("how", ["run", "hit", "records"])
 def test_changes_of_custom_data_before_a_merge_are_seen(database, tmp_path, how):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     record = store.run_or_retrieve(PARAMS, tag="old")
     if how == "hit":
         record = store.run_or_retrieve(PARAMS)
@@ -409,7 +409,7 @@ def test_changes_of_custom_data_before_a_merge_are_seen(database, tmp_path, how)
 
 
 def test_merged_record_is_tracked_in_its_session(database, tmp_path):
-    record = open_store(database, tmp_path).run_or_retrieve(PARAMS)
+    record = open_store(Pendulum, tmp_path, Runner(), database).run_or_retrieve(PARAMS)
 
     with Session(database.engine) as session:
         merged = session.merge(record)
@@ -422,7 +422,7 @@ def test_merged_record_is_tracked_in_its_session(database, tmp_path):
 
 def test_row_added_by_a_session_of_the_users_is_a_hit(database, tmp_path, elsewhere):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     with Session(database.engine) as session:
         session.add(Pendulum(id=KEY, result_file=str(elsewhere), **PARAMS))
         session.commit()
@@ -439,7 +439,7 @@ def test_row_added_by_a_session_of_the_users_is_a_hit(database, tmp_path, elsewh
 
 
 def test_created_at_of_different_runs_orders_them(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
 
     first, second = (store.run({**PARAMS, "swings": swings}) for swings in (1, 2))
 
