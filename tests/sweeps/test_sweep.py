@@ -413,6 +413,17 @@ def test_sweep_takes_no_error_of_a_runner_for_the_clusters(tmp_path, where, capl
     assert "cluster" not in caplog.text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("n", range(len(ERRORS)))
+def test_sweep_raises_an_error_of_a_runner_as_it_is(tmp_path, where, n):
+    store = open_store(Swept, tmp_path, raise_what_clusters_raise)
+
+    with pytest.raises(type(ERRORS[n])) as raised:
+        store.sweep([{"n": n}], fallback="raise", **where)
+
+    assert raised.value.args == ERRORS[n].args
+
+
 def raise_unpicklable(params):
     raise Unpicklable
 
