@@ -10,7 +10,8 @@ import pytest
 from entropic.disk import roots, sidecars
 from entropic.disk.roots import Marker
 from entropic.disk.sidecars import read_sidecar
-from entropic.disk.staging import Staging, move, staging_for
+from entropic.disk.staging import Staging, move, stage, staging_for
+from entropic.errors import ResultFileError
 from entropic.process.identity import this_process
 from tests.support.disk_order import disk_order
 
@@ -185,3 +186,62 @@ def test_folders_that_are_gone_are_forgotten_when_another_is_made(root):
     staging_for(root, "second", {})
 
     assert staging_for(root, "first", {}) is not one
+
+
+# Links in what a runner wrote
+
+
+def test_links_in_a_folder_are_copies_afterwards_however_deep(root):
+    elsewhere = root / "elsewhere"
+    elsewhere.write_text("kept")
+    slot = Staging(root, "process", {"pid": 1}).take()
+    deep = slot / "k" / "a" / "b"
+    deep.mkdir(parents=True)
+    for link in (slot / "k" / "top", deep / "part"):
+        link.symlink_to(elsewhere)
+
+    stage(slot, "k")
+    elsewhere.write_text("changed")
+
+    assert [(path.is_symlink(), path.read_text()) for path in (slot / "k" / "top", deep / "part")] == [
+        (False, "kept")
+    ] * 2
+    assert sorted(path.name for path in deep.iterdir()) == ["part"]
+
+
+@pytest.mark.parametrize("place", ["k", "k/part"])
+@pytest.mark.parametrize("target", ["folder", "nothing"])
+def test_link_to_what_is_no_file_is_refused_and_named(root, place, target):
+    (root / "folder").mkdir()
+    slot = Staging(root, "process", {"pid": 1}).take()
+    path = slot / place
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(root / target)
+
+    with pytest.raises(ResultFileError, match="is a link to") as caught:
+        stage(slot, "k")
+
+    assert str(path) in str(caught.value)
+    assert str(root / target) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "written", "is_said"),
+    [
+        ("k.h5", "k.h5", False),
+        ("k", "k", False),
+        ("k", "k.npy", False),
+        ("k", "kk", True),
+        ("k.h5", "k.h5.npy", True),
+        ("k.h5", "other", True),
+    ],
+)
+def test_name_that_was_not_asked_for_is_taken_and_said(root, caplog, wanted, written, is_said):
+    slot = Staging(root, "process", {"pid": 1}).take()
+    (slot / written).write_text("x")
+
+    with caplog.at_level("INFO", "entropic"):
+        staged = stage(slot, wanted)
+
+    assert staged.name == written
+    assert (f"was to write {wanted} and wrote {written}" in caplog.text) == is_said
