@@ -297,7 +297,9 @@ class Interruption:
 
 
 @pytest.mark.parametrize("part", range(4))
-@pytest.mark.parametrize("error", [KeyboardInterrupt()], ids=["interrupt"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError("the disk is gone")], ids=["interrupt", "error"]
+)
 def test_whatever_comes_between_two_steps_gives_the_key_back(place, store, error, part):
     store.run({"a": 0.0})  # what is made once is made
     with Interruption(error) as counted:
