@@ -1,6 +1,6 @@
 """After a crash: commit what was finished, and clear away what nobody will finish.
 
-The sidecars say what was finished, the table of attempts what of it was committed. Whatever is neither committed nor
+The sidecars say what was finished, the table of attempts what of it is settled. Whatever is neither settled nor
 superseded is published under its claim, as its own process would have done; a claim that somebody alive holds is left
 alone. A process's folder goes when the process is gone and all its lines are settled.
 """
@@ -61,7 +61,7 @@ def recover(table: ResultTable[Any], *, held: Mapping[str, str] | None = None) -
 
 
 def unfinished(table: ResultTable[Any], sidecar: Sidecar) -> list[Receipt]:
-    """Return the finished runs of a sidecar that were never committed and whose files are still there."""
+    """Return the finished runs of a sidecar that are not settled and whose files are still there."""
     receipts = {receipt.attempt: receipt for receipt in _receipts(table, sidecar)[0]}
     settled = table.publisher.settled(list(receipts))
     return [r for attempt, r in receipts.items() if attempt not in settled and _has_file(table, r)]
@@ -129,12 +129,17 @@ def _acquired(table: ResultTable[Any], keys: Iterable[str]) -> dict[str, str]:
 
 
 def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, str]) -> bool:
-    """Commit one finished run, which uses up the token of its key, or drop it; return whether it was committed."""
+    """Commit one finished run, which uses up the token of its key, or drop it; return whether it was committed.
+
+    What is raised leaves the token for whoever gives it back.
+    """
     # Before we had the claim, another one may have committed it, and deleted the row.
     if table.publisher.settled([receipt.attempt]) or not _is_wanted(table, receipt):
         remove(receipt.path(table.root))
         return False
-    return not table.publisher.publish([(receipt, tokens.pop(receipt.record_id))], table.code)
+    lost, refused = table.publisher.publish([(receipt, tokens[receipt.record_id])], table.code)
+    del tokens[receipt.record_id]
+    return not (lost or refused)
 
 
 def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:

@@ -219,7 +219,7 @@ class RunMaker:
     def _publish(self, receipt: Receipt, token: str) -> None:
         table = self.table
         try:
-            lost = table.publisher.publish([(receipt, token)], table.code)
+            lost, refused = table.publisher.publish([(receipt, token)], table.code)
         except BaseException:
             _uncommitted.add(self._mark(receipt.record_id))
             with suppress(Exception):  # the sidecar has the run: whoever gets the key may recover it
@@ -229,6 +229,8 @@ class RunMaker:
         if receipt.folder == staging.folder.name and staging.settle():
             table.publisher.flush()
             staging.forget()
+        if refused:
+            raise refused[0].error()
         if lost:
             error = ClaimLostError(
                 f"{receipt.record_id!r} was taken over while it ran: this process was silent for longer than its "

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 
 from entropic.sql import outages
 from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
-from entropic.sql.outages import is_locked, is_lost, is_transient, name_of
+from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient, name_of
 
 __all__ = ["Database", "DatabaseLike"]
 
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ATTEMPTS = 10
+LARGE_BYTES = 1 << 16  # below that no server takes a statement for too large
 
 _engines: dict[str, Engine] = {}
 _engines_lock = threading.Lock()
@@ -169,6 +170,8 @@ class Database:
             except DBAPIError as error:
                 if attempt == ATTEMPTS or is_final(error) or not (is_transient(error) or is_lost(error)):
                     raise
+                if self._is_too_large(error):
+                    raise
                 if is_locked(error) and not has_said and time.monotonic() - began > outages.SAY_AFTER_S:
                     has_said = True
                     log.warning(
@@ -177,6 +180,24 @@ class Database:
                 log.debug("tried again after %s", error.orig)
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))
         raise RuntimeError("unreachable")
+
+    def blames_row(self, error: BaseException) -> bool:
+        """Whether an error of `write` says that the database will never take this row, whoever sends it, and when."""
+        return is_refused(error) or (isinstance(error, DBAPIError) and self._is_too_large(error))
+
+    def _is_too_large(self, error: DBAPIError) -> bool:
+        """Whether a connection was lost to MySQL's answer to a statement that is too large: it hangs up."""
+        if self.dialect not in {"mysql", "mariadb"} or not is_lost(error):
+            return False
+        size = bytes_of(error.params) + len(error.statement or "")
+        if size < LARGE_BYTES:
+            return False
+        try:
+            with self.reading() as connection:
+                limit: int = connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one()
+        except DBAPIError:
+            return False
+        return size > limit
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -354,6 +354,10 @@ class Sweeper(Generic[ModelT]):
         former = {key: grant.former for key, grant in grants.items() if grant.former is not None}
         if former:
             recover(self._table, held={key: grants[key].token for key in former})
+            holders = self._table.claims.holders(list(former))
+            for key in former:  # a finished run may have used the claim up, and its row been refused
+                if key not in holders or holders[key].token != grants[key].token:
+                    del grants[key]
         # Between the look-up and the claim somebody else may have committed.
         rows = {found.id: found for found in self._table.reader.find_many(task.record_id for task in wanted)}
         jobs, done, lost = [], [], []
@@ -413,12 +417,16 @@ class Sweeper(Generic[ModelT]):
         table = self._table
         finished = [(o, self._tasks[o.record_id].token) for o in outcomes if isinstance(o, Receipt)]
         failed = [(o, self._tasks[o.record_id].token) for o in outcomes if isinstance(o, Failure)]
-        lost = table.publisher.publish(finished, table.code)
+        lost, refused = table.publisher.publish(finished, table.code)
         own = self._staging()
         own.settle(sum(o.folder == own.folder.name and o.record_id not in lost for o, _ in finished))
         table.publisher.fail(failed, table.code)
+        failed += [(failure, "") for failure in refused]
+        is_refused = {failure.record_id for failure in refused}
         for receipt, _ in finished:
             key = receipt.record_id
+            if key in is_refused:
+                continue
             if key in lost:  # another process has it now, and will commit it
                 self._tasks[key].token = ""
                 self._busy.append(self._tasks[key])
@@ -428,7 +436,7 @@ class Sweeper(Generic[ModelT]):
         given_up = [failure for failure, _ in failed if not self._is_tried_again(failure)]
         for failure in given_up:
             self._failures[self._tasks.pop(failure.record_id).identity.id] = failure
-        self._bar.add(done=len(finished) - len(lost), failed=len(given_up))
+        self._bar.add(done=len(finished) - len(lost) - len(refused), failed=len(given_up))
 
     def _is_tried_again(self, failure: Failure) -> bool:
         """Queue a run that failed once more, after all others, if it may fail again."""
