@@ -22,6 +22,9 @@ from tests.support.protocol_cases import Place, Sim
 from tests.support.sweep_cases import executor_of
 
 A = {"a": 1.5}
+NO_ROW_TO_BLAME = (
+    "CREATE TRIGGER refuse BEFORE INSERT ON protocol_sims BEGIN INSERT INTO refused VALUES (1); END"
+)
 EXPIRE = "UPDATE entropic_claims SET expires_at = 0, owner = 'frozen', boot = 'another host'"
 
 
@@ -185,9 +188,7 @@ def test_claim_is_deleted_before_anything_is_written(place):
 
 def test_commit_that_fails_loses_nothing_and_the_next_call_does_not_run_again(place):
     store = place.store()
-    place.sql(
-        "CREATE TRIGGER refuse BEFORE INSERT ON protocol_sims BEGIN SELECT RAISE(ABORT, 'refused'); END"
-    )
+    place.sql(NO_ROW_TO_BLAME)
     with pytest.raises(DBAPIError, match="refused"):
         store.run_or_retrieve(A)
     rows = place.rows()
@@ -203,9 +204,7 @@ def test_commit_that_fails_loses_nothing_and_the_next_call_does_not_run_again(pl
 
 def test_commit_that_fails_is_made_by_the_next_process(place):
     store = place.store()
-    place.sql(
-        "CREATE TRIGGER refuse BEFORE INSERT ON protocol_sims BEGIN SELECT RAISE(ABORT, 'refused'); END"
-    )
+    place.sql(NO_ROW_TO_BLAME)
     with pytest.raises(DBAPIError, match="refused"):
         store.run_or_retrieve(A)
     place.sql("DROP TRIGGER refuse")

@@ -293,7 +293,7 @@ def test_deterministic_rerun_over_a_finished_line_leaves_nothing_behind(place):
 def test_finished_rerun_with_equal_bytes_and_other_values_is_committed(place):
     place.store().run(A)
     script = (
-        "import sys; from pathlib import Path; from tests import protocol_cases as cases\n"
+        "import sys; from pathlib import Path; from tests.support import protocol_cases as cases\n"
         "place = cases.Place(sys.argv[1], Path(sys.argv[2])); cases.arm('line written')\n"
         "place.store().run({'a': 1.5}, note='again')"
     )
