@@ -161,7 +161,7 @@ def _is_at_work(sidecar: Sidecar) -> bool:
     writer, holder = _process(sidecar.process), _process(sidecar.process.get("holder") or sidecar.process)
     if writer is None or holder is None or holder.owner == here.owner:
         return False
-    return all(p.boot == here.boot and p.boot and not p.is_dead() for p in (writer, holder))
+    return all(process.is_alive() for process in (writer, holder))
 
 
 def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
@@ -171,9 +171,9 @@ def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
     works: a run of an hour may write at its end only.
     """
     writer = _process(sidecar.process)
-    here = this_process()
-    if writer is not None and writer.boot == here.boot and here.boot:
-        return writer.is_dead()
+    is_alive = None if writer is None else writer.is_alive()
+    if is_alive is not None:
+        return not is_alive
     try:
         newest = max(path.stat().st_mtime for path in [sidecar.folder, *sidecar.folder.rglob("*")])
     except OSError:

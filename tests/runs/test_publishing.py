@@ -59,7 +59,7 @@ def states(place: Place) -> list[str]:
 
 
 def test_late_owner_publishes_nothing_and_is_told_who_won(any_place):
-    store = late(any_place, lambda: run_together(cases.call, [(any_place, A)]))
+    store = late(any_place, lambda: run_together(cases.take, [(any_place, A)]))
 
     with pytest.raises(ClaimLostError, match="silent for longer than its lease") as caught:
         store.run_or_retrieve(A)
@@ -72,7 +72,7 @@ def test_late_owner_publishes_nothing_and_is_told_who_won(any_place):
 
 
 def test_late_result_is_kept_in_quarantine(place):
-    store = late(place, lambda: run_together(cases.call, [(place, A)]))
+    store = late(place, lambda: run_together(cases.take, [(place, A)]))
 
     with pytest.raises(ClaimLostError):
         store.run_or_retrieve(A)
@@ -84,7 +84,7 @@ def test_late_result_is_kept_in_quarantine(place):
 
 
 def test_late_owner_whose_rival_has_not_finished_publishes_nothing(any_place):
-    store = late(any_place, lambda: run_together(cases.acquire, [(any_place.url, [store.key(A)])]))
+    store = late(any_place, lambda: run_together(cases.acquire_watched, [(any_place.url, [store.key(A)])]))
 
     with pytest.raises(ClaimLostError) as caught:
         store.run_or_retrieve(A)
@@ -112,7 +112,7 @@ def test_late_register_writes_nothing_and_says_so(any_place, monkeypatch):
 
     def frozen(path):
         any_place.sql(EXPIRE)
-        run_together(cases.call, [(any_place, A)])
+        run_together(cases.take, [(any_place, A)])
         return digest_of(path)
 
     monkeypatch.setattr(publishing, "digest_of", frozen)
@@ -142,7 +142,7 @@ def test_register_that_fails_gives_the_key_back(place, monkeypatch):
 def test_late_equal_result_is_reported_as_nothing(place):
     def same(params):
         place.sql(EXPIRE)
-        run_together(cases.call, [(place, A)])
+        run_together(cases.take, [(place, A)])
         return place.runner()(params)
 
     store = Store(same, Sim, place.results, ".txt", place.url)
