@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 
 from entropic.sql import outages
 from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
+from entropic.sql.forks import keep_for_ever, statements
 from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient, name_of
 
 __all__ = ["Database", "DatabaseLike"]
@@ -85,6 +86,8 @@ class Database:
         self._engine: Engine | None = None
         self._held = threading.local()
         self._all_held: weakref.WeakSet[_Held] = weakref.WeakSet()
+        # A driver of a server has no locks that a fork would leave locked, and an answer of its server may take long.
+        self._statement: Any = statements if self.dialect == "sqlite" else nullcontext()
         _databases.add(self)
 
     @classmethod
@@ -142,7 +145,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a pooled connection for statements that need no transaction; nothing is tried again."""
-        with self.engine.connect().execution_options(**{BEGIN: ""}) as connection:
+        with self._statement, self.engine.connect().execution_options(**{BEGIN: ""}) as connection:
             yield connection
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -241,7 +244,8 @@ class Database:
         return self._tried_again(once, is_in_doubt)
 
     def _write_once(self, work: Callable[[Connection], T], durable: bool) -> T:
-        with self.engine.connect().execution_options(**{BEGIN: "IMMEDIATE"}) as connection:
+        options = {BEGIN: "IMMEDIATE"}
+        with self._statement, self.engine.connect().execution_options(**options) as connection:
             raw: Any = connection.connection.dbapi_connection
             if durable:
                 (level,) = raw.execute("PRAGMA synchronous").fetchone()
@@ -264,7 +268,8 @@ class Database:
         held: _Held | None = getattr(self._held, "value", None)
         if held is not None:
             try:
-                return work(held.connection)
+                with self._statement:
+                    return work(held.connection)
             except DBAPIError as error:
                 self.release()
                 if not (is_lost(error) or is_transient(error)):
@@ -275,7 +280,8 @@ class Database:
 
     def _look_anew(self, work: Callable[[Connection], T]) -> T:
         try:
-            return work(self._hold().connection)
+            with self._statement:
+                return work(self._hold().connection)
         except DBAPIError:
             self.release()
             raise
@@ -319,7 +325,8 @@ class Database:
     def _forget_parent(self) -> None:
         """In a forked child: leave the parent's connections alone and open none of them again."""
         for held in list(self._all_held):
-            held.forget()
+            held.close.detach()
+            keep_for_ever(held.connection)
         self._all_held = weakref.WeakSet()
         self._held = threading.local()
         if self.is_memory:
@@ -344,17 +351,13 @@ class _Held:
             self.connection.close()
             raise
         # Not __del__: of a cycle the collector may end the driver's connection first, unclosed, which is a warning.
-        self.close = weakref.finalize(self, _close, self.connection)
-
-    def forget(self) -> None:
-        """Let go of the connection without closing it: another process uses it."""
-        self.close.detach()
-        self.connection = None
+        self.close = weakref.finalize(self, _close, self.connection, engine.dialect.name == "sqlite")
 
 
-def _close(connection: Connection) -> None:
+def _close(connection: Connection, is_sqlite: bool) -> None:
     try:
-        connection.close()
+        with statements if is_sqlite else nullcontext():
+            connection.close()
     except DBAPIError as error:  # the server ended it first: there is nothing left to close
         log.debug("a connection was gone before it was closed: %s", error)
 
@@ -364,14 +367,32 @@ def _rest_all() -> None:
         database.rest()
 
 
-def _after_fork() -> None:
+_at_fork: list[_Held] = []
+
+
+def _before_fork() -> None:
+    # In the child Python drops what other threads kept for themselves before it tells us: it must not be closed there.
+    _at_fork.extend(held for database in _members(_databases) for held in _members(database._all_held))
+
+
+def _members(those: weakref.WeakSet[T]) -> list[T]:
+    while True:
+        try:
+            return list(those)
+        except RuntimeError:  # another thread has put one in
+            continue
+
+
+def _after_fork_in_child() -> None:
     global _engines_lock
     _engines_lock = threading.Lock()
     for database in list(_databases):
         database._forget_parent()
+    _at_fork.clear()
     for engine in _engines.values():
         if not is_memory(engine.url):
+            keep_for_ever(engine.pool)
             engine.dispose(close=False)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_at_fork.clear, after_in_child=_after_fork_in_child)
