@@ -120,7 +120,7 @@ class InvalidContainerError(EntropicError, ValueError, AssertionError):
 
 
 class DecodeError(EntropicError, ValueError):
-    """A stored document is of an unknown type."""
+    """A stored document is of an unknown type, or nothing that entropic writes."""
 
 
 class ResultFileError(EntropicError, OSError):

@@ -15,21 +15,10 @@ from sqlalchemy import (
 )
 
 from entropic.errors import SchemaError
+from entropic.sql import versions
 from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.schema_lock import schema_lock, shown
-from entropic.sql.versions import (
-    HEAD,
-    REVISIONS,
-    add_facts,
-    compare_library_tables,
-    make_library_tables,
-    peek,
-    present,
-    read_version,
-    require_head,
-    upgrade_command,
-)
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -48,7 +37,7 @@ def current(database: DatabaseLike) -> str | None:
     if _is_absent(database):
         return None
     with database.reading() as connection:
-        return peek(connection)
+        return versions.peek(connection)
 
 
 def check(database: DatabaseLike) -> None:
@@ -64,11 +53,11 @@ def check(database: DatabaseLike) -> None:
     if version is None:
         raise SchemaError(
             f"the database {shown(database)} has no tables of entropic's. The first Store makes them, or run: "
-            f"{upgrade_command(database)}"
+            f"{versions.upgrade_command(database)}"
         )
     with database.reading() as connection:
-        require_head(database, connection, version)
-        compare_library_tables(database, connection, LibraryBase.metadata.sorted_tables)
+        versions.require_head(database, connection, version)
+        versions.compare_library_tables(database, connection, LibraryBase.metadata.sorted_tables)
 
 
 def upgrade(database: DatabaseLike) -> None:
@@ -86,18 +75,18 @@ def upgrade(database: DatabaseLike) -> None:
     """
     database = Database.of(database)
     with schema_lock(database) as connection:
-        version = read_version(connection)
-        if version is None and present(connection):
-            make_library_tables(database, connection)
-        elif version is not None and version not in REVISIONS:
-            require_head(database, connection, version)
-        elif version != HEAD:
+        version = versions.read_version(connection)
+        if version is None and versions.present(connection):
+            versions.make_library_tables(database, connection)
+        elif version is not None and version not in versions.REVISIONS:
+            versions.require_head(database, connection, version)
+        elif version != versions.HEAD:
             from alembic import command
 
-            log.info("upgrading the database %s from %s to %s", shown(database), version, HEAD)
+            log.info("upgrading the database %s from %s to %s", shown(database), version, versions.HEAD)
             with _alembic_lock:
                 command.upgrade(_alembic_config(connection), "head")
-        add_facts(connection)
+        versions.add_facts(connection)
 
 
 def include_name(name: str | None, type_: str, parent_names: Any) -> bool:

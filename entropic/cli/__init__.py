@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from entropic import migrate
 from entropic.errors import EntropicError
-from entropic.sql.versions import HEAD, installed_version
+from entropic.sql import versions
 
 __all__ = ["main"]
 
@@ -41,7 +41,7 @@ def _parser(*, with_demo: bool) -> argparse.ArgumentParser:
         prog="entropic",
         description="A memoizing experiment cache: the administration of its database, and a demo.",
     )
-    parser.add_argument("--version", action="version", version=f"entropic {installed_version()}")
+    parser.add_argument("--version", action="version", version=f"entropic {versions.installed_version()}")
     commands = parser.add_subparsers(required=True, metavar="command")
     database = commands.add_parser("db", help="look after the library's own tables in a database")
     _add_database_commands(database.add_subparsers(required=True, metavar="command"))
@@ -77,13 +77,13 @@ def _add_database_commands(commands: argparse._SubParsersAction[argparse.Argumen
 
 def _upgrade(options: argparse.Namespace) -> int:
     migrate.upgrade(options.url)
-    print(f"at {HEAD}, up to date")
+    print(f"at {versions.HEAD}, up to date")
     return 0
 
 
 def _current(options: argparse.Namespace) -> int:
     revision = migrate.current(options.url)
-    print("none" if revision is None else f"{revision} (head)" if revision == HEAD else revision)
+    print("none" if revision is None else f"{revision} (head)" if revision == versions.HEAD else revision)
     return 0
 
 

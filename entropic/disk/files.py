@@ -7,9 +7,9 @@ done by whoever may commit it. Nothing outside `.entropic/` that is not ours is 
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,10 +17,8 @@ from entropic.errors import CorruptFileError
 
 __all__ = ["digest_of", "remove", "require_digest", "size_of", "sync_data", "sync_folder"]
 
-log = logging.getLogger(__name__)
-
-
 _BLOCK = 1 << 20
+_BESIDE_BYTES = 4 << 20  # of a smaller file a thread costs more than it saves
 
 sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -31,7 +29,7 @@ def digest_of(path: Path, *, sync: bool = False) -> tuple[int, str]:
     Parameters
     ----------
     sync : bool
-        Whether to fsync what is read.
+        Whether to fsync what is read; a large file while it is read.
     """
     if not path.is_dir():
         with path.open("rb") as file:
@@ -68,13 +66,47 @@ def size_of(path: Path) -> int:
 
 
 def _digest_file(file: BinaryIO, digest: Any, sync: bool) -> tuple[int, str]:
+    syncing = _Syncing(file) if sync and os.fstat(file.fileno()).st_size > _BESIDE_BYTES else None
     size = 0
     while block := file.read(_BLOCK):
         digest.update(block)
         size += len(block)
-    if sync:
+    if syncing is not None:
+        syncing.wait()
+    elif sync:
         os.fsync(file.fileno())
     return size, digest.hexdigest()
+
+
+class _Syncing:
+    """An fsync in a thread of its own, while what is in the page cache is read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._error: OSError | None = None
+        # Its own: who is interrupted closes the file without waiting, and another may get the number.
+        self._descriptor = os.dup(file.fileno())
+        self._thread: threading.Thread | None = threading.Thread(target=self._sync, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the process ends, or may have no more threads
+            self._thread = None
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._error = error
+        finally:
+            os.close(self._descriptor)
+
+    def wait(self) -> None:
+        """Return when the file is on the disk; raise if it is not."""
+        if self._thread is None:
+            self._sync()
+        else:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
 
 
 def sync_folder(folder: Path) -> None:

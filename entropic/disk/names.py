@@ -1,9 +1,18 @@
-"""Names of files: those that a Store may use."""
+"""Names of files: those that a Store may use, and files' names for any name at all."""
 
 from __future__ import annotations
 
-__all__ = ["NAME_BYTES", "safe_name"]
+import re
+
+__all__ = ["FILE_NAME_BYTES", "NAME_BYTES", "decode_name", "encode_name", "safe_name"]
+
 NAME_BYTES = 200
+FILE_NAME_BYTES = 255  # most file systems take no more
+
+# Beyond ASCII everything is escaped: macOS takes composed and decomposed letters for one, or changes them.
+_ESCAPED = re.compile(r'[^ -~]|[%<>:"/\\|?*]|^\.|[. ]\Z')
+# Names of devices on Windows, with any suffix.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$) *(\.|\Z)", re.IGNORECASE)
 
 
 def safe_name(name: str, suffix: str = "") -> str:
@@ -28,3 +37,67 @@ def safe_name(name: str, suffix: str = "") -> str:
             f"or NUL, not ending in a space, of at most {NAME_BYTES} bytes with its suffix"
         )
     return name
+
+
+def encode_name(name: str, suffix: str = "") -> str:
+    """Return the name of the file that stands for *name* on every file system; `decode_name` gives it back.
+
+    Letters, digits and most of ASCII stay as they are; the rest is percent-encoded.
+
+    Parameters
+    ----------
+    suffix : str
+        Of the file, such as ``".yaml"``.
+
+    Raises
+    ------
+    ValueError
+        If *name* is empty, or the file's name would take more than 255 bytes.
+
+    Notes
+    -----
+    Names that differ have files that differ, on file systems that tell ``A`` from ``a``.
+
+    Examples
+    --------
+    >>> encode_name("run 7: β/γ", ".yaml")
+    'run 7%3A %CE%B2%2F%CE%B3.yaml'
+    """
+    encoded = _ESCAPED.sub(lambda found: _escape(found[0]), name)
+    if _DEVICE.match(encoded):
+        encoded = _escape(encoded[0]) + encoded[1:]
+    size = len(encoded) + len(suffix.encode())
+    if not name:
+        raise ValueError("a name must not be empty: a file is to be named after it")
+    if size > FILE_NAME_BYTES:
+        raise ValueError(
+            f"the name {name:.40}… is too long: the file that is named after it would have a name of {size} bytes, "
+            f"and file systems take {FILE_NAME_BYTES} (a letter that is not ASCII counts 6 or more). Shorten it"
+        )
+    return encoded + suffix
+
+
+def decode_name(file_name: str, suffix: str = "") -> str:
+    """Return the name of which `encode_name` made *file_name*.
+
+    Raises
+    ------
+    ValueError
+        If `encode_name` makes no such name: it is the file of somebody else.
+    """
+    problem = f"{file_name!r} is no name that entropic gave to a file{suffix and f' of {suffix}'}"
+    if not file_name.endswith(suffix) or not file_name.isascii():
+        raise ValueError(problem)
+    encoded = file_name.removesuffix(suffix)
+    octets = re.sub(rb"%([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), encoded.encode())
+    try:
+        name = octets.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        raise ValueError(problem) from None
+    if encode_name(name, suffix) != file_name:
+        raise ValueError(problem)
+    return name
+
+
+def _escape(character: str) -> str:
+    return "".join(f"%{octet:02X}" for octet in character.encode("utf-8", "surrogatepass"))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from entropic.disk.files import sync_folder
+from entropic.disk.publish import publish
 
 __all__ = [
     "MARKER",
@@ -62,17 +62,8 @@ def write_marker(root: Path, marker: Marker, *, replace: bool = False) -> None:
     FileExistsError
         If there is one already, unless *replace*.
     """
-    staged = root / f"{MARKER}.{uuid4().hex}"
-    with staged.open("x", encoding="utf-8") as file:
-        json.dump(asdict(marker), file)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        # link, not rename: it fails if the name is taken, and a reader never sees half a marker.
-        (os.replace if replace else os.link)(staged, root / MARKER)
-    finally:
-        staged.unlink(missing_ok=True)
-    sync_folder(root)
+    with publish(root / MARKER, replace=replace) as part:
+        part.path.write_text(json.dumps(asdict(marker)), encoding="utf-8")
 
 
 def quarantine(path: Path) -> Path:

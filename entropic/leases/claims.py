@@ -27,7 +27,6 @@ from sqlalchemy import (
     Double,
     bindparam,
     delete,
-    insert,
     literal,
     or_,
     select,
@@ -36,9 +35,10 @@ from sqlalchemy import (
 )
 
 from entropic.process.identity import Process, this_process
-from entropic.sql.clock import database_now
+from entropic.sql.clock import Clock, database_now
 from entropic.sql.database import Database
 from entropic.sql.tables import ClaimRow
+from entropic.sql.upsert import chunks, insert_new
 
 __all__ = ["CHUNK", "Claims", "Grant", "Holder", "new_token"]
 
@@ -107,7 +107,9 @@ class Claims:
     ----------
     lease_s : float
         How long a claim holds, in seconds, unless extended. All who work on a table are to name the same.
-    clock : callable, optional
+    clock : Clock
+        By which a lease is counted.
+    watch : callable
         Seconds that nobody sets, by which the claims of others are watched.
 
     Notes
@@ -122,26 +124,28 @@ class Claims:
         table_name: str,
         *,
         lease_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = database_now,
+        watch: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
+        self._now = clock
         self._table = table_name
         self.lease_s = lease_s
-        self._clock = clock
+        self._watch = watch
         self._unreleased: set[tuple[str, str]] = set()  # given up while the database could not be written
         self._watched: dict[str, _Seen] = {}  # claims of whoever
         self._forget_at = 2 * CHUNK  # so many of them
         # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
         is_table = _claims.c.table_name == table_name
         is_key = _claims.c.record_id.in_(bindparam("keys", expanding=True))
-        left_s = (_claims.c.expires_at - database_now()).label("left_s")
+        left_s = (_claims.c.expires_at - clock()).label("left_s")
         self._select_holders = select(_claims, left_s).where(is_table, is_key)
         self._select_won = select(_claims.c.token).where(
             is_table, is_key, _claims.c.owner == bindparam("owner")
         )
         pair = tuple_(_claims.c.record_id, _claims.c.token)
         self._delete_pairs = delete(_claims).where(is_table, pair.in_(bindparam("pairs", expanding=True)))
-        self._insert_free = _insert_free(database.dialect)
+        self._insert_free = self._insertion()
 
     def acquire(self, keys: Iterable[str], tokens: Mapping[str, str] | None = None) -> dict[str, Grant]:
         """Claim what is free of *keys*, or was left by an owner that is gone; return what was granted.
@@ -156,7 +160,7 @@ class Claims:
         grants: dict[str, Grant] = {}
         tokens = tokens or {key: new_token() for key in keys}
         # Sorted, so that two processes that want the same keys lock them in one order and never deadlock.
-        for chunk in _chunks(sorted(set(keys)), CHUNK):
+        for chunk in chunks(sorted(set(keys)), CHUNK):
             # Looking first sizes the work, and keeps losers from InnoDB's shared lock on the duplicate.
             held = self.holders(chunk)
             won = self._insert({key: tokens[key] for key in chunk if key not in held})
@@ -173,14 +177,14 @@ class Claims:
     def holders(self, keys: Sequence[str]) -> dict[str, Holder]:
         """Return who holds which of *keys*."""
         found: dict[str, Holder] = {}
-        for chunk in _chunks(list(keys), CHUNK):
+        for chunk in chunks(keys, CHUNK):
             for row in self._database.look(partial(self._fetch_holders, keys=chunk)):
                 found[row.record_id] = self._holder(row)
         return found
 
     def _holder(self, row: Any) -> Holder:
         """Return who holds a key, and note since when its claim has been as it is."""
-        now = self._clock()
+        now = self._watch()
         seen = self._watched.get(row.record_id)
         is_same = seen is not None and (seen.token, seen.expires_at) == (row.token, row.expires_at)
         since = seen.since if seen is not None and is_same else now
@@ -233,8 +237,18 @@ class Claims:
         won = self._database.write(work, repeatable=True)
         return [key for key, token in tokens.items() if token in won]
 
+    def _insertion(self) -> Any:
+        """Return the INSERT of claims that leaves alone what is held."""
+        given = [column.name for column in _claims.c if column.name not in {"acquired_at", "expires_at"}]
+        values = {
+            **{name: bindparam(name) for name in given},
+            "acquired_at": self._now(),
+            "expires_at": self._now() + bindparam("lease_s", type_=Double()),
+        }
+        return insert_new(_claims, self._database.dialect, values)
+
     def _lease_columns(self) -> dict[str, Any]:
-        now = database_now()
+        now = self._now()
         return {**this_process().as_dict(), "acquired_at": now, "expires_at": now + self.lease_s}
 
     def _take_over(self, key: str, holder: Holder, token: str) -> bool:
@@ -276,7 +290,7 @@ class Claims:
         return (
             update(_claims)
             .where(_claims.c.table_name == self._table, _claims.c.owner == this_process().owner)
-            .values(expires_at=database_now() + self.lease_s)
+            .values(expires_at=self._now() + self.lease_s)
         )
 
     def release(self, tokens: Iterable[tuple[str, str]]) -> None:
@@ -295,31 +309,5 @@ class Claims:
         """
         return sum(
             connection.execute(self._delete_pairs, {"pairs": chunk}).rowcount
-            for chunk in _chunks(list(pairs), CHUNK)
+            for chunk in chunks(pairs, CHUNK)
         )
-
-
-def _insert_free(dialect: str) -> Any:
-    """Return the INSERT of claims that leaves alone what is held."""
-    if dialect == "sqlite":
-        from sqlalchemy.dialects import sqlite
-
-        statement: Any = sqlite.insert(_claims).on_conflict_do_nothing()
-    elif dialect == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        statement = postgresql.insert(_claims).on_conflict_do_nothing()
-    else:
-        statement = insert(_claims).prefix_with("IGNORE")
-    given = [column.name for column in _claims.c if column.name not in {"acquired_at", "expires_at"}]
-    return statement.values(
-        {
-            **{name: bindparam(name) for name in given},
-            "acquired_at": database_now(),
-            "expires_at": database_now() + bindparam("lease_s", type_=Double()),
-        }
-    )
-
-
-def _chunks(keys: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    return (keys[start : start + size] for start in range(0, len(keys), size))

@@ -21,6 +21,7 @@ from sqlalchemy.orm.attributes import instance_dict, instance_state
 from entropic.model.base import RECORDED, Base
 from entropic.sql.database import Database
 from entropic.sql.tables import FileRow
+from entropic.sql.upsert import chunks
 
 __all__ = ["CHUNK", "Found", "RecordReader"]
 
@@ -104,9 +105,7 @@ class RecordReader(Generic[ModelT]):
 
     def find_many(self, ids: Iterable[str]) -> Iterator[Found]:
         """Yield the rows under any number of keys, `CHUNK` keys a statement."""
-        keys = list(ids)
-        for start in range(0, len(keys), CHUNK):
-            chunk = keys[start : start + CHUNK]
+        for chunk in chunks(ids, CHUNK):
             if _is_direct(self._database):
                 yield from self._ask(chunk)
             else:

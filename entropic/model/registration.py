@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Column, Connection, insert, inspect, null, select, update
+from sqlalchemy import Column, Connection, inspect, null, select, update
 
 from entropic.disk.roots import Marker, _foreign, read_marker, write_marker
 from entropic.errors import ResultsDirUnavailableError, SchemaError
@@ -21,6 +21,7 @@ from entropic.model.parameters import KEY_RULE, Parameters
 from entropic.sql.database import Database
 from entropic.sql.schema_lock import schema_lock
 from entropic.sql.tables import TableRow
+from entropic.sql.upsert import upsert
 from entropic.sql.versions import database_uuid
 
 __all__ = ["adopt_root", "grow_table", "register_table"]
@@ -130,10 +131,7 @@ def _register(connection: Connection, database: Database, parameters: Parameters
         "results_dir": str(root),
         "created_at": datetime.now(UTC),
     }
-    if row is None:
-        connection.execute(insert(_tables), values)
-    else:
-        connection.execute(update(_tables).where(_tables.c.table_name == table).values(values))
+    connection.execute(upsert(_tables, database.dialect, list(values)), values)
     return marker
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from entropic.disk.files import digest_of, remove, sync_folder
 from entropic.disk.roots import quarantine
@@ -34,6 +34,7 @@ from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
 from entropic.sql.tables import AttemptRow, FileRow, MetaRow
 from entropic.sql.tables.attempts import CANCELLED, COMPLETED, FAILED, LOST
+from entropic.sql.upsert import chunks, insert_new
 
 __all__ = ["Published", "Publisher"]
 
@@ -86,6 +87,7 @@ class Publisher:
         self._delete_files = delete(_files).where(
             _files.c.table_name == self._table, _files.c.record_id.in_(keys)
         )
+        self._insert_new_attempt = insert_new(_attempts, database.dialect)
 
     def publish(self, finished: Sequence[tuple[Receipt, str]], code: CodeState) -> Published:
         """Commit receipts, each with its claim's token, and return what could not be committed.
@@ -129,7 +131,7 @@ class Publisher:
             former = self._former(connection, list(rows))
             self._write_rows(connection, rows, former)
             self._replace_files(connection, [self._file(receipt) for receipt in receipts])
-            connection.execute(_insert_attempt, [self._attempt(receipt, code) for receipt in receipts])
+            connection.execute(_insert_attempt, [self._ended(receipt, code) for receipt in receipts])
             # Last: a row that the database refuses must not have cost the file that it was to replace.
             for receipt in receipts:
                 move(receipt.path(self._root), self._root / receipt.final_name)
@@ -184,25 +186,39 @@ class Publisher:
             "sha256": receipt.staged.sha256,
         }
 
-    def _attempt(self, outcome: Outcome, code: CodeState, state: str = COMPLETED) -> dict[str, Any]:
-        failure = outcome if isinstance(outcome, Failure) else None
+    def _attempt(self, record_id: str, state: str, params: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+        """Return the row of an attempt that ends now, unless *facts*, by column, say otherwise."""
         return {
-            "id": outcome.attempt,
+            "id": uuid4().hex,
             "table_name": self._table,
-            "record_id": outcome.record_id,
+            "record_id": record_id,
             "state": state,
-            "params": outcome.stored,
+            "params": dict(params),
+            "ended_at": datetime.now(UTC),
+            **facts,
+        }
+
+    def _ended(self, outcome: Outcome, code: CodeState) -> dict[str, Any]:
+        """Return the attempt that ended in *outcome*."""
+        facts = {
             **outcome.where,
+            **_code(code),
+            "id": outcome.attempt,
             "started_at": datetime.fromtimestamp(outcome.started_at, UTC),
             "ended_at": _ended_at(outcome),
-            "error_type": failure.error_type[:255] if failure else None,
-            "message": storable(failure.message) if failure else None,
-            "traceback": storable(failure.traceback) if failure else None,
-            "exit_code": failure.exit_code if failure else None,
-            "code": code.label,
-            "git_commit": code.commit,
-            "git_dirty": code.is_dirty,
         }
+        if isinstance(outcome, Receipt):
+            return self._attempt(outcome.record_id, COMPLETED, outcome.stored, **facts)
+        return self._attempt(
+            outcome.record_id,
+            FAILED,
+            outcome.stored,
+            error_type=outcome.error_type[:255],
+            message=storable(outcome.message),
+            traceback=storable(outcome.traceback),
+            exit_code=outcome.exit_code,
+            **facts,
+        )
 
     def register(
         self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any], token: str
@@ -270,28 +286,22 @@ class Publisher:
         if not failed:
             return
         pairs = sorted((failure.record_id, token) for failure, token in failed)
-        self._end_anyhow(pairs, [self._attempt(failure, code, FAILED) for failure, _ in failed])
+        self._end_anyhow(pairs, [self._ended(failure, code) for failure, _ in failed])
 
     def cancel(self, job: Job, token: str, started_at: datetime, code: CodeState) -> None:
         """Record a run of this process that was interrupted, and give its key back; trouble is only logged."""
         process = this_process()
-        attempt = {
-            "id": uuid4().hex,
-            "table_name": self._table,
-            "record_id": job.record_id,
-            "state": CANCELLED,
-            "params": job.stored,
-            "owner": process.owner,
-            "host": process.host,
-            "pid": process.pid,
-            "batch_job": batch_job(),
-            "started_at": started_at,
-            "ended_at": datetime.now(UTC),
-            "code": code.label,
-            "git_commit": code.commit,
-            "git_dirty": code.is_dirty,
-        }
-
+        attempt = self._attempt(
+            job.record_id,
+            CANCELLED,
+            job.stored,
+            owner=process.owner,
+            host=process.host,
+            pid=process.pid,
+            batch_job=batch_job(),
+            started_at=started_at,
+            **_code(code),
+        )
         self._end_anyhow([(job.record_id, token)], [attempt])
 
     def lose(self, lost: Sequence[tuple[Holder, Mapping[str, Any] | None]]) -> None:
@@ -305,24 +315,19 @@ class Publisher:
         if not lost:
             return
         pairs = sorted((holder.record_id, holder.token) for holder, _ in lost)
-        self._end(pairs, [self._lost_attempt(holder, params or {}) for holder, params in lost])
+        self._end(pairs, [self._lost(holder, params or {}) for holder, params in lost])
 
     def lose_worker(self, job: Job, death: WorkerDied, code: CodeState) -> None:
         """Record an attempt that ended with its worker; the claim stays, for another one."""
-        attempt = {
-            "id": uuid4().hex,
-            "table_name": self._table,
-            "record_id": job.record_id,
-            "state": LOST,
-            "params": job.stored,
-            "worker": death.worker,
-            "ended_at": datetime.now(UTC),
-            "exit_code": death.exit_code,
-            "message": str(death),
-            "code": code.label,
-            "git_commit": code.commit,
-            "git_dirty": code.is_dirty,
-        }
+        attempt = self._attempt(
+            job.record_id,
+            LOST,
+            job.stored,
+            worker=death.worker,
+            exit_code=death.exit_code,
+            message=str(death),
+            **_code(code),
+        )
         self._end([], [attempt])
 
     def _end(self, pairs: Sequence[tuple[str, str]], attempts: Sequence[Mapping[str, Any]]) -> None:
@@ -350,14 +355,9 @@ class Publisher:
         def work(connection: Connection) -> None:
             self._claims.delete(connection, pairs)
             # A commit whose answer was lost is repeated, and two processes that clear up may both come upon one.
-            known = self._known(connection, [attempt["id"] for attempt in attempts])
-            if new := [attempt for attempt in attempts if attempt["id"] not in known]:
-                connection.execute(_insert_attempt, new)
+            connection.execute(self._insert_new_attempt, attempts)
 
-        try:
-            self._database.write(work, repeatable=True)
-        except IntegrityError:  # another process recorded one at the same moment: now it is known
-            self._database.write(work, repeatable=True)
+        self._database.write(work, repeatable=True)
 
     def _end_anyhow(self, pairs: Sequence[tuple[str, str]], attempts: Sequence[Mapping[str, Any]]) -> None:
         """As `_end`, but for what is on its way to the caller: an exception that matters more than its record."""
@@ -368,21 +368,20 @@ class Publisher:
             with suppress(SQLAlchemyError):  # else the next who asks in this process tries again
                 self._claims.release(pairs)
 
-    def _lost_attempt(self, holder: Holder, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "id": holder.token,
-            "table_name": self._table,
-            "record_id": holder.record_id,
-            "state": LOST,
-            "params": dict(params),
-            "owner": holder.process.owner,
-            "host": holder.process.host,
-            "pid": holder.process.pid,
-            "started_at": datetime.fromtimestamp(holder.acquired_at, UTC),
-            "ended_at": datetime.now(UTC),
-            "message": f"{holder}: it has ended, or was silent for longer than its lease; how far the run had come is "
+    def _lost(self, holder: Holder, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the attempt of one who held a claim and did not come back."""
+        return self._attempt(
+            holder.record_id,
+            LOST,
+            params,
+            id=holder.token,
+            owner=holder.process.owner,
+            host=holder.process.host,
+            pid=holder.process.pid,
+            started_at=datetime.fromtimestamp(holder.acquired_at, UTC),
+            message=f"{holder}: it has ended, or was silent for longer than its lease; how far the run had come is "
             "not known",
-        }
+        )
 
     def settled(self, attempts: Sequence[str]) -> set[str]:
         """Return which of these attempts are over: committed, though their rows may be deleted since, or refused."""
@@ -396,8 +395,8 @@ class Publisher:
     ) -> set[str]:
         statement = select(_attempts.c.id).where(_attempts.c.id.in_(bindparam("ids", expanding=True)), *where)
         known: set[str] = set()
-        for start in range(0, len(attempts), CHUNK):
-            known.update(connection.scalars(statement, {"ids": list(attempts[start : start + CHUNK])}))
+        for chunk in chunks(attempts, CHUNK):
+            known.update(connection.scalars(statement, {"ids": chunk}))
         return known
 
     def flush(self) -> None:
@@ -419,7 +418,7 @@ class Publisher:
         # Of a table that has changed meanwhile every row may be refused: no run is to blame for that.
         check_user_table(self._database, self._rows, f"{model.__module__}.{model.__qualname__}")
         failure = refused(receipt, error, self._put_aside(receipt))
-        self._end([(receipt.record_id, token)], [self._attempt(failure, code, FAILED)])
+        self._end([(receipt.record_id, token)], [self._ended(failure, code)])
         log.warning("%s: %s", receipt.record_id, failure.message)
         return failure
 
@@ -440,6 +439,10 @@ class Publisher:
             quarantine(staged)
         log.warning("the claim on %s was lost while it ran: nothing was published", receipt.record_id)
         return {receipt.record_id}
+
+
+def _code(code: CodeState) -> dict[str, Any]:
+    return {"code": code.label, "git_commit": code.commit, "git_dirty": code.is_dirty}
 
 
 def _ended_at(outcome: Outcome) -> datetime:

@@ -1,16 +1,18 @@
-"""The database's clock."""
+"""The database's clock, by which leases and times to live are counted; and one that is set by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import (
-    Double,
-)
+from sqlalchemy import ColumnElement, Double, bindparam
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
-__all__ = ["database_now"]
+__all__ = ["Clock", "ManualClock", "database_now"]
+
+Clock = Callable[[], ColumnElement[float]]
+"""Returns the SQL expression of the time now, in seconds since 1970-01-01 UTC; `database_now` is one."""
 
 
 class database_now(FunctionElement[float]):
@@ -36,3 +38,24 @@ def _now_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
 def _now_mysql(element: Any, compiler: Any, **kw: Any) -> str:
     # UNIX_TIMESTAMP() of a local time is ambiguous in the hour when summer time ends.
     return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6)"
+
+
+class ManualClock:
+    """A clock that stands still until it is moved: with it a lease ends in a test without anybody waiting.
+
+    Attributes
+    ----------
+    now : float
+        Seconds since 1970-01-01 UTC. It may be set at any time: statements that were made before see it too.
+    """
+
+    def __init__(self, now: float = 1.0e9) -> None:
+        self.now = now
+
+    def __call__(self) -> ColumnElement[float]:
+        """Return the time as a parameter that takes its value when the statement runs."""
+        return bindparam("now", callable_=lambda: self.now, type_=Double(), unique=True)
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock on."""
+        self.now += seconds

@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
@@ -39,6 +38,7 @@ from entropic.runs.attempts import Runner, Work
 from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
 from entropic.runs.recovery import leftovers, recover
 from entropic.runs.result_table import ResultTable
+from entropic.sql.upsert import chunks
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.task_notes import NotedWork
 from entropic.sweeps.result import SweepOptions, SweepResult
@@ -120,7 +120,7 @@ class Sweeper(Generic[ModelT]):
         missing: list[tuple[Identity, Found]] = []
         names: set[str] = set()
         hits = 0
-        for chunk in _chunks(self._identify(params), CHUNK // 2):  # up to two keys each
+        for chunk in chunks(self._identify(params), CHUNK // 2):  # up to two keys each
             distinct = self._distinct(chunk)
             keys = [key for identity in distinct for key in identity.ids]
             rows = {found.id: found for found in self._table.reader.find_many(keys)}
@@ -546,9 +546,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

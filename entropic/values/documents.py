@@ -1,14 +1,16 @@
 """Plain values as typed JSON: what comes back is equal, and of the same type.
 
 JSON has no tuples, no NaN, no complex numbers and no NumPy scalars, so those are written as an object with the one
-marker key `__type__`; everything JSON has is written as it is. Arrays are put aside and referred to by name: whoever
-writes the file stores them in a form of their own. There is no pickle: reading a document runs nothing.
+marker key `__entropic__`, its kind, and its content; everything JSON has is written as it is. Arrays are put aside and
+referred to by name: whoever writes the file stores them in a form of their own. There is no pickle: reading a document
+runs nothing.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
@@ -21,9 +23,9 @@ from uuid import UUID
 
 from entropic.errors import DecodeError
 
-__all__ = ["PLAIN", "decode", "encode", "is_plain_array"]
+__all__ = ["MARKER", "PLAIN", "decode", "encode", "is_plain_array"]
 
-TAG = "__type__"
+MARKER = "__entropic__"
 
 _DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
 _ARRAY_KINDS = frozenset("biufcmMSUV")
@@ -57,22 +59,42 @@ def decode(document: Any, arrays: Callable[[str], Any]) -> Any:
     Raises
     ------
     DecodeError
-        If the document has a type that this release does not know.
+        If `encode` of this release writes no such document: a type that it does not know, content that does not fit
+        its type, or an object that has the marker key among others.
     """
+    try:
+        return _decode(document, arrays)
+    except RecursionError:
+        raise DecodeError("the document is nested too deeply") from None
+
+
+def _decode(document: Any, arrays: Callable[[str], Any]) -> Any:
     if type(document) is list:
-        return [decode(item, arrays) for item in document]
+        return [_decode(item, arrays) for item in document]
     if type(document) is not dict:
         return document
-    if TAG not in document:
-        return {key: decode(item, arrays) for key, item in document.items()}
-    name, content = document[TAG], document["value"]
-    if name == "array":
-        return arrays(content)
-    if name not in _DECODERS:
+    if MARKER not in document:
+        return {key: _decode(item, arrays) for key, item in document.items()}
+    name = document[MARKER]
+    if type(name) is not str or document.keys() != {MARKER, "value"}:
+        # Not given back as it stands: a later release may mean something by it.
+        raise DecodeError(
+            f"the document has an object with the key {MARKER!r}, which marks what entropic wrote, but it is nothing "
+            f"that entropic writes: its keys are {', '.join(map(repr, document))}"
+        )
+    if name != "array" and name not in _DECODERS:
         raise DecodeError(
             f"the document has a value of type {name!r}, which this release of entropic does not know"
         )
-    return _DECODERS[name](decode(content, arrays))
+    content = document["value"] if name == "array" else _decode(document["value"], arrays)
+    try:
+        return arrays(_of(content, str)) if name == "array" else _DECODERS[name](content)
+    except DecodeError:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        raise DecodeError(
+            f"the document has a value of type {name!r} whose content does not fit ({error!s:.200})"
+        ) from error
 
 
 def is_plain_array(value: Any) -> bool:
@@ -130,7 +152,7 @@ class _Encoder:
         return [self._at(str(number), value) for number, value in enumerate(values)]
 
     def _mapping(self, values: Mapping[Any, Any]) -> Any:
-        if TAG not in values and all(type(key) is str for key in values):
+        if MARKER not in values and all(type(key) is str for key in values):
             return {key: self._at(key, value) for key, value in values.items()}
         pairs = [[self._at(_UNNAMED, key), self._at(_UNNAMED, value)] for key, value in values.items()]
         return _tagged("dict", pairs)
@@ -179,7 +201,7 @@ def _is_good_name(step: str) -> bool:
 
 
 def _tagged(name: str, content: Any) -> dict[str, Any]:
-    return {TAG: name, "value": content}
+    return {MARKER: name, "value": content}
 
 
 def _encode_datetime(value: datetime) -> list[Any] | None:
@@ -189,8 +211,8 @@ def _encode_datetime(value: datetime) -> list[Any] | None:
     return [value.replace(tzinfo=None).isoformat(), value.fold, value.utcoffset()]
 
 
-def _decode_datetime(content: list[Any]) -> datetime:
-    text, fold, offset = content
+def _decode_datetime(content: Any) -> datetime:
+    text, fold, offset = _parts(content, (str,), (int,), (timedelta, type(None)))
     zone = None if offset is None else timezone(offset)
     return datetime.fromisoformat(text).replace(fold=fold, tzinfo=zone)
 
@@ -199,49 +221,129 @@ def _encode_time(value: time) -> list[Any] | None:
     return None if value.tzinfo is not None else [value.isoformat(), value.fold]
 
 
-def _decode_scalar(content: list[Any]) -> Any:
+def _decode_time(content: Any) -> time:
+    text, fold = _parts(content, (str,), (int,))
+    return time.fromisoformat(text).replace(fold=fold)
+
+
+def _decode_set(content: Any) -> set[Any]:
+    items = set(_of(content, list))
+    if len(items) != len(content):
+        raise ValueError("there is an item twice")
+    return items
+
+
+def _decode_pairs(content: Any) -> dict[Any, Any]:
+    pairs = {key: value for key, value in (_of(pair, list) for pair in _of(content, list))}
+    if len(pairs) != len(content):
+        raise ValueError("there is a key twice")
+    return pairs
+
+
+def _decode_numpy(content: Any) -> Any:
     import numpy as np
 
-    dtype, value = np.dtype(content[0]), content[1]
+    name, value = _parts(content, (str,), (bool, int, float, complex, bytes, str))
+    if not _SCALAR.fullmatch(name):
+        raise ValueError(f"{name!r} is no dtype of a scalar")
+    dtype = np.dtype(name).newbyteorder("=")  # scalars have the byte order of the machine
+    if type(value) not in _SCALAR_TYPES[dtype.kind]:
+        raise TypeError(f"{value!r} is no {dtype}")
     if dtype.kind in "mM":
         return np.array(value, "i8").view(dtype)[()]
-    return dtype.type(value)
+    scalar = dtype.type(value)
+    if scalar.dtype != dtype or (scalar.item() != value and value == value):
+        raise ValueError(f"{value!r} is no {dtype}")
+    return scalar
 
 
-def _decode_masked(content: list[Any]) -> Any:
+def _decode_scalar(content: Any) -> Any:
+    array = _of(content, _numpy("ndarray"))
+    if array.ndim:
+        raise ValueError("it is an array")
+    return array[()]
+
+
+def _decode_masked(content: Any) -> Any:
     import numpy as np
 
-    data, mask, fill = content
+    data, mask, fill = _parts(content, *[(np.ndarray,)] * 3)
+    if mask.shape != data.shape or fill.ndim:
+        raise ValueError("the mask is of another shape")
     return np.ma.MaskedArray(data, mask=mask, fill_value=fill)
 
 
+def _of(content: Any, kind: type) -> Any:
+    if type(content) is not kind:
+        raise TypeError(f"it is a {type(content).__name__}")
+    return content
+
+
+def _parts(content: Any, *kinds: tuple[type, ...]) -> list[Any]:
+    if len(_of(content, list)) != len(kinds) or any(
+        type(c) not in k for c, k in zip(content, kinds, strict=True)
+    ):
+        raise TypeError("it has other parts")
+    return list(content)
+
+
+def _from_base64(text: str) -> bytes:
+    return b64decode(text, validate=True)
+
+
+def _from_text(function: Callable[[str], Any]) -> Callable[[Any], Any]:
+    return lambda content: function(_of(content, str))
+
+
+_NUMBER = (float, int)  # PostgreSQL's JSONB gives 1 for 1.0
+_SCALAR = re.compile(r"[<>|][biufcmMSU]\d+(\[\w+\])?")
+_SCALAR_TYPES: dict[str, tuple[type, ...]] = {
+    "b": (bool,),
+    "i": (int,),
+    "u": (int,),
+    "f": _NUMBER,
+    "c": (complex,),
+    "m": (int,),
+    "M": (int,),
+    "S": (bytes,),
+    "U": (str,),
+}
+
 # By exact type: a subclass, such as an IntEnum or a namedtuple, would come back as something else.
 _CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "complex": (complex, lambda z: [z.real, z.imag], lambda parts: complex(*parts)),
-    "bytes": (bytes, lambda b: b64encode(b).decode(), b64decode),
-    "bytearray": (bytearray, lambda b: b64encode(b).decode(), lambda text: bytearray(b64decode(text))),
+    "complex": (complex, lambda z: [z.real, z.imag], lambda c: complex(*_parts(c, _NUMBER, _NUMBER))),
+    "bytes": (bytes, lambda b: b64encode(b).decode(), _from_text(_from_base64)),
+    "bytearray": (
+        bytearray,
+        lambda b: b64encode(b).decode(),
+        _from_text(lambda t: bytearray(_from_base64(t))),
+    ),
     "datetime": (datetime, _encode_datetime, _decode_datetime),
-    "date": (date, date.isoformat, date.fromisoformat),
-    "time": (time, _encode_time, lambda c: time.fromisoformat(c[0]).replace(fold=c[1])),
-    "timedelta": (timedelta, lambda d: [d.days, d.seconds, d.microseconds], lambda parts: timedelta(*parts)),
-    "decimal": (Decimal, str, Decimal),
-    "fraction": (Fraction, str, Fraction),
-    "uuid": (UUID, str, UUID),
-    "path": (type(Path()), str, Path),
-    "posix path": (PurePosixPath, str, PurePosixPath),
-    "windows path": (PureWindowsPath, str, PureWindowsPath),
+    "date": (date, date.isoformat, _from_text(date.fromisoformat)),
+    "time": (time, _encode_time, _decode_time),
+    "timedelta": (
+        timedelta,
+        lambda d: [d.days, d.seconds, d.microseconds],
+        lambda c: timedelta(*_parts(c, (int,), (int,), (int,))),
+    ),
+    "decimal": (Decimal, str, _from_text(Decimal)),
+    "fraction": (Fraction, str, _from_text(Fraction)),
+    "uuid": (UUID, str, _from_text(UUID)),
+    "path": (type(Path()), str, _from_text(Path)),
+    "posix path": (PurePosixPath, str, _from_text(PurePosixPath)),
+    "windows path": (PureWindowsPath, str, _from_text(PureWindowsPath)),
 }
 _NAMES = {kind: name for name, (kind, _, _) in _CODECS.items()}
 _ENCODERS = {kind: to_document for kind, to_document, _ in _CODECS.values()}
 _DECODERS: dict[str, Callable[[Any], Any]] = {
-    "int": lambda text: int(text, 16),
-    "float": float,
-    "tuple": tuple,
-    "set": set,
-    "frozenset": frozenset,
-    "dict": lambda pairs: {key: value for key, value in pairs},
-    "numpy": _decode_scalar,
-    "scalar": lambda array: array[()],
+    "int": _from_text(lambda text: int(text, 16)),
+    "float": _from_text(float),
+    "tuple": lambda content: tuple(_of(content, list)),
+    "set": _decode_set,
+    "frozenset": lambda content: frozenset(_decode_set(content)),
+    "dict": _decode_pairs,
+    "numpy": _decode_numpy,
+    "scalar": _decode_scalar,
     "masked": _decode_masked,
     **{name: from_document for name, (_, _, from_document) in _CODECS.items()},
 }

@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from entropic.errors import DecodeError
 from entropic.extras import need
 from entropic.values.documents import decode, encode, is_plain_array
 
@@ -71,7 +72,7 @@ def load_value_json(path: str) -> Any:
 
 
 def _no_arrays(name: str) -> Any:
-    raise ValueError(f"the document refers to the array {name!r}, but JSON has none")
+    raise DecodeError(f"the document refers to the array {name!r}, but JSON has none")
 
 
 def _save_hdf5(path: str, document: str, arrays: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ def test_check_of_an_outdated_database_ends_with_the_reason(sqlite_url, monkeypa
     database = Database(sqlite_url)
     versions.ensure_schema(database, [])
     database.write(lambda c: c.execute(text(f"UPDATE {versions.VERSION_TABLE} SET version_num = '0000'")))
-    monkeypatch.setattr(migrate, "REVISIONS", ("0000", *versions.REVISIONS))
+    monkeypatch.setattr(versions, "REVISIONS", ("0000", *versions.REVISIONS))
 
     status = cli.main(["db", "check", "--url", sqlite_url])
 

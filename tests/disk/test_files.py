@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from entropic.disk import files, roots, sidecars
+from entropic.disk import staging as staging_module
 from entropic.disk.files import digest_of
 from entropic.disk.roots import Marker, quarantine
 from entropic.disk.sidecars import SidecarIndex, read_sidecar
 from entropic.disk.staging import Staged, Staging, move, stage
 from entropic.errors import ResultFileError, ResultFileMissingError
+from tests.support.disk_order import DiskOrder, disk_order
 from tests.support.processes import run_together
 
 MINE = Marker("root", "database", "table")
@@ -37,21 +39,9 @@ def line(record_id: str = "k", attempt: str = "a1") -> dict[str, str]:
     return {"record_id": record_id, "attempt": attempt}
 
 
-def synced_names(monkeypatch) -> list[str]:
-    """What is fsynced from now on, by path."""
-    names: list[str] = []
-    fsync, sync_data = os.fsync, files.sync_data
-
-    def record(real):
-        def sync(descriptor):
-            names.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-            real(descriptor)
-
-        return sync
-
-    monkeypatch.setattr(os, "fsync", record(fsync))
-    monkeypatch.setattr(sidecars, "_sync_data", record(sync_data))
-    return names
+def synced(order: DiskOrder) -> list[str]:
+    """What was synced, by path."""
+    return [path for what, path in order if what == "synced"]
 
 
 # Stage and digest
@@ -70,7 +60,7 @@ def test_stage_takes_a_file_of_another_name_and_says_so(staging, caplog):
     slot = staging.take()
     (slot / "k.h5.npy").write_bytes(b"result")
 
-    with caplog.at_level(logging.INFO, "entropic.disk.files"):
+    with caplog.at_level(logging.INFO, "entropic.disk.staging"):
         staged = stage(slot, "k.h5")
 
     assert staged.name == "k.h5.npy"
@@ -98,27 +88,27 @@ def test_stage_of_two_files_raises_and_keeps_both(staging, root):
     assert "extra" in str(caught.value)
 
 
-def test_stage_syncs_the_file(staging, monkeypatch):
+def test_stage_syncs_the_file(staging):
     slot = staging.take()
     (slot / "k.h5").write_bytes(b"result")
-    synced = synced_names(monkeypatch)
 
-    stage(slot, "k.h5")
+    with disk_order() as order:
+        stage(slot, "k.h5")
 
-    assert synced == [str(slot / "k.h5")]
+    assert synced(order) == [str(slot / "k.h5")]
 
 
-def test_stage_syncs_every_file_and_folder_of_a_folder(staging, monkeypatch):
+def test_stage_syncs_every_file_and_folder_of_a_folder(staging):
     slot = staging.take()
     (slot / "k" / "sub").mkdir(parents=True)
     (slot / "k" / "sub" / "part").write_bytes(b"x")
     (slot / "k" / "top").write_bytes(b"y")
-    synced = synced_names(monkeypatch)
 
-    stage(slot, "k")
+    with disk_order() as order:
+        stage(slot, "k")
 
     expected = {slot / "k", slot / "k" / "sub", slot / "k" / "sub" / "part", slot / "k" / "top"}
-    assert set(synced) == {str(path) for path in expected}
+    assert set(synced(order)) == {str(path) for path in expected}
 
 
 def folder_of(parent: Path, name: str, content: dict[str, bytes]) -> Path:
@@ -267,27 +257,27 @@ def test_slot_that_was_quarantined_is_not_handed_out_again(staging):
 # Sidecars
 
 
-def test_line_is_on_the_disk_when_append_returns(staging, monkeypatch):
+def test_line_is_on_the_disk_when_append_returns(staging):
     staging.take()
-    synced = synced_names(monkeypatch)
 
-    staging.append(line())
+    with disk_order() as order:
+        staging.append(line())
 
     sidecar = staging.folder / sidecars.SIDECAR
-    assert str(sidecar) in synced
+    assert str(sidecar) in synced(order)
     assert [json.loads(text) for text in sidecar.read_text().splitlines()] == [line()]
 
 
-def test_first_line_makes_the_name_of_the_sidecar_survive_too(staging, monkeypatch):
+def test_first_line_makes_the_name_of_the_sidecar_survive_too(staging):
     staging.take()
-    synced = synced_names(monkeypatch)
 
-    staging.append(line())
-    first = list(synced)
-    staging.append(line(attempt="a2"))
+    with disk_order() as first:
+        staging.append(line())
+    with disk_order() as second:
+        staging.append(line(attempt="a2"))
 
-    assert str(staging.folder) in first
-    assert synced[len(first) :] == [str(staging.folder / sidecars.SIDECAR)]
+    assert str(staging.folder) in synced(first)
+    assert synced(second) == [str(staging.folder / sidecars.SIDECAR)]
 
 
 def append_on_a_full_disk(root: Path) -> list[str]:
@@ -402,7 +392,7 @@ def test_index_leaves_out_the_folder_that_is_to_be_skipped(staging, root):
 
 
 def test_sidecar_is_due_after_many_lines_when_all_are_committed(staging, monkeypatch):
-    monkeypatch.setattr(sidecars, "LINES", 3)
+    monkeypatch.setattr(staging_module, "LINES", 3)
     staging.take()
     due = []
     for n in range(3):

@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from entropic import Database
 from entropic.leases.claims import CHUNK
 from entropic.process.identity import this_process
-from entropic.sql.clock import database_now
+from entropic.sql.clock import ManualClock
 from tests.support import protocol_cases as cases
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import Watch, claims_on
@@ -38,18 +38,16 @@ def stored(database: Database) -> dict[tuple[str, str], str]:
 def watched(database: Database, keys: list[str], seconds: float = 60.0):
     """Claims of somebody who has watched the holders of *keys* for so long, by a clock of the test's."""
     watch = Watch()
-    taker = claims_on(database, clock=watch)
+    taker = claims_on(database, watch=watch)
     taker.holders(keys)
     watch.wait(seconds)
     return taker
 
 
-def set_clock(database: Database, seconds: float, *, move: bool = True) -> None:
-    """Set the clock of the database: what it says is only ever compared with the times of claims."""
-    change = f"UPDATE entropic_claims SET expires_at = expires_at - {seconds}, acquired_at = acquired_at - {seconds}"
-    elsewhere = ", boot = 'of another host', host = 'elsewhere'" if move else ""
+def move_elsewhere(database: Database) -> None:
+    """Make every claim that of another host."""
     with database.engine.begin() as connection:
-        connection.execute(text(change + elsewhere))
+        connection.execute(text("UPDATE entropic_claims SET boot = 'of another host', host = 'elsewhere'"))
 
 
 def meeting(folder: Path) -> Path:
@@ -88,13 +86,31 @@ def test_acquire_after_the_lease_takes_over_with_another_token(database_url):
     assert stored(database) == {("protocol_sims", "k"): taken.token}
 
 
+def test_lease_ends_when_its_seconds_are_over_on_the_clock_and_not_before(database_url):
+    clock = ManualClock()
+    owner = claims_on(Database(database_url), lease_s=60.0, clock=clock)
+    owner.acquire(["k"])
+    owner.holders(["k"])
+
+    clock.advance(59.0)
+    within_lease, left_s = owner.acquire(["k"]), owner.holders(["k"])["k"].left_s
+    clock.advance(1.0)
+
+    assert within_lease == {}
+    assert left_s == pytest.approx(1.0)
+    assert owner.acquire(["k"])["k"].former is not None
+
+
 def test_take_over_of_a_claim_that_was_extended_meanwhile_fails(database_url):
+    clock = ManualClock()
     database = Database(database_url)
-    late = claims_on(database, lease_s=-1.0)
+    late = claims_on(database, clock=clock)
     late.acquire(["k"])
-    rival = watched(database, ["k"])
+    rival = claims_on(database, clock=clock)
+    rival.holders(["k"])
+    clock.advance(61.0)
     seen = rival.holders(["k"])["k"]
-    claims_on(database, lease_s=60.0).extend()
+    late.extend()
 
     was_taken = rival._take_over("k", seen, "a-new-token")
 
@@ -220,33 +236,6 @@ def test_lease_is_counted_by_the_clock_of_the_database(database_url, monkeypatch
     assert abs(holder.acquired_at - real) < 30
 
 
-def test_clock_does_not_depend_on_the_time_zone_of_the_session(server_url):
-    database = Database(server_url)
-
-    @event.listens_for(database.engine, "connect")
-    def _(connection, record):
-        zone = "SET time_zone = '+05:00'" if database.dialect == "mysql" else "SET TIME ZONE 'Asia/Tokyo'"
-        with connection.cursor() as cursor:
-            cursor.execute(zone)
-        connection.commit()
-
-    with database.reading() as connection:
-        now = connection.scalar(database_now().select())
-
-    assert abs(now - time.time()) < 30
-
-
-def test_clock_moves_within_a_transaction(database_url):
-    database = Database(database_url)
-
-    def work(connection):
-        first = connection.scalar(database_now().select())
-        time.sleep(0.02)
-        return connection.scalar(database_now().select()) - first
-
-    assert database.write(work) > 0
-
-
 def test_holder_says_process_host_and_time(sqlite_url):
     database = Database(sqlite_url)
     owner = claims_on(database)
@@ -298,21 +287,25 @@ def test_claim_of_an_owner_on_another_host_is_kept_until_its_lease_is_over(share
     database = Database(shared_url)
     claims_on(database)
     outcomes_of(cases.acquire_and_die, [(shared_url, ["k"])])
-    set_clock(database, 0)
-    within_lease = watched(database, ["k"], 59.0).acquire(["k"])
-    set_clock(database, 61)
+    move_elsewhere(database)
+    clock = ManualClock(time.time())
+    taker = claims_on(database, clock=clock)
+    at_first = taker.acquire(["k"])
+    clock.advance(50.0)
+    within_lease = taker.acquire(["k"])
+    clock.advance(20.0)
 
-    after_lease = watched(database, ["k"], 20.0).acquire(["k"])
+    after_lease = taker.acquire(["k"])
 
-    assert within_lease == {}
+    assert at_first == within_lease == {}
     assert after_lease["k"].former is not None
 
 
 def test_end_of_a_lease_counts_once_the_claim_was_watched_for_a_third_of_it(database_url):
-    database, watch = Database(database_url), Watch()
-    claims_on(database).acquire(["k"])
-    set_clock(database, 600)
-    taker = claims_on(database, clock=watch)
+    database, clock, watch = Database(database_url), ManualClock(), Watch()
+    claims_on(database, clock=clock).acquire(["k"])
+    clock.advance(600)
+    taker = claims_on(database, clock=clock, watch=watch)
 
     granted = {}
     for second in (0, 19, 20):
@@ -324,35 +317,39 @@ def test_end_of_a_lease_counts_once_the_claim_was_watched_for_a_third_of_it(data
 
 @pytest.mark.parametrize("seconds", [600, -600])
 def test_clock_that_is_set_takes_nothing_from_an_owner_that_lives(database_url, seconds):
-    database, watch = Database(database_url), Watch()
-    owner, taker = claims_on(database), claims_on(database, clock=watch)
+    database, clock, watch = Database(database_url), ManualClock(), Watch()
+    owner, taker = claims_on(database, clock=clock), claims_on(database, clock=clock, watch=watch)
     owner.acquire(["k"])
 
     taken = dict(taker.acquire(["k"]))
-    set_clock(database, seconds, move=False)
+    clock.advance(seconds)
     for _ in range(20):
         taken |= taker.acquire(["k"])
         watch.wait(10.0)
+        clock.advance(10.0)
         owner.extend()
 
     assert taken == {}
 
 
 def test_claim_that_does_not_change_for_a_lease_is_over_whatever_the_clock_says(database_url):
-    database = Database(database_url)
-    claims_on(database).acquire(["k"])
-    set_clock(database, -600)
+    database, clock, watch = Database(database_url), ManualClock(), Watch()
+    claims_on(database, clock=clock).acquire(["k"])
+    clock.advance(-600)
+    taker = claims_on(database, clock=clock, watch=watch)
+    taker.holders(["k"])
 
-    before = watched(database, ["k"], 59.0).acquire(["k"])
-    taken = watched(database, ["k"], 60.0).acquire(["k"])
+    watch.wait(59.0)
+    before = taker.acquire(["k"])
+    watch.wait(1.0)
 
     assert before == {}
-    assert taken["k"].former is not None
+    assert taker.acquire(["k"])["k"].former is not None
 
 
 def test_claim_that_is_extended_is_watched_from_then_on(sqlite_url):
     database, watch = Database(sqlite_url), Watch()
-    owner, taker = claims_on(database, lease_s=-1.0), claims_on(database, clock=watch)
+    owner, taker = claims_on(database, lease_s=-1.0), claims_on(database, watch=watch)
     owner.acquire(["k"])
     taker.holders(["k"])
     watch.wait(19.0)
@@ -371,7 +368,7 @@ def test_claims_that_were_not_looked_at_for_a_lease_are_forgotten(sqlite_url):
     database, watch = Database(sqlite_url), Watch()
     keys = [f"k{n}" for n in range(3 * CHUNK)]
     claims_on(database).acquire(keys)
-    taker = claims_on(database, clock=watch)
+    taker = claims_on(database, watch=watch)
     taker.holders(keys[:CHUNK])
     watch.wait(100.0)
 

@@ -16,7 +16,6 @@ from sqlalchemy import insert, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from entropic import Base, Mapped, Store, hash_params, mapped_column, param
-from entropic.disk.names import safe_name
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
 from entropic.model.parameters import Identity, Parameters
 from tests.support import strategies
@@ -507,24 +506,3 @@ def test_typed_filters_type_as_parameters_are_typed():
 def test_typed_filters_refuse_json_and_unknown_names(equals, text):
     with pytest.raises(ParameterError, match=text):
         decay().typed_filters(equals)
-
-
-# Names of files
-
-
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "a/b", "a\\b", "a\0", ".entropic-root.json", "a ", "x" * 201, "é" * 101]
-)
-def test_safe_name_of_what_is_no_plain_path_component_raises(name):
-    with pytest.raises(ValueError, match="cannot be a file's name"):
-        safe_name(name)
-
-
-@pytest.mark.parametrize("name", ["a", "x" * 200, "é" * 100, "a b", ".hidden", "a..b", "-"])
-def test_safe_name_returns_a_plain_path_component(name):
-    assert safe_name(name) == name
-
-
-def test_safe_name_counts_the_suffix():
-    with pytest.raises(ValueError, match="200 bytes"):
-        safe_name("x" * 198, ".h5")

@@ -1,23 +1,21 @@
 """From staged to committed: fenced, all or nothing, repeatable, and durable before a sidecar forgets."""
 
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import NullPool, create_engine, event, text
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from entropic import ClaimLostError, ClaimTimeoutError, Database, Store
-from entropic.disk import files, roots, sidecars
+from entropic.disk import files, roots
 from entropic.disk.files import digest_of
 from entropic.runs import publishing
 from tests.support import protocol_cases as cases
 from tests.support.counting import statements
-from tests.support.processes import outcomes_of, run_together
+from tests.support.processes import run_together
 from tests.support.protocol_cases import Place, Sim
 from tests.support.sweep_cases import executor_of
 
@@ -437,99 +435,3 @@ def test_file_whose_registration_gets_no_answer_is_registered(server_place, tmp_
 
     assert Path(store.retrieve(A).result_file).read_text() == "made elsewhere"
     store.database.dispose()
-
-
-# The promise about a power cut
-
-
-class Order:
-    """In what order a sidecar is emptied, and commits are made with which PRAGMA synchronous."""
-
-    def __init__(self, database: Database, monkeypatch) -> None:
-        self.events: list[str] = []
-
-        def commit(connection):
-            level = connection.connection.dbapi_connection.execute("PRAGMA synchronous").fetchone()[0]
-            self.events.append({1: "commit normal", 2: "commit full"}[level])
-
-        event.listen(database.engine, "commit", commit)
-        real = os.ftruncate
-
-        def truncate(descriptor, length):
-            self.events.append("emptied")
-            real(descriptor, length)
-
-        monkeypatch.setattr(os, "ftruncate", truncate)
-
-
-def test_sidecar_is_emptied_only_after_a_durable_commit(place, monkeypatch):
-    monkeypatch.setattr(sidecars, "LINES", 3)
-    store = place.store()
-    order = Order(store.database, monkeypatch)
-
-    for a in range(7):
-        store.run_or_retrieve({"a": float(a)})
-
-    emptied = [n for n, name in enumerate(order.events) if name == "emptied"]
-    assert len(emptied) == 2
-    assert [order.events[n - 1] for n in emptied] == ["commit full"] * 2
-    assert order.events.count("commit full") == 2
-    assert order.events[emptied[-1] :].count("commit normal") > 0
-
-
-def test_durable_commit_writes_to_the_log_of_the_database(place):
-    """SQLite syncs nothing at a commit that changed no page."""
-    store = place.store()
-    store.run_or_retrieve(A)
-    log = Path(f"{store.database.url.database}-wal")
-    before = log.stat().st_size, log.stat().st_mtime_ns
-
-    store._table.publisher.flush()
-
-    assert (log.stat().st_size, log.stat().st_mtime_ns) != before
-
-
-def test_folder_of_a_process_goes_after_a_durable_commit_only(place):
-    script = """
-import os, shutil, sys
-from pathlib import Path
-from sqlalchemy import event
-from tests.support.protocol_cases import Place
-store = Place(sys.argv[1], Path(sys.argv[2])).store()
-store.run_or_retrieve({"a": 1.5})
-levels = []
-event.listen(store.database.engine, "commit", lambda connection: levels.append(
-    connection.connection.dbapi_connection.execute("PRAGMA synchronous").fetchone()[0]))
-real = shutil.rmtree
-def rmtree(path, *args, **kwargs):
-    print(levels, flush=True)
-    real(path, *args, **kwargs)
-shutil.rmtree = rmtree
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, place.url, str(place.folder)],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-
-    assert set(done.stdout.splitlines()) == {"[2]"}
-    assert place.state_folders() == []
-
-
-def test_folder_of_a_dead_process_goes_after_a_durable_commit_only(place, monkeypatch):
-    store = place.store()
-    outcomes_of(cases.run_until, [(place, "line written", A)])
-    order = Order(store.database, monkeypatch)
-    real = files.shutil.rmtree
-
-    def rmtree(path, *args, **kwargs):
-        order.events.append("removed")
-        real(path, *args, **kwargs)
-
-    monkeypatch.setattr("shutil.rmtree", rmtree)
-    store.recover()
-
-    assert order.events.index("commit full") < order.events.index("removed")
-    assert len(place.state_folders()) <= 1  # this process's own

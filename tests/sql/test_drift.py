@@ -87,6 +87,10 @@ RESERVED = (
 )
 
 
+def compare(database: Database, model: type[Base]) -> None:
+    check_user_table(database, model.__table__, f"{model.__module__}.{model.__qualname__}")
+
+
 def make_table(database: Database, name: str, columns: str, reserved: str = RESERVED) -> None:
     timestamp = {"postgresql": "TIMESTAMP WITH TIME ZONE", "sqlite": "DATETIME"}.get(
         database.dialect, "DATETIME(6)"
@@ -114,7 +118,7 @@ def test_check_of_a_table_made_by_the_published_release_passes(sqlite_url):
     reserved = "id VARCHAR NOT NULL PRIMARY KEY, result_file VARCHAR, created_at DATETIME, custom_data JSON"
     make_table(database, "drift_sim", "n INTEGER NOT NULL, x FLOAT NOT NULL", reserved)
 
-    check_user_table(database, DriftSim.__table__)
+    compare(database, DriftSim)
 
     assert drift_of(database, DriftSim.__table__) == []
 
@@ -124,7 +128,7 @@ def test_check_when_columns_are_missing_names_them_and_what_adds_them(database_u
     make_table(database, "drift_grown", "n BIGINT NOT NULL")
 
     with pytest.raises(SchemaError) as caught:
-        check_user_table(database, DriftGrown.__table__)
+        compare(database, DriftGrown)
 
     told = str(caught.value).replace("(0.0)", "0.0")  # SQLAlchemy 2.1 writes the brackets
     noise = {"postgresql": "DOUBLE PRECISION DEFAULT 0.0 NOT NULL", "mysql": "DOUBLE NOT NULL DEFAULT 0.0"}
@@ -146,14 +150,14 @@ def test_statement_of_the_text_adds_a_column_to_a_table_with_rows(database_url):
     row = "INSERT INTO drift_grown VALUES ('a', 'f', '2026-01-01 00:00:00', '{}', 1, 'rk4')"
     database.write(lambda c: c.exec_driver_sql(row))
     with pytest.raises(SchemaError) as caught:
-        check_user_table(database, DriftGrown.__table__)
+        compare(database, DriftGrown)
     (statement,) = [
         line.strip() for line in str(caught.value).splitlines() if line.startswith("  ALTER TABLE")
     ]
 
     database.write(lambda c: c.exec_driver_sql(statement))
 
-    check_user_table(database, DriftGrown.__table__)
+    compare(database, DriftGrown)
     with database.reading() as connection:
         assert connection.scalar(text("SELECT noise FROM drift_grown")) == 0.0
 
@@ -163,7 +167,7 @@ def test_operations_of_the_text_put_the_table_right(database_url):
     database = Database(database_url)
     make_table(database, "drift_grown", "legacy INTEGER NOT NULL, n BIGINT NOT NULL")
     with pytest.raises(SchemaError) as caught:
-        check_user_table(database, DriftGrown.__table__)
+        compare(database, DriftGrown)
     code = (
         str(caught.value)
         .partition("In an Alembic migration of your project:\n")[2]
@@ -174,7 +178,7 @@ def test_operations_of_the_text_put_the_table_right(database_url):
         names = {"op": Operations(MigrationContext.configure(connection)), "sa": sqlalchemy, "mysql": mysql}
         exec(textwrap.dedent(code), names)
 
-    check_user_table(database, DriftGrown.__table__)
+    compare(database, DriftGrown)
     columns = {column["name"]: column for column in inspect(database.engine).get_columns("drift_grown")}
     assert columns["legacy"]["nullable"], "nothing is dropped"
 
@@ -188,7 +192,7 @@ def test_check_when_an_insert_would_have_to_fill_a_strange_column_names_it(datab
     with pytest.raises(
         SchemaError, match="NOT NULL without a default, not in the model: legacy INTEGER"
     ) as caught:
-        check_user_table(database, DriftSim.__table__)
+        compare(database, DriftSim)
 
     assert "nullable=True" in str(caught.value)
     assert "drop" not in str(caught.value)
@@ -200,7 +204,7 @@ def test_extra_column_that_an_insert_may_leave_out_is_only_logged(database_url, 
     database = Database(database_url)
     make_table(database, "drift_sim", f"n BIGINT NOT NULL, x DOUBLE PRECISION, extra {extra}")
 
-    check_user_table(database, DriftSim.__table__)
+    compare(database, DriftSim)
 
     logged = [record.getMessage() for record in caplog.records]
     assert "drift_sim.extra is in the table, not in the model" in logged
@@ -238,7 +242,7 @@ def test_check_when_the_kind_of_storage_differs_names_both_types(database_url, m
     )
 
     with pytest.raises(SchemaError, match=f"type differs: value is {stored.partition('(')[0]}") as caught:
-        check_user_table(database, table)
+        check_user_table(database, table, "models.Sim")
 
     assert "alter_column('value'" in str(caught.value).replace("'kinds', ", "")
 
@@ -293,7 +297,7 @@ def test_single_precision_where_a_double_is_wanted_says_what_to_declare(server_u
     with pytest.raises(
         SchemaError, match=rf"x is {single} in the table.* declare it Mapped\[float\] or Double"
     ):
-        check_user_table(database, DriftSim.__table__)
+        compare(database, DriftSim)
 
 
 def test_integer_column_for_a_float_is_drift_on_a_server_that_rounds(database_url):
@@ -313,19 +317,19 @@ def test_check_when_the_primary_key_differs_names_both(database_url):
     make_table(database, "drift_sim", "n BIGINT NOT NULL, x DOUBLE PRECISION, PRIMARY KEY (id, n)", reserved)
 
     with pytest.raises(SchemaError, match="primary key differs: it is id, n in the table, the model says id"):
-        check_user_table(database, DriftSim.__table__)
+        compare(database, DriftSim)
 
 
 def test_check_of_a_table_that_fits_writes_nothing_and_is_quick(sqlite_url):
     database = Database(sqlite_url)
     database.write(lambda c: Base.metadata.create_all(c, tables=[DriftEvery.__table__]))
-    check_user_table(database, DriftEvery.__table__)
+    compare(database, DriftEvery)
     times = []
 
     with statements(database.engine) as seen:
         for _ in range(20):
             start = time.perf_counter()
-            check_user_table(database, DriftEvery.__table__)
+            compare(database, DriftEvery)
             times.append(time.perf_counter() - start)
 
     assert all(statement.startswith(("PRAGMA", "SELECT")) for statement in seen)

@@ -370,7 +370,7 @@ def test_outdated_schema_is_refused_with_the_exact_command(database_url, monkeyp
     database = Database(database_url)
     versions.ensure_schema(database, [])
     stamp(database, "0000")
-    monkeypatch.setattr(migrate, "REVISIONS", ("0000", *versions.REVISIONS))
+    monkeypatch.setattr(versions, "REVISIONS", ("0000", *versions.REVISIONS))
 
     with pytest.raises(SchemaError, match="has entropic schema 0000, made by entropic") as caught:
         versions.ensure_schema(database, [user_table()])
@@ -455,8 +455,8 @@ def broken_migrations(tmp_path, monkeypatch):
         "    raise ZeroDivisionError\n"
     )
     monkeypatch.setattr(migrate, "migrations_dir", lambda: folder)
-    monkeypatch.setattr(migrate, "HEAD", "0002")
-    monkeypatch.setattr(migrate, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(versions, "HEAD", "0002")
+    monkeypatch.setattr(versions, "REVISIONS", ("0001", "0002"))
     return folder
 
 

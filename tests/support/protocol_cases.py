@@ -19,6 +19,7 @@ from entropic import Base, Database, Mapped, Store, param
 from entropic.disk import sidecars, staging
 from entropic.leases import claims
 from entropic.runs import attempts, publishing
+from entropic.sql.clock import Clock, ManualClock, database_now
 from entropic.sql.versions import ensure_schema
 from tests.support.counting import append_line
 
@@ -242,20 +243,8 @@ def rerun(place: Place, params: dict[str, Any], version: str) -> None:
     place.store(version, lease_s=QUICK_S).run(params)
 
 
-def claims_on(
-    database: Database,
-    table: str = "protocol_sims",
-    *,
-    lease_s: float = 60.0,
-    clock: Callable[[], float] = time.monotonic,
-) -> claims.Claims:
-    """Claims on one table of a database whose schema is made if need be."""
-    ensure_schema(database, [])
-    return claims.Claims(database, table, lease_s=lease_s, clock=clock)
-
-
 class Watch:
-    """A clock that a test puts forward."""
+    """A clock of one's own that a test puts forward."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -266,6 +255,20 @@ class Watch:
     def wait(self, seconds: float) -> None:
         """Let so much time pass."""
         self.now_s += seconds
+
+
+def claims_on(
+    database: Database,
+    table: str = "protocol_sims",
+    *,
+    lease_s: float = 60.0,
+    clock: Clock = database_now,
+    watch: Callable[[], float] | None = None,
+) -> claims.Claims:
+    """Claims on one table of a database whose schema is made if need be; a clock set by hand is one's own, too."""
+    ensure_schema(database, [])
+    by_hand = (lambda: clock.now) if isinstance(clock, ManualClock) else time.monotonic
+    return claims.Claims(database, table, lease_s=lease_s, clock=clock, watch=watch or by_hand)
 
 
 def acquire(url: str, keys: list[str], lease_s: float = 60.0) -> dict[str, str]:
@@ -279,7 +282,7 @@ def acquire(url: str, keys: list[str], lease_s: float = 60.0) -> dict[str, str]:
 def acquire_watched(url: str, keys: list[str]) -> None:
     """Acquire *keys*, whose leases are over, when that counts, and end without giving them back."""
     database, watch = Database(url), Watch()
-    taker = claims_on(database, clock=watch)
+    taker = claims_on(database, watch=watch)
     taker.holders(keys)
     watch.wait(taker.lease_s)
     assert taker.acquire(keys).keys() == set(keys)
@@ -296,7 +299,7 @@ def acquire_together(url: str, keys: list[str], meeting: Path, parties: int) -> 
 def take_over_together(url: str, keys: list[str], meeting: Path, parties: int) -> dict[str, str]:
     """Watch who holds *keys* for a lease, then acquire them when all *parties* do."""
     database, watch = Database(url), Watch()
-    taker = claims_on(database, clock=watch)
+    taker = claims_on(database, watch=watch)
     taker.holders(keys)
     watch.wait(taker.lease_s)
     meet(meeting / "before", parties)

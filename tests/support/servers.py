@@ -2,13 +2,14 @@
 
 A test that stops its server has one of its own. Each test gets a database of its own, with a random name, and it is
 dropped afterwards. Nothing starts before a test asks for it, and any number of pytest processes can run on one
-machine.
+machine. A server ends with the process that started it, however that ends: a small process of its own sees to it.
 """
 
 import fcntl
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,8 @@ POSTGRES_SETTINGS = (
     "ALTER SYSTEM SET log_min_messages = fatal",
     "SELECT pg_reload_conf()",
 )
+
+GUARD = Path(__file__).with_name("server_guard.py")
 
 
 class PostgresServer:
@@ -91,7 +94,7 @@ def own_postgres_server(**settings: Any) -> Iterator[PostgresServer]:
     )
     # Not under tmp_path: the path of a Unix socket may have 107 characters at most.
     folder = Path(tempfile.mkdtemp(prefix="entropic-pg-"))
-    try:
+    with _guarded(folder):
         server = PostgresServer(pgserver, folder / "data")
         try:
             for statement in POSTGRES_SETTINGS:
@@ -103,7 +106,22 @@ def own_postgres_server(**settings: Any) -> Iterator[PostgresServer]:
             yield server
         finally:
             server.end()
+
+
+@contextmanager
+def _guarded(folder: Path) -> Iterator[None]:
+    """Remove *folder* after the block; if this process is killed inside, also what runs on the folder."""
+    # A session of its own: who stops the tests by their group must not stop the guard with them.
+    guard = subprocess.Popen(
+        [sys.executable, "-I", "-S", GUARD, str(os.getpid()), folder],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield
     finally:
+        guard.kill()
+        guard.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -360,7 +360,7 @@ def test_codec_that_could_not_be_told_apart_is_refused(arguments, error, named):
 def test_suffix_of_another_type_is_refused():
     register_codec(Mesh, ".mesh", save=write_mesh, load=read_mesh)
 
-    with pytest.raises(ValueError, match=r"'\.mesh' is the suffix of tests\.values\.Mesh"):
+    with pytest.raises(ValueError, match=r"'\.mesh' is the suffix of tests\.support\.values\.Mesh"):
         register_codec(Point, ".mesh", save=write_mesh, load=read_mesh)
 
 

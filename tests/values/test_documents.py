@@ -9,12 +9,29 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from entropic import DecodeError
-from entropic.values.documents import decode, encode
+from entropic.values.documents import MARKER, decode, encode
 from tests.support.strategies import nested
 from tests.support.values import Mesh, Point, is_same, plain
+
+KINDS = [
+    "array bool bytearray bytes complex date datetime decimal dict float fraction frozenset int masked numpy path",
+    "posix path|scalar|set|time|timedelta|tuple|uuid|windows path",
+]
+kinds = st.sampled_from([*KINDS[0].split(), *KINDS[1].split("|")])
+json_leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | kinds
+json_values = st.recursive(
+    json_leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.just(MARKER) | st.just("value") | st.text(max_size=2), inner, max_size=3)
+        | st.fixed_dictionaries({MARKER: kinds, "value": inner})
+    ),
+    max_leaves=10,
+)
 
 
 def there_and_back(value):
@@ -32,7 +49,7 @@ def test_plain_value_comes_back_equal_and_of_its_type(value):
     [
         (),
         {},
-        {"__type__": "tuple", "value": [1]},
+        {"__entropic__": "tuple", "value": [1]},
         {1: "int", "1": "text", (1, 2): "tuple", None: 0, 2.5: 0, b"b": 0},
         float("nan"),
         [math.inf, -math.inf, -0.0],
@@ -63,6 +80,13 @@ def test_value_that_json_has_no_word_for_comes_back_as_it_was(value):
     assert is_same(there_and_back(value), value)
 
 
+@given(
+    st.recursive(plain, lambda inner: st.dictionaries(st.just(MARKER) | st.just("value"), inner, max_size=2))
+)
+def test_dict_that_has_the_marker_key_comes_back(value):
+    assert is_same(there_and_back(value), value)
+
+
 def test_what_json_has_stands_as_it_is():
     document, arrays = encode({"a": [1, 2.5, "x", None, True]})
 
@@ -83,7 +107,7 @@ def test_arrays_are_named_by_their_place():
 
     assert list(arrays) == ["run/x", "all/1"]
     assert arrays["run/x"] is one
-    assert document["all"][1] == {"__type__": "array", "value": "all/1"}
+    assert document["all"][1] == {"__entropic__": "array", "value": "all/1"}
 
 
 @pytest.mark.parametrize("key", ["a/b", ".", "..", "", "#1", "new\nline", "\ud800", 3, ("a", 1)])
@@ -137,4 +161,88 @@ def test_value_that_contains_itself_is_refused():
 
 def test_document_of_a_type_from_the_future_is_an_error():
     with pytest.raises(DecodeError, match="'quaternion'"):
-        decode({"__type__": "quaternion", "value": [1, 2, 3, 4]}, {}.__getitem__)
+        decode({"__entropic__": "quaternion", "value": [1, 2, 3, 4]}, {}.__getitem__)
+
+
+@given(json_values)
+@example({MARKER: "tuple"})
+@example({MARKER: ["tuple"], "value": []})
+def test_any_json_decodes_or_is_a_decode_error(document):
+    try:
+        value = decode(document, {}.__getitem__)
+    except DecodeError:
+        return
+
+    assert is_same(there_and_back(value), value)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {MARKER: "tuple"},
+        {MARKER: "tuple", "value": [], "more": 1},
+        {MARKER: "tuple", "more": []},
+        {MARKER: 1, "value": []},
+        {MARKER: None, "value": []},
+        {MARKER: ["tuple"], "value": []},
+    ],
+    ids=json.dumps,
+)
+def test_object_that_has_the_marker_key_without_being_ours_is_an_error(document):
+    with pytest.raises(DecodeError, match=f"'{MARKER}', which marks what entropic wrote"):
+        decode([document], {}.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("array", "nowhere"),
+        ("array", ["a"]),
+        ("int", 1),
+        ("int", "0xz"),
+        ("float", "one"),
+        ("float", 1.0),
+        ("tuple", "abc"),
+        ("set", "abc"),
+        ("set", [1, 1]),
+        ("set", [[1]]),
+        ("frozenset", {"a": 1}),
+        ("dict", [["a"]]),
+        ("dict", ["ab"]),
+        ("dict", [["a", 1], ["a", 2]]),
+        ("dict", [[[], 1]]),
+        ("complex", [1.0]),
+        ("complex", ["1", "2"]),
+        ("bytes", "no base64!"),
+        ("bytearray", [1]),
+        ("datetime", ["2026-01-02", 0]),
+        ("datetime", ["2026-01-02T00:00:00", 2, None]),
+        ("datetime", ["2026-01-02T00:00:00", 0, 3600]),
+        ("date", "yesterday"),
+        ("time", ["25:00", 0]),
+        ("timedelta", [10**12, 0, 0]),
+        ("decimal", "1,5"),
+        ("fraction", "1/0"),
+        ("uuid", "1"),
+        ("path", ["a", "b"]),
+        ("numpy", ["<i1", 300]),
+        ("numpy", ["<f8", "1.5"]),
+        ("numpy", ["|O", 1]),
+        ("numpy", ["<U1", "ab"]),
+        ("numpy", ["<M8[eon]", 1]),
+        ("scalar", [1]),
+        ("masked", [1, 2, 3]),
+    ],
+)
+def test_content_that_does_not_fit_its_type_is_an_error(name, content):
+    with pytest.raises(DecodeError, match=f"of type '{name}' whose content does not fit"):
+        decode({"a": {MARKER: name, "value": content}}, {}.__getitem__)
+
+
+def test_document_that_is_nested_too_deeply_is_an_error():
+    document = []
+    for _ in range(100_000):
+        document = [document]
+
+    with pytest.raises(DecodeError, match="too deeply"):
+        decode(document, {}.__getitem__)

@@ -62,7 +62,7 @@ def write_zarr(path):
 WRITERS = {
     ".npy": lambda path: np.save(path, np.arange(3)),
     ".npz": lambda path: np.savez(path, x=np.arange(3), y=np.ones(2)),
-    ".json": lambda path: Path(path).write_text('{"__type__": "tuple", "value": [1]}'),
+    ".json": lambda path: Path(path).write_text('{"__entropic__": "tuple", "value": [1]}'),
     ".csv": lambda path: Path(path).write_text("n,x\n1,0.5\n"),
     ".parquet": lambda path: pd.DataFrame({"n": [1]}).to_parquet(path),
     ".h5": write_hdf5,
@@ -88,7 +88,7 @@ def shown(value):
     [
         (".npy", [0, 1, 2]),
         (".npz", {"x": [0, 1, 2], "y": [1.0, 1.0]}),
-        (".json", {"__type__": "tuple", "value": [1]}),
+        (".json", {"__entropic__": "tuple", "value": [1]}),
         (".csv", {"n": [1], "x": [0.5]}),
         (".parquet", {"n": [1]}),
         (".h5", {"x": [0.0, 1.0, 2.0], "run": {"name": "warm", "n": 7}}),
