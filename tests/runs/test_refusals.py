@@ -57,7 +57,9 @@ def marked(kind):
 
 
 each_kind = pytest.mark.parametrize("trials", KINDS, indirect=True, ids=named)
-each_kind_slowly = pytest.mark.parametrize("trials", map(marked, KINDS), indirect=True, ids=named)
+each_kind_slowly = pytest.mark.parametrize(
+    "trials", [marked(kind) for kind in KINDS], indirect=True, ids=named
+)
 one_of_each = pytest.mark.parametrize("trials", ONE_OF_EACH, indirect=True, ids=named)
 on_sqlite = pytest.mark.parametrize("trials", [("sqlite", "check")], indirect=True, ids=named)
 
