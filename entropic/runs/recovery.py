@@ -18,6 +18,7 @@ from entropic.disk.files import remove
 from entropic.disk.roots import quarantine
 from entropic.disk.sidecars import Sidecar, clear_away, process_folders, read_sidecar
 from entropic.disk.staging import Staging
+from entropic.leases.claims import new_token
 from entropic.process.identity import Process, this_process
 from entropic.runs.jobs import Receipt
 from entropic.runs.result_table import ResultTable
@@ -125,7 +126,12 @@ def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str,
 
 def _acquired(table: ResultTable[Any], keys: Iterable[str]) -> dict[str, str]:
     """Return tokens of those of *keys* that nobody alive is at."""
-    return {key: grant.token for key, grant in table.claims.acquire(keys).items()}
+    tokens = {key: new_token() for key in keys}
+    try:
+        return {key: grant.token for key, grant in table.claims.acquire(tokens, tokens).items()}
+    except BaseException:
+        table.claims.release(tokens.items())  # some may have been granted
+        raise
 
 
 def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, str]) -> bool:

@@ -154,6 +154,33 @@ def test_sweep_that_finds_a_refused_run_of_a_dead_process_runs_it_once(trials):
     assert Counter(trials.calls()) == {1: 1, ODD: 2, 3: 1}
 
 
+@pytest.mark.slow
+@on_sqlite
+def test_claim_taken_over_whose_finished_run_is_refused_is_claimed_anew(trials):
+    outcomes_of(run_and_die, [(trials,)])
+    trials.sql("UPDATE entropic_claims SET expires_at = 0, boot = 'of another host'")
+
+    result = trials.store(lease_s=1.0, wait_timeout_s=30.0).sweep(GRID, on_error="continue", progress=False)
+
+    assert [failed.params for failed in result.failed] == [{"n": ODD}]
+    assert Counter(trials.calls()) == {1: 1, ODD: 2, 3: 1}
+    assert trials.sql("SELECT * FROM entropic_claims") == []
+
+
+@on_sqlite
+def test_recovery_that_meets_other_trouble_gives_its_claims_back(trials):
+    outcomes_of(run_and_die, [(trials,)])
+    store = trials.store()
+    outcomes_of(run_and_die, [(trials,)])
+    trials.sql("CREATE TRIGGER no BEFORE INSERT ON refused_trials BEGIN INSERT INTO gone VALUES (1); END")
+
+    with pytest.raises(SQLAlchemyError, match="gone"):
+        store.recover()
+
+    assert trials.sql("SELECT * FROM entropic_claims") == []
+    assert kept(trials) == [str(ODD)]
+
+
 @on_sqlite
 def test_rerun_whose_row_is_refused_leaves_row_and_file(trials):
     trials.store().sweep([{"n": 1}], progress=False)

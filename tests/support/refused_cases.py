@@ -52,9 +52,10 @@ class Trials:
     folder: Path
     reason: str
 
-    def store(self) -> Store[Trial]:
+    def store(self, **options: Any) -> Store[Trial]:
         runner = Odd(self.folder / "calls.log", self.reason)
-        return Store(runner, Trial, self.folder / "results", ".txt", self.url, wait_timeout_s=3.0)
+        options = {"wait_timeout_s": 3.0, **options}
+        return Store(runner, Trial, self.folder / "results", ".txt", self.url, **options)
 
     def calls(self) -> list[int]:
         log = self.folder / "calls.log"
