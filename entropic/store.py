@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -30,14 +30,17 @@ from entropic.errors import (
 )
 from entropic.model.base import Base
 from entropic.model.records import Found
+from entropic.model.selection import NOT_GIVEN, selection
+from entropic.process.patience import Patience
 from entropic.process.provenance import CodeState, code_label, git_state
 from entropic.runs.attempts import Runner
 from entropic.runs.recovery import recover
 from entropic.runs.result_table import ResultTable
 from entropic.runs.single import RunMaker
 from entropic.sql.database import Database, DatabaseLike
+from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepOptions, SweepResult
-from entropic.sweeps.sweep import Sweeper
+from entropic.sweeps.sweep import Sweep
 from entropic.values.plain import non_finite, plain
 
 if TYPE_CHECKING:
@@ -110,7 +113,7 @@ class Store(Generic[ModelT]):
         self.file_suffix = file_suffix
         self.results_dir = Path(results_dir).expanduser().absolute()
         self.database = Database.of(db_url)
-        self._wait_timeout_s = wait_timeout_s
+        self._patience = Patience(limit_s=wait_timeout_s)
         self._table = ResultTable.open(
             self.database,
             result_cls,
@@ -136,7 +139,7 @@ class Store(Generic[ModelT]):
 
     # One run
 
-    def run_or_retrieve(self, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
+    def run_or_retrieve(self, /, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
         """Return the record of *params*; run it if there is none.
 
         Parameters
@@ -173,7 +176,7 @@ class Store(Generic[ModelT]):
             found = self._runs().obtain(identity, found, _checked_custom(custom_data), is_forced=False)
         return self._table.reader.record(found)
 
-    def run(self, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
+    def run(self, /, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
         """Run *params* even if there is a result, and replace row and file.
 
         The good file stays until its successor is complete. Raises what `run_or_retrieve` raises.
@@ -215,6 +218,7 @@ class Store(Generic[ModelT]):
 
     def register(
         self,
+        /,
         params: Mapping[str, Any],
         result_file: str | Path,
         *,
@@ -230,8 +234,10 @@ class Store(Generic[ModelT]):
         ------
         ResultFileMissingError
             If the file is not there.
+        ResultFileError
+            If it is no file or folder of files.
         AlreadyExistsError
-            If *params* have another result, unless *overwrite*.
+            If *params* have another result, unless *overwrite*; or if the file is what a run of other parameters wrote.
         """
         custom = _checked_custom(custom_data)
         path = Path(result_file).expanduser().absolute()
@@ -244,8 +250,10 @@ class Store(Generic[ModelT]):
         else:
             if found is not None and not overwrite:
                 self._table.refuse_other_file(found, path)
-            identity = identity if found is None else identity._replace(id=found.id, former_id=None)
+            key = identity.key_of_run(None if found is None else found.id)
+            identity = identity._replace(id=key, former_id=None)
             self._runs().register(identity, path, str(result_file), custom, overwrite=overwrite)
+            found = None
         (found,) = self._table.reader.find((identity.id if found is None else found.id,))
         return self._table.reader.record(found)
 
@@ -257,7 +265,8 @@ class Store(Generic[ModelT]):
         Parameters
         ----------
         remove_file : bool
-            Delete the result too, also a registered one. A file that is gone already does not matter.
+            Delete the result too, also a registered one. A file that is gone already does not matter; one that another
+            row has too stays.
         hash : str, optional
             The key; wins over *params*.
 
@@ -276,17 +285,14 @@ class Store(Generic[ModelT]):
             return False
         deleted = self._table.publisher.delete(found.id)
         if remove_file:
-            try:
-                remove(Path(self._table.reader.path(found)))
-            except OSError as error:
-                log.warning("the row of %s is deleted, but its file is not: %s", found.id, error)
+            self._remove_file(found)
         return deleted
 
     # Many runs
 
     def sweep(
         self,
-        params: Iterable[Mapping[str, Any]],
+        params: ParameterSets,
         client: Any = None,
         *,
         workers: int | None = None,
@@ -301,8 +307,9 @@ class Store(Generic[ModelT]):
 
         Parameters
         ----------
-        params : iterable of mapping
-            Consumed once. Sets with one key are one run.
+        params : iterable of mapping, dict of lists, or frame
+            Consumed once. Sets with one key are one run. A dict of lists is a grid, as for `expand_grid`; a frame is
+            taken row by row; values that are no dicts are those of the only parameter, if there is but one.
         client : distributed.Client, optional
             A Dask cluster whose workers see the results folder. At most one of *client*, *workers* and *executor*.
         workers : int, optional
@@ -331,7 +338,9 @@ class Store(Generic[ModelT]):
         Raises
         ------
         ParameterError
-            As for `run_or_retrieve`, with the number of the set. Nothing was run.
+            As for `run_or_retrieve`, with the number of the set; or if *params* are no parameter sets. Nothing was run.
+        TypeError
+            If *client* is a number or an executor: those are ``workers=`` and ``executor=``.
         ResultFileMissingError
             If many results are gone.
         ClusterError
@@ -350,16 +359,23 @@ class Store(Generic[ModelT]):
             fallback=fallback,
             progress=progress,
             missing=missing,
-            wait_timeout_s=self._wait_timeout_s,
+            patience=self._patience,
             retries=retries,
         )
+        names = self._table.parameters.names
+        sets = parameter_sets(params, names[0] if len(names) == 1 else None)
         self._note_code()
-        return Sweeper(self._table, self.runner, self.file_suffix, options).run(params)
+        return Sweep(self._table, self.runner, options).run(sets)
 
     # What there is
 
     def records(
-        self, *where: ColumnElement[bool], order_by: Any = None, limit: int | None = None, **equals: Any
+        self,
+        /,
+        *where: ColumnElement[bool],
+        order_by: Any = NOT_GIVEN,
+        limit: int | None = NOT_GIVEN,
+        **equals: Any,
     ) -> list[ModelT]:
         """Return the records that meet all conditions.
 
@@ -367,29 +383,31 @@ class Store(Generic[ModelT]):
         ----------
         *where
             SQLAlchemy expressions, such as ``Sim.rmse < 0.1``.
-        order_by : column, expression or list of them, optional
-            Default: as they were made.
+        order_by : column, its name, expression or list of them, optional
+            Default: as they were made. The parameter, if the model has one of this name and it is no expression.
         limit : int, optional
-            At most so many.
+            At most so many. The parameter, if the model has one of this name.
         **equals
             By attribute name; values are typed as parameters are.
+
+        Raises
+        ------
+        ParameterError
+            If there is no such column, or a value does not fit it.
         """
-        conditions = [*where, *self._equalities(equals)]
-        model = self._table.model
-        order = order_by if order_by is not None else [model.created_at, model.id]
+        asked = selection(self._table.parameters, where, equals, order_by=order_by, limit=limit)
         with self.database.reading() as connection:
-            found = list(self._table.reader.select(conditions, order, limit, connection))
+            found = list(self._table.reader.select(asked.where, asked.order_by, asked.limit, connection))
         return [self._table.reader.record(one) for one in found]
 
-    def count(self, *where: ColumnElement[bool], **equals: Any) -> int:
+    def count(self, /, *where: ColumnElement[bool], **equals: Any) -> int:
         """Return how many records meet all conditions, given as for `records`."""
-        statement = (
-            select(func.count()).select_from(self._table.model).where(*where, *self._equalities(equals))
-        )
+        conditions = selection(self._table.parameters, where, equals).where
+        statement = select(func.count()).select_from(self._table.model).where(*conditions)
         with self.database.reading() as connection:
             return int(connection.scalar(statement) or 0)
 
-    def to_frame(self, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
+    def to_frame(self, /, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
         """Return records as a `pandas.DataFrame`: a row each, a column per attribute, indexed by ``id``.
 
         Raises
@@ -452,17 +470,26 @@ class Store(Generic[ModelT]):
     # Helpers
 
     def _runs(self) -> RunMaker:
-        return RunMaker(self._table, self.runner, self.file_suffix, self._wait_timeout_s)
+        return RunMaker(self._table, self.runner, self._patience)
+
+    def _remove_file(self, found: Found) -> None:
+        path = Path(self._table.reader.path(found))
+        if found.file_name is None and path.parent != self.results_dir:
+            why: object = f"no file record says that {str(path)!r} is its result"
+        elif self._table.publisher.is_shared(str(path), found.id):
+            why = f"{str(path)!r} is the result of another row too"
+        else:
+            try:
+                remove(path)
+            except OSError as error:
+                why = error
+            else:
+                return
+        log.warning("the row of %s is deleted, but its file is not: %s", found.id, why)
 
     def _is_same_file(self, found: Found, path: Path) -> bool:
         there = Path(self._table.reader.path(found)).absolute()
         return there == path and digest_of(path) == (found.size_bytes, found.sha256)
-
-    def _equalities(self, equals: Mapping[str, Any]) -> list[ColumnElement[bool]]:
-        return [
-            getattr(self._table.model, name) == value
-            for name, value in self._table.parameters.typed_filters(equals).items()
-        ]
 
     def _note_code(self) -> None:
         """Find out, before the first run, what git says of the runner's source."""

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 from uuid import uuid4
@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 from sqlalchemy import URL, ColumnElement
 
 from entropic.disk.names import safe_name
+from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
 from entropic.functions.runner import CallRunner, by_name, named
 from entropic.functions.signatures import (
@@ -33,8 +34,10 @@ from entropic.functions.signatures import (
 )
 from entropic.model.base import Base
 from entropic.model.parameters import Parameters
+from entropic.model.selection import NOT_GIVEN
 from entropic.sql.database import Database, DatabaseLike
 from entropic.store import LEASE_S, Store
+from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepResult
 from entropic.values.codecs import can_save
 
@@ -62,7 +65,7 @@ class Memoizer:
     """
 
     results_dir: str | Path = "./results"
-    db_url: DatabaseLike = "sqlite:///db.sqlite3"
+    db_url: DatabaseLike = field(default="sqlite:///db.sqlite3", repr=False)  # a password may be in it
     table: str | None = None
     ignore: Iterable[str] = ()
     outputs: Mapping[str, Any] = field(default_factory=dict)
@@ -72,6 +75,12 @@ class Memoizer:
     def __post_init__(self) -> None:
         ignore = (self.ignore,) if isinstance(self.ignore, str) else tuple(self.ignore)  # used more than once
         object.__setattr__(self, "ignore", ignore)
+        outputs: Any = self.outputs
+        if not isinstance(outputs, Mapping):
+            first = outputs if isinstance(outputs, str) else next(iter(outputs), "rmse")
+            raise TypeError(
+                f"outputs= says of what type each column is, as in outputs={{{first!r}: float}}, not {outputs!r}"
+            )
 
     @overload
     def __call__(self, function: Callable[Q, S], /) -> MemoizedFunction[Q, S]: ...
@@ -81,6 +90,7 @@ class Memoizer:
 
     def __call__(self, function: Callable[Q, S] | None = None, /, **options: Any) -> Any:
         """Memoize *function*, or add *options*."""
+        _require_options(options)
         memoizer = replace(self, **options) if options else self
         return memoizer if function is None else MemoizedFunction(function, memoizer)
 
@@ -151,7 +161,7 @@ class MemoizedFunction(Generic[P, R]):
             )
         return self._store
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return what the function returns for these arguments; run it if that is not known.
 
         Raises
@@ -173,11 +183,11 @@ class MemoizedFunction(Generic[P, R]):
         record = self.store.run_or_retrieve(self._arguments.bind(args, kwargs))
         return cast("R", record.load())
 
-    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def run(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function even if the result is known, replace that, and return the new one."""
         return cast("R", self.store.run(self._arguments.bind(args, kwargs)).load())
 
-    def retrieve(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
+    def retrieve(self, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the result if it is known, else None; nothing is run.
 
         Of a function that may return None, ``store.retrieve`` tells whether it did: it returns the record.
@@ -185,22 +195,21 @@ class MemoizedFunction(Generic[P, R]):
         record = self.store.retrieve(self._arguments.bind(args, kwargs))
         return None if record is None else cast("R", record.load())
 
-    def record(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def record(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Return the record of a call: its parameters, outputs and file; run the function if there is none.
 
         ``record.load()`` gives the value, ``record.load(verify=True)`` only if it is what was written, byte for byte.
         """
         return self.store.run_or_retrieve(self._arguments.bind(args, kwargs))
 
-    def sweep(
-        self, params: Iterable[Mapping[str, Any]], client: Any = None, **options: Any
-    ) -> SweepResult[Any]:
+    def sweep(self, params: ParameterSets, client: Any = None, **options: Any) -> SweepResult[Any]:
         """Run or retrieve a record for each of *params*, dicts of arguments by name.
 
         Parameters
         ----------
-        params : iterable of mapping
-            Such as `expand_grid` makes. Arguments with a default may be left out.
+        params : iterable of mapping, dict of lists, or frame
+            Such as `expand_grid` makes. Arguments with a default may be left out. A dict of lists is a grid; a frame
+            is taken row by row; other values are arguments of a function that has one parameter.
         client : distributed.Client, optional
             A Dask cluster whose workers see the results folder.
         **options
@@ -213,8 +222,9 @@ class MemoizedFunction(Generic[P, R]):
         """
         return self.store.sweep(self._bound(params), client, **options)
 
-    def _bound(self, params: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-        for number, one in enumerate(params):
+    def _bound(self, params: ParameterSets) -> Iterable[dict[str, Any]]:
+        names = self._arguments.names
+        for number, one in enumerate(parameter_sets(params, names[0] if len(names) == 1 else None)):
             try:
                 yield self._arguments.bind_named(one)
             except ParameterError as error:
@@ -222,16 +232,21 @@ class MemoizedFunction(Generic[P, R]):
                 raise
 
     def records(
-        self, *where: ColumnElement[bool], order_by: Any = None, limit: int | None = None, **equals: Any
+        self,
+        /,
+        *where: ColumnElement[bool],
+        order_by: Any = NOT_GIVEN,
+        limit: int | None = NOT_GIVEN,
+        **equals: Any,
     ) -> list[Any]:
         """Return the records that meet all conditions, as `Store.records` does; ``self.model`` has the columns."""
         return self.store.records(*where, order_by=order_by, limit=limit, **equals)
 
-    def to_frame(self, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
+    def to_frame(self, /, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
         """Return records as a `pandas.DataFrame`, as `Store.to_frame` does."""
         return self.store.to_frame(*where, **equals)
 
-    def delete(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+    def delete(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result of a call, its file too, and return whether there was one."""
         return self.store.delete(self._arguments.bind(args, kwargs), remove_file=True)
 
@@ -329,8 +344,16 @@ def memoize(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
     >>> mean([1.0, 2.0, 6.0], power=1)
     3.0
     """
+    _require_options(options)
     memoizer = Memoizer(**options)
     return memoizer if function is None else memoizer(function)
+
+
+def _require_options(options: Mapping[str, Any]) -> None:
+    known = [one.name for one in fields(Memoizer)]
+    for name in options.keys() - set(known):
+        hint = did_you_mean(name, known) or "."
+        raise TypeError(f"memoize has no option {name!r}{hint} It has: {', '.join(known)}.")
 
 
 def _require_storable(function: Callable[..., Any]) -> None:

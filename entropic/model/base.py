@@ -22,6 +22,7 @@ from sqlalchemy import (
     ColumnElement,
     MetaData,
     String,
+    Table,
     TextClause,
     false,
     literal,
@@ -41,23 +42,30 @@ from entropic.sql.columns import (
     FiniteJSON,
     UTCDateTime,
 )
-from entropic.values.loaders import load, open_file
+from entropic.sql.limits import quote_columns
+from entropic.values.codecs import load, open_file
 
 __all__ = [
+    "HIDING",
+    "JSON_DEFAULT",
     "RECORDED",
     "RESERVED",
+    "TYPED_CONTENTS",
     "Base",
-    "Mapped",
     "ModelOptions",
     "is_output",
-    "mapped_column",
     "output",
     "param",
 ]
 
 RESERVED = ("id", "result_file", "created_at", "custom_data")
 
-OUTPUT = "entropic_output"  # key in Column.info
+# Keys in Column.info.
+OUTPUT = "entropic_output"
+JSON_DEFAULT = (
+    "entropic_default"  # of a JSON column: the value itself, of which the column's default is the document
+)
+TYPED_CONTENTS = "entropic_contents"  # of a JSON column: makes, for a dialect, what types the values in it
 
 RECORDED = (
     "_entropic_recorded"  # attribute of a record that a Store returns: path, size and digest of its result
@@ -101,7 +109,8 @@ class Base(DeclarativeBase):
     Raises
     ------
     SchemaError
-        At class creation, if a reserved column is redefined, or if another class has the same table.
+        At class creation, if a reserved column is redefined, if a column would hide a method of the records, or if
+        another class has the same table.
 
     Notes
     -----
@@ -130,6 +139,7 @@ class Base(DeclarativeBase):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         _refuse_reserved(cls)
+        _refuse_hiding(cls)
         _replace_former(cls)
         cls.registry.update_type_annotation_map({generic: FiniteJSON() for generic in _generics(cls)})
         try:
@@ -137,6 +147,8 @@ class Base(DeclarativeBase):
         except BaseException:
             cls.registry._dispose_cls(cls)  # else the mended class would be warned of
             raise
+        if isinstance(table := cls.__dict__.get("__table__"), Table):
+            quote_columns(table)
 
     def __repr__(self) -> str:
         # Of what is here: to ask for more, an attribute that has expired would go to the database.
@@ -214,6 +226,10 @@ class Base(DeclarativeBase):
         self.custom_data = {key: value for key, value in merged.items() if patch.get(key, value) is not None}
 
 
+HIDING = frozenset(name for name in dir(Base) if name not in RESERVED and not name.startswith("__"))
+"""Names that a column cannot have: it would hide what every record or model has."""
+
+
 def param(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
     """Declare a parameter: a column that is in the key unless it is at its default.
 
@@ -289,6 +305,26 @@ def _refuse_reserved(cls: type[Base]) -> None:
                 f"{parent.__qualname__} redefines {', '.join(sorted(set(taken)))}: the columns {', '.join(RESERVED)} "
                 "are the library's. Give the attribute or column another name."
             )
+
+
+def _refuse_hiding(cls: type[Base]) -> None:
+    for parent in cls.__mro__[: cls.__mro__.index(Base)]:
+        annotations = inspect.get_annotations(parent)
+        hidden = sorted(
+            name
+            for name in HIDING
+            if isinstance(parent.__dict__.get(name), MappedColumn) or _is_mapped(annotations.get(name))
+        )
+        if hidden:
+            raise SchemaError(
+                f"{parent.__qualname__} has the column {hidden[0]!r}, which would hide {hidden[0]!r} of its records. "
+                f"Give the attribute another name, such as {hidden[0] + '_'!r}; its column may keep the name: "
+                f"{hidden[0]}_: Mapped[...] = param({hidden[0]!r})"
+            )
+
+
+def _is_mapped(annotation: Any) -> bool:
+    return get_origin(annotation) is Mapped or (isinstance(annotation, str) and "Mapped[" in annotation)
 
 
 def _generics(cls: type[Base]) -> Iterator[Any]:

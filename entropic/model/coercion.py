@@ -82,7 +82,11 @@ _KINDS: list[tuple[tuple[type[Any], ...], str]] = [  # the first that fits: an E
 
 
 class Refused(Exception):
-    """The column cannot take a value; the text says why."""
+    """The column cannot take a value; the text says why, and `steps` lead to what is wrong in it, innermost first."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.steps: list[str] = []
 
 
 def is_float(column: Column[Any]) -> bool:
@@ -130,7 +134,36 @@ def _cast_not_null(column: Column[Any], dialect: Dialect) -> Caster:
     if isinstance(kind, Numeric):
         inexact = _float_caster(has_infinity=False)
         return inexact if kind.scale is None else lambda value: round(inexact(value), kind.scale)
+    if isinstance(kind, Enum) and kind.enum_class is not None:
+        return _member_caster(kind.enum_class, _round_trip(kind, dialect))
     return _round_trip(kind, dialect)
+
+
+def _member_caster(enum_class: Any, cast: Caster) -> Caster:
+    """Return *cast*, which also takes members of *enum_class* as it was defined before or since, as in a notebook."""
+
+    def cast_member(value: Any) -> Any:
+        class_ = type(value)
+        if (
+            class_ is enum_class
+            or not isinstance(value, enum.Enum)
+            or _full_name(class_) != _full_name(enum_class)
+        ):
+            return cast(value)
+        member = enum_class.__members__.get(value.name)
+        if member is None or member.value != value.value:
+            raise Refused(
+                f"is {_show(value)}, but {class_.__qualname__} was another class when the table was defined, "
+                f"{'without this member' if member is None else f'where {value.name} was {member.value!r}'}: define "
+                "the function or the model again"
+            )
+        return member
+
+    return cast_member
+
+
+def _full_name(class_: type) -> str:
+    return f"{class_.__module__}.{class_.__qualname__}"
 
 
 def _scalar(value: Any) -> Any:

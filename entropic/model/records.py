@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from sqlalchemy import ColumnElement, Connection, Dialect, and_, bindparam, inspect, select
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 
+from entropic.disk.names import plain_name
 from entropic.model.base import RECORDED, Base
 from entropic.sql.database import Database
 from entropic.sql.tables import FileRow
@@ -115,12 +116,14 @@ class RecordReader(Generic[ModelT]):
         return connection.execute(self._by_ids, {"ids": keys}).fetchall()
 
     def select(
-        self, where: Sequence[ColumnElement[bool]], order_by: Any, limit: int | None, connection: Connection
+        self,
+        where: Sequence[ColumnElement[bool]],
+        order_by: Sequence[Any],
+        limit: int | None,
+        connection: Connection,
     ) -> Iterator[Found]:
         """Yield the rows that meet all conditions."""
-        statement = self._joined.where(*where).limit(limit)
-        if order_by is not None:
-            statement = statement.order_by(*(order_by if isinstance(order_by, list | tuple) else [order_by]))
+        statement = self._joined.where(*where).order_by(*order_by).limit(limit)
         yield from map(self.found, connection.execute(statement))
 
     def found(self, row: Sequence[Any]) -> Found:
@@ -132,7 +135,7 @@ class RecordReader(Generic[ModelT]):
         name = found.file_name
         if name is None:
             return self._unrecorded(found)
-        return name if os.path.isabs(name) else self._prefix + name
+        return name if os.path.isabs(name) else self._prefix + plain_name(name)
 
     def _unrecorded(self, found: Found) -> str:
         """Of a row that 2.3, SQL or a merge wrote: as it stands, else under the root if the name begins with the id."""
@@ -153,7 +156,8 @@ class RecordReader(Generic[ModelT]):
         self._manager.dispatch.load(state, None)
         name = found.file_name
         if name is None or not os.path.isabs(name):  # a registered path stays as it was given
-            name = values["result_file"] = self._unrecorded(found) if name is None else self._prefix + name
+            plain = self._unrecorded(found) if name is None else self._prefix + plain_name(name)
+            name = values["result_file"] = plain
         values[RECORDED] = name, found.size_bytes, found.sha256
         return cast("ModelT", record)
 

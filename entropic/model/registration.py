@@ -8,6 +8,7 @@ perhaps an unmounted share: both are refused rather than guessed.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from uuid import uuid4
 
 from sqlalchemy import Column, Connection, inspect, null, select, update
 
-from entropic.disk.roots import Marker, _foreign, read_marker, write_marker
+from entropic.disk.roots import Marker, foreign_problem, read_marker, write_marker
 from entropic.errors import ResultsDirUnavailableError, SchemaError
 from entropic.model.parameters import KEY_RULE, Parameters
 from entropic.sql.database import Database
@@ -24,7 +25,7 @@ from entropic.sql.tables import TableRow
 from entropic.sql.upsert import upsert
 from entropic.sql.versions import database_uuid
 
-__all__ = ["adopt_root", "grow_table", "register_table"]
+__all__ = ["adopt_root", "compare_keys", "grow_table", "register_table"]
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def register_table(database: Database, parameters: Parameters, root: Path) -> Ma
         with schema_lock(database) as connection:
             return _register(connection, database, parameters, root)
     described = parameters.describe()
-    _compare(table, dict(row.parameters), described)
+    _compare(parameters, dict(row.parameters))
     if described != row.parameters:
         change = update(_tables).where(_tables.c.table_name == table).values(parameters=described)
         database.write(lambda connection: connection.execute(change))
@@ -79,7 +80,7 @@ def grow_table(database: Database, parameters: Parameters) -> None:
         row = _registered(connection, table.name)
         if row is None:
             return []  # a new table, or one that is not ours
-        _compare(table.name, dict(row.parameters), described, may_be_required=False)
+        _compare(parameters, dict(row.parameters), may_be_required=False)
         there = {column["name"] for column in inspect(connection).get_columns(table.name)}
         return [column for column in table.columns if column.name not in there]
 
@@ -120,7 +121,7 @@ def _register(connection: Connection, database: Database, parameters: Parameters
     table = parameters.model.__tablename__
     row = _registered(connection, table)  # another process may have been first
     if row is not None and row.root is not None:
-        _compare(table, dict(row.parameters), parameters.describe())
+        _compare(parameters, dict(row.parameters))
         return Marker(row.root, database_uuid(database, connection), table)
     marker = _mark(root, database_uuid(database, connection), table)
     values = {
@@ -147,44 +148,84 @@ def _mark(root: Path, database: str, table: str) -> Marker:
     except FileExistsError:
         found = read_marker(root)
         if found is None or (found.database, found.table) != (database, table):
-            raise ResultsDirUnavailableError(_foreign(root, found, table)) from None
+            raise ResultsDirUnavailableError(foreign_problem(root, found, table)) from None
         return found  # left by a process that ended before it could commit
     return marker
 
 
-def _compare(
-    table: str, registered: dict[str, Any], described: dict[str, Any], *, may_be_required: bool = True
-) -> None:
+def compare_keys(database: Database, parameters: Parameters) -> None:
+    """Raise `SchemaError` if the keys of the rows that there are do not fit the model; nothing is changed."""
+    with database.reading() as connection:
+        row = _registered(connection, parameters.model.__tablename__)
+    if row is not None:
+        _refuse_other_keys(parameters, dict(row.parameters), parameters.describe())
+
+
+def _compare(parameters: Parameters, registered: dict[str, Any], *, may_be_required: bool = True) -> None:
+    described = parameters.describe()
     new = [name for name in described.keys() - registered.keys() if "default" not in described[name]]
-    lines = []
-    if not may_be_required:
-        lines += [f"{name} is a new parameter, and has no default: give it one" for name in sorted(new)]
-    for name, before in registered.items():
-        now = described.get(name)
-        if now is None:
-            lines.append(
-                f"{name} was a parameter and is none now: the keys of the rows were made with it. "
-                "Put it back (it may have a default)"
-            )
-        elif now["type"] != before["type"]:
-            lines.append(f"{name} was of type {before['type']} and is {now['type']} now: put the type back")
-        elif now.get("default", _NONE) != before.get("default", _NONE):
-            lines.append(
-                f"the default of {name} was {before.get('default', _NONE)!r} and is "
-                f"{now.get('default', _NONE)!r} now: rows that were made at the old default would be taken for runs "
-                "at the new one. Put the old default back, and give the new value explicitly"
-            )
-    if lines:
-        raise SchemaError(
-            f"the model of table {table!r} does not fit the keys of its rows:\n  " + "\n  ".join(lines) + "\n"
-            "Nothing was read or written. If the table is to begin anew, use another __tablename__ (memoize: table=)."
-        )
+    _refuse_other_keys(parameters, registered, described, () if may_be_required else sorted(new))
     for name in new:
         log.warning(
             "%s.%s is a new parameter without a default: rows from before it are found by their id only; "
             "with param(default=...) they would stay hits",
-            table,
+            parameters.model.__tablename__,
             name,
+        )
+
+
+def _refuse_other_keys(
+    parameters: Parameters,
+    registered: dict[str, Any],
+    described: dict[str, Any],
+    required: Iterable[str] = (),
+) -> None:
+    lines = [f"{name} is a new parameter, and has no default: give it one" for name in required]
+    for name, before in registered.items():
+        lines += _key_change(name, before, described.get(name), parameters.model.__entropic__.is_derived)
+    if not lines:
+        return
+    table = parameters.model.__tablename__
+    anew = (
+        f"give the function another table, @memoize(table={table + '_2'!r}, ...)"
+        if parameters.model.__entropic__.is_derived
+        else f"give the model another __tablename__, such as {table + '_2'!r}, and the Store another results_dir"
+    )
+    raise SchemaError(
+        f"the model of table {table!r} does not fit the keys of its rows:\n  " + "\n  ".join(lines) + "\n"
+        f"Nothing was read or written. If it is to begin anew, {anew}: the old rows stay as they are."
+    )
+
+
+def _key_change(
+    name: str, before: dict[str, Any], now: dict[str, Any] | None, is_derived: bool
+) -> Iterator[str]:
+    if now is None:
+        form = f"with the default {before['default']!r}" if "default" in before else "without a default"
+        yield (
+            f"{name} was a parameter and is none now: the keys of the rows were made with it. Put it back as it was, "
+            f"of type {before['type']}, {form}"
+        )
+        return
+    if now["type"] != before["type"]:
+        yield f"{name} was of type {before['type']} and is {now['type']} now: put the type back"
+        return
+    was, has = before.get("default", _NONE), now.get("default", _NONE)
+    change = f"the default of {name} was {was!r} and is {has!r} now"
+    if was == has:
+        return
+    if "default" not in before:
+        yield (
+            f"{change}: rows that were made with {has!r} would not be found by calls that leave it out. Take the "
+            "default away, and give the value each time"
+        )
+    elif "default" not in now:
+        yield f"{change}: rows that were made at it are found only while it is there. Put it back"
+    else:
+        made = f" (or, if the machine makes it and it changes no result, begin anew with ignore=[{name!r}])"
+        yield (
+            f"{change}: rows that were made at the old default would be taken for runs at the new one. Put the old "
+            f"default back, and give the new value explicitly{made if is_derived else ''}"
         )
 
 
@@ -198,7 +239,7 @@ def adopt_root(database: Database, table: str, root: Path) -> Marker:
     """
     found = read_marker(root)
     if found is not None and found.table != table:
-        raise ResultsDirUnavailableError(_foreign(root, found, table))
+        raise ResultsDirUnavailableError(foreign_problem(root, found, table))
     with schema_lock(database) as connection:
         root.mkdir(parents=True, exist_ok=True)
         marker = Marker(uuid4().hex, database_uuid(database, connection), table)

@@ -96,7 +96,7 @@ class Work:
             if self._is_over():
                 break
             on_begin(number)
-            receipt = self._finished(root, index.get(job.record_id)) if job.look else None
+            receipt = self._finished(root, job, index.get(job.record_id)) if job.look else None
             if receipt is not None:
                 log.info("%s was finished by an earlier attempt, which is taken", job.record_id)
                 outcomes.append(replace(receipt, custom={**receipt.custom, **job.custom}))
@@ -110,8 +110,8 @@ class Work:
             return True
         return bool(self.holder) and _has_died(tuple(self.holder.items()), int(time.monotonic() / _LOOK_S))
 
-    def _finished(self, root: Path, line: dict[str, Any] | None) -> Receipt | None:
-        """Return the receipt of a sidecar's *line* if its result will do for a job that is to be run."""
+    def _finished(self, root: Path, job: Job, line: dict[str, Any] | None) -> Receipt | None:
+        """Return the receipt of a sidecar's *line* if its result will do for *job*."""
         ours = (self.marker.database, self.marker.table)
         if line is None or (line.get("database"), line.get("table")) != ours:
             return None
@@ -119,12 +119,14 @@ class Work:
             receipt = Receipt.from_line(line)
         except (KeyError, TypeError):
             return None  # recovery reports it
+        if job.replaces not in (None, receipt.replaces):
+            return None  # of before the result that there was: recovery drops it, too
         if receipt.is_at(receipt.path(root)):
             return receipt  # nobody has published it
         # A task of this sweep that Dask runs again, although its results were committed. (In another sweep the row
         # may have been deleted since, so that it runs again.)
         is_own = bool(self.sweep) and receipt.folder.endswith(f"-{self.sweep}")
-        return receipt if is_own and receipt.is_at(root / receipt.final_name) else None
+        return receipt if is_own and receipt.placed(root) else None
 
     def _folder(self) -> str:
         owner = this_process().owner
@@ -141,9 +143,6 @@ class Work:
             returned = self._run({**job.params, "id": job.record_id, "result_file": str(slot / job.name)})
             elapsed = time.perf_counter() - clock
             staged = stage(slot, job.name)
-            kept = (
-                {k: v for k, v in returned.items() if _is_kept(k, v)} if isinstance(returned, Mapping) else {}
-            )
             receipt = Receipt(
                 record_id=job.record_id,
                 attempt=attempt,
@@ -152,7 +151,7 @@ class Work:
                 staged=staged,
                 stored=job.stored,
                 custom=job.custom,
-                returned={key: plain(value) for key, value in kept.items()},
+                returned=_kept(returned),
                 replaces=job.replaces,
                 started_at=begun,
                 elapsed_s=elapsed,
@@ -204,13 +203,15 @@ def _index_of(root: Path) -> SidecarIndex:
     return _indices.setdefault(str(root), SidecarIndex(root))
 
 
-def _is_kept(name: Any, value: Any) -> bool:
-    try:
-        plain(value)
-    except (TypeError, RecursionError) as error:
-        log.warning("the runner returned %r, which is left out: %s", name, error)
-        return False
-    return True
+def _kept(returned: Any) -> dict[Any, Any]:
+    """Return what JSON holds of what a runner returned."""
+    kept = {}
+    for name, value in returned.items() if isinstance(returned, Mapping) else ():
+        try:
+            kept[name] = plain(value)
+        except TypeError as error:
+            log.warning("the runner returned %r, which is left out: %s", name, error)
+    return kept
 
 
 def _where() -> dict[str, Any]:

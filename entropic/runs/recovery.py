@@ -2,7 +2,8 @@
 
 The sidecars say what was finished, the table of attempts what of it is settled. Whatever is neither settled nor
 superseded is published under its claim, as its own process would have done; a claim that somebody alive holds is left
-alone. A process's folder goes when the process is gone and all its lines are settled.
+alone. A process's folder goes when the process is gone and all its lines are settled. What does not say whose it was
+is never cleared away, and whose runs are not believed is not read.
 """
 
 from __future__ import annotations
@@ -10,33 +11,38 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from entropic.disk.files import remove
+from sqlalchemy.exc import OperationalError, StatementError
+
+from entropic.disk.files import newest_change, remove
+from entropic.disk.owners import Stranger, strangers
 from entropic.disk.roots import quarantine
 from entropic.disk.sidecars import Sidecar, clear_away, process_folders, read_sidecar
 from entropic.disk.staging import Staging
-from entropic.leases.claims import new_token
+from entropic.leases.claims import Grant, new_token
 from entropic.process.identity import Process, this_process
 from entropic.runs.jobs import Receipt
 from entropic.runs.result_table import ResultTable
 
-__all__ = ["is_abandoned", "leftovers", "recover", "unfinished", "unreadable"]
+__all__ = ["is_abandoned", "is_nameless", "leftovers", "recover", "unfinished", "unreadable"]
 
 log = logging.getLogger(__name__)
 
-_PROCESS_FIELDS = [field.name for field in fields(Process)]
+_PROCESS_FIELDS = {"owner": 32, "host": 255, "boot": 255, "started": 255}  # text, and how long it can be
+_ROW_FAULTS = (StatementError, ValueError, TypeError, OverflowError, RecursionError)
+
+_said: dict[str, list[Stranger]] = {}  # by results folder: whom a warning has named
 
 
-def recover(table: ResultTable[Any], *, held: Mapping[str, str] | None = None) -> int:
+def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> int:
     """Commit the finished runs that nobody committed, and clear away what processes that are gone left.
 
     Parameters
     ----------
-    held : mapping, optional
-        Tokens of claims that the caller holds and that may be used up.
+    held : dict, optional
+        Tokens of claims that the caller holds. Those that are used up are taken out.
 
     Returns
     -------
@@ -47,18 +53,46 @@ def recover(table: ResultTable[Any], *, held: Mapping[str, str] | None = None) -
     -----
     Safe to call from several processes at once: each line is published under its key's claim.
     """
+    _warn_of_strangers(table.root)
     count = 0
+    held = {} if held is None else held
+    trouble: list[OSError] = []
     for folder in process_folders(table.root):
         sidecar = read_sidecar(folder)
         if _is_at_work(sidecar):
             continue
-        count += _recover_lines(table, sidecar, held or {})
-        if is_abandoned(table, sidecar) and not unfinished(table, sidecar) and not _foreign(table, sidecar):
-            _clear(table, sidecar)
-    kept = set((held or {}).values())
+        try:
+            count += _recover_lines(table, sidecar, held)
+        except OSError as error:  # a full disk: the others may be there all the same
+            log.warning("what a process left in %s could not be recovered: %s", folder, error)
+            trouble.append(error)
+        else:
+            _clear_if_done(table, sidecar)
+    kept = set(held.values())
     left = [holder for holder in table.claims.abandoned() if holder.token not in kept]
     table.publisher.lose([(holder, None) for holder in left])
+    if trouble:  # what is finished must not be run again because it could not be read
+        raise trouble[0]
     return count
+
+
+def _clear_if_done(table: ResultTable[Any], sidecar: Sidecar) -> None:
+    try:
+        if is_abandoned(table, sidecar) and not unfinished(table, sidecar) and not _foreign(table, sidecar):
+            _clear(table, sidecar)
+    except OSError as error:  # all that it held is committed: another process may have the right to remove it
+        log.warning("what a process left in %s could not be cleared away: %s", sidecar.folder, error)
+
+
+def _warn_of_strangers(root: Path) -> None:
+    """Say once in a process whose folders are not believed: one warning, however many there are."""
+    found = strangers(root)
+    if found and _said.get(str(root)) != found:
+        _said[str(root)] = found
+        first, *others = found
+        uids = ", ".join(map(str, sorted({other.uid for other in others})))
+        more = f" (and {len(others)} more, of uid {uids}: store.check() names all)" if others else ""
+        log.warning("%s%s", first, more)
 
 
 def unfinished(table: ResultTable[Any], sidecar: Sidecar) -> list[Receipt]:
@@ -80,7 +114,7 @@ def _receipts(table: ResultTable[Any], sidecar: Sidecar) -> tuple[list[Receipt],
             try:
                 receipt = Receipt.from_line({**line, "folder": sidecar.folder.name})
                 loaded = table.parameters.load(receipt.stored)
-            except (KeyError, TypeError, ValueError, ArithmeticError):
+            except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError):
                 failed += 1
                 continue
             # A parameter may have been added to the model since.
@@ -95,28 +129,29 @@ def _has_file(table: ResultTable[Any], receipt: Receipt) -> bool:
     if receipt.is_at(receipt.path(table.root)):
         return True
     # An equal file in its place may as well be that of a row, which another run committed.
-    return receipt.is_at(table.root / receipt.final_name) and _is_wanted(table, receipt)
+    return receipt.placed(table.root) is not None and _is_wanted(table, receipt)
 
 
-def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str, str]) -> int:
+def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, str]) -> int:
     receipts = unfinished(table, sidecar)
     if not receipts:
         return 0
-    tokens = dict(held)
+    taken = _Taken(table, held)
     count, recovered = 0, set()
     try:
-        tokens |= _acquired(table, {receipt.record_id for receipt in receipts} - held.keys())
+        taken.acquire({receipt.record_id for receipt in receipts} - held.keys())
         with table.heartbeat.beating(is_run_here=False):  # there may be thousands
             for receipt in receipts:
                 key = receipt.record_id
                 if key in recovered:  # a run, and now its re-run
-                    tokens |= _acquired(table, [key])
-                if key in tokens and _recover_line(table, receipt, tokens):
+                    taken.acquire([key])
+                if key in taken.tokens and _recover_line(table, receipt, taken.tokens):
                     count += 1
                     recovered.add(key)
     finally:
-        kept = set(held.values())
-        table.claims.release([(key, token) for key, token in tokens.items() if token not in kept])
+        for key in [key for key, token in held.items() if taken.tokens.get(key) != token]:
+            del held[key]
+        taken.give_back()
     if recovered:
         first, *others = sorted(recovered)
         more = f" and {len(others)} more" if others else ""
@@ -124,14 +159,37 @@ def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str,
     return count
 
 
-def _acquired(table: ResultTable[Any], keys: Iterable[str]) -> dict[str, str]:
-    """Return tokens of those of *keys* that nobody alive is at."""
-    tokens = {key: new_token() for key in keys}
-    try:
-        return {key: grant.token for key, grant in table.claims.acquire(tokens, tokens).items()}
-    except BaseException:
-        table.claims.release(tokens.items())  # some may have been granted
-        raise
+class _Taken:
+    """The claims that one recovery takes, each known from before it is granted, and those that it was given.
+
+    Attributes
+    ----------
+    tokens : dict
+        By key, of the claims that are not used up.
+    """
+
+    def __init__(self, table: ResultTable[Any], held: Mapping[str, str]) -> None:
+        self.tokens = dict(held)
+        self._table = table
+        self._asked: dict[str, str] = {}
+        self._grants: dict[str, Grant] = {}
+
+    def acquire(self, keys: Iterable[str]) -> None:
+        """Claim those of *keys* that nobody alive is at."""
+        self._asked = {key: new_token() for key in keys}
+        granted = self._table.claims.acquire(self._asked, self._asked)
+        self._grants |= granted
+        self.tokens |= {key: grant.token for key, grant in granted.items()}
+        self._asked = {}
+
+    def give_back(self) -> None:
+        """Give back what was taken and not used up, and record what was lost with those that it was taken over from."""
+        left = {key: grant for key, grant in self._grants.items() if self.tokens.get(key) == grant.token}
+        pairs = {**self._asked, **{key: grant.token for key, grant in left.items()}}
+        self._table.claims.release(pairs.items())
+        self._table.publisher.lose(
+            [(grant.former, None) for grant in left.values() if grant.former is not None]
+        )
 
 
 def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, str]) -> bool:
@@ -143,7 +201,15 @@ def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, s
     if table.publisher.settled([receipt.attempt]) or not _is_wanted(table, receipt):
         remove(receipt.path(table.root))
         return False
-    lost, refused = table.publisher.publish([(receipt, tokens[receipt.record_id])], table.code)
+    try:
+        lost, refused = table.publisher.publish([(receipt, tokens[receipt.record_id])], table.code)
+    except OperationalError:
+        raise
+    except _ROW_FAULTS as error:  # no row can be made of what it says, which does not keep the others
+        log.warning(
+            "%s, which had finished, cannot be made a row, and is left alone: %s", receipt.record_id, error
+        )
+        return False
     del tokens[receipt.record_id]
     return not (lost or refused)
 
@@ -155,6 +221,8 @@ def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
     stored = rows[0].sha256
     if stored == receipt.staged.sha256:
         # The row has this result already; but a run again may have had other outputs, or been for want of the file.
+        # Only with a file of its own: once that was moved, nothing tells such a run from one that was dropped before
+        # this row was written, and the row, whose bytes are the same, stays.
         is_again = receipt.replaces is not None and receipt.is_at(receipt.path(table.root))
         path = Path(table.reader.path(rows[0]))
         return is_again and (stored == receipt.replaces or not receipt.is_at(path))
@@ -164,7 +232,8 @@ def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
 def _is_at_work(sidecar: Sidecar) -> bool:
     """Whether both who writes here and who commits it are surely alive: no need to read on."""
     here = this_process()
-    writer, holder = _process(sidecar.process), _process(sidecar.process.get("holder") or sidecar.process)
+    writer = _process(sidecar.process)
+    holder = _process(sidecar.process["holder"]) if sidecar.process.get("holder") else writer
     if writer is None or holder is None or holder.owner == here.owner:
         return False
     return all(process.is_alive() for process in (writer, holder))
@@ -174,20 +243,27 @@ def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
     """Whether nobody writes to a folder any more: its process is dead or, where that cannot be seen, silent.
 
     Silent is who has written nothing for a lease, and holds no claim that is alive, nor does the process for which it
-    works: a run of an hour may write at its end only.
+    works: a run of an hour may write at its end only. A folder that does not say whose it is, is nobody's to give up.
     """
     writer = _process(sidecar.process)
-    is_alive = None if writer is None else writer.is_alive()
+    if writer is None:
+        return False
+    is_alive = writer.is_alive()
     if is_alive is not None:
         return not is_alive
     try:
-        newest = max(path.stat().st_mtime for path in [sidecar.folder, *sidecar.folder.rglob("*")])
+        newest = newest_change(sidecar.folder)
     except OSError:
         return False
     if time.time() - newest <= table.claims.lease_s:
         return False
-    holder = _process(sidecar.process.get("holder") or {})
+    holder = _process(sidecar.process.get("holder"))
     return not table.claims.has_live(process.owner for process in (writer, holder) if process is not None)
+
+
+def is_nameless(sidecar: Sidecar) -> bool:
+    """Whether a process's folder does not say, in a form that can be believed, whose it is."""
+    return _process(sidecar.process) is None
 
 
 def _foreign(table: ResultTable[Any], sidecar: Sidecar) -> bool:
@@ -224,8 +300,14 @@ def leftovers(table: ResultTable[Any], sweep: str, own: Staging) -> None:
             clear_away(folder)
 
 
-def _process(values: Mapping[str, Any]) -> Process | None:
-    try:
-        return Process(**{name: values[name] for name in _PROCESS_FIELDS})
-    except (KeyError, TypeError):
+def _process(values: Any) -> Process | None:
+    """Return the process that a folder names; None if it says so in no form that can be believed."""
+    if not isinstance(values, dict):
         return None
+    texts = {name: values.get(name) for name in _PROCESS_FIELDS}
+    pid = values.get("pid")
+    if type(pid) is not int or not 0 < pid < 1 << 31:
+        return None
+    if not all(isinstance(text, str) and len(text) <= _PROCESS_FIELDS[name] for name, text in texts.items()):
+        return None
+    return Process(pid=pid, **texts)  # type: ignore[arg-type]

@@ -9,25 +9,28 @@ another one wrote in between, without waiting.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import random
 import threading
 import time
 import weakref
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine, make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from entropic.process.patience import Wait
 from entropic.sql import outages
 from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
 from entropic.sql.forks import keep_for_ever, statements
-from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient, name_of
+from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient
+from entropic.sql.urls import parse_url, scrub, shown
 
 __all__ = ["Database", "DatabaseLike"]
 
@@ -53,10 +56,15 @@ class Database:
         Relative SQLite paths are resolved now. An engine is used as it is, but waits for its server; on SQLite
         entropic adds its pragmas and its BEGIN to it. ``"sqlite://"`` is a database in memory, for this process only.
 
+    Raises
+    ------
+    sqlalchemy.exc.ArgumentError
+        If it is no URL, or one of a database that entropic does not work on.
+
     Notes
     -----
     Safe to share between threads. After a fork the child opens connections of its own. Pickling carries the URL,
-    password included, and opens nothing; unpickling in the same process finds the same engine.
+    password included, in a packed form, and opens nothing; unpickling in the same process finds the same engine.
 
     A server that restarts is waited for, up to 60 s, and a place on one that has none left, up to 10 minutes; with
     one warning. So is a lock on a SQLite file: ten times the 30 s after which SQLite itself gives up. Only what is
@@ -73,8 +81,8 @@ class Database:
             with _engines_lock:
                 _engines[token] = url_or_engine
         else:
-            url = normalise_url(make_url(url_or_engine))
-            token = uuid4().hex if is_memory(url) else url.render_as_string(hide_password=False)
+            url = normalise_url(parse_url(url_or_engine))
+            token = uuid4().hex if is_memory(url) else _token(url)
         self._attach(url, token)
         if is_memory(url):
             self.engine  # noqa: B018  made here: what is unpickled elsewhere must not make another one
@@ -95,16 +103,17 @@ class Database:
         """Return *database* itself if it is one, else make one of it."""
         return database if isinstance(database, Database) else cls(database)
 
-    def __getstate__(self) -> tuple[str, str, int]:
-        return self.url.render_as_string(hide_password=False), self._token, self._pid
+    def __getstate__(self) -> tuple[bytes, str, int]:
+        # Packed: where a pickle is printed or searched, nobody is to read a password.
+        return zlib.compress(self.url.render_as_string(hide_password=False).encode()), self._token, self._pid
 
-    def __setstate__(self, state: tuple[str, str, int]) -> None:
+    def __setstate__(self, state: tuple[bytes, str, int]) -> None:
         url, token, pid = state
-        self._attach(make_url(url), token)
+        self._attach(parse_url(zlib.decompress(url).decode()), token)
         self._pid = pid
 
     def __repr__(self) -> str:
-        return f"Database({self.url.render_as_string()!r})"
+        return f"Database({shown(self.url)!r})"
 
     @property
     def dialect(self) -> str:
@@ -137,10 +146,17 @@ class Database:
                 )
             with _engines_lock:
                 if self._token not in _engines:
-                    made = _engines[self._token] = make_engine(self.url, _rest_all)
+                    made = _engines[self._token] = self._made()
                     _ours.add(made)
                 self._engine = _engines[self._token]
         return self._engine
+
+    def _made(self) -> Engine:
+        try:
+            return make_engine(self.url, _rest_all)
+        except (ArgumentError, ValueError, TypeError) as error:  # of an option in the query, which it repeats
+            error.args = tuple(scrub(one, self.url) if isinstance(one, str) else one for one in error.args)
+            raise
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -166,7 +182,7 @@ class Database:
         self, call: Callable[[], T], is_final: Callable[[DBAPIError], bool] = lambda error: False
     ) -> T:
         """Return what *call* returns, and call it again while others are in the way."""
-        began, has_said = time.monotonic(), False
+        wait, has_said = Wait(outages.AWAY), False
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return call()
@@ -175,10 +191,10 @@ class Database:
                     raise
                 if self._is_too_large(error):
                     raise
-                if is_locked(error) and not has_said and time.monotonic() - began > outages.SAY_AFTER_S:
+                if is_locked(error) and not has_said and wait.is_worth_saying():
                     has_said = True
                     log.warning(
-                        "the database %s is locked by another process: waiting for it", name_of(self.url)
+                        "the database %s is locked by another process: waiting for it", shown(self.url)
                     )
                 log.debug("tried again after %s", error.orig)
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))
@@ -201,12 +217,6 @@ class Database:
         except DBAPIError:
             return False
         return size > limit
-
-    @contextmanager
-    def session(self) -> Iterator[Session]:
-        """Give a session whose objects stay readable after it is closed."""
-        with Session(self.engine, expire_on_commit=False) as session:
-            yield session
 
     def write(self, work: Callable[[Connection], T], *, durable: bool = False, repeatable: bool = False) -> T:
         """Run ``work(connection)`` in one transaction that may write, and return what it returns.
@@ -334,6 +344,10 @@ class Database:
 
 
 DatabaseLike = Database | Engine | URL | str
+
+
+def _token(url: URL) -> str:
+    return hashlib.sha256(url.render_as_string(hide_password=False).encode()).hexdigest()
 
 
 class _Held:

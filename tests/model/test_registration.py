@@ -271,6 +271,36 @@ def test_default_that_was_added_to_a_parameter_is_refused(place):
         open_model(place, a=(float, None), b=(float, param(default=0.75)))
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "advice", "followed"),
+    [
+        (None, "dropped", "Put it back as it was, of type float, without a default", None),
+        (param(default=0.25), "dropped", "with the default 0.25", param(default=0.25)),
+        (param(default=0.25), None, "Put it back", param(default=0.25)),
+        (None, param(default=0.5), "Take the default away, and give the value each time", None),
+        (
+            param(default=0.25),
+            param(default=0.5),
+            "Put the old default back, and give the",
+            param(default=0.25),
+        ),
+    ],
+)
+def test_advice_on_a_parameter_that_changed_works_when_it_is_followed(place, was, now, advice, followed):
+    open_model(place, a=(float, None), b=(float, was)).run_or_retrieve({**A, "b": 0.5})
+    changed = {} if now == "dropped" else {"b": (float, now)}
+
+    with pytest.raises(SchemaError) as caught:
+        open_model(place, a=(float, None), **changed)
+    assert advice in str(caught.value)
+    assert "__tablename__, such as 'registration_runs_2', and the Store another results_dir" in str(
+        caught.value
+    )
+
+    record = open_model(place, a=(float, None), b=(float, followed)).run_or_retrieve({**A, "b": 0.5})
+    assert (record.b, len(place.runner().calls)) == (0.5, 1)
+
+
 def test_same_model_opens_again(place):
     open_model(place, a=(float, None), b=(float, param(default=0.25))).run_or_retrieve(A)
 

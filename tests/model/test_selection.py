@@ -1,0 +1,92 @@
+"""A model that was defined again while a Store of the former class is kept, as when a notebook's cell runs twice."""
+
+import enum
+import types
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, or_, select
+
+from entropic import Base, Mapped, ParameterError, Store, memoize, param
+
+
+def define(**more):
+    body = {
+        "__module__": __name__,
+        "__tablename__": "selected",
+        "__annotations__": {"n": Mapped[int], **dict.fromkeys(more, Mapped[float])},
+        **more,
+    }
+    return types.new_class("Selected", (Base,), exec_body=lambda namespace: namespace.update(body))
+
+
+@pytest.fixture
+def classes(database, tmp_path):
+    """The class that a Store has, one that was defined before it, one since, and the Store."""
+    before = define()
+    own = define()
+    store = Store(lambda p: Path(p["result_file"]).touch(), own, tmp_path, ".txt", database)
+    for n in range(6):
+        store.run_or_retrieve({"n": n})
+    return before, own, define(x=param(default=0.5)), store
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize(
+    "condition",
+    [
+        lambda c: c.n > 2,
+        lambda c: or_(c.n == 3, c.n.in_([4, 5])),
+        lambda c: (c.n + 1).between(4, 6),
+        lambda c: c.n > select(func.min(c.n) + 2).scalar_subquery(),
+    ],
+    ids=["compare", "or", "arithmetic", "subquery"],
+)
+def test_condition_on_any_definition_of_the_class_selects_the_same(classes, place, condition):
+    store, where = classes[-1], condition(classes[place])
+
+    assert [record.n for record in store.records(where, order_by=classes[place].n.desc())] == [5, 4, 3]
+    assert store.count(where) == len(store.to_frame(where)) == 3
+    assert store.run_or_retrieve({"n": 3}).n == 3
+
+
+def test_column_that_the_stores_class_lacks_is_refused_with_the_way_out(classes):
+    with pytest.raises(ParameterError, match=r"the column 'x', which .*Make the Store anew"):
+        classes[-1].records(classes[2].x > 0)
+
+
+def members(**values):
+    return enum.Enum("Scheme", values, module=__name__, qualname="Scheme")
+
+
+SEEN: list[enum.Enum] = []
+
+
+def test_member_of_an_enum_that_was_defined_again_is_the_same_key_and_reaches_the_function_as_given(tmp_path):
+    first, second = members(EULER=1, RK4=4), members(EULER=1, RK4=4)
+
+    def solve(scheme: first, n: int = 1) -> str:
+        SEEN.append(scheme)
+        return scheme.name
+
+    solve = memoize(results_dir=tmp_path, db_url="sqlite://")(solve)
+
+    assert solve(first.RK4) == solve(second.RK4) == solve(second.RK4, 2) == "RK4"
+    assert [SEEN[0] is first.RK4, SEEN[1] is second.RK4, len(SEEN)] == [True, True, 2]
+    assert len(solve.records(scheme=second.RK4)) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [({"EULER": 1, "RK4": 5}, "where RK4 was 4"), ({"RK4": 4, "AB": 2}, "without this member")],
+)
+def test_member_that_the_former_enum_had_not_is_refused(tmp_path, values, reason):
+    first, second = members(EULER=1, RK4=4), members(**values)
+
+    def name_of(scheme: first) -> str:
+        return scheme.name
+
+    name_of = memoize(results_dir=tmp_path, db_url="sqlite://")(name_of)
+
+    with pytest.raises(ParameterError, match=f"{reason}: define the function or the model again"):
+        name_of(list(second)[-1])
