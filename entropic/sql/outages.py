@@ -33,8 +33,8 @@ AWAY_MYSQL = {1053, 2002, 2003, 2006, 2013}
 FULL_MYSQL = {1040, 1203, 1226}  # too many connections: of all, of this user
 FULL_SQLSTATE = "53300"
 FULL_TEXTS = ("too many clients", "connection slots are reserved", "too many connections")
-# NULL, duplicate, foreign key, CHECK, a trigger of the user's; a row, a packet, a text that is too long; a value that is
-# out of range, of another type, or not in the character set.
+# NULL, duplicate, foreign key, CHECK, a trigger of the user's; a row, a packet, a text that is too long; a value that
+# is out of range, of another type, or not in the character set.
 REFUSED_MYSQL = {1048, 1062, 1452, 3819, 4025, 1644} | {1118, 1153, 1162, 1301, 1406}
 REFUSED_MYSQL |= {1264, 1265, 1292, 1366, 1690, 1977, 3140, 3988}
 # A view's CHECK, a row that is too long, a trigger of the user's; and the classes 22 and 23.
