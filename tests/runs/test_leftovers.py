@@ -12,6 +12,8 @@ from entropic.process.identity import this_process
 from tests.support.gone import Left, claim, dead, digest, elsewhere, living
 from tests.support.protocol_cases import Place, Sim
 
+pytestmark = pytest.mark.usefixtures("leases_end_at_once")
+
 A = {"a": 1.5}
 KEY = hash_params(A)
 

@@ -16,6 +16,8 @@ from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure
 from tests.support.protocol_cases import Place, claims_on
 
+pytestmark = pytest.mark.usefixtures("leases_end_at_once")
+
 A, B = {"a": 1.5}, {"a": 2.5}
 
 
