@@ -250,21 +250,25 @@ def test_holder_says_process_host_and_time(sqlite_url):
     assert "UTC" in text_of
 
 
-@pytest.mark.parametrize(("left_s", "is_gone"), [(60.0, False), (0.5, False), (0.0, True), (-0.5, True)])
-def test_claim_of_another_host_holds_to_the_end_of_its_lease(left_s, is_gone):
-    holder = Holder("k", elsewhere(), "token", 0.0, left_s)
+def holder_of(process, *, is_silent):
+    return Holder("k", process, "token", acquired_at=0.0, expires_at=60.0, left_s=-1.0, is_silent=is_silent)
 
-    assert (holder.is_gone(), holder.is_abandoned()) == (is_gone, is_gone)
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_claim_of_another_host_holds_until_its_owner_is_silent(is_silent):
+    holder = holder_of(elsewhere(), is_silent=is_silent)
+
+    assert (holder.is_gone(), holder.is_abandoned()) == (is_silent, is_silent)
 
 
 def test_claim_of_a_process_of_this_host_that_is_alive_is_not_abandoned_when_its_lease_is_over():
-    holder = Holder("k", living(), "token", 0.0, -1.0)
+    holder = holder_of(living(), is_silent=True)
 
     assert (holder.is_gone(), holder.is_abandoned()) == (True, False)
 
 
 def test_claim_of_a_process_of_this_host_that_has_ended_is_gone_at_once():
-    holder = Holder("k", dead(), "token", 0.0, 3600.0)
+    holder = holder_of(dead(), is_silent=False)
 
     assert (holder.is_gone(), holder.is_abandoned()) == (True, True)
 
