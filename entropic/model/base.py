@@ -8,6 +8,7 @@ MariaDB: doubles, 64-bit integers, strings compared bytewise, UTC times to the m
 
 from __future__ import annotations
 
+import enum
 import gc
 import inspect
 import math
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from sqlalchemy import (
     ColumnElement,
+    Enum,
     MetaData,
     String,
     Table,
@@ -39,6 +41,7 @@ from entropic.sql.columns import (
     NAMING,
     TYPES,
     ByteString,
+    Choice,
     FiniteJSON,
     UTCDateTime,
 )
@@ -149,6 +152,7 @@ class Base(DeclarativeBase):
             raise
         if isinstance(table := cls.__dict__.get("__table__"), Table):
             quote_columns(table)
+            _keep_choices_readable(table)
 
     def __repr__(self) -> str:
         # Of what is here: to ask for more, an attribute that has expired would go to the database.
@@ -273,6 +277,8 @@ def output(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
 
 def _server_default(value: Any) -> ColumnElement[Any] | TextClause | str | None:
     """Return *value* as SQL where all databases agree on it; MySQL takes no default on BLOB, TEXT and JSON."""
+    if isinstance(value, enum.Enum):
+        return None  # the column knows what it makes of it
     if isinstance(value, bool):
         return true() if value else false()
     if isinstance(value, float):
@@ -343,6 +349,13 @@ def _generics(cls: type[Base]) -> Iterator[Any]:
                 if found:  # SQLAlchemy 2.0 would read a string as dict['str', 'Any']
                     parent.__annotations__[name] = annotation
                 yield from found
+
+
+def _keep_choices_readable(table: Table) -> None:
+    """Let rows be read that hold Enum members or Literal choices of which there are none any more."""
+    for column in table.columns:
+        if type(column.type) is Enum:
+            column.type = Choice(enum=column.type)
 
 
 def _replace_former(cls: type[Base]) -> None:

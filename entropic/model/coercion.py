@@ -42,8 +42,10 @@ from sqlalchemy.exc import StatementError
 
 from entropic.sql.columns import (
     ByteString,
+    Choice,
     ExactDecimal,
     FiniteJSON,
+    GoneMember,
     LongBytes,
     Microseconds,
     MicroTime,
@@ -97,6 +99,8 @@ def is_float(column: Column[Any]) -> bool:
 def kind_of(column: Column[Any]) -> str:
     """Name the kind of value that *column* holds; SQLAlchemy 2.0 and 2.1 do not agree on a type's ``python_type``."""
     kind = column.type
+    if isinstance(kind, Choice):
+        return "enum"
     if isinstance(kind, Float | Numeric) and not kind.asdecimal:
         return "float"
     return next((name for classes, name in _KINDS if isinstance(kind, classes)), type(kind).__name__)
@@ -117,7 +121,9 @@ def caster(column: Column[Any], dialect: Dialect) -> Caster:
 
 
 def _cast_not_null(column: Column[Any], dialect: Dialect) -> Caster:
-    kind = column.type
+    kind: Any = column.type
+    if isinstance(kind, Choice):
+        kind = kind.enum  # which takes only what is a choice now
     if is_float(column):
         return _float_caster(has_infinity=dialect.name not in {"mysql", "mariadb"})
     if isinstance(kind, Integer):
@@ -144,6 +150,8 @@ def _member_caster(enum_class: Any, cast: Caster) -> Caster:
 
     def cast_member(value: Any) -> Any:
         class_ = type(value)
+        if class_ is GoneMember:
+            raise Refused(f"is {value!r}: no run can be asked for with it, but its rows can be read")
         if (
             class_ is enum_class
             or not isinstance(value, enum.Enum)
