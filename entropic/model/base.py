@@ -59,6 +59,7 @@ __all__ = [
     "is_output",
     "output",
     "param",
+    "table_key",
 ]
 
 RESERVED = ("id", "result_file", "created_at", "custom_data")
@@ -392,3 +393,8 @@ def _mappers(cls: type[Base]) -> list[Any]:
 
 def _name(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def table_key(model: type[Any]) -> str:
+    """Return the name under which the library knows a model's table: with its schema, where it has one."""
+    return str(model.__table__.fullname)

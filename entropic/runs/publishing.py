@@ -27,6 +27,7 @@ from entropic.disk.roots import STATE, quarantine
 from entropic.disk.staging import move
 from entropic.errors import AlreadyExistsError, ClaimLostError
 from entropic.leases.claims import CHUNK, Claims, Holder
+from entropic.model.base import table_key
 from entropic.model.identities import Identity
 from entropic.model.parameters import Parameters
 from entropic.process.identity import batch_job, this_process
@@ -76,7 +77,7 @@ class Publisher:
         self._claims = claims
         self._root = root
         self._rows: Any = parameters.model.__table__
-        self._table: str = parameters.model.__tablename__
+        self._table: str = table_key(parameters.model)
         # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
         keys: Any = bindparam("keys", expanding=True)
         is_record = (_files.c.table_name == self._table) & (_files.c.record_id == self._rows.c.id)
