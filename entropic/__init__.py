@@ -1,5 +1,7 @@
 """A memoizing experiment cache on SQLAlchemy: parameters are typed columns, results are files."""
 
+from sqlalchemy.orm import Mapped, mapped_column
+
 from entropic.errors import (
     AlreadyExistsError,
     ClaimLostError,
@@ -23,14 +25,13 @@ from entropic.errors import (
     WeightsNotFoundError,
 )
 from entropic.functions.memoized import memoize
-from entropic.model.base import Base, Mapped, mapped_column, output, param
+from entropic.model.base import Base, output, param
 from entropic.sql.database import Database
 from entropic.store import Store
 from entropic.sweeps.grids import expand_grid
 from entropic.sweeps.result import SweepResult
-from entropic.values.codecs import register_codec
+from entropic.values.codecs import register_codec, register_loader
 from entropic.values.hashing import hash_params, register_hasher
-from entropic.values.loaders import register_loader
 
 __all__ = [
     "AlreadyExistsError",

@@ -26,8 +26,10 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import URL, make_url
+from sqlalchemy.orm import Mapped
 
-from entropic.model.base import Base, Mapped, output, param
+from entropic.model.base import Base, output, param
+from entropic.sql.urls import shown
 from entropic.store import Store
 
 if TYPE_CHECKING:
@@ -304,7 +306,7 @@ def _show_picture(fits: Sequence[LynxHareFit], best: LynxHareFit, path: Path) ->
 
 
 def _show_places(store: Store[LynxHareFit], picture: Path | None) -> None:
-    url = store.database.url.render_as_string(hide_password=True)
+    url = shown(store.database.url)
     print("\n[5/5] Where everything is")
     print(f"      database   {url}, table {LynxHareFit.__tablename__}")
     print(f"      results    {store.results_dir}, an HDF5 file per run, named by its row's id")

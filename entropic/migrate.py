@@ -18,7 +18,8 @@ from entropic.errors import SchemaError
 from entropic.sql import versions
 from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database, DatabaseLike
-from entropic.sql.schema_lock import schema_lock, shown
+from entropic.sql.schema_lock import schema_lock
+from entropic.sql.urls import shown
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -52,7 +53,7 @@ def check(database: DatabaseLike) -> None:
     version = current(database)
     if version is None:
         raise SchemaError(
-            f"the database {shown(database)} has no tables of entropic's. The first Store makes them, or run: "
+            f"the database {shown(database.url)} has no tables of entropic's. The first Store makes them, or run: "
             f"{versions.upgrade_command(database)}"
         )
     with database.reading() as connection:
@@ -83,7 +84,7 @@ def upgrade(database: DatabaseLike) -> None:
         elif version != versions.HEAD:
             from alembic import command
 
-            log.info("upgrading the database %s from %s to %s", shown(database), version, versions.HEAD)
+            log.info("upgrading the database %s from %s to %s", shown(database.url), version, versions.HEAD)
             with _alembic_lock:
                 command.upgrade(_alembic_config(connection), "head")
         versions.add_facts(connection)

@@ -31,6 +31,7 @@ from entropic.errors import (
 from entropic.model.base import Base
 from entropic.model.records import Found
 from entropic.model.selection import NOT_GIVEN, selection
+from entropic.process.patience import Patience
 from entropic.process.provenance import CodeState, code_label, git_state
 from entropic.runs.attempts import Runner
 from entropic.runs.recovery import recover
@@ -39,7 +40,7 @@ from entropic.runs.single import RunMaker
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepOptions, SweepResult
-from entropic.sweeps.sweep import Sweeper
+from entropic.sweeps.sweep import Sweep
 from entropic.values.plain import non_finite, plain
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Store(Generic[ModelT]):
         self.file_suffix = file_suffix
         self.results_dir = Path(results_dir).expanduser().absolute()
         self.database = Database.of(db_url)
-        self._wait_timeout_s = wait_timeout_s
+        self._patience = Patience(limit_s=wait_timeout_s)
         self._table = ResultTable.open(
             self.database,
             result_cls,
@@ -356,13 +357,13 @@ class Store(Generic[ModelT]):
             fallback=fallback,
             progress=progress,
             missing=missing,
-            wait_timeout_s=self._wait_timeout_s,
+            patience=self._patience,
             retries=retries,
         )
         names = self._table.parameters.names
         sets = parameter_sets(params, names[0] if len(names) == 1 else None)
         self._note_code()
-        return Sweeper(self._table, self.runner, self.file_suffix, options).run(sets)
+        return Sweep(self._table, self.runner, options).run(sets)
 
     # What there is
 
@@ -467,7 +468,7 @@ class Store(Generic[ModelT]):
     # Helpers
 
     def _runs(self) -> RunMaker:
-        return RunMaker(self._table, self.runner, self.file_suffix, self._wait_timeout_s)
+        return RunMaker(self._table, self.runner, self._patience)
 
     def _is_same_file(self, found: Found, path: Path) -> bool:
         there = Path(self._table.reader.path(found)).absolute()

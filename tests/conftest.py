@@ -100,10 +100,7 @@ def _url_of(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def dask_client() -> "Iterator[Client]":
     """A client of a cluster of two worker processes, shared by the whole session."""
-    from distributed import Client, LocalCluster
+    from tests.support.clusters import local_client
 
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
+    with local_client() as client:
         yield client

@@ -10,7 +10,8 @@ from sqlalchemy import event, insert
 from entropic.model.records import CHUNK
 from tests.support.counting import statements
 from tests.support.memo_cases import memoized
-from tests.support.store_cases import PARAMS, Pendulum, Runner, open_store
+from tests.support.store_cases import PARAMS, Pendulum, Runner
+from tests.support.stores import open_store
 
 PER_CHUNK = CHUNK // 2  # parameter sets per look-up of a sweep: each may have two keys
 
@@ -48,7 +49,7 @@ def kinds(seen):
 
 
 def test_hit_is_one_select_and_no_file_is_written(database, tmp_path, writes):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     store.run_or_retrieve(PARAMS)
     store.run_or_retrieve(PARAMS)  # the connection for look-ups is there now
     writes.clear()
@@ -61,7 +62,7 @@ def test_hit_is_one_select_and_no_file_is_written(database, tmp_path, writes):
 
 
 def test_watch_for_writes_sees_those_of_a_miss(sqlite, tmp_path, writes):
-    record = open_store(sqlite, tmp_path).run_or_retrieve(PARAMS)
+    record = open_store(Pendulum, tmp_path, Runner(), sqlite).run_or_retrieve(PARAMS)
 
     assert any(path.endswith(Path(record.result_file).name) for path in writes)
 
@@ -70,7 +71,7 @@ def test_watch_for_writes_sees_those_of_a_miss(sqlite, tmp_path, writes):
     "params", [{"length": 2, "swings": 3}, {**PARAMS, "damping": 0.0}, {"id": "mine", **PARAMS}], ids=str
 )
 def test_hit_whose_parameters_were_typed_is_one_select(database, tmp_path, params):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     store.run_or_retrieve(params)
     store.run_or_retrieve(params)
 
@@ -81,7 +82,7 @@ def test_hit_whose_parameters_were_typed_is_one_select(database, tmp_path, param
 
 
 def test_listener_that_comes_after_the_first_hits_sees_the_select(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.run_or_retrieve(PARAMS)
     store.run_or_retrieve(PARAMS)
     seen = []
@@ -99,7 +100,7 @@ def test_listener_that_comes_after_the_first_hits_sees_the_select(sqlite, tmp_pa
 def test_hit_that_nobody_listens_to_is_one_select_too(sqlite, tmp_path):
     seen = []
     event.listen(sqlite.engine, "checkout", lambda raw, record, proxy: raw.set_trace_callback(seen.append))
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.run_or_retrieve(PARAMS)
     sqlite.release()
     store.run_or_retrieve(PARAMS)
@@ -128,7 +129,7 @@ def test_hit_of_a_memoized_function_is_one_select_and_one_file(database, tmp_pat
 
 @pytest.mark.parametrize("is_there", [True, False])
 def test_retrieve_is_one_select(database, tmp_path, is_there):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     if is_there:
         store.run_or_retrieve(PARAMS)
     store.retrieve(PARAMS)
@@ -141,7 +142,7 @@ def test_retrieve_is_one_select(database, tmp_path, is_there):
 
 
 def test_records_and_count_are_one_select_whatever_there_is(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     store.sweep(({**PARAMS, "swings": swings} for swings in range(20)), progress=False)
     with database.reading():
         pass  # the pool has a connection now
@@ -153,7 +154,7 @@ def test_records_and_count_are_one_select_whatever_there_is(database, tmp_path):
 
 
 def test_miss_costs_as_many_statements_as_any_other(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     store.run_or_retrieve(PARAMS)
     costs = []
 
@@ -170,10 +171,10 @@ def test_miss_costs_as_many_statements_as_any_other(database, tmp_path):
 
 
 def test_first_open_of_a_registered_table_writes_nothing(database, tmp_path):
-    open_store(database, tmp_path)
+    open_store(Pendulum, tmp_path, Runner(), database)
 
     with statements(database.engine) as seen:
-        open_store(database, tmp_path)
+        open_store(Pendulum, tmp_path, Runner(), database)
 
     assert not set(kinds(seen)) & {"INSERT", "UPDATE", "DELETE", "CREATE", "ALTER"}
     assert kinds(seen).count("SELECT") <= 60
@@ -182,7 +183,7 @@ def test_first_open_of_a_registered_table_writes_nothing(database, tmp_path):
 @pytest.fixture
 def many(database, tmp_path):
     """A Store with 1200 rows that share one file, as a session of the user's may have written them, and their sets."""
-    store = open_store(database, tmp_path, Runner())
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     shared = tmp_path / "shared.json"
     shared.touch()
     sets = [{"length": 1.5, "swings": swings} for swings in range(1200)]
@@ -209,7 +210,7 @@ def test_cached_sweep_is_one_select_per_chunk_and_writes_no_file(database, many,
 
 
 def test_sweep_of_misses_costs_fewer_statements_than_runs_would_one_by_one(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.run_or_retrieve({"length": 9.0, "swings": 1})
     with statements(sqlite.engine) as one:
         store.run_or_retrieve({"length": 9.0, "swings": 2})

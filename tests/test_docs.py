@@ -12,6 +12,7 @@ import entropic
 from entropic import cli, demo, errors
 from entropic.diagnosis import integrity
 from entropic.functions.memoized import MemoizedFunction
+from tests.test_layers import WINGS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -125,6 +126,25 @@ def test_every_page_is_reached_from_the_index():
     assert set(PAGES) - reached == set()
 
 
+def wings_of_the_page():
+    section = sections("explanation/architecture.md")["The wings"]
+    return re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
+
+
+def test_architecture_page_has_a_line_for_each_wing():
+    package = Path(entropic.__file__).parent
+    folders = [path.parent.name for path in package.glob("*/__init__.py")]
+    modules = [path.stem for path in package.glob("*.py") if path.stem != "__init__"]
+
+    assert sorted(wings_of_the_page()) == sorted(folders + modules)
+
+
+def test_architecture_page_lists_the_wings_in_the_order_of_the_rule():
+    table = wings_of_the_page()
+
+    assert table == [wing for wing in " ".join(WINGS).split() if wing in table]
+
+
 def test_readme_tells_how_many_runs_the_demo_has():
     assert f"a sweep of {len(demo.grid())} runs" in text_of(ROOT / "README.md")
 
@@ -159,7 +179,7 @@ def test_env_py_of_the_schema_guide_migrates_the_users_tables_and_no_others(tmp_
     template = tmp_path / "migrations" / "script.py.mako"
     template.write_text(
         template.read_text().replace(
-            "import sqlalchemy as sa", "import sqlalchemy as sa\nimport entropic.model.base"
+            "import sqlalchemy as sa", "import sqlalchemy as sa\nimport entropic.sql.columns"
         )
     )
     alembic(tmp_path, "-x", f"url={url}", "revision", "--autogenerate", "-m", "flows")

@@ -13,10 +13,12 @@ from typing import Any
 from sqlalchemy import and_, bindparam, delete, insert, select
 
 from entropic.disk.files import digest_of, size_of
+from entropic.disk.owners import strangers
 from entropic.disk.roots import MARKER, STATE, quarantine
 from entropic.disk.sidecars import process_folders, read_sidecar
+from entropic.errors import ResultFileError
 from entropic.model.records import Found
-from entropic.runs.recovery import is_abandoned, recover, unfinished, unreadable
+from entropic.runs.recovery import is_abandoned, is_nameless, recover, unfinished, unreadable
 from entropic.runs.result_table import ResultTable
 from entropic.sql.tables import FileRow
 
@@ -35,7 +37,8 @@ class Finding:
     ----------
     kind : str
         ``"missing-file"``, ``"corrupt-file"``, ``"stray-file"``, ``"unfinished"``, ``"abandoned"``,
-        ``"malformed-sidecar"``, ``"unrecorded-file"``, ``"stray-record"`` or ``"results-dir"``.
+        ``"malformed-sidecar"``, ``"nameless"``, ``"not-believed"``, ``"unrecorded-file"``, ``"stray-record"``,
+        ``"not-a-file"`` or ``"results-dir"``.
     is_fixed : bool
         Whether it was mended.
     """
@@ -110,7 +113,18 @@ class _Check:
                 yield self._missing(row, path)
             elif row.file_name is None:
                 yield self._unrecorded(row, path)
-            elif (sentence := self._difference(row, Path(path))) is not None:
+            else:
+                yield from self._compared(row, path)
+
+    def _compared(self, row: Found, path: str) -> Iterator[Finding]:
+        try:
+            sentence = self._difference(row, Path(path))
+        except ResultFileError as error:  # it holds a FIFO, a link that dangles or the like
+            yield Finding("not-a-file", row.id, path, str(error))
+        except OSError as error:  # one that cannot be read does not keep the others from being looked at
+            yield Finding("corrupt-file", row.id, path, f"{path} cannot be read: {error}")
+        else:
+            if sentence is not None:
                 yield self._corrupt(row, path, sentence)
 
     def _is_ours(self, row: Found) -> bool:
@@ -140,12 +154,21 @@ class _Check:
         return f"{path} has {size} bytes and SHA-256 {sha256}, not {row.size_bytes} and {row.sha256}"
 
     def _corrupt(self, row: Found, path: str, sentence: str) -> Finding:
-        fixed = self._fix and self._is_ours(row)
-        if fixed:
+        is_inside = Path(path).parent == self._table.root  # whatever a record names, nothing else is moved
+        fixed = self._fix and is_inside and self._is_ours(row) and not self._table.reader.is_shared(row)
+        if fixed and (fixed := self._put_aside(Path(path))):
             self._delete_row(row)
-            kept = quarantine(Path(path))
-            log.warning("%s is in quarantine: %s", path, kept)
         return Finding("corrupt-file", row.id, path, sentence, fixed)
+
+    def _put_aside(self, path: Path) -> bool:
+        """Move to quarantine; return whether that could be done."""
+        try:
+            kept = quarantine(path)
+        except OSError as error:  # somebody has put a link there, or it may not be written
+            log.warning("%s cannot be put in quarantine, and is left alone: %s", path, error)
+            return False
+        log.warning("%s is in quarantine: %s", path, kept)
+        return True
 
     def _unrecorded(self, row: Found, path: str) -> Finding:
         """Of a row that 2.3 or SQL wrote: complete its file record."""
@@ -184,6 +207,8 @@ class _Check:
                 yield Finding("stray-file", None, path, f"there is no row for {path}; it is left alone")
 
     def processes(self) -> Iterator[Finding]:
+        for stranger in strangers(self._table.root):
+            yield Finding("not-believed", None, str(stranger.path), str(stranger))
         for folder in process_folders(self._table.root):
             sidecar = read_sidecar(folder)
             for receipt in unfinished(self._table, sidecar):
@@ -191,10 +216,14 @@ class _Check:
                 yield Finding("unfinished", receipt.record_id, str(receipt.path(self._table.root)), sentence)
             if lines := unreadable(self._table, sidecar):
                 fixed = self._fix and is_abandoned(self._table, sidecar)
-                if fixed:
-                    quarantine(folder)
+                fixed = fixed and self._put_aside(folder)
                 sentence = f"{lines} lines of the sidecar in {folder} cannot be read"
                 yield Finding("malformed-sidecar", None, str(folder), sentence, fixed)
+            elif is_nameless(sidecar):
+                sentence = (
+                    f"{folder} does not say whose it is, and is left alone; remove it if nobody writes there"
+                )
+                yield Finding("nameless", None, str(folder), sentence)
             elif is_abandoned(self._table, sidecar):
                 yield Finding(
                     "abandoned",

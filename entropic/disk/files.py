@@ -6,16 +6,21 @@ done by whoever may commit it. Nothing outside `.entropic/` that is not ours is 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import shutil
+import stat
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from entropic.errors import CorruptFileError
+from entropic.disk.guarded import DEPTH, FOLDER, entries, located, open_file, remove_at
+from entropic.errors import CorruptFileError, ResultFileError
 
-__all__ = ["digest_of", "remove", "require_digest", "size_of", "sync_data", "sync_folder"]
+__all__ = ["digest_of", "newest_change", "remove", "require_digest", "size_of", "sync_data", "sync_folder"]
 
 _BLOCK = 1 << 20
 _BESIDE_BYTES = 4 << 20  # of a smaller file a thread costs more than it saves
@@ -30,22 +35,70 @@ def digest_of(path: Path, *, sync: bool = False) -> tuple[int, str]:
     ----------
     sync : bool
         Whether to fsync what is read; a large file while it is read.
+
+    Raises
+    ------
+    ResultFileError
+        If it is something else, such as a FIFO, or a folder that holds such a thing.
     """
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return _digest_file(file, hashlib.sha256(), sync)
-    total, whole = 0, hashlib.sha256()
-    for part in sorted(p for p in path.rglob("*") if not p.is_dir()):
-        with part.open("rb") as file:
-            size, sha256 = _digest_file(file, hashlib.sha256(), sync)
-        whole.update(
-            f"{part.relative_to(path).as_posix()}\0{size}\0{sha256}\n".encode("utf-8", "surrogateescape")
-        )
-        total += size
-    if sync:
-        for folder in [path, *(p for p in path.rglob("*") if p.is_dir())]:
-            sync_folder(folder)
+    with located(path) as (name, folder):
+        is_link_followed = folder is None  # a user may have put a link in the place of a large result
+        if not _is_folder(name, folder, is_link_followed):
+            with _opened(path, name, folder, is_link_followed) as file:
+                return _digest_file(file, hashlib.sha256(), sync)
+        total, whole = 0, hashlib.sha256()
+        for parts, above, last in _files_below(name, folder, is_link_followed, sync):
+            with _opened(path, last, above, is_link_followed) as file:
+                size, sha256 = _digest_file(file, hashlib.sha256(), sync)
+            whole.update(f"{'/'.join(parts)}\0{size}\0{sha256}\n".encode("utf-8", "surrogateescape"))
+            total += size
     return total, whole.hexdigest()
+
+
+def _is_folder(name: str, folder: int | None, is_link_followed: bool) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=is_link_followed).st_mode)
+
+
+def _opened(path: Path, name: str, folder: int | None, is_link_followed: bool) -> BinaryIO:
+    try:
+        return open_file(name, folder=folder, limit=sys.maxsize, is_link_followed=is_link_followed)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ELOOP}:
+            raise
+        raise ResultFileError(
+            f"{str(path)!r} is no file or folder of files, as a result must be ({Path(name).name!r}: {error.strerror})"
+        ) from error
+
+
+def _files_below(
+    name: str, folder: int | None, is_link_followed: bool, sync: bool = False, parts: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], int, str]]:
+    """Yield what is in a folder and in those below it, sorted: relative name in parts, and how to reach it."""
+    if len(parts) > DEPTH:
+        raise ResultFileError(
+            f"a result's folders are nested more than {DEPTH} deep: {'/'.join(parts[:5])!r}…"
+        )
+    flags = FOLDER & ~os.O_NOFOLLOW if is_link_followed and not parts else FOLDER
+    descriptor = os.open(name, flags, dir_fd=folder)
+    try:
+        for entry, status in entries(descriptor):
+            if stat.S_ISDIR(status.st_mode):
+                yield from _files_below(entry, descriptor, is_link_followed, sync, (*parts, entry))
+            elif not (is_link_followed and _is_link_to_folder(entry, descriptor, status)):
+                yield (*parts, entry), descriptor, entry
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_link_to_folder(name: str, folder: int, status: os.stat_result) -> bool:
+    if not stat.S_ISLNK(status.st_mode):
+        return False
+    try:
+        return _is_folder(name, folder, is_link_followed=True)
+    except OSError:  # it dangles, which whoever opens it says
+        return False
 
 
 def require_digest(path: Path, size_bytes: int, sha256: str) -> None:
@@ -60,9 +113,33 @@ def require_digest(path: Path, size_bytes: int, sha256: str) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Return the size in bytes of a file, or of all files in a folder."""
-    parts = path.rglob("*") if path.is_dir() else [path]
-    return sum(part.stat().st_size for part in parts if not part.is_dir())
+    """Return the size in bytes of a file, or of all files in a folder; raise ResultFileError as `digest_of` does."""
+    with located(path) as (name, folder):
+        status = os.stat(name, dir_fd=folder, follow_symlinks=folder is None)
+        if not stat.S_ISDIR(status.st_mode):
+            if not stat.S_ISREG(status.st_mode):
+                raise ResultFileError(f"{str(path)!r} is not a file or a folder of files: a result must be")
+            return status.st_size
+        below = _files_below(name, folder, folder is None)
+        return sum(os.stat(last, dir_fd=above).st_size for _, above, last in below)
+
+
+def newest_change(path: Path) -> float:
+    """Return when a folder of state, or anything in it that can be looked at, was last changed; links as such."""
+    with located(path) as (name, folder):
+        newest = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+        return max([newest, *_changes_below(name, folder, DEPTH)])
+
+
+def _changes_below(name: str, folder: int | None, depth: int) -> Iterator[float]:
+    descriptor = os.open(name, FOLDER, dir_fd=folder)
+    try:
+        for entry, status in entries(descriptor):
+            yield status.st_mtime
+            if stat.S_ISDIR(status.st_mode) and depth:
+                yield from _changes_below(entry, descriptor, depth - 1)
+    finally:
+        os.close(descriptor)
 
 
 def _digest_file(file: BinaryIO, digest: Any, sync: bool) -> tuple[int, str]:
@@ -119,8 +196,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or folder; one that is gone is fine."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    """Delete a file or folder, or a link and not what it points to; one that is gone is fine."""
+    with suppress(FileNotFoundError), located(path) as (name, folder):
+        remove_at(name, folder)

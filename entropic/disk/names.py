@@ -1,10 +1,20 @@
-"""Names of files: those that a Store may use, and files' names for any name at all."""
+"""Names of files: those that a Store may use, those that it takes from others, and files' names for any name at all."""
 
 from __future__ import annotations
 
+import os
 import re
+from urllib.parse import quote
 
-__all__ = ["FILE_NAME_BYTES", "NAME_BYTES", "decode_name", "encode_name", "safe_name"]
+__all__ = [
+    "FILE_NAME_BYTES",
+    "NAME_BYTES",
+    "decode_name",
+    "encode_name",
+    "is_name",
+    "plain_name",
+    "safe_name",
+]
 
 NAME_BYTES = 200
 FILE_NAME_BYTES = 255  # most file systems take no more
@@ -13,6 +23,25 @@ FILE_NAME_BYTES = 255  # most file systems take no more
 _ESCAPED = re.compile(r'[^ -~]|[%<>:"/\\|?*]|^\.|[. ]\Z')
 # Names of devices on Windows, with any suffix.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$) *(\.|\Z)", re.IGNORECASE)
+_PLAIN = re.compile(r"[^./\0][^/\0]*\Z")  # most names: those with a dot in front are looked at more closely
+
+
+def is_name(name: object) -> bool:
+    """Whether *name*, which may come from anybody, is one plain path component, and none of ours."""
+    if not isinstance(name, str) or name in {"", ".", ".."} or name.startswith(".entropic"):
+        return False
+    try:
+        size = len(os.fsencode(name))
+    except UnicodeEncodeError:  # half of a pair that stands for no byte
+        return False
+    return size <= FILE_NAME_BYTES and "/" not in name and "\0" not in name
+
+
+def plain_name(name: str) -> str:
+    """Return a recorded *name* if it is one, else one that leads nowhere and shows what was recorded."""
+    if _PLAIN.match(name) or is_name(name):
+        return name
+    return "%2E" + quote(name.encode("utf-8", "surrogatepass"), safe="")[:NAME_BYTES]
 
 
 def safe_name(name: str, suffix: str = "") -> str:

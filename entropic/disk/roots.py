@@ -6,8 +6,10 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+from entropic.disk.guarded import QUARANTINE, STATE, load_json, located, make_folder, open_folder, read_file
 from entropic.disk.publish import publish
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "QUARANTINE",
     "STATE",
     "Marker",
+    "foreign_problem",
     "quarantine",
     "read_marker",
     "root_problem",
@@ -23,8 +26,7 @@ __all__ = [
 
 
 MARKER = ".entropic-root.json"
-STATE = ".entropic"
-QUARANTINE = "quarantine"
+_MARKER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +45,21 @@ def read_marker(root: Path) -> Marker | None:
     """Return the marker of a results folder, or None if there is none that can be read."""
     path = os.path.join(root, MARKER)
     try:
-        status = os.stat(path)
+        status = os.lstat(path)
         signature = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = _markers.get(path)
         if known is None or known[0] != signature:  # it is looked at before every run
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-            known = _markers[path] = (signature, Marker(found["root"], found["database"], found["table"]))
+            known = _markers[path] = (signature, _marker(load_json(read_file(path, limit=_MARKER_BYTES))))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return known[1]
+
+
+def _marker(found: Any) -> Marker:
+    parts = found["root"], found["database"], found["table"]
+    if not all(isinstance(part, str) for part in parts):
+        raise TypeError("a part of the marker is no text")
+    return Marker(*parts)
 
 
 def write_marker(root: Path, marker: Marker, *, replace: bool = False) -> None:
@@ -67,12 +75,28 @@ def write_marker(root: Path, marker: Marker, *, replace: bool = False) -> None:
 
 
 def quarantine(path: Path) -> Path:
-    """Move *path*, which lies under a results folder, aside; return where it is now."""
-    root = next((p for p in path.parents if (p / MARKER).exists() or (p / STATE).is_dir()), path.parent)
-    target = root / STATE / QUARANTINE / uuid4().hex[:12] / path.name
-    target.parent.mkdir(parents=True)
-    os.replace(path, target)
-    return target
+    """Move *path*, which lies under a results folder, aside; return where it is now.
+
+    Raises
+    ------
+    OSError
+        If `.entropic`, or the quarantine in it, is a link or no folder: nothing is moved to where that leads.
+    """
+    root = next((p for p in path.parents if os.path.lexists(p / MARKER) or (p / STATE).is_dir()), path.parent)
+    target = root / STATE / QUARANTINE / uuid4().hex[:12]
+    try:
+        with (
+            open_folder(root) as above,
+            make_folder(STATE, above) as state,
+            make_folder(QUARANTINE, state) as aside,
+            make_folder(target.name, aside) as own,
+            located(path) as (name, folder),
+        ):
+            os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=own)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), str(target)  # not names below some descriptor
+        raise
+    return target / path.name
 
 
 def root_problem(root: Path, marker: Marker) -> str | None:
@@ -86,14 +110,20 @@ def root_problem(root: Path, marker: Marker) -> str | None:
         "store.adopt_root()"
     )
     if found is None:
-        what = "has no " + MARKER if root.is_dir() else "is not there"
+        has = (
+            "has a " + MARKER + " that cannot be read"
+            if os.path.lexists(root / MARKER)
+            else "has no " + MARKER
+        )
+        what = has if root.is_dir() else "is not there"
         return f"the results folder {str(root)!r} of table {marker.table!r} {what}. {ways_out}"
     if found.table != marker.table:
-        return _foreign(root, found, marker.table)
+        return foreign_problem(root, found, marker.table)
     return f"the results folder {str(root)!r} belongs to another database or to an earlier folder. {ways_out}"
 
 
-def _foreign(root: Path, found: Marker | None, table: str) -> str:
+def foreign_problem(root: Path, found: Marker | None, table: str) -> str:
+    """Return why *root*, whose marker is *found*, cannot be the results folder of *table*."""
     owner = "another table" if found is None else f"table {found.table!r}"
     where = "" if found is None or found.table != table else " of another database"
     return (

@@ -6,18 +6,17 @@ file what it is, so that after a crash a row can be made of it. A torn last line
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from entropic.disk.files import remove
-from entropic.disk.roots import QUARANTINE, STATE
+from entropic.disk.guarded import STATE, load_json, located, open_file, open_folder, remove_at
+from entropic.disk.owners import Believed, process_folders
 
 __all__ = ["Sidecar", "SidecarIndex", "clear_away", "process_folders", "read_sidecar"]
 
@@ -25,15 +24,16 @@ SIDECAR = "sidecar.jsonl"
 PROCESS = "process.json"
 
 LINES = 1000  # committed lines after which a sidecar is emptied
+PROCESS_BYTES = 1 << 16
+LINE_BYTES = 1 << 25  # with parameters and custom data; the arrays of a result are in its file
+SIDECAR_BYTES = 1 << 31  # a worker of a sweep may write millions of lines
 
 
 def clear_away(folder: Path) -> None:
     """Remove a process's folder, and last of all what says whose it is: a kill in the middle leaves a known one."""
-    with suppress(OSError):
-        for path in folder.iterdir():
-            if path.name != PROCESS:
-                remove(path)
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError), located(folder) as (name, above):
+        remove_at(name, above, keep=PROCESS)
+        remove_at(name, above)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +51,61 @@ class Sidecar:
 def read_sidecar(folder: Path) -> Sidecar:
     """Read a process's folder; what cannot be read is counted, never raised."""
     try:
-        process = json.loads((folder / PROCESS).read_text(encoding="utf-8"))
+        with _opened(folder, PROCESS, PROCESS_BYTES) as file:
+            process = load_json(file.read(PROCESS_BYTES))
     except (OSError, ValueError):
         process = {}
-    lines, malformed, _ = _read_lines(folder / SIDECAR, 0)
+    try:
+        with _opened(folder, SIDECAR, SIDECAR_BYTES) as file:
+            lines, malformed, _ = _read_lines(file, 0)
+    except FileNotFoundError:
+        lines, malformed = [], 0
+    except OSError:  # a link, a FIFO, somebody else's
+        lines, malformed = [], 1
     return Sidecar(
         folder, process if isinstance(process, dict) else {}, [line for _, line in lines], malformed
     )
 
 
-def _read_lines(path: Path, start: int) -> tuple[list[tuple[int, dict[str, Any]]], int, int]:
+@contextmanager
+def _opened(folder: Path, name: str, limit: int) -> Iterator[BinaryIO]:
+    """Open a file in a process's folder; raise OSError unless somebody wrote it who is believed."""
+    with open_folder(folder.parents[1]) as root, open_folder(folder.parents[1], STATE) as state:
+        believed = Believed.in_root(os.fstat(root), state)
+        with (
+            open_folder(folder.parents[1], STATE, folder.name) as above,
+            open_file(name, folder=above, limit=limit) as file,
+        ):
+            if not believed.believes_file(os.fstat(file.fileno()), os.fstat(above)):
+                raise PermissionError(f"{str(folder / name)!r} is of somebody who is not believed")
+            yield file
+
+
+def _read_lines(
+    file: BinaryIO, start: int, *, at_most: int = -1
+) -> tuple[list[tuple[int, dict[str, Any]]], int, int]:
     """Return a sidecar's lines from *start* on, each with where it begins; how many are malformed; where to go on."""
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            whole, newline, _ = file.read().rpartition(b"\n")
-    except OSError:
-        return [], 0, start
     lines: list[tuple[int, dict[str, Any]]] = []
     malformed, begin = 0, start
-    for text in whole.split(b"\n") if newline else []:
+    file.seek(start)
+    while len(lines) + malformed != at_most and (text := file.readline(LINE_BYTES)):
+        if not text.endswith(b"\n"):
+            if len(text) < LINE_BYTES:
+                break  # torn
+            while (rest := file.readline(LINE_BYTES)) and not rest.endswith(b"\n"):
+                pass
         try:
-            line = json.loads(text)
-            lines.append(
-                (begin, {**line, "attempt": str(line["attempt"]), "record_id": str(line["record_id"])})
-            )
+            lines.append((begin, _checked(load_json(text))))
         except (ValueError, KeyError, TypeError):
             malformed += 1
-        begin += len(text) + 1
+        begin = file.tell()
     return lines, malformed, begin
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    if not (isinstance(line["attempt"], str) and isinstance(line["record_id"], str)):
+        raise TypeError("a sidecar's line does not say which attempt of what it is")
+    return dict(line)
 
 
 class SidecarIndex:
@@ -101,9 +127,10 @@ class SidecarIndex:
                 self._read(folder)
 
     def _read(self, folder: Path) -> None:
-        path, end = folder / SIDECAR, self._ends.get(folder, 0)
+        end = self._ends.get(folder, 0)
         try:
-            size = path.stat().st_size
+            status = os.lstat(folder / SIDECAR)
+            size = status.st_size if stat.S_ISREG(status.st_mode) else 0
         except OSError:
             size = 0
         begins = self._begins.setdefault(folder, {})
@@ -112,26 +139,18 @@ class SidecarIndex:
             end = 0
         lines: list[tuple[int, dict[str, Any]]] = []
         if size > end:
-            lines, _, end = _read_lines(path, end)
+            with suppress(OSError), _opened(folder, SIDECAR, SIDECAR_BYTES) as file:
+                lines, _, end = _read_lines(file, end)
         self._ends[folder] = end
         begins.update((line["record_id"], begin) for begin, line in lines)
 
     def get(self, record_id: str) -> dict[str, Any] | None:
         """Return the newest line of a key."""
         for folder, begins in list(self._begins.items()):
-            if (begin := begins.get(record_id)) is not None:
-                for _, line in _read_lines(folder / SIDECAR, begin)[0][:1]:
+            if (begin := begins.get(record_id)) is None:
+                continue
+            with suppress(OSError), _opened(folder, SIDECAR, SIDECAR_BYTES) as file:
+                for _, line in _read_lines(file, begin, at_most=1)[0]:
                     if line["record_id"] == record_id:
                         return {**line, "folder": folder.name}
         return None
-
-
-def process_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders of all processes that have one under *root*."""
-    try:
-        with os.scandir(root / STATE) as entries:
-            names = [entry.name for entry in entries if entry.name != QUARANTINE and entry.is_dir()]
-    except FileNotFoundError:
-        return
-    for name in sorted(names):
-        yield root / STATE / name

@@ -7,22 +7,29 @@ commit it.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import shutil
+import stat
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from entropic.disk.files import digest_of, remove, sync_data, sync_folder
-from entropic.disk.roots import STATE, quarantine
+from entropic.disk.guarded import DEPTH, STATE, located, make_folder, open_folder, write_new
+from entropic.disk.roots import quarantine
 from entropic.disk.sidecars import LINES, PROCESS, SIDECAR, clear_away
 from entropic.errors import (
     ResultFileError,
     ResultFileMissingError,
+    ResultsDirUnavailableError,
 )
 from entropic.process.identity import this_process
 
@@ -53,7 +60,12 @@ def stage(slot: Path, wanted: str) -> Staged:
     ResultFileMissingError
         If there is nothing.
     ResultFileError
-        If there are two things; both are kept in quarantine.
+        If there are two things; both are kept in quarantine. If it is no file or folder of files, such as a FIFO or a
+        link that leads to no file.
+
+    Notes
+    -----
+    In place of a link to a file there is a copy afterwards: a result is its own.
     """
     names = sorted(os.listdir(slot))
     if not names:
@@ -70,16 +82,34 @@ def stage(slot: Path, wanted: str) -> Staged:
     is_wanted = name == wanted or (not Path(wanted).suffix and name.startswith(f"{wanted}."))
     if not is_wanted:
         log.info("the runner was to write %s and wrote %s, which is taken as the result", wanted, name)
+    _copy_links(slot / name)
     # Its name in the slot needs no sync of its own: file systems that journal (ext4, XFS, btrfs) keep the name of a
     # new file that was synced, and at the latest with the sync of the sidecar, which follows.
     size, sha256 = digest_of(slot / name, sync=True)
     return Staged(name, size, sha256)
 
 
+def _copy_links(path: Path, depth: int = 0) -> None:
+    """Put a copy in the place of each link to a file."""
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        if not path.is_file():
+            raise ResultFileError(
+                f"{str(path)!r} is a link to {os.readlink(path)!r}, which is no file: a result is a file or a folder "
+                "of files of its own. Copy what it links to"
+            )
+        copy = path.with_name(f".copy-{uuid4().hex}")
+        shutil.copyfile(path, copy)
+        os.replace(copy, path)
+    elif stat.S_ISDIR(mode) and depth <= DEPTH:
+        for name in os.listdir(path):
+            _copy_links(path / name, depth + 1)
+
+
 def move(source: Path, target: Path) -> None:
     """Rename *source* to *target*, replacing a file that is there; a file that has been moved already is fine."""
     try:
-        os.replace(source, target)
+        _rename(source, target)
     except FileNotFoundError:
         if not target.exists():
             raise
@@ -87,7 +117,12 @@ def move(source: Path, target: Path) -> None:
         if not source.is_dir() and not target.is_dir():
             raise
         quarantine(target)  # a rename cannot replace a folder, nor a folder a file
-        os.replace(source, target)
+        _rename(source, target)
+
+
+def _rename(source: Path, target: Path) -> None:
+    with located(source) as (name, folder):
+        os.replace(name, target, src_dir_fd=folder)
 
 
 class Staging:
@@ -131,7 +166,7 @@ class Staging:
                 self._open()
             slot = self.folder / str(self._made)
             self._made += 1
-            slot.mkdir()
+            slot.mkdir(0o775)  # never for the world to write, which finished runs are not taken from
             self._has_new_names = True
             return slot
 
@@ -148,7 +183,9 @@ class Staging:
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             if self._sidecar is None:
-                self._sidecar = os.open(self.folder / SIDECAR, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+                self._sidecar = os.open(
+                    self.folder / SIDECAR, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o664
+                )
                 self._has_new_names = True
             end = os.lseek(self._sidecar, 0, os.SEEK_END)
             if os.write(self._sidecar, data) != len(data):
@@ -199,11 +236,37 @@ class Staging:
 
     def _open(self) -> None:
         self._close_sidecar()
-        self.folder.parent.mkdir(exist_ok=True)
-        sync_folder(self.root)
-        self.folder.mkdir(exist_ok=True)
-        (self.folder / PROCESS).write_text(json.dumps(self._process), encoding="utf-8")
-        sync_folder(self.folder.parent)
+        try:
+            with open_folder(self.root) as root, _state_folder(self.root, root) as state:
+                os.fsync(root)
+                with make_folder(self.folder.name, state) as own:
+                    write_new(PROCESS, json.dumps(self._process).encode(), own)
+                os.fsync(state)
+        except OSError as error:
+            if error.filename is not None:
+                error.filename = str(self.folder)  # not the name below some descriptor
+            raise
+
+
+@contextmanager
+def _state_folder(path: Path, root: int) -> Iterator[int]:
+    """Give a descriptor of the folder of state, made if need be; raise unless a result can be renamed out of it."""
+    with ExitStack() as stack:
+        try:
+            state = stack.enter_context(make_folder(STATE, root))
+        except OSError as error:
+            if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+                raise
+            raise ResultsDirUnavailableError(
+                f"{str(path / STATE)!r} is a link or a file, and no link is followed there, where others may write. "
+                "Nothing was run: remove it, and it is made anew; or give the Store another results_dir"
+            ) from None
+        if os.fstat(state).st_dev != os.fstat(root).st_dev:
+            raise ResultsDirUnavailableError(
+                f"{str(path / STATE)!r} is on another file system than {str(path)!r}, so that a finished result cannot "
+                "be renamed to its place. Nothing was run: unmount it, or give the Store a results_dir there"
+            )
+        yield state
 
 
 _staging: dict[tuple[str, str, str], Staging] = {}

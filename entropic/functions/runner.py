@@ -15,7 +15,8 @@ from operator import attrgetter
 from typing import Any
 
 from entropic.functions.signatures import Arguments
-from entropic.values.codecs import Codec, adopt, registered_codecs, save
+from entropic.values.codecs import adopt, registered_codecs, save
+from entropic.values.formats import Format
 
 __all__ = ["CallRunner", "by_name", "named"]
 
@@ -78,13 +79,13 @@ def named(function: Callable[..., Any]) -> Any:
 
 
 def _runner(
-    function: Callable[..., Any], arguments: Arguments, outputs: tuple[str, ...], codecs: Iterable[Codec]
+    function: Callable[..., Any], arguments: Arguments, outputs: tuple[str, ...], codecs: Iterable[Format]
 ) -> CallRunner:
     adopt(codecs)
     return CallRunner(function, arguments, outputs)
 
 
-def _runner_by_name(module: str, qualified_name: str, codecs: Iterable[Codec]) -> CallRunner:
+def _runner_by_name(module: str, qualified_name: str, codecs: Iterable[Format]) -> CallRunner:
     adopt(codecs)
     runner: CallRunner = by_name(module, qualified_name).runner
     return runner

@@ -43,17 +43,15 @@ from entropic.sql.columns import (
     UTCDateTime,
 )
 from entropic.sql.limits import quote_columns
-from entropic.values.loaders import load, open_file
+from entropic.values.codecs import load, open_file
 
 __all__ = [
     "HIDING",
     "RECORDED",
     "RESERVED",
     "Base",
-    "Mapped",
     "ModelOptions",
     "is_output",
-    "mapped_column",
     "output",
     "param",
 ]

@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from sqlalchemy import ColumnElement, Connection, Dialect, and_, bindparam, inspect, select
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 
+from entropic.disk.names import plain_name
 from entropic.model.base import RECORDED, Base
 from entropic.sql.database import Database
 from entropic.sql.tables import FileRow
@@ -134,7 +135,18 @@ class RecordReader(Generic[ModelT]):
         name = found.file_name
         if name is None:
             return self._unrecorded(found)
-        return name if os.path.isabs(name) else self._prefix + name
+        return name if os.path.isabs(name) else self._prefix + plain_name(name)
+
+    def is_shared(self, found: Found) -> bool:
+        """Whether another row of the table names the file of this one, so that it is not this one's to remove."""
+        name = self.path(found)
+        names = [name, *([os.path.basename(name)] if os.path.dirname(name) == str(self._root) else [])]
+        others = select(_files.c.record_id).where(
+            _files.c.table_name == self._mapper.local_table.name,
+            _files.c.record_id != found.id,
+            _files.c.name.in_(names),
+        )
+        return self._database.read(lambda connection: connection.execute(others.limit(1)).first()) is not None
 
     def _unrecorded(self, found: Found) -> str:
         """Of a row that 2.3, SQL or a merge wrote: as it stands, else under the root if the name begins with the id."""
@@ -155,7 +167,8 @@ class RecordReader(Generic[ModelT]):
         self._manager.dispatch.load(state, None)
         name = found.file_name
         if name is None or not os.path.isabs(name):  # a registered path stays as it was given
-            name = values["result_file"] = self._unrecorded(found) if name is None else self._prefix + name
+            plain = self._unrecorded(found) if name is None else self._prefix + plain_name(name)
+            name = values["result_file"] = plain
         values[RECORDED] = name, found.size_bytes, found.sha256
         return cast("ModelT", record)
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from sqlalchemy import Column, Connection, inspect, null, select, update
 
-from entropic.disk.roots import Marker, _foreign, read_marker, write_marker
+from entropic.disk.roots import Marker, foreign_problem, read_marker, write_marker
 from entropic.errors import ResultsDirUnavailableError, SchemaError
 from entropic.model.parameters import KEY_RULE, Parameters
 from entropic.sql.database import Database
@@ -148,7 +148,7 @@ def _mark(root: Path, database: str, table: str) -> Marker:
     except FileExistsError:
         found = read_marker(root)
         if found is None or (found.database, found.table) != (database, table):
-            raise ResultsDirUnavailableError(_foreign(root, found, table)) from None
+            raise ResultsDirUnavailableError(foreign_problem(root, found, table)) from None
         return found  # left by a process that ended before it could commit
     return marker
 
@@ -239,7 +239,7 @@ def adopt_root(database: Database, table: str, root: Path) -> Marker:
     """
     found = read_marker(root)
     if found is not None and found.table != table:
-        raise ResultsDirUnavailableError(_foreign(root, found, table))
+        raise ResultsDirUnavailableError(foreign_problem(root, found, table))
     with schema_lock(database) as connection:
         root.mkdir(parents=True, exist_ok=True)
         marker = Marker(uuid4().hex, database_uuid(database, connection), table)

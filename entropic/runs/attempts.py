@@ -140,9 +140,6 @@ class Work:
             returned = self.runner({**job.params, "id": job.record_id, "result_file": str(slot / job.name)})
             elapsed = time.perf_counter() - clock
             staged = stage(slot, job.name)
-            kept = (
-                {k: v for k, v in returned.items() if _is_kept(k, v)} if isinstance(returned, Mapping) else {}
-            )
             receipt = Receipt(
                 record_id=job.record_id,
                 attempt=attempt,
@@ -151,7 +148,7 @@ class Work:
                 staged=staged,
                 stored=job.stored,
                 custom=job.custom,
-                returned={key: plain(value) for key, value in kept.items()},
+                returned=_kept(returned),
                 replaces=job.replaces,
                 started_at=begun,
                 elapsed_s=elapsed,
@@ -178,13 +175,15 @@ def _index_of(root: Path) -> SidecarIndex:
     return _indices.setdefault(str(root), SidecarIndex(root))
 
 
-def _is_kept(name: Any, value: Any) -> bool:
-    try:
-        plain(value)
-    except (TypeError, RecursionError) as error:
-        log.warning("the runner returned %r, which is left out: %s", name, error)
-        return False
-    return True
+def _kept(returned: Any) -> dict[Any, Any]:
+    """Return what JSON holds of what a runner returned."""
+    kept = {}
+    for name, value in returned.items() if isinstance(returned, Mapping) else ():
+        try:
+            kept[name] = plain(value)
+        except TypeError as error:
+            log.warning("the runner returned %r, which is left out: %s", name, error)
+    return kept
 
 
 def _where() -> dict[str, Any]:

@@ -5,35 +5,87 @@ A receipt is also what a sidecar's line says, so that a row can be made from the
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from entropic.disk.files import digest_of
+from entropic.disk.names import is_name, safe_name
 from entropic.disk.roots import STATE
 from entropic.disk.staging import Staged
+from entropic.errors import ResultFileError
 
 __all__ = ["Failure", "Job", "Outcome", "Receipt", "WorkerDied"]
 
 log = logging.getLogger(__name__)
 
-_LINE: dict[str, type | tuple[type, ...]] = {
-    "record_id": str,
-    "attempt": str,
-    "folder": str,
-    "slot": str,
-    "name": str,
-    "size_bytes": int,
-    "sha256": str,
-    "stored": dict,
-    "custom": dict,
-    "returned": dict,
-    "started_at": (int, float),
-    "elapsed_s": (int, float),
-    "is_folder": bool,
-    "where": dict,
+_LATEST_S = 253_402_300_799.0  # the end of the year 9999, which is as far as a datetime goes
+_DEPTH = 256  # of parameters and custom data in JSON: what goes through them would recurse too deeply
+_WHERE = {
+    "owner": 32,
+    "host": 255,
+    "worker": 255,
+    "batch_job": 255,
+}  # columns of an attempt, and their lengths
+_PID = "pid"
+
+_is_digest = re.compile(r"[0-9a-f]{64}\Z").match
+_is_attempt = re.compile(r"[0-9a-f]{32}\Z").match
+
+
+def _is_key(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode()) and safe_name(value) == value
+    except ValueError:  # also one that is no Unicode, which no database takes
+        return False
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST_S
+
+
+def _is_document(value: Any) -> bool:
+    """Whether a JSON object can be gone through: of text, and not too deep."""
+    level: list[Any] = [value] if isinstance(value, dict) else []
+    for _ in range(_DEPTH if level else 0):
+        values = [one for part in level for one in (part.values() if isinstance(part, dict) else part)]
+        level = [one for one in values if isinstance(one, dict | list)]
+        if not level:
+            return True
+    return False
+
+
+def _is_where(value: Any) -> bool:
+    if not isinstance(value, dict) or not value.keys() <= {*_WHERE, _PID}:
+        return False
+    pid = value.get(_PID)
+    texts = [(value.get(name), length) for name, length in _WHERE.items()]
+    return (pid is None or (type(pid) is int and 0 <= pid < 1 << 31)) and all(
+        text is None or (isinstance(text, str) and len(text) <= length and "\0" not in text)
+        for text, length in texts
+    )
+
+
+_LINE: dict[str, Callable[[Any], Any]] = {
+    "record_id": _is_key,
+    "attempt": lambda value: isinstance(value, str) and _is_attempt(value),
+    "folder": is_name,
+    "slot": is_name,
+    "name": is_name,
+    "size_bytes": lambda value: type(value) is int and 0 <= value < 1 << 63,
+    "sha256": lambda value: isinstance(value, str) and _is_digest(value),
+    "stored": _is_document,
+    "custom": _is_document,
+    "returned": _is_document,
+    "replaces": lambda value: value is None or (isinstance(value, str) and _is_digest(value)),
+    "started_at": _is_seconds,
+    "elapsed_s": _is_seconds,
+    "is_folder": lambda value: isinstance(value, bool),
+    "where": _is_where,
 }
 
 
@@ -102,7 +154,20 @@ class Receipt:
 
     def is_at(self, path: Path) -> bool:
         """Whether what is at *path* is this result, to the byte."""
-        return path.exists() and digest_of(path) == (self.staged.size_bytes, self.staged.sha256)
+        try:
+            return digest_of(path) == (self.staged.size_bytes, self.staged.sha256)
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+            ResultFileError,
+        ):  # nothing that a run can have written
+            return False
+        except OSError as error:
+            if (
+                error.errno != errno.ELOOP
+            ):  # a disk that fails does not make a finished run one that never was
+                raise
+            return False
 
     def as_line(self, database: str, table: str) -> dict[str, Any]:
         """Return the sidecar's line."""
@@ -119,9 +184,11 @@ class Receipt:
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> Receipt:
         """Return the receipt that a sidecar's line stands for; KeyError or TypeError if it is no such line."""
-        for name, kind in _LINE.items():
-            if not isinstance(line[name], kind):
-                raise TypeError(f"{name!r} of a sidecar's line is {line[name]!r}")
+        for name, is_sound in _LINE.items():
+            if not is_sound(line[name]):
+                raise TypeError(f"{name!r} of a sidecar's line is {line[name]!r:.200}")
+        if line["started_at"] + line["elapsed_s"] > _LATEST_S:
+            raise TypeError(f"'elapsed_s' of a sidecar's line is {line['elapsed_s']!r}")
         staged = Staged(line["name"], line["size_bytes"], line["sha256"])
         return cls(staged=staged, **{name: line[name] for name in cls.__slots__ if name != "staged"})
 

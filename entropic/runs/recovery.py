@@ -2,19 +2,22 @@
 
 The sidecars say what was finished, the table of attempts what of it was committed. Whatever is neither committed nor
 superseded is published under its claim, as its own process would have done; a claim that somebody alive holds is left
-alone. A process's folder goes when the process is gone and all its lines are settled.
+alone. A process's folder goes when the process is gone and all its lines are settled. What does not say whose it was
+is never cleared away, and whose runs are not believed is not read.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from entropic.disk.files import remove
+from sqlalchemy.exc import OperationalError, StatementError
+
+from entropic.disk.files import newest_change, remove
+from entropic.disk.owners import Stranger, strangers
 from entropic.disk.roots import quarantine
 from entropic.disk.sidecars import Sidecar, clear_away, process_folders, read_sidecar
 from entropic.disk.staging import Staging
@@ -22,20 +25,23 @@ from entropic.process.identity import Process, this_process
 from entropic.runs.jobs import Receipt
 from entropic.runs.result_table import ResultTable
 
-__all__ = ["is_abandoned", "leftovers", "recover", "unfinished", "unreadable"]
+__all__ = ["is_abandoned", "is_nameless", "leftovers", "recover", "unfinished", "unreadable"]
 
 log = logging.getLogger(__name__)
 
-_PROCESS_FIELDS = [field.name for field in fields(Process)]
+_PROCESS_FIELDS = {"owner": 32, "host": 255, "boot": 255, "started": 255}  # text, and how long it can be
+_ROW_FAULTS = (StatementError, ValueError, TypeError, OverflowError, RecursionError)
+
+_said: dict[str, list[Stranger]] = {}  # by results folder: whom a warning has named
 
 
-def recover(table: ResultTable[Any], *, held: Mapping[str, str] | None = None) -> int:
+def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> int:
     """Commit the finished runs that nobody committed, and clear away what processes that are gone left.
 
     Parameters
     ----------
-    held : mapping, optional
-        Tokens of claims that the caller holds and that may be used up.
+    held : dict, optional
+        Tokens of claims that the caller holds. Those that are used up are taken out.
 
     Returns
     -------
@@ -46,18 +52,46 @@ def recover(table: ResultTable[Any], *, held: Mapping[str, str] | None = None) -
     -----
     Safe to call from several processes at once: each line is published under its key's claim.
     """
+    _warn_of_strangers(table.root)
     count = 0
+    held = {} if held is None else held
+    trouble: list[OSError] = []
     for folder in process_folders(table.root):
         sidecar = read_sidecar(folder)
         if _is_at_work(sidecar):
             continue
-        count += _recover_lines(table, sidecar, held or {})
-        if is_abandoned(table, sidecar) and not unfinished(table, sidecar) and not _foreign(table, sidecar):
-            _clear(table, sidecar)
-    kept = set((held or {}).values())
+        try:
+            count += _recover_lines(table, sidecar, held)
+        except OSError as error:  # a full disk: the others may be there all the same
+            log.warning("what a process left in %s could not be recovered: %s", folder, error)
+            trouble.append(error)
+        else:
+            _clear_if_done(table, sidecar)
+    kept = set(held.values())
     left = [holder for holder in table.claims.abandoned() if holder.token not in kept]
     table.publisher.lose([(holder, None) for holder in left])
+    if trouble:  # what is finished must not be run again because it could not be read
+        raise trouble[0]
     return count
+
+
+def _clear_if_done(table: ResultTable[Any], sidecar: Sidecar) -> None:
+    try:
+        if is_abandoned(table, sidecar) and not unfinished(table, sidecar) and not _foreign(table, sidecar):
+            _clear(table, sidecar)
+    except OSError as error:  # all that it held is committed: another process may have the right to remove it
+        log.warning("what a process left in %s could not be cleared away: %s", sidecar.folder, error)
+
+
+def _warn_of_strangers(root: Path) -> None:
+    """Say once in a process whose folders are not believed: one warning, however many there are."""
+    found = strangers(root)
+    if found and _said.get(str(root)) != found:
+        _said[str(root)] = found
+        first, *others = found
+        uids = ", ".join(map(str, sorted({other.uid for other in others})))
+        more = f" (and {len(others)} more, of uid {uids}: store.check() names all)" if others else ""
+        log.warning("%s%s", first, more)
 
 
 def unfinished(table: ResultTable[Any], sidecar: Sidecar) -> list[Receipt]:
@@ -79,7 +113,7 @@ def _receipts(table: ResultTable[Any], sidecar: Sidecar) -> tuple[list[Receipt],
             try:
                 receipt = Receipt.from_line({**line, "folder": sidecar.folder.name})
                 loaded = table.parameters.load(receipt.stored)
-            except (KeyError, TypeError, ValueError, ArithmeticError):
+            except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError):
                 failed += 1
                 continue
             # A parameter may have been added to the model since.
@@ -97,7 +131,7 @@ def _has_file(table: ResultTable[Any], receipt: Receipt) -> bool:
     return receipt.is_at(table.root / receipt.final_name) and _is_wanted(table, receipt)
 
 
-def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str, str]) -> int:
+def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, str]) -> int:
     receipts = unfinished(table, sidecar)
     if not receipts:
         return 0
@@ -115,6 +149,8 @@ def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: Mapping[str,
                     recovered.add(key)
     finally:
         kept = set(held.values())
+        for key in [key for key, token in held.items() if tokens.get(key) != token]:
+            del held[key]
         table.claims.release([(key, token) for key, token in tokens.items() if token not in kept])
     if recovered:
         first, *others = sorted(recovered)
@@ -134,7 +170,17 @@ def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, s
     if table.publisher.settled([receipt.attempt]) or not _is_wanted(table, receipt):
         remove(receipt.path(table.root))
         return False
-    return not table.publisher.publish([(receipt, tokens.pop(receipt.record_id))], table.code)
+    try:
+        lost = table.publisher.publish([(receipt, tokens[receipt.record_id])], table.code)
+    except OperationalError:
+        raise
+    except _ROW_FAULTS as error:  # the database refuses what it says, which does not keep the others
+        log.warning(
+            "%s, which had finished, cannot be made a row, and is left alone: %s", receipt.record_id, error
+        )
+        return False
+    del tokens[receipt.record_id]
+    return not lost
 
 
 def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
@@ -153,7 +199,8 @@ def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
 def _is_at_work(sidecar: Sidecar) -> bool:
     """Whether both who writes here and who commits it are surely alive: no need to read on."""
     here = this_process()
-    writer, holder = _process(sidecar.process), _process(sidecar.process.get("holder") or sidecar.process)
+    writer = _process(sidecar.process)
+    holder = _process(sidecar.process["holder"]) if sidecar.process.get("holder") else writer
     if writer is None or holder is None or holder.owner == here.owner:
         return False
     return all(p.boot == here.boot and p.boot and not p.is_dead() for p in (writer, holder))
@@ -163,20 +210,27 @@ def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
     """Whether nobody writes to a folder any more: its process is dead or, where that cannot be seen, silent.
 
     Silent is who has written nothing for a lease, and holds no claim that is alive, nor does the process for which it
-    works: a run of an hour may write at its end only.
+    works: a run of an hour may write at its end only. A folder that does not say whose it is, is nobody's to give up.
     """
     writer = _process(sidecar.process)
     here = this_process()
-    if writer is not None and writer.boot == here.boot and here.boot:
+    if writer is None:
+        return False
+    if writer.boot == here.boot and here.boot:
         return writer.is_dead()
     try:
-        newest = max(path.stat().st_mtime for path in [sidecar.folder, *sidecar.folder.rglob("*")])
+        newest = newest_change(sidecar.folder)
     except OSError:
         return False
     if time.time() - newest <= table.claims.lease_s:
         return False
-    holder = _process(sidecar.process.get("holder") or {})
+    holder = _process(sidecar.process.get("holder"))
     return not table.claims.has_live(process.owner for process in (writer, holder) if process is not None)
+
+
+def is_nameless(sidecar: Sidecar) -> bool:
+    """Whether a process's folder does not say, in a form that can be believed, whose it is."""
+    return _process(sidecar.process) is None
 
 
 def _foreign(table: ResultTable[Any], sidecar: Sidecar) -> bool:
@@ -213,8 +267,14 @@ def leftovers(table: ResultTable[Any], sweep: str, own: Staging) -> None:
             clear_away(folder)
 
 
-def _process(values: Mapping[str, Any]) -> Process | None:
-    try:
-        return Process(**{name: values[name] for name in _PROCESS_FIELDS})
-    except (KeyError, TypeError):
+def _process(values: Any) -> Process | None:
+    """Return the process that a folder names; None if it says so in no form that can be believed."""
+    if not isinstance(values, dict):
         return None
+    texts = {name: values.get(name) for name in _PROCESS_FIELDS}
+    pid = values.get("pid")
+    if type(pid) is not int or not 0 < pid < 1 << 31:
+        return None
+    if not all(isinstance(text, str) and len(text) <= _PROCESS_FIELDS[name] for name, text in texts.items()):
+        return None
+    return Process(pid=pid, **texts)  # type: ignore[arg-type]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Dialect, inspect
 
 from entropic.disk.files import require_digest
+from entropic.disk.names import safe_name
 from entropic.disk.roots import Marker, root_problem
 from entropic.errors import (
     AlreadyExistsError,
@@ -27,6 +29,7 @@ from entropic.model.parameters import Identity, Parameters
 from entropic.model.records import Found, RecordReader
 from entropic.model.registration import adopt_root, compare_keys, grow_table, register_table
 from entropic.process.provenance import CodeState
+from entropic.runs.jobs import Job
 from entropic.runs.publishing import Publisher
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
@@ -86,7 +89,7 @@ class ResultTable(Generic[ModelT]):
             If the table is new and the folder is another table's.
         """
         table = inspect(model).local_table
-        parameters = Parameters(model, _dialect(database))
+        parameters = Parameters(model, _dialect(database), suffix)
         name = f"{model.__module__}.{model.__qualname__}"
         require_names(table, _dialect(database), name)  # type: ignore[arg-type]
         with explained_limits(table, name):  # type: ignore[arg-type]
@@ -99,7 +102,7 @@ class ResultTable(Generic[ModelT]):
             compare_keys(database, parameters)  # whose way out goes first: a column alone would not do
             raise
         marker = register_table(database, parameters, root)
-        return cls.attach(database, model, root, marker, lease_s=lease_s, code=code, suffix=suffix)
+        return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)
 
     @classmethod
     def attach(
@@ -115,6 +118,20 @@ class ResultTable(Generic[ModelT]):
     ) -> ResultTable[ModelT]:
         """Put together what was opened before, here or in another process; nothing is read or written."""
         parameters = Parameters(model, _dialect(database), suffix)
+        return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)
+
+    @classmethod
+    def _of(
+        cls,
+        database: Database,
+        parameters: Parameters,
+        root: Path,
+        marker: Marker,
+        *,
+        lease_s: float,
+        code: CodeState,
+    ) -> ResultTable[ModelT]:
+        model: Any = parameters.model
         claims = Claims(database, model.__tablename__, lease_s=lease_s)
         return cls(
             database=database,
@@ -175,23 +192,53 @@ class ResultTable(Generic[ModelT]):
 
     def is_present(self, found: Found) -> bool:
         """Whether the result of a row can be opened; looked for once more after listing its folder."""
-        path = self.reader.path(found)
-        if os.path.exists(path):
-            return True
-        folder, name = os.path.split(path)
-        try:
-            return name in os.listdir(
-                folder
-            )  # network file systems remember for a while that a name was absent
-        except OSError:
-            return False
+        return bool(self.present([found]))
+
+    def present(self, rows: Iterable[Found]) -> set[str]:
+        """Return the ids of the rows whose result can be opened; each folder is listed once at most."""
+        listed: dict[str, set[str]] = {}
+        ids = set()
+        for found in rows:
+            path = self.reader.path(found)
+            try:
+                mode = os.stat(path).st_mode
+            except (OSError, ValueError):
+                folder, name = os.path.split(path)
+                if folder not in listed:
+                    # Network file systems remember for a while that a name was absent.
+                    listed[folder] = _names(folder)
+                # A link that dangles is there all the same, and is no result.
+                is_there = name in listed[folder] and not os.path.islink(path)
+            else:
+                is_there = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+            if is_there:
+                ids.add(found.id)
+        return ids
+
+    def job(
+        self,
+        identity: Identity,
+        record_id: str,
+        replaced: Found | None,
+        *,
+        custom: Mapping[str, Any] | None = None,
+        look: bool = True,
+    ) -> Job:
+        """Return what a worker is told of a key to run; *replaced* is the row of before, as it is under the claim."""
+        return Job(
+            record_id=record_id,
+            name=safe_name(f"{record_id}{self.parameters.suffix}"),
+            params=identity.for_runner(),
+            stored=self.parameters.dump(identity.values),
+            custom=dict(custom or {}),
+            # Recovery drops a run that replaces another row than that which there is.
+            replaces=replaced.sha256 if replaced is not None and replaced.id == record_id else None,
+            look=look,
+        )
 
     def names(self) -> set[str]:
         """Return the names in the results folder: for many rows one listing is cheaper than a look at each."""
-        try:
-            return set(os.listdir(self.root))
-        except OSError:
-            return set()
+        return _names(self.root)
 
     def verify(self, found: Found) -> None:
         """Raise `CorruptFileError` unless the result of a row is what its run wrote, byte for byte."""
@@ -235,6 +282,13 @@ class ResultTable(Generic[ModelT]):
                 + ", ".join(f"{name} ({one!r}, {two!r})" for name, (one, two) in different.items())
                 + ". Nothing was run. Give one of them an id of its own."
             )
+
+
+def _names(folder: str | Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
 
 
 def _attach(

@@ -22,11 +22,11 @@ from uuid import uuid4
 
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from entropic.sql import outages
-from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, parse_url, prepare
-from entropic.sql.outages import is_locked, is_lost, is_transient, name_of
+from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
+from entropic.sql.outages import is_locked, is_lost, is_transient
+from entropic.sql.urls import parse_url, shown
 
 __all__ = ["Database", "DatabaseLike"]
 
@@ -105,7 +105,7 @@ class Database:
         self._pid = pid
 
     def __repr__(self) -> str:
-        return f"Database({self.url.render_as_string()!r})"
+        return f"Database({shown(self.url)!r})"
 
     @property
     def dialect(self) -> str:
@@ -177,17 +177,11 @@ class Database:
                 if is_locked(error) and not has_said and time.monotonic() - began > outages.SAY_AFTER_S:
                     has_said = True
                     log.warning(
-                        "the database %s is locked by another process: waiting for it", name_of(self.url)
+                        "the database %s is locked by another process: waiting for it", shown(self.url)
                     )
                 log.debug("tried again after %s", error.orig)
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))
         raise RuntimeError("unreachable")
-
-    @contextmanager
-    def session(self) -> Iterator[Session]:
-        """Give a session whose objects stay readable after it is closed."""
-        with Session(self.engine, expire_on_commit=False) as session:
-            yield session
 
     def write(self, work: Callable[[Connection], T], *, durable: bool = False, repeatable: bool = False) -> T:
         """Run ``work(connection)`` in one transaction that may write, and return what it returns.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 import weakref
@@ -21,14 +20,12 @@ from sqlalchemy import (
     QueuePool,
     create_engine,
     event,
-    make_url,
 )
-from sqlalchemy.exc import ArgumentError
 
-from entropic.display.hints import did_you_mean
-from entropic.sql.outages import Connector, name_of
+from entropic.sql.outages import Connector
+from entropic.sql.urls import DRIVERS, shown
 
-__all__ = ["BEGIN", "is_memory", "make_engine", "normalise_url", "parse_url", "prepare"]
+__all__ = ["BEGIN", "is_memory", "make_engine", "normalise_url", "prepare"]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +38,6 @@ FILE_TROUBLES = {  # what SQLite says, and what that means for the folder
     "disk I/O error": "whose disk is full or does not answer",
 }
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p", "afs"}
-DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 
 _prepared: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -75,7 +71,7 @@ def _created(url: URL, **arguments: Any) -> Engine:
         if url.drivername != DRIVERS.get(backend):
             way = f"install it, or use {backend}:// with the driver of {way}"
         raise ImportError(
-            f"the database {name_of(url)} ({url.drivername}://) needs the driver {error.name!r}, which is not "
+            f"the database {shown(url)} ({url.drivername}://) needs the driver {error.name!r}, which is not "
             f"installed: {way}"
         ) from error
 
@@ -176,40 +172,6 @@ def _is_on_network(path: str) -> bool:
             kind,
         )
     return kind in NETWORK_FILE_SYSTEMS
-
-
-def parse_url(given: Any) -> URL:
-    """Return the URL of a database.
-
-    Raises
-    ------
-    sqlalchemy.exc.ArgumentError
-        If it is no URL, or one of a database that entropic does not work on. The text has what to write instead.
-    """
-    if not isinstance(given, str | URL):
-        path = f", such as {'sqlite:///' + os.fspath(given)!r}" if isinstance(given, os.PathLike) else ""
-        raise ArgumentError(f"a database is named by its URL{path}, not by {given!r}")
-    try:
-        url = make_url(given)
-    except ArgumentError:
-        shown = "a text with a user and a password" if "@" in str(given) else repr(given)
-        file = given if isinstance(given, str) and given and not set(":?") & set(given) else "file.sqlite3"
-        raise ArgumentError(
-            f"Could not parse SQLAlchemy URL from {shown}: for a SQLite file it is {'sqlite:///' + file!r}, else "
-            "postgresql://user@host/name or mysql://user@host/name"
-        ) from None
-    backend = url.get_backend_name()
-    if backend != "sqlite" and backend not in DRIVERS:
-        hint = did_you_mean(backend, ["sqlite", *DRIVERS])
-        raise ArgumentError(
-            f"entropic works on SQLite, PostgreSQL, MySQL and MariaDB, not on {backend}{hint}"
-        )
-    if backend == "sqlite" and url.host:
-        file = "/".join(part for part in (url.host, url.database) if part)
-        raise ArgumentError(
-            f"a SQLite file has three slashes, {'sqlite:///' + file!r}, or four if its path is absolute"
-        )
-    return url
 
 
 def normalise_url(url: URL) -> URL:

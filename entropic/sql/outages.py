@@ -16,7 +16,9 @@ from typing import Any
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-__all__ = ["Connector", "is_locked", "is_lost", "is_transient", "name_of"]
+from entropic.sql.urls import shown
+
+__all__ = ["Connector", "is_locked", "is_lost", "is_transient"]
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Connector:
                     has_said = True
                     log.warning(
                         "the database %s %s: waiting for it, for %g s at most (%s)",
-                        name_of(self._url),
+                        shown(self._url),
                         "has no place left" if is_full else "cannot be reached",
                         patience_s,
                         str(error).partition("\n")[0],
@@ -121,8 +123,3 @@ def _code(original: Any) -> str | int | None:
         return state
     arguments: Sequence[Any] = getattr(original, "args", ())
     return arguments[0] if arguments and isinstance(arguments[0], int) else None
-
-
-def name_of(url: URL) -> str:
-    """Return the URL as text, without its password."""
-    return url.render_as_string()

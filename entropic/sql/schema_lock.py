@@ -18,8 +18,9 @@ from sqlalchemy.exc import OperationalError
 from entropic.errors import SchemaError
 from entropic.sql.database import Database
 from entropic.sql.engines import BEGIN
+from entropic.sql.urls import shown
 
-__all__ = ["schema_lock", "shown"]
+__all__ = ["schema_lock"]
 
 LOCK_TIMEOUT_S = 60.0
 POSTGRES_LOCK = 0x656E_7472_6F70_6963  # "entropic"
@@ -53,12 +54,6 @@ def schema_lock(database: Database) -> Iterator[Connection]:
         )
     with lock as connection:
         yield connection
-
-
-def shown(database: Database) -> str:
-    """Return the URL for people: no password."""
-    url = database.url.difference_update_query(["password", "passwd"])
-    return url._replace(password=None).render_as_string()
 
 
 @contextmanager
@@ -115,6 +110,6 @@ def _mysql_lock(database: Database) -> Iterator[Connection]:
 
 def _timed_out(database: Database) -> SchemaError:
     return SchemaError(
-        f"another process has held the schema lock of the database {shown(database)} for {LOCK_TIMEOUT_S:g} s; "
+        f"another process has held the schema lock of the database {shown(database.url)} for {LOCK_TIMEOUT_S:g} s; "
         "if it is an upgrade, try again when that is done"
     )

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import (
@@ -31,8 +31,9 @@ from entropic.errors import SchemaError
 from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database
 from entropic.sql.drift import drift
-from entropic.sql.schema_lock import schema_lock, shown
+from entropic.sql.schema_lock import schema_lock
 from entropic.sql.tables import MetaRow
+from entropic.sql.urls import shown
 
 __all__ = [
     "HEAD",
@@ -53,7 +54,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 HEAD = "0001"
 REVISIONS = ("0001",)
 """Every revision in `migrations/`, oldest first; a test compares the two."""
@@ -80,18 +80,13 @@ _version = Table(
 _meta: Any = MetaRow.__table__
 
 
-def ensure_schema(
-    database: Database, tables: Sequence[Table], within: Callable[[Connection], T] | None = None
-) -> T | None:
+def ensure_schema(database: Database, tables: Sequence[Table]) -> None:
     """Make what is missing of the library's tables and the user's *tables*; refuse a schema of another version.
 
     Parameters
     ----------
     tables : sequence of sqlalchemy.Table
         The user's tables. One that exists is left alone: `entropic.sql.drift` compares it.
-    within : callable, optional
-        Called with the connection in the transaction that makes the tables, and only if there are any to make. What
-        it returns is returned.
 
     Raises
     ------
@@ -105,19 +100,18 @@ def ensure_schema(
     needs no right but to read.
     """
     if _is_complete(database, tables):
-        return None
+        return
     try:
         with schema_lock(database) as connection:
             make_library_tables(database, connection)
             for table in _missing(connection, tables):
                 log.info("making the table %s", table.name)
                 table.metadata.create_all(connection, tables=[table])
-            return within(connection) if within is not None else None
     except DBAPIError as error:
         if not _is_denied(error):
             raise
         raise SchemaError(
-            f"the database {shown(database)} lacks tables, and this user may not make them: {error.orig}. "
+            f"the database {shown(database.url)} lacks tables, and this user may not make them: {error.orig}. "
             f"Let somebody who may run: {upgrade_command(database)}, and open the Store there once"
         ) from error
 
@@ -204,7 +198,7 @@ def make_library_tables(database: Database, connection: Connection) -> None:
     else:
         # There may be tables: on MySQL a first start that was killed has left them.
         compare_library_tables(database, connection, present(connection))
-        log.info("making entropic's tables in %s", shown(database))
+        log.info("making entropic's tables in %s", shown(database.url))
         LibraryBase.metadata.create_all(connection)
         _version.create(connection, checkfirst=True)
         connection.execute(insert(_version).values(version_num=HEAD))
@@ -223,7 +217,7 @@ def compare_library_tables(database: Database, connection: Connection, tables: S
     ]
     if lines:
         raise SchemaError(
-            f"the tables of entropic's in the database {shown(database)} are not those of schema {HEAD}: "
+            f"the tables of entropic's in the database {shown(database.url)} are not those of schema {HEAD}: "
             f"{'; '.join(lines)}. Nothing was read or written. Restore them from a backup, or use another database"
         )
 
@@ -244,7 +238,7 @@ def require_head(database: Database, connection: Connection, version: str) -> No
         return
     facts = _facts(connection) if inspect(connection).has_table(_meta.name) else {}
     here, maker = installed_version(), facts.get("created_by", "unknown")
-    found = f"the database {shown(database)} has entropic schema {version}, made by entropic {maker}"
+    found = f"the database {shown(database.url)} has entropic schema {version}, made by entropic {maker}"
     if version in REVISIONS:
         raise SchemaError(
             f"{found}; this entropic ({here}) needs {HEAD}. Nothing was read or written. Back the database up, stop "
@@ -266,7 +260,7 @@ def _facts(connection: Connection) -> dict[str, str]:
 
 def upgrade_command(database: Database) -> str:
     """Return the command that upgrades *database*, for people."""
-    command = f"entropic db upgrade --url {shlex.quote(shown(database))}"
+    command = f"entropic db upgrade --url {shlex.quote(shown(database.url))}"
     return (
         f"{command} (with its password in the URL, or the URL in ENTROPIC_DB_URL)"
         if database.url.password

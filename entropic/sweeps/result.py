@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from entropic.diagnosis.history import FailedRun
 from entropic.display.frames import frame_of
 from entropic.model.base import Base
+from entropic.process.patience import Patience
 from entropic.sweeps.grids import parameter_sets
 
 if TYPE_CHECKING:
@@ -31,23 +32,20 @@ class SweepResult(list[ModelT]):
 
     def __init__(
         self,
-        records: Iterable[ModelT] = (),
+        records: Mapping[str, ModelT],
+        failed: Sequence[FailedRun],
         *,
-        failed: Sequence[FailedRun] = (),
-        by_key: Mapping[str, ModelT] | None = None,
-        key_of: Callable[[Mapping[str, Any]], str] | None = None,
-        names: Sequence[str] = (),
+        key_of: Callable[[Mapping[str, Any]], str],
+        names: Sequence[str],
     ) -> None:
-        super().__init__(records)
+        super().__init__(records.values())
         self.failed = list(failed)
-        self._by_key = by_key or {}
+        self._by_key = records
         self._key_of = key_of
         self._names = list(names)
 
     def align(self, params: Iterable[Mapping[str, Any]]) -> list[ModelT | None]:
         """Return one entry for each of *params*: its record, or None where the run failed or was not part of this."""
-        if self._key_of is None:
-            raise RuntimeError("this result was not made by Store.sweep, so it knows no keys")
         return [self._by_key.get(self._key_of(one)) for one in parameter_sets(params)]
 
     def to_frame(self) -> pandas.DataFrame:
@@ -58,8 +56,6 @@ class SweepResult(list[ModelT]):
         ImportError
             If pandas is not installed.
         """
-        if not self._names:
-            raise RuntimeError("this result was not made by Store.sweep, so it knows no columns")
         return frame_of(self, self._names)
 
 
@@ -67,6 +63,7 @@ class SweepResult(list[ModelT]):
 class SweepOptions:
     """Where a sweep runs and what it does about failures."""
 
+    patience: Patience
     client: Any = None
     workers: int | None = None
     executor: Executor | None = None
@@ -74,7 +71,6 @@ class SweepOptions:
     fallback: str = "serial"
     progress: bool | None = None
     missing: str = "raise"
-    wait_timeout_s: float | None = None
     retries: int = 0
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
-"""A sweep over one table: which keys are there, which must run, and the way of each to its row.
+"""A sweep over one table: what must run, and the way of each key to its row.
 
-Everything is typed, hashed and looked up before anything runs. What is missing is claimed batch by batch as there is
-room, looked up once more under its claim, run, and committed as it arrives; what others hold is come back to. So
-processes that sweep the same grid divide it between them.
+Everything is looked up before anything runs (`plan`). What has no result is claimed batch by batch as there is room,
+looked up once more under its claim (`entropic.runs.tenure`), run, and committed as it arrives; what others hold is come
+back to. So processes that sweep the same grid divide it between them. A key ends as a record or as a failure.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
@@ -27,84 +28,63 @@ from entropic.diagnosis.history import FailedRun
 from entropic.disk.roots import STATE
 from entropic.disk.staging import Staging, staging_for
 from entropic.display.progress import ProgressBar, progress_bar
-from entropic.errors import ClaimTimeoutError, ClusterError, EntropicError, ResultFileMissingError
-from entropic.leases.claims import Holder, new_token
+from entropic.errors import ClaimLostError, ClaimTimeoutError, ClusterError, EntropicError
+from entropic.leases.claims import Holder
 from entropic.model.base import Base
-from entropic.model.parameters import Identity
 from entropic.model.records import CHUNK, Found
 from entropic.process.identity import this_process
+from entropic.process.patience import Wait
 from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
 from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
 from entropic.runs.recovery import leftovers, recover
 from entropic.runs.result_table import ResultTable
-from entropic.sql.upsert import chunks
+from entropic.runs.tenure import Tenure
 from entropic.sweeps.backends import backend_for
+from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.backends.task_notes import NotedWork
+from entropic.sweeps.plan import Plan, Task, make_plan
 from entropic.sweeps.result import SweepOptions, SweepResult
 from entropic.sweeps.window import BackendLost, dispatch
 
-__all__ = ["Sweeper"]
+__all__ = ["Sweep"]
 
 log = logging.getLogger(__name__)
 
 ModelT = TypeVar("ModelT", bound=Base)
 
-MISSING_AT_MOST = 10  # result files that may be gone, and
-MISSING_SHARE = 0.1  # their share of the hits, before a sweep takes it for a lost folder
 
-LISTED = 2000  # after so many hits the folder is listed once, instead of looking at each file
-
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
-_SAY_AFTER_S = 2.0
-LOOK_AGAIN_S = 1.0  # after so long somebody else may have finished what is to be claimed next
-
-
-@dataclass(slots=True)
-class _Task:
-    """A key that has no result yet."""
-
-    identity: Identity
-    record_id: str  # the key, or the published release's where its row is run again
-    replaces: str | None = None
-    is_forced: bool = False  # there is a row, but its file is gone
-    retries: int = 0  # how often it may fail yet
-    token: str = ""
-
-
-class Sweeper(Generic[ModelT]):
+class Sweep(Generic[ModelT]):
     """One sweep; used once."""
 
-    def __init__(
-        self, table: ResultTable[ModelT], runner: Runner, suffix: str, options: SweepOptions
-    ) -> None:
+    def __init__(self, table: ResultTable[ModelT], runner: Runner, options: SweepOptions) -> None:
         self._table = table
         self._runner = runner
-        self._suffix = suffix
         self._options = options
+        self._tenure = Tenure(table)
         self._sweep = uuid4().hex[:12]
         self._stop = table.root / STATE / this_process().owner / f"stop-{self._sweep}"
         self._has_orphans = False  # workers that a lost cluster left behind
         self._is_run_here = False  # in this thread
         self._records: dict[str, ModelT] = {}
         self._order: dict[str, str] = {}  # key → where its row is; in input order
-        self._tasks: dict[str, _Task] = {}  # by record id, from the look-up to the end
-        self._fresh: deque[_Task] = deque()
-        self._ready: deque[_Task] = deque()  # claimed, but given back by a backend that was lost
-        self._busy: deque[_Task] = deque()
+        self._tasks: dict[str, Task] = {}  # by record id, until each ends as a record or a failure
+        self._fresh: deque[Task] = deque()
+        self._ready: deque[Job] = deque()  # claimed, but given back by a backend that was lost
+        self._busy: deque[Task] = deque()
         self._finished: list[str] = []
         self._failures: dict[str, Failure] = {}
+        self._tries: dict[str, int] = {}  # how often more a run that failed may be tried
         self._exit_codes: dict[str, int | None] = {}  # of workers that died once with a run
         self._looked_at = 0.0  # when the results of the tasks that come next were looked for
-        self._pause_s = _FIRST_PAUSE_S
-        self._waiting_since: float | None = None
+        self._wait_for_others: Wait | None = None
         self._told = ""
         self._bar = ProgressBar()
 
     def run(self, params: Iterable[Mapping[str, Any]]) -> SweepResult[ModelT]:
         """Run or retrieve a record for each of *params*."""
         with _no_collection():
-            self._look_up(params)
+            self._begin(make_plan(self._table, params))
         with progress_bar(len(self._order), self._options.progress) as bar:
             self._bar = bar
             bar.add(cached=len(self._records))
@@ -114,34 +94,9 @@ class Sweeper(Generic[ModelT]):
         with _no_collection():
             return self._result()
 
-    # Before anything runs
-
-    def _look_up(self, params: Iterable[Mapping[str, Any]]) -> None:
-        missing: list[tuple[Identity, Found]] = []
-        names: set[str] = set()
-        hits = 0
-        for chunk in chunks(self._identify(params), CHUNK // 2):  # up to two keys each
-            distinct = self._distinct(chunk)
-            keys = [key for identity in distinct for key in identity.ids]
-            rows = {found.id: found for found in self._table.reader.find_many(keys)}
-            hit = []
-            for identity in distinct:
-                self._order[identity.id] = identity.id
-                found = self._table.match(identity, (rows[key] for key in identity.ids if key in rows))
-                if found is None:
-                    self._tasks[identity.id] = _Task(identity, identity.id, retries=self._options.retries)
-                else:
-                    hit.append((identity, found))
-            hits += len(hit)
-            if hits > LISTED and not names:
-                names = self._table.names()
-            for identity, found in hit:
-                if found.file_name in names or self._table.is_present(found):
-                    self._records[identity.id] = self._table.reader.record(found)
-                else:
-                    missing.append((identity, found))
-        if missing:
-            self._rerun(missing, hits)
+    def _begin(self, plan: Plan[ModelT]) -> None:
+        plan.check_gone(self._table, self._options.missing)
+        self._order, self._records, self._tasks = plan.order, plan.records, plan.tasks
         self._fresh.extend(self._tasks.values())
         self._looked_at = time.monotonic()
         self._go_elsewhere()
@@ -150,53 +105,6 @@ class Sweeper(Generic[ModelT]):
         """Go on at a random place: others that are at work on this grid are unlikely to be there."""
         if self._fresh:
             self._fresh.rotate(-random.randrange(len(self._fresh)))
-
-    def _identify(self, params: Iterable[Mapping[str, Any]]) -> Iterator[Identity]:
-        for number, one in enumerate(params):
-            try:
-                yield self._table.parameters.identify(one)
-            except (EntropicError, ValueError) as error:
-                error.add_note(f"in parameter set {number} of the sweep: {one!r:.300}")
-                raise
-
-    def _distinct(self, chunk: list[Identity]) -> list[Identity]:
-        """Return one identity per key that is new; two runs under one key are an error before anything runs."""
-        new: dict[str, Identity] = {}
-        for identity in chunk:
-            if identity.id in self._order:
-                self._compare_with_first(identity)
-            else:
-                first = new.setdefault(identity.id, identity)
-                if first is not identity:
-                    self._table.check_same(identity, first)
-        return list(new.values())
-
-    def _compare_with_first(self, identity: Identity) -> None:
-        task = self._tasks.get(identity.id)
-        if task is not None:
-            self._table.check_same(identity, task.identity)
-        elif (record := self._records.get(identity.id)) is not None:
-            self._table.parameters.verify(identity, vars(record))
-
-    def _rerun(self, missing: list[tuple[Identity, Found]], hits: int) -> None:
-        self._table.require_root()
-        for _, found in missing:
-            self._table.refuse_registered(found)
-        many = len(missing) > MISSING_AT_MOST and len(missing) > MISSING_SHARE * hits
-        if many and self._options.missing == "raise":
-            raise ResultFileMissingError(
-                f"{len(missing)} of {hits} results are gone from {str(self._table.root)!r}, the first of them "
-                f"{self._table.reader.path(missing[0][1])!r}. Nothing was run. Restore them, or run them again with "
-                "missing='rerun'"
-            )
-        log.warning(
-            "%d result files are gone from %s: their runs are repeated", len(missing), self._table.root
-        )
-        for identity, found in missing:
-            self._order[identity.id] = found.id
-            self._tasks[found.id] = _Task(
-                identity, found.id, found.sha256, is_forced=True, retries=self._options.retries
-            )
 
     # While it runs
 
@@ -213,9 +121,10 @@ class Sweeper(Generic[ModelT]):
             holder=this_process().as_dict(),
         )
         try:
-            self._dispatch(work)
+            with self._tenure:
+                self._dispatch(work)
+                self._require_ends()
         except BaseException:
-            self._give_back()
             # Runs that ended in a worker that was stopped; if this fails the next Store to open tries again.
             with suppress(Exception):
                 recover(self._table)
@@ -233,28 +142,36 @@ class Sweeper(Generic[ModelT]):
         for found in self._table.reader.find_many(list(key_of)):
             self._records[key_of[found.id]] = self._table.reader.record(found)
 
+    def _require_ends(self) -> None:
+        if self._tasks:
+            first = next(iter(self._tasks))
+            raise ClusterError(
+                f"{len(self._tasks)} keys of the sweep have neither a record nor a failure, the first of them {first}. "
+                "What is finished is stored; sweep again"
+            )
+
     def _dispatch(self, work: Work) -> None:
         options = self._options
         beating = self._table.heartbeat.beating
         sent = work if options.client is None else NotedWork(work)
         if (options.client, options.workers, options.executor) != (None, None, None):
             try:
-                with (
-                    backend_for(
-                        sent, client=options.client, workers=options.workers, executor=options.executor
-                    ) as backend,
-                    beating(is_run_here=isinstance(options.executor, ThreadPoolExecutor)),
-                ):
-                    self._loop(backend)
-            except BackendLost as lost:
-                # Workers may outlive their scheduler: they must not go on with a chunk that runs here too.
-                self._has_orphans = True
-                self._abort()
-                self._fall_back(lost.cause, lost.remaining)
+                backend = backend_for(
+                    sent, client=options.client, workers=options.workers, executor=options.executor
+                )
             except ClusterError as error:
                 self._fall_back(error, [])
             else:
-                return
+                try:
+                    with backend, beating(is_run_here=isinstance(options.executor, ThreadPoolExecutor)):
+                        self._loop(backend)
+                except BackendLost as lost:
+                    # Workers may outlive their scheduler: they must not go on with a chunk that runs here too.
+                    self._has_orphans = True
+                    self._abort()
+                    self._fall_back(lost.cause, lost.remaining)
+                else:
+                    return
         self._is_run_here = True
         with backend_for(partial(self._run_here, replace(work, stop=""))) as backend, beating():
             self._loop(backend)
@@ -266,7 +183,7 @@ class Sweeper(Generic[ModelT]):
         try:
             return work(jobs)
         except BaseException:
-            self._table.publisher.cancel(job, self._tasks[job.record_id].token, begun, self._table.code)
+            self._tenure.cancel(job, begun)
             raise
 
     def _fall_back(self, cause: BaseException, remaining: Sequence[Job]) -> None:
@@ -276,13 +193,16 @@ class Sweeper(Generic[ModelT]):
                 raise cause
             raise ClusterError(f"the cluster failed: {type(cause).__name__}: {cause}") from cause
         log.warning("the cluster failed, what is left runs in this process: %s", cause)
-        self._ready.extend(self._tasks[job.record_id] for job in remaining)
+        for job in remaining:  # a run that began elsewhere may have changed its parameters
+            identity = self._tasks[job.record_id].identity
+            self._ready.append(replace(job, params=identity.for_runner()))
 
-    def _loop(self, backend: Any) -> None:
+    def _loop(self, backend: Backend) -> None:
         dispatch(
             self._take,
             self._finish,
             backend,
+            key=attrgetter("record_id"),
             crashed=self._crashed,
             died=self._died,
             left=lambda: len(self._fresh) + len(self._ready) + len(self._busy),
@@ -298,11 +218,11 @@ class Sweeper(Generic[ModelT]):
 
     def _next(self, n: int, *, wait: bool) -> list[Job] | None:
         if self._ready:
-            return [self._job(self._ready.popleft()) for _ in range(min(n, len(self._ready)))]
+            return [self._ready.popleft() for _ in range(min(n, len(self._ready)))]
         if not (self._fresh or self._busy):
             return [] if self._options.retries and self._tasks else None  # what is in flight may come back
-        if self._fresh and time.monotonic() - self._looked_at > LOOK_AGAIN_S:
-            self._collect(self._fresh, CHUNK)
+        if self._fresh and time.monotonic() - self._looked_at > self._options.patience.look_again_s:
+            self._collect(self._fresh, CHUNK // 2)  # up to two keys each
         if self._fresh:
             jobs = self._claim([self._fresh.popleft() for _ in range(min(n, len(self._fresh)))])
             if self._busy:
@@ -310,27 +230,25 @@ class Sweeper(Generic[ModelT]):
         else:
             jobs = self._revisit(n, wait=wait) if self._busy else []
         if jobs:
-            self._waiting_since, self._pause_s = None, _FIRST_PAUSE_S
+            self._wait_for_others = None
         self._bar.wait_for(len(self._busy))
         return jobs
 
-    def _collect(self, tasks: deque[_Task], n: int) -> None:
+    def _collect(self, tasks: deque[Task], n: int) -> None:
         """Take out of the first *n* tasks those that others have finished since they were looked up."""
         looked = [tasks.popleft() for _ in range(min(n, len(tasks)))]
-        rows = {found.id: found for found in self._table.reader.find_many(task.record_id for task in looked)}
+        done = self._tenure.done(self._tenure.find({task.record_id: task.identity for task in looked}))
         self._looked_at = time.monotonic()
-        tasks.extendleft(task for task in reversed(looked) if not self._is_done(task, rows))
+        tasks.extendleft(task for task in reversed(looked) if task.record_id not in done)
+        self._note_done(done)
 
-    def _is_done(self, task: _Task, rows: Mapping[str, Found]) -> bool:
-        """Whether somebody has committed the result of *task*, which then is among the records."""
-        found = rows.get(task.record_id)
-        if found is None or (task.is_forced and found.sha256 == task.replaces):
-            return False
-        self._table.parameters.verify(task.identity, found.row)
-        self._records[task.identity.id] = self._table.reader.record(found)
-        del self._tasks[task.record_id]
-        self._bar.add(cached=1)
-        return True
+    def _note_done(self, done: Mapping[str, Found]) -> None:
+        """Take in what somebody else has committed."""
+        for record_id, found in done.items():
+            key = self._tasks.pop(record_id).identity.id
+            self._records[key] = self._table.reader.record(found)
+        if done:
+            self._bar.add(cached=len(done))
 
     def _revisit(self, n: int, *, wait: bool) -> list[Job]:
         """Look at what others hold: take what they have finished, and claim up to *n* of what they left."""
@@ -343,52 +261,31 @@ class Sweeper(Generic[ModelT]):
         self._busy = deque(task for task in self._busy if task.record_id not in wanted)
         jobs = self._claim(left)
         if not jobs and len(self._busy) == held_before:
-            self._wait(list(holders.values()), wait)
+            self._pause(list(holders.values()), wait)
         return jobs
 
-    def _claim(self, wanted: list[_Task]) -> list[Job]:
-        for task in wanted:
-            task.token = new_token()  # before it is granted: an interrupt in here must not leave it behind
-        tokens = {task.record_id: task.token for task in wanted}
-        grants = self._table.claims.acquire(tokens, tokens)
-        former = {key: grant.former for key, grant in grants.items() if grant.former is not None}
-        if former:
-            recover(self._table, held={key: grants[key].token for key in former})
-        # Between the look-up and the claim somebody else may have committed.
-        rows = {found.id: found for found in self._table.reader.find_many(task.record_id for task in wanted)}
-        jobs, done, lost = [], [], []
-        for task in wanted:
-            grant = grants.get(task.record_id)
-            if self._is_done(task, rows):
-                if grant is not None:
-                    done.append((task.record_id, grant.token))
-            elif grant is None:
-                task.token = ""
-                self._busy.append(task)
-            else:
-                jobs.append(self._job(task))
-                if task.record_id in former:
-                    lost.append((former[task.record_id], jobs[-1].stored))
-        self._table.claims.release(done)
-        self._table.publisher.lose(lost)
-        return jobs
+    def _claim(self, wanted: Sequence[Task]) -> list[Job]:
+        granted, done = self._tenure.claim({task.record_id: task.identity for task in wanted})
+        self._note_done(done)
+        self._busy.extend(
+            task for task in wanted if task.record_id not in granted and task.record_id not in done
+        )
+        return [self._table.job(self._tasks[key].identity, key, found) for key, found in granted.items()]
 
-    def _wait(self, holders: Sequence[Holder], wait: bool) -> None:
-        now = time.monotonic()
-        if self._waiting_since is None:
-            self._waiting_since = now
-        if now - self._waiting_since > _SAY_AFTER_S:
+    def _pause(self, holders: Sequence[Holder], wait: bool) -> None:
+        patience = self._options.patience
+        if self._wait_for_others is None:
+            self._wait_for_others = Wait(patience)
+        if self._wait_for_others.is_worth_saying():
             self._say_who(holders)
-        limit = self._options.wait_timeout_s
-        if limit is not None and now - self._waiting_since > limit:
+        if self._wait_for_others.is_over():
             raise ClaimTimeoutError(
-                f"{len(self._busy)} keys have been held by others for {limit:g} s (wait_timeout_s); "
+                f"{len(self._busy)} keys have been held by others for {patience.limit_s:g} s (wait_timeout_s); "
                 "everything else is stored"
             )
         if wait:
             self._table.database.rest()
-            time.sleep(self._pause_s * random.uniform(0.5, 1.0))
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self._wait_for_others.pause()
 
     def _say_who(self, holders: Sequence[Holder]) -> None:
         """Name one who holds keys that are waited for, unless it was named and holds some yet."""
@@ -400,44 +297,32 @@ class Sweeper(Generic[ModelT]):
                 holders[0],
             )
 
-    def _job(self, task: _Task) -> Job:
-        return Job(
-            record_id=task.record_id,
-            name=f"{task.record_id}{self._suffix}",
-            params=task.identity.for_runner(),
-            stored=self._table.parameters.dump(task.identity.values),
-            replaces=task.replaces,
-        )
-
     def _finish(self, outcomes: list[Outcome]) -> None:
-        table = self._table
-        finished = [(o, self._tasks[o.record_id].token) for o in outcomes if isinstance(o, Receipt)]
-        failed = [(o, self._tasks[o.record_id].token) for o in outcomes if isinstance(o, Failure)]
-        lost = table.publisher.publish(finished, table.code)
+        finished = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        lost = self._tenure.publish(finished)
         own = self._staging()
-        own.settle(sum(o.folder == own.folder.name and o.record_id not in lost for o, _ in finished))
-        table.publisher.fail(failed, table.code)
-        for receipt, _ in finished:
+        own.settle(sum(o.folder == own.folder.name and o.record_id not in lost for o in finished))
+        self._tenure.fail(failed)
+        for receipt in finished:
             key = receipt.record_id
             if key in lost:  # another process has it now, and will commit it
-                self._tasks[key].token = ""
                 self._busy.append(self._tasks[key])
             else:
                 del self._tasks[key]
                 self._finished.append(key)
-        given_up = [failure for failure, _ in failed if not self._is_tried_again(failure)]
+        given_up = [failure for failure in failed if not self._is_tried_again(failure)]
         for failure in given_up:
             self._failures[self._tasks.pop(failure.record_id).identity.id] = failure
         self._bar.add(done=len(finished) - len(lost), failed=len(given_up))
 
     def _is_tried_again(self, failure: Failure) -> bool:
         """Queue a run that failed once more, after all others, if it may fail again."""
-        task = self._tasks[failure.record_id]
-        if not task.retries:
+        left = self._tries.get(failure.record_id, self._options.retries)
+        if not left:
             return False
-        task.retries -= 1
-        task.token = ""
-        self._fresh.append(task)
+        self._tries[failure.record_id] = left - 1
+        self._fresh.append(self._tasks[failure.record_id])
         return True
 
     def _staging(self) -> Staging:
@@ -452,7 +337,7 @@ class Sweeper(Generic[ModelT]):
             log.warning("it could not be recorded that a run of %s was lost: %s", job.record_id, trouble)
 
     def _crashed(self, job: Job) -> Failure:
-        self._tasks[job.record_id].retries = 0  # it had its second chance
+        self._tries[job.record_id] = 0  # it had its second chance
         error = ClusterError(
             f"the run of {job.record_id} with {job.stored!r:.500} killed its worker twice, or its workers went out of "
             "reach, and was given up; their logs tell why (often memory)"
@@ -477,22 +362,16 @@ class Sweeper(Generic[ModelT]):
             self._stop.parent.mkdir(parents=True, exist_ok=True)
             self._stop.touch()
 
-    def _give_back(self) -> None:
-        """Release what is still claimed, so that nobody waits for it."""
-        held = [(key, task.token) for key, task in self._tasks.items() if task.token]
-        try:
-            self._table.claims.release(held)
-        except Exception:
-            log.warning(
-                "%d claims could not be released; they end with their lease", len(held), exc_info=True
-            )
-
     # When all is done
 
     def _result(self) -> SweepResult[ModelT]:
         key_of = {record_id: key for key, record_id in self._order.items()}
         for found in self._table.reader.find_many(self._finished):
-            self._records[key_of[found.id]] = self._table.reader.record(found)
+            self._records[key_of.pop(found.id)] = self._table.reader.record(found)
+        if deleted := [key for key in self._finished if key in key_of]:
+            raise ClaimLostError(
+                f"the row of {deleted[0]!r} was deleted by another process right after its commit"
+            )
         failed = [self._failed(self._failures[key]) for key in self._order if key in self._failures]
         if failed and self._options.on_error == "raise":
             first = next(self._failures[key] for key in self._order if key in self._failures)
@@ -504,9 +383,8 @@ class Sweeper(Generic[ModelT]):
             raise error
         records = {key: self._records[key] for key in self._order if key in self._records}
         return SweepResult(
-            records.values(),
-            failed=failed,
-            by_key=records,
+            records,
+            failed,
             key_of=lambda params: self._table.parameters.identify(params).id,
             names=self._table.names_of_columns,
         )

@@ -3,7 +3,8 @@
 `dispatch` is one window loop over any backend (`entropic.sweeps.backends`). It claims jobs through a
 callable when there is room for them and hands outcomes to another as they arrive, so memory does not grow with the
 sweep. Every job that was taken ends exactly once: in an outcome, in what `crashed` makes of a job that killed its
-worker twice, or, when the backend is lost, in `BackendLost.remaining`.
+worker twice, or, when the backend is lost, in `BackendLost.remaining`. A reply without exactly one outcome for each job
+of its chunk is an error.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import itertools
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future, wait
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
@@ -35,6 +36,7 @@ _SETTLE_S = 10.0
 _QUIET_S = 5.0
 _REMIND_S = 60.0
 _DEADLY = 2
+MAX_CHUNK = 500  # jobs
 
 
 class BackendLost(Exception):
@@ -65,13 +67,11 @@ def dispatch(
     finish: Callable[[list[OutcomeT]], object],
     backend: Backend,
     *,
+    key: Callable[[JobT | OutcomeT], Hashable],
     crashed: Callable[[JobT], OutcomeT],
     died: Callable[[JobT, WorkerDied], object] | None = None,
     left: Callable[[], int] | None = None,
     abort: Callable[[], object] | None = None,
-    waiting: Callable[[float], object] | None = None,
-    target_s: float | None = None,
-    max_chunk: int = 500,
 ) -> None:
     """Run the jobs that *take* gives on *backend* and hand their outcomes to *finish* as they arrive.
 
@@ -82,6 +82,8 @@ def dispatch(
         job to give it pauses before it returns ``[]``, as the loop asks again at once.
     finish
         Called in this thread, with the outcomes of the chunks that have ended since.
+    key
+        Names a job, and the job that an outcome is of.
     crashed
         Makes the outcome of a job that killed its worker twice. Such a job never runs in this process.
     died
@@ -90,24 +92,19 @@ def dispatch(
         How many jobs *take* has yet to give, about: chunks shrink towards the end so that all slots share it.
     abort
         Called first when the loop ends by an exception, to make the work give up between two jobs.
-    waiting
-        Called with the seconds for which there has been no worker, whenever the log is told.
-    target_s
-        Seconds that a chunk should last. Default: the backend's.
-    max_chunk
-        The most jobs in a chunk.
 
     Raises
     ------
     BackendLost
         If the backend is gone or cannot run the work. With a backend that is this process the cause itself is raised.
+    ClusterError
+        If a chunk came back without exactly one outcome for each of its jobs. What is sure is handed over.
 
     Notes
     -----
     When this has returned or raised no job is running.
     """
-    pace = _Pace(backend.target_s if target_s is None else target_s, max_chunk)
-    window = _Window(take, finish, backend, pace=pace, crashed=crashed, died=died, left=left, waiting=waiting)
+    window = _Window(take, finish, backend, key=key, crashed=crashed, died=died, left=left)
     try:
         window.run()
     except _Lost as lost:
@@ -128,9 +125,8 @@ class _Lost(Exception):
 class _Pace:
     """How many jobs make a chunk: from a running mean of the seconds that one takes."""
 
-    def __init__(self, target_s: float, max_chunk: int) -> None:
+    def __init__(self, target_s: float) -> None:
         self._target_s = target_s
-        self._max_chunk = max_chunk
         self._largest = 0
         self._mean_s = 0.0
 
@@ -142,7 +138,7 @@ class _Pace:
     def size(self) -> int:
         wanted = int(self._target_s / max(self._mean_s, 1e-9))
         # At most twice what has been seen: one quick job says little about the next five hundred.
-        return max(1, min(wanted, 2 * self._largest, self._max_chunk))
+        return max(1, min(wanted, 2 * self._largest, MAX_CHUNK))
 
 
 class _Chunk(Generic[JobT]):
@@ -157,8 +153,7 @@ class _Chunk(Generic[JobT]):
 class _Drought:
     """Says that there are no workers: a batch queue can be empty for hours, which is no failure."""
 
-    def __init__(self, waiting: Callable[[float], object] | None) -> None:
-        self._waiting = waiting
+    def __init__(self) -> None:
         self._since: float | None = None
         self._say_at = 0.0
 
@@ -177,8 +172,6 @@ class _Drought:
                 seconds,
             )
             self._say_at = now + _REMIND_S
-            if self._waiting is not None:
-                self._waiting(seconds)
 
 
 class _Window(Generic[JobT, OutcomeT]):
@@ -190,20 +183,20 @@ class _Window(Generic[JobT, OutcomeT]):
         finish: Callable[[list[OutcomeT]], object],
         backend: Backend,
         *,
-        pace: _Pace,
+        key: Callable[[JobT | OutcomeT], Hashable],
         crashed: Callable[[JobT], OutcomeT],
         died: Callable[[JobT, WorkerDied], object] | None,
         left: Callable[[], int] | None,
-        waiting: Callable[[float], object] | None,
     ) -> None:
         self._take = take
         self._finish = finish
         self._backend = backend
-        self._pace = pace
+        self._pace = _Pace(backend.target_s)
+        self._key = key
         self._crashed = crashed
         self._died = died
         self._left = left
-        self._drought = _Drought(waiting)
+        self._drought = _Drought()
         self._exhausted = False
         self._taken: deque[JobT] = deque()
         self._suspects: deque[_Chunk[JobT]] = deque()
@@ -290,12 +283,16 @@ class _Window(Generic[JobT, OutcomeT]):
         """Hand over what the futures carry, in their order; then raise if one of them says the backend is lost."""
         outcomes: list[OutcomeT] = []
         lost: BaseException | None = None
+        wrong: ClusterError | None = None
         for future in arrived:
             chunk = self._flying.pop(future)
             error = future.exception()
             if error is None:
                 reply = future.result()
-                outcomes += reply.outcomes
+                sure, without = self._matched(chunk, reply.outcomes)
+                outcomes += sure
+                if without or len(sure) != len(reply.outcomes):
+                    wrong = wrong or _mismatch(chunk, reply, without)
                 self._pace.learn(len(chunk.jobs), reply.seconds)
             elif isinstance(error, WorkerDied):
                 outcomes += self._suspect(chunk, error)
@@ -304,8 +301,19 @@ class _Window(Generic[JobT, OutcomeT]):
                 lost = lost or error
         if outcomes:
             self._finish(outcomes)
+        if wrong is not None:
+            raise wrong
         if lost is not None:
             raise _Lost(lost)
+
+    def _matched(self, chunk: _Chunk[JobT], outcomes: list[OutcomeT]) -> tuple[list[OutcomeT], list[JobT]]:
+        """Return the outcomes of a chunk that are the only ones of a job of it, and the jobs that have none such."""
+        of = {self._key(job): job for job in chunk.jobs}
+        count = Counter(self._key(outcome) for outcome in outcomes)
+        sure = [
+            outcome for outcome in outcomes if self._key(outcome) in of and count[self._key(outcome)] == 1
+        ]
+        return sure, [job for key, job in of.items() if count[key] != 1]
 
     def _suspect(self, chunk: _Chunk[JobT], error: WorkerDied) -> list[OutcomeT]:
         if chunk.alone and chunk.deaths + 1 >= _DEADLY:
@@ -356,8 +364,11 @@ class _Window(Generic[JobT, OutcomeT]):
         while self._flying:
             future, chunk = self._flying.popitem()
             error = ClusterError("the chunk was given up") if _is_void(future) else future.exception()
-            if error is None and (done := future.result().outcomes):
-                outcomes += done
+            if error is None and future.result().outcomes:
+                # What was left out, as the sweep is being stopped, is given back like what was never begun.
+                sure, without = self._matched(chunk, future.result().outcomes)
+                outcomes += sure
+                self._taken.extend(without)
             elif isinstance(error, WorkerDied):
                 outcomes += self._suspect(chunk, error)
             elif chunk.alone:
@@ -365,6 +376,14 @@ class _Window(Generic[JobT, OutcomeT]):
             else:
                 self._taken.extend(chunk.jobs)
         return outcomes
+
+
+def _mismatch(chunk: _Chunk[Any], reply: Reply, without: list[Any]) -> ClusterError:
+    return ClusterError(
+        f"a chunk of {len(chunk.jobs)} runs came back with {len(reply.outcomes)} outcomes, {len(without)} of its runs "
+        f"without exactly one{f', the first of them {without[0]!r:.300}' if without else ''}. What is sure is stored; "
+        "make sure that all workers have this version of entropic, and sweep again"
+    )
 
 
 def _is_void(future: Future[Reply]) -> bool:

@@ -1,45 +1,39 @@
-"""Values into result files, by type: how a memoized function's return value is kept.
+"""Values into result files by type, and back by suffix: what `memoize` keeps, `record.load()` and `record.open()`.
 
-npy for an array, typed JSON for plain values, HDF5 where arrays are nested in them, parquet for pandas, netCDF for
-xarray, and what users register. There is no pickle. What no format would give back equal is a TypeError.
+Written is npy for an array, typed JSON for plain values, HDF5 where arrays are nested in them, parquet for pandas,
+netCDF for xarray, and what users register. There is no pickle. What no format would give back equal is a TypeError.
+Read is by the suffix alone; the longest one that is known wins. A damaged file that cannot be read is told from a
+loader that fails by the digest that the run recorded.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-from entropic.values import labelled
-from entropic.values.documents import PLAIN
-from entropic.values.formats import save_value
-from entropic.values.loaders import SHIPPED, check_suffix, register_loader
+from entropic.disk.files import require_digest
+from entropic.errors import CorruptFileError, ResultFileMissingError
+from entropic.values.documents import PLAIN, encode, is_plain_array
+from entropic.values.formats import FORMATS, Format, open_binary
 
-__all__ = ["Codec", "adopt", "can_save", "register_codec", "registered_codecs", "save"]
+__all__ = [
+    "adopt",
+    "can_save",
+    "load",
+    "open_file",
+    "register_codec",
+    "register_loader",
+    "registered_codecs",
+    "save",
+]
 
 T = TypeVar("T")
+Loader = Callable[[str], Any]
 
-# By package and class, so that nothing is imported to find out that a value is none of them.
-_LABELLED: dict[tuple[str, str], tuple[str, Callable[[Any, str], None]]] = {
-    ("pandas", "DataFrame"): (".parquet", labelled.save_frame),
-    ("pandas", "Series"): (".series.parquet", labelled.save_series),
-    ("xarray", "Dataset"): (".nc", labelled.save_xarray),
-    ("xarray", "DataArray"): (".dataarray.nc", labelled.save_xarray),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Codec:
-    """How values of one type are written and read."""
-
-    type_: type
-    suffix: str
-    save: Callable[[Any, str], object]
-    load: Callable[[str], Any]
-
-
-_codecs: dict[type, Codec] = {}
+_known: dict[str, Format] = dict(FORMATS)  # replaced, not changed: readers take no lock
 _lock = threading.Lock()
 
 
@@ -91,33 +85,71 @@ def register_codec(
             raise TypeError(
                 f"register_codec needs a function {name}= for {_full_name(type_)}, not {function!r}"
             )
-    check_suffix(suffix)
-    if suffix.lower() in SHIPPED:
+    _check_suffix(suffix)
+    if suffix.lower() in FORMATS:
         raise ValueError(
             f"{suffix!r} is read by entropic itself: choose another suffix for {_full_name(type_)}"
         )
-    _register(Codec(type_, suffix.lower(), save, load))
+    _register(Format(suffix.lower(), load, types=(type_,), save=save))
 
 
-def registered_codecs() -> tuple[Codec, ...]:
-    """Return what was registered, for other processes."""
-    return tuple(_codecs.values())
+def register_loader(suffix: str, function: Loader) -> None:
+    """Let *function* read the files of *suffix*, for ``record.load()``.
+
+    Parameters
+    ----------
+    suffix : str
+        Such as ``".vtk"`` or ``".ascii.gz"``; upper and lower case are one.
+    function : callable
+        Called with the path, a str.
+
+    Raises
+    ------
+    ValueError
+        If *suffix* does not begin with a dot, or says how `memoize` wrote a value.
+    TypeError
+        If *function* cannot be called.
+
+    Notes
+    -----
+    It holds for this process. A second call for a suffix, also one that entropic knows, replaces its loader.
+
+    Examples
+    --------
+    >>> register_loader(".log", lambda path: open(path).read())
+    """
+    _check_suffix(suffix)
+    if not callable(function):
+        raise TypeError(f"register_loader needs a function of a path for {suffix!r}, not {function!r}")
+    global _known
+    suffix = suffix.lower()
+    with _lock:
+        _known = {**_known, suffix: replace(_known.get(suffix, Format(suffix, function)), reader=function)}
 
 
-def adopt(codecs: Iterable[Codec]) -> None:
+def registered_codecs() -> tuple[Format, ...]:
+    """Return what was given to `register_codec`, for other processes."""
+    return tuple(
+        replace(one, reader=None) for one in _known.values() if one.suffix not in FORMATS and one.types
+    )
+
+
+def adopt(formats: Iterable[Format]) -> None:
     """Register what came from another process."""
-    for codec in codecs:
-        if _codecs.get(codec.type_) != codec:
-            _register(codec)
+    here = registered_codecs()
+    for one in formats:
+        if one not in here:
+            _register(one)
 
 
 def can_save(type_: type) -> bool:
     """Whether values of *type_* can be written; false only if none can."""
     import numpy as np
 
-    if _saver_of(type_) is not None or issubclass(type_, np.generic):
+    if _format_of(type_) is not None or issubclass(type_, np.generic):
         return True
-    return any(issubclass(known, type_) for known in (*PLAIN, np.ndarray, np.ma.MaskedArray, *_codecs))
+    own = [kind for one in registered_codecs() for kind in one.types if isinstance(kind, type)]
+    return any(issubclass(known, type_) for known in (*PLAIN, np.ndarray, np.ma.MaskedArray, *own))
 
 
 def save(value: Any, stem: str) -> None:
@@ -128,41 +160,143 @@ def save(value: Any, stem: str) -> None:
     TypeError
         If no format would give an equal value back. The text names `register_codec`.
     """
-    saver = _saver_of(type(value))
-    if saver is None:
-        save_value(value, stem)
-    else:
-        suffix, function = saver
-        function(value, stem + suffix)
+    found, content = _format_of(type(value)), value
+    if found is None and is_plain_array(value):
+        found = FORMATS[".npy"]
+    elif found is None:
+        content = encode(value)
+        found = FORMATS[".value.h5" if content[1] else ".value.json"]
+    write: Any = found.save
+    write(content, stem + found.suffix)
 
 
-def _saver_of(type_: type) -> tuple[str, Callable[[Any, str], object]] | None:
-    """Return suffix and function for a type that was registered, or is pandas' or xarray's."""
+def load(path: str, recorded: tuple[int, str] | None = None, *, verify: bool = False) -> Any:
+    """Return what the file or folder at *path* holds.
+
+    Parameters
+    ----------
+    recorded : (int, str), optional
+        Size in bytes and SHA-256 of what the run wrote, where they are known.
+    verify : bool
+        Compare them first. Without, they are compared only if the file cannot be read.
+
+    Raises
+    ------
+    ResultFileMissingError
+        If there is nothing at *path*, or nothing *recorded* to verify it with.
+    CorruptFileError
+        If it is not what was recorded.
+    ValueError
+        If there is no loader for its suffix.
+    ImportError
+        If its loader needs a package that is not installed.
+    """
+    loader = _loader_of(path)
+    if verify:
+        if recorded is None:
+            raise ResultFileMissingError(
+                f"there is no digest to compare {path!r} with: no Store retrieved the record, or an earlier release or "
+                "SQL wrote it"
+            )
+        _compare(path, recorded)
+    try:
+        return loader(path)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except ImportError:
+        raise
+    except Exception as error:  # a damaged file may make a loader, perhaps a user's, raise anything
+        if recorded is not None and not verify:
+            try:
+                _compare(path, recorded)
+            except CorruptFileError as corrupt:
+                raise corrupt from error
+        raise
+
+
+def open_file(path: str) -> Any:
+    """Open the file at *path* for reading, without reading all of it.
+
+    Raises
+    ------
+    ResultFileMissingError
+        If there is nothing at *path*.
+    ImportError
+        If that needs a package that is not installed.
+    """
+    suffix = _suffix_of(path, FORMATS)
+    try:
+        return FORMATS[suffix].open(path) if suffix else open_binary(path)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+
+
+def _format_of(type_: type) -> Format | None:
+    """Return how values of a type that was registered, or is pandas' or xarray's, are written."""
+    known = _known.values()
     for parent in type_.__mro__:
-        if parent in _codecs:
-            return _codecs[parent].suffix, _codecs[parent].save
+        for one in known:
+            if parent in one.types:
+                return one
     # Of those exactly these: a subclass would come back as something else.
-    return _LABELLED.get((type_.__module__.partition(".")[0], type_.__name__))
+    name = f"{type_.__module__.partition('.')[0]}.{type_.__name__}"
+    return next((one for one in known if name in one.types), None)
 
 
-def _register(codec: Codec) -> None:
-    global _codecs
+def _register(codec: Format) -> None:
+    global _known
+    (type_,) = codec.types
     with _lock:
-        others = {
-            type_: one
-            for type_, one in _codecs.items()
-            if one.suffix != codec.suffix and type_ != codec.type_
-        }
-        for owner in _codecs.values():
-            # A class of the same name is the same one, whose cell ran again.
-            if owner.suffix == codec.suffix and _full_name(owner.type_) != _full_name(codec.type_):
+        former = _known.get(codec.suffix)
+        # A class of the same name is the same one, whose cell ran again.
+        for owner in former.types if former else ():
+            if _full_name(owner) != _full_name(type_):
                 raise ValueError(
-                    f"{codec.suffix!r} is the suffix of {_full_name(owner.type_)}: choose another for "
-                    f"{_full_name(codec.type_)}"
+                    f"{codec.suffix!r} is the suffix of {_full_name(owner)}: choose another for {_full_name(type_)}"
                 )
-        _codecs = {**others, codec.type_: codec}  # replaced, not changed: readers take no lock
-    register_loader(codec.suffix, codec.load)
+        # What the type was written in before is still read.
+        others = {
+            suffix: replace(one, types=(), save=None) if type_ in one.types else one
+            for suffix, one in _known.items()
+        }
+        _known = {**others, codec.suffix: codec}
 
 
-def _full_name(type_: type) -> str:
+def _check_suffix(suffix: str) -> None:
+    """Raise ValueError unless a loader may be registered for *suffix*."""
+    if not suffix.startswith(".") or len(suffix) < 2 or "/" in suffix:
+        raise ValueError(f"a suffix is a dot and what follows it, such as '.vtk', not {suffix!r}")
+    if suffix.lower() in FORMATS and FORMATS[suffix.lower()].is_of_values:
+        raise ValueError(f"{suffix!r} says how memoize wrote a value, and cannot be read in another way")
+
+
+def _full_name(type_: Any) -> str:
     return f"{type_.__module__}.{type_.__qualname__}"
+
+
+def _loader_of(path: str) -> Loader:
+    suffix = _suffix_of(path, _known)
+    if not suffix:
+        own = Path(path).suffix
+        raise ValueError(
+            f"there is no loader for {Path(path).name!r}: say how such a file is read, with "
+            f"entropic.register_loader({own or '.suffix'!r}, function), or open it with record.open()"
+        )
+    return _known[suffix].reader or _known[suffix].load
+
+
+def _suffix_of(path: str, known: Iterable[str]) -> str:
+    """Return the longest of the *known* suffixes that *path* ends in; an empty one if there is none."""
+    name = path.lower()
+    return max((suffix for suffix in known if name.endswith(suffix)), key=len, default="")
+
+
+def _compare(path: str, recorded: tuple[int, str]) -> None:
+    try:
+        require_digest(Path(path), *recorded)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+
+
+def _missing(path: str) -> ResultFileMissingError:
+    return ResultFileMissingError(f"the result is not there: {path!r}")

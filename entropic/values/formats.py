@@ -1,60 +1,34 @@
-"""Formats of result files: npy, npz, JSON, HDF5, zarr and text; for each, how it is read and opened.
+"""Formats of result files, one record each: suffix, types, and how it is written, read and opened.
 
-`save_value` writes what `entropic.values.documents` holds: an array as npy, plain values as typed JSON, and both
-together as HDF5, where the arrays are datasets under `arrays/`, named by their place in the value, and the rest is
-the document.
+What `entropic.values.documents` holds is written as typed JSON or, where there are arrays in it, as HDF5: the arrays
+are datasets under `arrays/`, named by their place in the value, and the rest is the document.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from entropic.errors import DecodeError
 from entropic.extras import need
-from entropic.values.documents import decode, encode, is_plain_array
+from entropic.values import labelled
+from entropic.values.documents import decode
 
-__all__ = [
-    "load_hdf5",
-    "load_json",
-    "load_npy",
-    "load_npz",
-    "load_value_hdf5",
-    "load_value_json",
-    "load_zarr",
-    "open_binary",
-    "open_hdf5",
-    "open_numpy",
-    "open_text",
-    "open_zarr",
-    "save_value",
-]
+__all__ = ["FORMATS", "Format"]
 
 _DOCUMENT = "__document__"  # dataset of an HDF5 file
 _ARRAYS = "arrays"  # its group
 _NATIVE_KINDS = frozenset("biufc")  # which HDF5 has, with either byte order
 
 
-def save_value(value: Any, stem: str) -> None:
-    """Write an array, or plain values with or without arrays in them, to a file named *stem* and a suffix.
-
-    Raises
-    ------
-    TypeError
-        If there is something else in *value*.
-    """
-    if is_plain_array(value):
-        with Path(f"{stem}.npy").open("wb") as file:
-            _write_npy(file, value)
-        return
-    document, arrays = encode(value)
-    text = json.dumps(document, allow_nan=False)
-    if arrays:
-        _save_hdf5(f"{stem}.value.h5", text, arrays)
-    else:
-        Path(f"{stem}.value.json").write_text(text, encoding="ascii")
+def save_npy(array: Any, path: str) -> None:
+    """Write a plain array."""
+    with Path(path).open("wb") as file:
+        _write_npy(file, array)
 
 
 def _write_npy(file: Any, array: Any) -> None:
@@ -66,8 +40,13 @@ def _write_npy(file: Any, array: Any) -> None:
         write_array(file, array, version=(3, 0), allow_pickle=False)
 
 
+def save_value_json(encoded: tuple[Any, dict[str, Any]], path: str) -> None:
+    """Write what `encode` made of a value without arrays."""
+    Path(path).write_text(_text(encoded[0]), encoding="ascii")
+
+
 def load_value_json(path: str) -> Any:
-    """Return the value that `save_value` wrote."""
+    """Return the value that `save_value_json` wrote."""
     return decode(load_json(path), _no_arrays)
 
 
@@ -75,12 +54,18 @@ def _no_arrays(name: str) -> Any:
     raise DecodeError(f"the document refers to the array {name!r}, but JSON has none")
 
 
-def _save_hdf5(path: str, document: str, arrays: dict[str, Any]) -> None:
+def _text(document: Any) -> str:
+    return json.dumps(document, allow_nan=False)
+
+
+def save_value_hdf5(encoded: tuple[Any, dict[str, Any]], path: str) -> None:
+    """Write what `encode` made of a value with arrays."""
     import h5py
     import numpy as np
 
+    document, arrays = encoded
     with h5py.File(path, "w") as file:
-        file.create_dataset(_DOCUMENT, data=np.frombuffer(document.encode("ascii"), "u1"))
+        file.create_dataset(_DOCUMENT, data=np.frombuffer(_text(document).encode("ascii"), "u1"))
         group = file.create_group(_ARRAYS)
         for name, array in arrays.items():
             if array.dtype.kind not in _NATIVE_KINDS or array.dtype.char in "gG":
@@ -96,7 +81,7 @@ def _save_hdf5(path: str, document: str, arrays: dict[str, Any]) -> None:
 
 
 def load_value_hdf5(path: str) -> Any:
-    """Return the value that `save_value` wrote."""
+    """Return the value that `save_value_hdf5` wrote."""
     import h5py
     import numpy as np
 
@@ -186,3 +171,74 @@ def open_text(path: str) -> Any:
 def open_binary(path: str) -> Any:
     """Return a binary file."""
     return Path(path).open("rb")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How files of one suffix are written, read and opened; each function takes the path as a str.
+
+    Attributes
+    ----------
+    load : callable
+        ``load(path)`` returns what the file holds.
+    open : callable
+        ``open(path)`` opens it without reading all of it.
+    types : tuple of type or str
+        Whose values are written so: classes, with their subclasses; or names, as of packages that need not be
+        installed, of exactly these. Empty where what is in a value decides, or where nothing is written so.
+    save : callable, optional
+        ``save(value, path)`` writes a value; of the formats of documents what `encode` made of it.
+    is_of_values : bool
+        Whether the suffix says how entropic wrote a value, so that nobody may read it in another way.
+    reader : callable, optional
+        What a user gave to be used instead of *load*.
+    """
+
+    suffix: str
+    load: Callable[[str], Any]
+    open: Callable[[str], Any] = open_binary
+    types: tuple[type | str, ...] = ()
+    save: Callable[[Any, str], object] | None = None
+    is_of_values: bool = False
+    reader: Callable[[str], Any] | None = None
+
+
+FORMATS = {
+    one.suffix: one
+    for one in (
+        Format(".csv", labelled.load_csv, open_text),
+        Format(
+            ".dataarray.nc",
+            labelled.load_dataarray,
+            labelled.open_netcdf,
+            ("xarray.DataArray",),
+            labelled.save_xarray,
+            is_of_values=True,
+        ),
+        Format(".h5", load_hdf5, open_hdf5),
+        Format(".hdf5", load_hdf5, open_hdf5),
+        Format(".json", load_json, open_text),
+        Format(".nc", labelled.load_dataset, labelled.open_netcdf, ("xarray.Dataset",), labelled.save_xarray),
+        Format(".npy", load_npy, open_numpy, (), save_npy),
+        Format(".npz", load_npz, open_numpy),
+        Format(
+            ".parquet",
+            labelled.load_parquet,
+            labelled.open_parquet,
+            ("pandas.DataFrame",),
+            labelled.save_frame,
+        ),
+        Format(
+            ".series.parquet",
+            labelled.load_series,
+            labelled.open_parquet,
+            ("pandas.Series",),
+            labelled.save_series,
+            is_of_values=True,
+        ),
+        Format(".value.h5", load_value_hdf5, open_hdf5, (), save_value_hdf5, is_of_values=True),
+        Format(".value.json", load_value_json, open_text, (), save_value_json, is_of_values=True),
+        Format(".zarr", load_zarr, open_zarr),
+    )
+}
+"""The formats that entropic has itself, by suffix."""

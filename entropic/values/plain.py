@@ -1,4 +1,8 @@
-"""JSON as databases hold it."""
+"""JSON as databases hold it: what any of them takes, and gives back as it was.
+
+`plain` makes such JSON of a value where there is one. NaN and infinities are no JSON, but may travel in it:
+`non_finite` says where one stands.
+"""
 
 from __future__ import annotations
 
@@ -36,25 +40,32 @@ def plain(value: Any) -> Any:
     TypeError
         If it cannot.
     """
+    try:
+        return _plain(value)
+    except RecursionError:
+        raise TypeError("JSON cannot hold what contains itself, or is nested too deeply") from None
+
+
+def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, enum.Enum):
-        return plain(value.value)
+        return _plain(value.value)
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:  # JSON could spell it, but MariaDB and PostgreSQL do not take it
             raise TypeError(f"{value!a} is no text: it has half of a surrogate pair") from None
-        return value
+        return str.__str__(value)  # of a subclass, such as NumPy's, the text
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray):
-        return plain(value.tolist())
+        return _plain(value.tolist())
     if isinstance(value, int | float):
         return value
     if isinstance(value, Mapping):
-        return {plain(str(key)): plain(item) for key, item in value.items()}
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, Decimal | UUID | PurePath):

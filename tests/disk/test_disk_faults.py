@@ -11,7 +11,8 @@ from sqlalchemy.exc import OperationalError
 
 from entropic.disk import sidecars
 from tests.support.processes import outcomes_of, run_together
-from tests.support.sweep_runs import Runs, open_store, query, sets, states
+from tests.support.stores import open_store
+from tests.support.sweep_runs import Runs, Swept, query, sets, states
 
 SIZE_BYTES = 4 << 20
 
@@ -85,7 +86,7 @@ def runs(tmp_path):
 
 
 def test_runner_that_fills_the_disk_fails_and_the_other_runs_of_the_sweep_are_stored(disk, tmp_path, runs):
-    store = open_store(disk, Filling(runs, disk, 2, before=True), url_on(tmp_path))
+    store = open_store(Swept, disk, Filling(runs, disk, 2, before=True), url_on(tmp_path))
 
     result = store.sweep(sets(5), on_error="continue", progress=False)
 
@@ -98,11 +99,11 @@ def test_runner_that_fills_the_disk_fails_and_the_other_runs_of_the_sweep_are_st
 
 
 def test_runner_that_fills_the_disk_raises_and_the_next_call_runs_it_again(disk, tmp_path, runs):
-    store = open_store(disk, Filling(runs, disk, 2, before=True), url_on(tmp_path))
+    store = open_store(Swept, disk, Filling(runs, disk, 2, before=True), url_on(tmp_path))
     with pytest.raises(OSError, match="No space left"):
         store.run_or_retrieve({"n": 2})
 
-    record = open_store(disk, runs, url_on(tmp_path)).run_or_retrieve({"n": 2})
+    record = open_store(Swept, disk, runs, url_on(tmp_path)).run_or_retrieve({"n": 2})
 
     assert record.square == 4.0
     assert not store.check(checksum=True)
@@ -112,12 +113,12 @@ def test_runner_that_fills_the_disk_raises_and_the_next_call_runs_it_again(disk,
 def test_disk_that_is_full_when_a_result_is_noted_fails_the_run_and_the_next_call_runs_it_again(
     disk, tmp_path, runs
 ):
-    store = open_store(disk, Filling(runs, disk, 2, before=False), url_on(tmp_path))
+    store = open_store(Swept, disk, Filling(runs, disk, 2, before=False), url_on(tmp_path))
     with pytest.raises(OSError, match="No space left"):
         store.run_or_retrieve({"n": 2})
     free(disk)
 
-    record = open_store(disk, runs, url_on(tmp_path)).run_or_retrieve({"n": 2})
+    record = open_store(Swept, disk, runs, url_on(tmp_path)).run_or_retrieve({"n": 2})
 
     assert record.square == 4.0
     assert not store.check(checksum=True)
@@ -128,17 +129,17 @@ def test_disk_that_is_full_when_a_result_is_noted_fails_the_run_and_the_next_cal
 
 
 def run_and_fill(folder, disk, runs):
-    open_store(folder, Filling(runs, disk, 2, before=False), url_on(disk)).run_or_retrieve({"n": 2})
+    open_store(Swept, folder, Filling(runs, disk, 2, before=False), url_on(disk)).run_or_retrieve({"n": 2})
 
 
 def test_result_that_a_full_disk_kept_from_being_committed_is_committed_by_the_next_process(
     disk, tmp_path, runs
 ):
-    open_store(tmp_path, runs, url_on(disk)).database.dispose()
+    open_store(Swept, tmp_path, runs, url_on(disk)).database.dispose()
     (outcome,) = outcomes_of(run_and_fill, [(tmp_path, disk, runs)])
     free(disk)
 
-    store = open_store(tmp_path, runs, url_on(disk))
+    store = open_store(Swept, tmp_path, runs, url_on(disk))
 
     assert "database or disk is full" in outcome.traceback
     assert str(disk) in outcome.traceback
@@ -153,7 +154,7 @@ def test_result_that_a_full_disk_kept_from_being_committed_is_committed_by_the_n
 
 
 def hit_then_miss(folder, runs, url):
-    store = open_store(folder, runs, url)
+    store = open_store(Swept, folder, runs, url)
     hit = store.run_or_retrieve({"n": 0}).square, len(store.records())
     try:
         store.run_or_retrieve({"n": 1})
@@ -178,17 +179,17 @@ def test_results_folder_that_may_only_be_read_gives_hits_and_names_itself_on_a_m
 
 def one(folder, runs, url):
     # It ends with the database open, as a process does that is killed: SQLite leaves its files for the next one.
-    open_store(folder, runs, url).run_or_retrieve({"n": 0})
+    open_store(Swept, folder, runs, url).run_or_retrieve({"n": 0})
 
 
 def test_database_that_was_closed_and_may_only_be_read_names_its_folder(disk, tmp_path, runs):
     """SQLite cannot make the files next to it that it needs for reading."""
-    store = open_store(tmp_path, runs, url_on(disk))
+    store = open_store(Swept, tmp_path, runs, url_on(disk))
     store.run_or_retrieve({"n": 0})
     store.database.dispose()
 
     with read_only(disk), pytest.raises(OperationalError, match=f"in the folder '{disk}'"):
-        open_store(tmp_path, runs, url_on(disk))
+        open_store(Swept, tmp_path, runs, url_on(disk))
 
 
 def test_database_that_may_only_be_read_gives_hits_and_names_its_folder_on_a_miss(disk, tmp_path, runs):

@@ -62,7 +62,7 @@ def test_move_that_the_disk_refuses_raises_its_error_and_leaves_both(root, monke
 
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", refuse)
-        with pytest.raises(OSError, match="refused|No space") as caught:
+        with pytest.raises(OSError, match=r"refused|No space") as caught:
             move(root / "new", root / "final")
 
     assert caught.value is error

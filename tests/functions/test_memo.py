@@ -30,8 +30,9 @@ from entropic import (
     memoize,
     register_codec,
 )
-from entropic.values import codecs, loaders
+from entropic.values import codecs
 from tests.support.counting import statements
+from tests.support.executors import executor_of
 from tests.support.memo_cases import (
     CALLS,
     EVERYTHING,
@@ -45,8 +46,8 @@ from tests.support.memo_cases import (
     unstorable,
 )
 from tests.support.processes import run_together
-from tests.support.sweep_cases import executor_of, wait_until
 from tests.support.values import Mesh, Point, is_same, read_mesh, values, write_mesh
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -398,8 +399,7 @@ def test_value_that_does_not_fit_is_refused_before_anything_runs(function, tmp_p
 
 
 def test_function_of_which_the_return_annotation_cannot_be_stored_is_refused_at_decoration(monkeypatch):
-    monkeypatch.setattr(codecs, "_codecs", {})
-    monkeypatch.setattr(loaders, "_known", dict(loaders._known))
+    monkeypatch.setattr(codecs, "_known", codecs._known)
 
     def mesh(cells: int) -> Mesh:
         return Mesh(cells)
@@ -426,8 +426,7 @@ def test_returned_value_that_cannot_be_stored_is_a_failed_run(tmp_path):
 
 
 def test_registered_type_is_returned_from_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(codecs, "_codecs", {})
-    monkeypatch.setattr(loaders, "_known", dict(loaders._known))
+    monkeypatch.setattr(codecs, "_known", codecs._known)
     register_codec(Mesh, ".mesh", save=write_mesh, load=read_mesh)
 
     def mesh(cells: int) -> Mesh:
@@ -564,23 +563,23 @@ def test_same_call_from_two_threads_runs_once(function, tmp_path, log):
 
 
 @pytest.mark.parametrize("where", ["workers", "dask"])
-def test_sweep_of_a_thousand_calls(function, tmp_path, log, where, request):
-    sets = expand_grid({"n": range(100), "dt": [0.1 * k for k in range(1, 11)], "log": [log]})
+def test_sweep_of_two_hundred_calls(function, tmp_path, log, where, request):
+    sets = expand_grid({"n": range(20), "dt": [0.1 * k for k in range(1, 11)], "log": [log]})
     place = {"workers": 2} if where == "workers" else {"client": request.getfixturevalue("dask_client")}
 
     result = function.sweep(sets, **place)
     again = function.sweep(sets, **place)
 
     assert [(record.n, record.dt) for record in result] == [(one["n"], one["dt"]) for one in sets]
-    assert [record.load().tolist() for record in result[::100]] == [
-        (np.arange(one["n"]) * one["dt"]).tolist() for one in sets[::100]
+    assert [record.load().tolist() for record in result[::20]] == [
+        (np.arange(one["n"]) * one["dt"]).tolist() for one in sets[::20]
     ]
-    assert len(runs(tmp_path)) == 1000
+    assert len(runs(tmp_path)) == 200
     assert os.getpid() not in {process for *_, process in runs(tmp_path)}
-    assert len(again) == 1000
+    assert len(again) == 200
     assert not function.store.check(checksum=True)
     if where == "dask":
-        wait_until(lambda: not place["client"].futures)
+        wait_for(lambda: not place["client"].futures)
 
 
 def test_sweep_gives_a_frame(function, log):

@@ -9,10 +9,12 @@ import pytest
 from sqlalchemy import text
 
 from entropic import Database
-from entropic.leases.claims import CHUNK
+from entropic.leases.claims import CHUNK, Holder
 from entropic.process.identity import this_process
 from entropic.sql.clock import ManualClock
 from tests.support import protocol_cases as cases
+from tests.support.gone import dead, elsewhere, living
+from tests.support.lost_commits import lose_commit
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import claims_on
 
@@ -227,6 +229,39 @@ def test_holder_says_process_host_and_time(sqlite_url):
     assert str(this_process().pid) in text_of
     assert this_process().host in text_of
     assert "UTC" in text_of
+
+
+@pytest.mark.parametrize(("left_s", "is_gone"), [(60.0, False), (0.5, False), (0.0, True), (-0.5, True)])
+def test_claim_of_another_host_holds_to_the_end_of_its_lease(left_s, is_gone):
+    holder = Holder("k", elsewhere(), "token", 0.0, left_s)
+
+    assert (holder.is_gone(), holder.is_abandoned()) == (is_gone, is_gone)
+
+
+def test_claim_of_a_process_of_this_host_that_is_alive_is_not_abandoned_when_its_lease_is_over():
+    holder = Holder("k", living(), "token", 0.0, -1.0)
+
+    assert (holder.is_gone(), holder.is_abandoned()) == (True, False)
+
+
+def test_claim_of_a_process_of_this_host_that_has_ended_is_gone_at_once():
+    holder = Holder("k", dead(), "token", 0.0, 3600.0)
+
+    assert (holder.is_gone(), holder.is_abandoned()) == (True, True)
+
+
+@between_processes
+@pytest.mark.parametrize("arrives", [True, False])
+def test_release_whose_answer_is_lost_is_made_once(shared_url, arrives):
+    database = Database(shared_url)
+    owner = claims_on(database)
+    granted = owner.acquire(["k1", "k2"])
+    lose_commit(database, arrives=arrives)
+
+    owner.release([("k1", granted["k1"].token)])
+
+    assert stored(database) == {("protocol_sims", "k2"): granted["k2"].token}
+    database.dispose()
 
 
 @between_processes

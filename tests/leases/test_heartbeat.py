@@ -21,22 +21,24 @@ from entropic.leases import heartbeat, heartbeat_process
 from entropic.leases.claims import Claims
 from tests.support import heartbeat_cases as cases
 from tests.support.counting import statements
+from tests.support.executors import executor_of
 from tests.support.heartbeat_cases import (
     attempts,
     child,
     ends_of_leases,
     heartbeat_of,
     heartbeats_of,
-    is_alive,
     open_holding,
     run_here,
     wait_for_beats,
 )
+from tests.support.process_states import is_alive, pipes_of, state_of
 from tests.support.protocol_cases import Other, Place, claims_on
 from tests.support.store_cases import warnings_of
-from tests.support.sweep_cases import executor_of
-from tests.support.sweep_runs import ROOT, Runs, open_store, sets, wait_for
+from tests.support.stores import open_store
+from tests.support.sweep_runs import ROOT, Runs, Swept, sets
 from tests.support.sweep_runs import place as sweep_place
+from tests.support.waiting import wait_for
 
 LEASE_S = 5.0  # where a rival waits for it to end
 BRISK_S = 0.6  # where nobody does: ten beats in a second
@@ -106,7 +108,7 @@ def test_owner_that_is_frozen_past_its_lease_publishes_nothing_and_is_told_who_d
         wait_for((shared.folder / "begun").exists)
         beating = heartbeat_of(owner.pid)
         owner.stop_group()
-        stopped = {pid: cases.state_of(pid) for pid in (owner.pid, beating)}
+        stopped = {pid: state_of(pid) for pid in (owner.pid, beating)}
         with child(cases.obtain, shared, "2", LEASE_S, None) as rival:
             won = rival.result()
         committed = shared.rows()
@@ -260,7 +262,7 @@ def test_heartbeat_process_ends_with_its_owner_although_a_forked_child_lives_on(
         wait_for((place.folder / "forked").exists)
         forked = int((place.folder / "forked").read_text())
         beating = heartbeat_of(owner.pid)
-        shared_pipes = cases.pipes_of(forked) & cases.pipes_of(beating)
+        shared_pipes = pipes_of(forked) & pipes_of(beating)
         owner.signal(signal.SIGKILL)
         wait_for(lambda: not is_alive(beating))
         outlived = is_alive(forked)
@@ -344,7 +346,7 @@ def test_thread_beats_for_an_engine_of_the_users(place, started):
 @pytest.mark.parametrize("where", ["workers", "processes", "dask"])
 def test_thread_extends_all_claims_of_a_sweeps_window_in_one_statement(tmp_path, started, where, request):
     runs = Runs(tmp_path / "log", holds=tuple(range(40)))
-    store = open_store(tmp_path, runs, lease_s=BRISK_S)
+    store = open_store(Swept, tmp_path, runs, lease_s=BRISK_S)
     place = Place(store.database.url.render_as_string(), tmp_path)
     seen_ends, errors = [], []
 
@@ -375,7 +377,7 @@ def test_thread_extends_all_claims_of_a_sweeps_window_in_one_statement(tmp_path,
 
 def test_sweep_in_threads_is_beaten_for_by_a_process(tmp_path, started):
     runs = Runs(tmp_path / "log", holds=(0, 1))
-    store = open_store(tmp_path, runs, lease_s=BRISK_S)
+    store = open_store(Swept, tmp_path, runs, lease_s=BRISK_S)
     pids = []
 
     def watch():
@@ -628,7 +630,7 @@ import os, sys, traceback
 from pathlib import Path
 from tests.support import heartbeat_cases as cases
 from tests.support.protocol_cases import Place
-from tests.support.sweep_runs import wait_for
+from tests.support.waiting import wait_for
 
 place = Place(sys.argv[1], Path(sys.argv[2]))
 

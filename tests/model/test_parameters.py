@@ -19,6 +19,7 @@ from entropic import Base, Mapped, Store, hash_params, mapped_column, param
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
 from entropic.model.parameters import Identity, Parameters
 from tests.support import strategies
+from tests.support.counting import NumberedRunner
 from tests.support.every_type import EXAMPLE, Colour, Everything, parameters
 
 DIALECTS = {"sqlite": sqlite.dialect(), "postgresql": postgresql.dialect(), "mysql": mysql.dialect()}
@@ -266,22 +267,13 @@ def test_second_key_is_absent_where_the_raw_parameters_have_no_hash_or_an_id():
     assert named({"rate": 1, "id": "mine"}).ids == ("mine",)
 
 
-class Runner:
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, params: dict[str, Any]) -> None:
-        self.calls += 1
-        Path(params["result_file"]).write_text(f"run {self.calls}")
-
-
 RAW = {"rate": 1, "steps": 10}
 
 
 @pytest.fixture
 def former(tmp_path: Path, sqlite_url: str) -> Any:
     """A store whose one row stands under the key that the published release gave `RAW`."""
-    runner = Runner()
+    runner = NumberedRunner()
     store = Store(runner, Decay, tmp_path / "results", ".txt", sqlite_url)
     put(store, tmp_path, rate=1.0)
     return store, runner
@@ -372,6 +364,9 @@ def test_row_under_the_own_key_with_other_parameters_is_a_collision_that_shows_b
         ({"grid": {"cells": [1, 0.1 + 0.2]}}, True),
         ({"grid": {"cells": [1, 0.31]}}, False),
         ({"grid": None}, True),
+        ({"steps": "many"}, False),  # what the column would refuse, SQLite holds all the same
+        ({"grid": {"cells": [math.nan]}}, False),
+        ({"grid": object()}, False),
     ],
 )
 def test_row_is_the_run_asked_for_or_differs(stored, is_same):

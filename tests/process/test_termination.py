@@ -12,13 +12,17 @@ from entropic.disk import staging
 from entropic.leases import claims
 from entropic.process.termination import Terminated, terminable
 from entropic.runs import attempts
-from tests.support.sweep_runs import Runs, open_store, query, rows, sets, start, states, wait_for
+from tests.support.stores import open_store
+from tests.support.sweep_runs import Runs, Swept, query, rows, sets, start, states
 from tests.support.sweep_runs import claims as claims_in
+from tests.support.waiting import wait_for
 
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
-from tests.support.sweep_runs import Runs, open_store, sets, wait_for
+from tests.support.stores import open_store
+from tests.support.sweep_runs import Runs, Swept, sets
+from tests.support.waiting import wait_for
 
 def during(runner):
     def wrapped(params):
@@ -30,7 +34,7 @@ def main():
     folder, where = Path(sys.argv[1]), sys.argv[2]
     runs = Runs(folder / "log", holds=(3,))
     BEFORE
-    store = open_store(folder, during(runs) if where in {"single", "serial"} else runs)
+    store = open_store(Swept, folder, during(runs) if where in {"single", "serial"} else runs)
     if where == "single":
         store.run_or_retrieve({"n": 0})
         store.run_or_retrieve({"n": 3})
@@ -146,7 +150,7 @@ def test_sigterm_in_a_sweep_elsewhere_ends_its_workers_and_gives_back_what_is_he
     assert set() < committed <= finished
     assert set(states(tmp_path)) <= {"COMPLETED", "CANCELLED"}
     runs.release()
-    result = open_store(tmp_path, runs).sweep(sets(40))
+    result = open_store(Swept, tmp_path, runs).sweep(sets(40))
     assert len(result) == 40
     repeated = {n for n, count in runs.count().items() if count > 1}
     # What ended in a worker that was killed a moment later may have been safe by then, or not.
@@ -166,7 +170,7 @@ def test_second_sigterm_ends_the_process_at_once(tmp_path, script, runs, request
     assert runs.count("ended")[3] == 0
     assert claims_in(tmp_path) == 1
     runs.release()
-    assert open_store(tmp_path, runs).run_or_retrieve({"n": 3}).n == 3
+    assert open_store(Swept, tmp_path, runs).run_or_retrieve({"n": 3}).n == 3
 
 
 def test_runner_that_swallows_the_exception_cannot_keep_the_process_alive(tmp_path, script, runs, request):
@@ -241,7 +245,7 @@ def test_forked_child_that_runs_gives_back_what_it_holds(tmp_path, script, runs,
         if params["n"] == 0:
             pid = os.fork()
             if pid == 0:
-                open_store(folder, runs).run_or_retrieve({"n": 3})
+                open_store(Swept, folder, runs).run_or_retrieve({"n": 3})
                 os._exit(0)
             Path(f"{runner.log}.pid").write_text(str(pid))
             print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
@@ -273,7 +277,7 @@ def test_handler_is_there_during_a_run_and_gone_after_it(tmp_path):
         if params["n"] == 1:
             raise ValueError("no")
 
-    store = open_store(tmp_path, runner)
+    store = open_store(Swept, tmp_path, runner)
     store.run_or_retrieve({"n": 0})
     after_a_run = signal.getsignal(signal.SIGTERM)
     with pytest.raises(ValueError, match="no"):
@@ -287,7 +291,7 @@ def test_handler_is_there_during_a_run_and_gone_after_it(tmp_path):
 
 
 def test_hit_installs_no_handler(tmp_path, monkeypatch):
-    store = open_store(tmp_path, Runs(tmp_path / "log"))
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log"))
     store.run_or_retrieve({"n": 0})
     installed = []
     monkeypatch.setattr(signal, "signal", lambda *arguments: installed.append(arguments))
@@ -305,7 +309,7 @@ def test_run_in_another_thread_installs_no_handler(tmp_path):
         during.append(signal.getsignal(signal.SIGTERM))
         Path(params["result_file"]).touch()
 
-    store = open_store(tmp_path, runner)
+    store = open_store(Swept, tmp_path, runner)
     thread = threading.Thread(target=store.run_or_retrieve, args=({"n": 0},))
     thread.start()
     thread.join()
@@ -351,7 +355,7 @@ STEPS = {
 @pytest.mark.parametrize("step", STEPS)
 def test_interrupt_right_after_a_step_of_a_run_gives_the_key_back(tmp_path, monkeypatch, step, interrupt):
     runs = Runs(tmp_path / "log")
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
     owner, name = STEPS[step]
     function = getattr(owner, name)
 

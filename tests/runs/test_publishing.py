@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from entropic import ClaimLostError, ClaimTimeoutError, Database, Store
+from entropic import ClaimLostError, ClaimTimeoutError, Store
 from entropic.disk import files, roots
 from entropic.disk.files import digest_of
 from entropic.runs import publishing
 from tests.support import protocol_cases as cases
 from tests.support.counting import statements
+from tests.support.executors import executor_of
+from tests.support.lost_commits import lose_commit
 from tests.support.processes import run_together
 from tests.support.protocol_cases import Place, Sim
-from tests.support.sweep_cases import executor_of
 
 A = {"a": 1.5}
 EXPIRE = "UPDATE entropic_claims SET expires_at = 0, owner = 'frozen', boot = 'another host'"
@@ -314,27 +314,6 @@ def test_reader_never_sees_a_missing_or_half_written_file_during_reruns(place):
 @pytest.fixture(params=("postgres_url", "mysql_url"))
 def server_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place(request.getfixturevalue(request.param), tmp_path)
-
-
-def lose_commit(database: Database, *, arrives: bool) -> None:
-    """Let the server end the connection of the next commit, before it or before its answer."""
-    dialect: Any = database.engine.dialect
-    is_postgres = database.dialect == "postgresql"
-    real = dialect.do_commit
-
-    def do_commit(connection: Any) -> None:
-        dialect.do_commit = real
-        cursor = connection.cursor()
-        cursor.execute("SELECT pg_backend_pid()" if is_postgres else "SELECT connection_id()")
-        (own,) = cursor.fetchone()
-        if arrives:
-            real(connection)
-        engine = create_engine(database.url, poolclass=NullPool)
-        with engine.connect() as other:
-            other.execute(text(f"SELECT pg_terminate_backend({own})" if is_postgres else f"KILL {own}"))
-        cursor.execute("SELECT 1")
-
-    dialect.do_commit = do_commit
 
 
 def armed(place: Place, runner: Any, *, arrives: bool, suffix: str = ".txt") -> Store[Sim]:

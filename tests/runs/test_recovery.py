@@ -313,13 +313,13 @@ def test_finished_rerun_with_equal_bytes_and_other_values_is_committed(place):
 def test_folder_that_is_cleared_away_is_known_to_the_last(place, monkeypatch):
     folder = killed_with_line(place)
     (folder / "another").write_text("x")
-    real = sidecars.shutil.rmtree
+    real = sidecars.remove_at
 
-    def rmtree(path, **options):
-        if path != folder:  # the last step, before which it is killed
-            real(path, **options)
+    def remove_at(name, above, **options):
+        if options:  # the other is the last step, before which it is killed
+            real(name, above, **options)
 
-    monkeypatch.setattr(sidecars.shutil, "rmtree", rmtree)
+    monkeypatch.setattr(sidecars, "remove_at", remove_at)
 
     sidecars.clear_away(folder)
 
@@ -492,15 +492,16 @@ def test_line_whose_file_was_damaged_is_not_published(place):
 
 def test_finished_run_of_a_dead_process_is_dropped_if_the_row_has_a_later_result(place):
     folder = killed_with_line(place)
-    kept = (folder / sidecars.SIDECAR).read_bytes()
+    aside = folder.rename(place.folder / "aside")  # so that nothing settles its line before the later run
     store = place.store("2")
     store.run(A)
-    folder.mkdir(exist_ok=True)
-    (folder / sidecars.SIDECAR).write_bytes(kept)
+    aside.rename(folder)
 
     reopened = place.store("2")
 
-    assert Path(reopened.retrieve(A).result_file).read_bytes() == place.runner("2").result(1.5)
+    assert reopened.retrieve(A).custom_data["version"] == "2"
+    assert_complete(place, place.runner("2"))
+    assert not folder.exists()
     assert not reopened.check(checksum=True)
 
 

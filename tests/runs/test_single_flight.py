@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from entropic import Base, Database, Mapped, Store
+from entropic import Base, Database, Mapped
 from tests.support.counting import CountingRunner
 from tests.support.processes import run_together
+from tests.support.stores import open_store
 
 N_PROCESSES = 16
 N_ROUNDS = 20
@@ -41,13 +42,9 @@ def shared_url(request):
     return request.getfixturevalue(request.param)
 
 
-def open_store(url: str, folder: Path, runner: Any = CountingRunner) -> Store[Wanted]:
-    return Store(runner(folder / "calls"), Wanted, folder / "results", ".json", url, wait_timeout_s=120.0)
-
-
 def want_each(url: str, folder: Path, barrier: Any) -> list[tuple[Any, ...]]:
     """Ask for one key after the other, each at the same moment as everybody else; return what was got."""
-    store = open_store(url, folder, SlowRunner)
+    store = open_store(Wanted, folder, SlowRunner(folder / "calls"), url, wait_timeout_s=120.0)
     got = []
     for n in range(N_ROUNDS):
         barrier.wait()
@@ -59,7 +56,8 @@ def want_each(url: str, folder: Path, barrier: Any) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 def test_key_wanted_by_sixteen_processes_at_once_runs_once_each_time(shared_url, tmp_path):
-    open_store(shared_url, tmp_path).database.dispose()
+    runner = CountingRunner(tmp_path / "calls")
+    open_store(Wanted, tmp_path, runner, shared_url).database.dispose()
     barrier = multiprocessing.get_context("forkserver").Barrier(N_PROCESSES, timeout=120)
 
     got = run_together(want_each, [(shared_url, tmp_path, barrier)] * N_PROCESSES, timeout_s=300)
@@ -67,20 +65,20 @@ def test_key_wanted_by_sixteen_processes_at_once_runs_once_each_time(shared_url,
     ids = [record_id for record_id, *_ in got[0]]
     assert [n for _, n, *_ in got[0]] == list(range(N_ROUNDS))
     assert all(one == got[0] for one in got)
-    assert CountingRunner(tmp_path / "calls").calls == ids
+    assert runner.calls == ids
     assert_clean(shared_url, tmp_path, ids)
 
 
 def sweep_all(url: str, folder: Path) -> list[str]:
-    store = open_store(url, folder)
+    store = open_store(Wanted, folder, CountingRunner(folder / "calls"), url, wait_timeout_s=120.0)
     records = store.sweep([{"n": n} for n in range(N_SWEPT)], progress=False)
     store.database.dispose()
     return [record.id for record in records]
 
 
 def test_two_processes_that_sweep_the_same_keys_run_each_once(shared_url, tmp_path):
-    open_store(shared_url, tmp_path).database.dispose()
     runner = CountingRunner(tmp_path / "calls")
+    open_store(Wanted, tmp_path, runner, shared_url).database.dispose()
 
     first, second = run_together(sweep_all, [(shared_url, tmp_path)] * 2, timeout_s=300)
 
@@ -103,7 +101,7 @@ def assert_clean(url: str, folder: Path, ids: list[str]) -> None:
     assert all(Path(path).is_file() for _, path in rows)
     assert claims == 0
     assert sorted(tuple(attempt) for attempt in attempts) == sorted((one, "COMPLETED") for one in ids)
-    store = open_store(url, folder)
+    store = open_store(Wanted, folder, CountingRunner(folder / "calls"), url)
     report = store.check(checksum=True)
     store.database.dispose()
     assert not report, str(report)

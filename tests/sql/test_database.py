@@ -22,7 +22,7 @@ from tests.support import protocol_cases as cases
 from tests.support.counting import statements
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import Place, Sim
-from tests.support.sweep_runs import wait_for
+from tests.support.waiting import wait_for
 
 A = {"a": 1.5}
 
@@ -83,7 +83,9 @@ def test_home_in_a_path_is_expanded(tmp_path, monkeypatch):
 
 
 def test_repr_does_not_tell_the_password():
-    assert "secret" not in repr(Database("postgresql://me:secret@host/db"))
+    shown = repr(Database("postgresql://me:secret@host/db?password=secret2&sslmode=require"))
+
+    assert shown == "Database('postgresql+psycopg://me@host/db?sslmode=require')"
 
 
 def test_database_file_that_is_made_is_said_once(sqlite_url, caplog):

@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     create_engine,
+    event,
     insert,
     inspect,
     make_url,
@@ -287,26 +288,19 @@ def test_upgrades_and_first_starts_at_once_all_succeed_and_agree(database_url):
     assert len(set(uuids)) == 1
 
 
-def test_user_tables_and_within_share_the_transaction_with_the_schema(sqlite_url):
+def test_tables_that_cannot_all_be_made_are_not_made_at_all(sqlite_url):
     database = Database(sqlite_url)
+    table = user_table()
 
-    def fail(connection):
+    @event.listens_for(table, "after_create")
+    def fail(target, connection, **kw):
         assert inspect(connection).has_table("mine")
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        versions.ensure_schema(database, [user_table()], fail)
+        versions.ensure_schema(database, [table])
 
     assert inspect(database.engine).get_table_names() == []
-
-
-def test_within_is_called_only_while_tables_are_made(database_url):
-    database, calls = Database(database_url), []
-
-    first = versions.ensure_schema(database, [user_table()], lambda c: calls.append(c) or "made")
-    second = versions.ensure_schema(database, [user_table()], lambda c: calls.append(c) or "made")
-
-    assert (first, second, len(calls)) == ("made", None, 1)
 
 
 def test_read_only_file_with_a_complete_schema_opens(tmp_path):

@@ -17,7 +17,9 @@ from entropic.disk import sidecars
 from entropic.sql import engines, outages
 from tests.support import servers
 from tests.support.processes import outcomes_of, run_together
-from tests.support.sweep_runs import Runs, open_store, sets, wait_for
+from tests.support.stores import open_store
+from tests.support.sweep_runs import Runs, Swept, sets
+from tests.support.waiting import wait_for
 
 MODES = ("fast", "immediate")  # every connection is ended properly; a crash
 
@@ -73,7 +75,7 @@ def assert_each_once(url, folder, runs, n):
     assert ask(url, "SELECT state, count(*) FROM entropic_attempts GROUP BY state") == [("COMPLETED", n)]
     assert ask(url, "SELECT * FROM entropic_claims") == []
     assert runs.count("begun") == Counter(range(n))
-    store = open_store(folder, runs, url)
+    store = open_store(Swept, folder, runs, url)
     report = store.check(checksum=True)
     assert not report, str(report)
     assert list(sidecars.process_folders(store.results_dir)) == []
@@ -90,7 +92,7 @@ def restart_when(condition, server, mode, runs):
 
 
 def run_one(folder, runs, url):
-    open_store(folder, runs, url).run_or_retrieve({"n": 0})
+    open_store(Swept, folder, runs, url).run_or_retrieve({"n": 0})
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -110,7 +112,7 @@ def test_server_that_is_down_when_a_run_ends_is_waited_for_with_one_warning(
         server.stop()
         return runs(params)
 
-    store = open_store(tmp_path, runner, url)
+    store = open_store(Swept, tmp_path, runner, url)
 
     def start_when_told():
         wait_for(lambda: "cannot be reached" in caplog.text)
@@ -132,7 +134,7 @@ def test_server_that_restarts_between_the_runs_of_a_sweep_gets_all_results(serve
             server.restart(mode)
         return runs(params)
 
-    store = open_store(tmp_path, runner, url)
+    store = open_store(Swept, tmp_path, runner, url)
 
     result = store.sweep(sets(8), progress=False)
 
@@ -144,7 +146,7 @@ def test_server_that_restarts_between_the_runs_of_a_sweep_gets_all_results(serve
 @pytest.mark.parametrize("mode", MODES)
 def test_server_that_restarts_during_a_sweep_with_workers_gets_all_results(server, url, tmp_path, mode):
     runs = Runs(tmp_path / "runs.log", holds=(6,))
-    store = open_store(tmp_path, runs, url)
+    store = open_store(Swept, tmp_path, runs, url)
 
     with meanwhile(restart_when, lambda: runs.total("begun") >= 4, server, mode, runs):
         result = store.sweep(sets(12), workers=2, progress=False)
@@ -161,7 +163,7 @@ def test_server_that_restarts_at_random_moments_of_a_sweep_gets_all_results(
     server, url, tmp_path, workers, mode
 ):
     runs = Runs(tmp_path / "runs.log", seconds=0.02)
-    store = open_store(tmp_path, runs, url)
+    store = open_store(Swept, tmp_path, runs, url)
     ended = threading.Event()
 
     def restart():
@@ -192,7 +194,7 @@ def run_and_stop(folder, runs, url, stopped):
         wait_for(stopped.exists)
         return runs(params)
 
-    open_store(folder, runner, url).run_or_retrieve({"n": 0})
+    open_store(Swept, folder, runner, url).run_or_retrieve({"n": 0})
 
 
 def test_run_whose_server_stays_down_is_an_error_and_kept_for_the_next_process(server, url, tmp_path, runs):
@@ -207,7 +209,7 @@ def test_run_whose_server_stays_down_is_an_error_and_kept_for_the_next_process(s
         (outcome,) = outcomes_of(run_and_stop, [(tmp_path, runs, url, stopped)])
     server.start()
 
-    store = open_store(tmp_path, runs, url)
+    store = open_store(Swept, tmp_path, runs, url)
     count = store.count()
     store.database.dispose()
     assert "OperationalError" in outcome.traceback
@@ -226,7 +228,7 @@ def test_run_whose_server_stays_down_is_committed_when_it_is_asked_for_again(
             server.stop()
         return runs(params)
 
-    store = open_store(tmp_path, runner, url, wait_timeout_s=10.0)
+    store = open_store(Swept, tmp_path, runner, url, wait_timeout_s=10.0)
     with pytest.raises(OperationalError):
         store.run_or_retrieve({"n": 0})
     server.start()
@@ -249,7 +251,7 @@ def test_sweep_whose_server_stays_down_keeps_what_finished(server, url, tmp_path
             server.stop()
         return runs(params)
 
-    store = open_store(tmp_path, runner, url, wait_timeout_s=10.0)
+    store = open_store(Swept, tmp_path, runner, url, wait_timeout_s=10.0)
     with pytest.raises(OperationalError):
         store.sweep(sets(8), progress=False)
     server.start()
@@ -269,7 +271,7 @@ def test_sweep_whose_server_stays_down_keeps_what_finished(server, url, tmp_path
 
 
 def pull(folder, runs, url, n):
-    store = open_store(folder, runs, url)
+    store = open_store(Swept, folder, runs, url)
     return [record.n for record in store.sweep(sets(n), progress=False)]
 
 
@@ -327,7 +329,7 @@ def test_file_that_another_process_locks_for_longer_than_the_time_out_is_waited_
 ):
     monkeypatch.setattr(engines, "BUSY_TIMEOUT_S", 0.3)
     monkeypatch.setattr(outages, "SAY_AFTER_S", 0.1)
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
     with locked_by_another(tmp_path / "runs.sqlite3", how, caplog):
         if way == "run":
@@ -343,7 +345,7 @@ def test_file_that_another_process_locks_for_longer_than_the_time_out_is_waited_
 
 @pytest.mark.slow
 def test_file_that_is_locked_for_longer_than_half_a_minute_is_waited_for(tmp_path, runs, caplog):
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
     with locked_by_another(tmp_path / "runs.sqlite3", "BEGIN IMMEDIATE", caplog):
         record = store.run_or_retrieve({"n": 3})

@@ -1,6 +1,7 @@
-"""Dask clusters whose scheduler, workers and nannies are processes of their own, to be stopped, woken and killed."""
+"""Dask clusters: one to run on, and one whose processes can be stopped, woken and killed, nannies too."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -8,9 +9,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tests.support.sweep_runs import ROOT, wait_for
+from tests.support.process_states import send, session_of
+from tests.support.sweep_runs import ROOT
+from tests.support.waiting import wait_for
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 class Group:
@@ -28,7 +34,7 @@ class Group:
     def pids(self) -> set[int]:
         """Return the processes of the group that live."""
         # A nanny's worker is a group of its own in some versions, but always of the nanny's session.
-        return {pid for pid, session in _sessions() if session == self._process.pid}
+        return session_of(self._process.pid)
 
     def stop(self) -> None:
         """Freeze all of it."""
@@ -117,29 +123,24 @@ def cluster(
         wait_for(lambda: not started.client.futures)
 
 
+@contextlib.contextmanager
+def local_client(*, workers: int = 2, threads: int = 1) -> "Iterator[Client]":
+    """Yield a client of a cluster of worker processes that runs beside this one; what it says at its end is no news."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=workers, threads_per_worker=threads, processes=True, dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        ) as made,
+        Client(made) as client,
+    ):  # fmt: skip
+        yield client
+
+
 def is_idle(client: Any) -> bool:
     """Whether the scheduler knows no task, and no worker is at one, not even at one that was forgotten."""
     return not client.run_on_scheduler(_count_tasks) and not any(client.run(_count_runs).values())
-
-
-def send(pid: int, number: int) -> None:
-    """Signal a process; one that has ended is fine."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def is_alive(pid: int) -> bool:
-    return any(pid == living for living, _ in _sessions())
-
-
-def _sessions() -> Iterator[tuple[int, int]]:
-    """Yield each living process and its session."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                state, _, _, session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
-                if state not in "ZX":
-                    yield int(folder.name), int(session)
 
 
 def _count_tasks(dask_scheduler: Any) -> int:

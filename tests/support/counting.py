@@ -66,3 +66,18 @@ def result_bytes(params: dict[str, Any]) -> bytes:
     """Return what `CountingRunner` writes for *params*, whatever ``id`` and ``result_file`` were injected."""
     own = {name: value for name, value in params.items() if name not in {"id", "result_file"}}
     return json.dumps(own, sort_keys=True, default=str).encode()
+
+
+class NumberedRunner:
+    """A runner of this process that counts its calls and writes which one it was; keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def __call__(self, params: dict[str, Any]) -> None:
+        self.seen.append(dict(params))
+        Path(params["result_file"]).write_text(f"run {self.calls}")
+
+    @property
+    def calls(self) -> int:
+        return len(self.seen)

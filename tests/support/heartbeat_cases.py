@@ -20,35 +20,15 @@ from typing import Any
 from entropic import ClaimLostError, Store
 from entropic.leases import heartbeat
 from tests.support.counting import append_line
+from tests.support.process_states import children_of, group_of, is_alive, state_of
 from tests.support.processes import PRELOAD, Outcome
 from tests.support.protocol_cases import Place, Sim
-from tests.support.sweep_runs import wait_for
+from tests.support.waiting import wait_for
 
 SCRIPT = "heartbeat_process.py"
 
 
 # Looking
-
-
-def state_of(pid: int) -> str:
-    """Return the kernel's letter for the state of a process, "" if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def is_alive(pid: int) -> bool:
-    return state_of(pid) not in {"", "Z", "X"}
-
-
-def children_of(pid: int) -> set[int]:
-    """Return the children of all threads of a process."""
-    found: set[int] = set()
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found |= {int(child) for child in path.read_text().split()}
-    return found
 
 
 def heartbeats_of(pid: int) -> set[int]:
@@ -66,25 +46,6 @@ def heartbeat_of(pid: int, besides: frozenset[int] = frozenset()) -> int:
     wait_for(lambda: heartbeats_of(pid) - besides)
     (found,) = heartbeats_of(pid) - besides
     return found
-
-
-def group_of(pid: int) -> set[int]:
-    """Return the living processes of the group that *pid* leads."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[2]) == pid:
-                found.add(int(path.parent.name))
-    return {one for one in found if is_alive(one)}
-
-
-def pipes_of(pid: int) -> set[str]:
-    """Return the pipes that a process holds an end of."""
-    found = set()
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):
-            found.add(os.readlink(path))
-    return {name for name in found if name.startswith("pipe:")}
 
 
 def ends_of_leases(place: Place) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from entropic import Base, Database, Mapped, Store, output, param
+from entropic import Base, Database, Mapped, output, param
 from tests.support.counting import result_bytes
 
 
@@ -48,13 +48,6 @@ class Runner:
 def expected_bytes(params: dict[str, Any]) -> bytes:
     """Return what a runner writes for *params* of a `Pendulum`."""
     return result_bytes({**DEFAULTS, **params})
-
-
-def open_store(database: Database | str, folder: Path, runner: Any = None, **options: Any) -> Store[Pendulum]:
-    """Return a Store of `Pendulum` whose results lie in ``folder/results``."""
-    return Store(
-        Runner() if runner is None else runner, Pendulum, folder / "results", ".json", database, **options
-    )
 
 
 def rows_of(database: Database, table: str = "pendulum") -> list[dict[str, Any]]:

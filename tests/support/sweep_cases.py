@@ -1,13 +1,9 @@
-"""What the tests of sweeps share: a caller, work that leaves traces, places to run it."""
+"""What the tests of the window share: a caller, and work that leaves traces."""
 
-import contextlib
-import logging
 import os
 import signal
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 from entropic.sweeps.window import dispatch
@@ -35,7 +31,12 @@ class Caller:
         return len(self.jobs) - self.next
 
     def run(self, backend, **options):
-        dispatch(self.take, self.finish, backend, crashed=crashed, left=self.left, **options)
+        dispatch(self.take, self.finish, backend, key=key, crashed=crashed, left=self.left, **options)
+
+
+def key(job_or_outcome):
+    """Name a job, which is a number, or the job that an outcome is of."""
+    return job_or_outcome[0] if isinstance(job_or_outcome, tuple) else job_or_outcome
 
 
 def crashed(job):
@@ -68,37 +69,3 @@ class Trace:
 
 def expected(jobs):
     return sorted(double(jobs))
-
-
-def wait_until(condition, timeout_s=30.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
-
-
-@contextlib.contextmanager
-def executor_of(kind):
-    made = {
-        "threads": lambda: ThreadPoolExecutor(2),
-        "processes": lambda: ProcessPoolExecutor(2, mp_context=get_context("spawn")),
-    }[kind]()
-    with made:
-        yield made
-
-
-@contextlib.contextmanager
-def dask_client(n_workers=2, threads_per_worker=1):
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=threads_per_worker,
-            processes=True,
-            dashboard_address=":0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client

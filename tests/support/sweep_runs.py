@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entropic import Base, Mapped, Store, output, param
+from entropic import Base, Mapped, output, param
 from tests.support.counting import append_line
-from tests.support.sweep_cases import executor_of
+from tests.support.executors import executor_of
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 PLACES = ("serial", "workers", "threads", "processes", "dask")
@@ -100,13 +101,6 @@ def sets(n: int) -> list[dict[str, Any]]:
     return [{"n": i} for i in range(n)]
 
 
-def open_store(folder: Path, runner: Any, url: str | None = None, **options: Any) -> Store[Swept]:
-    """Open the store of *folder*: results in ``results``, the database in ``runs.sqlite3``."""
-    return Store(
-        runner, Swept, folder / "results", ".json", url or f"sqlite:///{folder / 'runs.sqlite3'}", **options
-    )
-
-
 @contextlib.contextmanager
 def place(where: str, request: Any) -> Iterator[dict[str, Any]]:
     """Yield the arguments with which a sweep runs at one of `PLACES`."""
@@ -142,14 +136,6 @@ def claims(folder: Path) -> int:
 def files(folder: Path) -> list[Path]:
     """Return the results: all that lies in the results folder but what the library keeps there."""
     return [path for path in (folder / "results").iterdir() if not path.name.startswith(".entropic")]
-
-
-def wait_for(condition: Any, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the condition did not come true")
-        time.sleep(0.02)
 
 
 def start(script: str, *arguments: Any, **options: Any) -> subprocess.Popen[str]:

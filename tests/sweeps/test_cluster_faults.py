@@ -16,21 +16,12 @@ from entropic.disk.roots import Marker, write_marker
 from entropic.process.identity import this_process
 from entropic.runs.attempts import Work
 from entropic.runs.jobs import Job, WorkerDied
-from tests.support.clusters import cluster, is_alive, is_idle
+from tests.support.clusters import cluster, is_idle, local_client
+from tests.support.process_states import is_alive
 from tests.support.processes import outcomes_of, run_together
-from tests.support.sweep_cases import dask_client as local_cluster
-from tests.support.sweep_runs import (
-    Runs,
-    claims,
-    files,
-    open_store,
-    query,
-    rows,
-    sets,
-    start,
-    states,
-    wait_for,
-)
+from tests.support.stores import open_store
+from tests.support.sweep_runs import Runs, Swept, claims, files, query, rows, sets, start, states
+from tests.support.waiting import wait_for
 
 TTL = "10s"  # less, and a healthy worker on a busy machine would be taken for a frozen one
 
@@ -111,9 +102,9 @@ def messages(caplog):
 def test_sweep_when_a_worker_is_killed_after_seven_runs_of_a_task_repeats_none_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr("entropic.sweeps.window._Pace.size", lambda pace: 10)
     runs = InTasks(tmp_path / "log")
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
-    with local_cluster() as client:
+    with local_client() as client:
         result = store.sweep(sets(40), client, fallback="raise")
         at_return = runs.count()
         wait_for(lambda: is_idle(client))
@@ -133,7 +124,7 @@ def test_sweep_when_a_worker_is_killed_after_seven_runs_of_a_task_repeats_none_o
 @pytest.mark.slow
 def test_sweep_with_a_run_that_kills_its_worker_costs_two_workers(tmp_path, caplog):
     runs = Runs(tmp_path / "log", kills=(7,))
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
     with cluster(tmp_path / "cluster", nanny=True) as dask:
         result = store.sweep(sets(30), dask.client, on_error="continue")
@@ -161,7 +152,7 @@ def test_sweep_with_a_run_that_kills_its_worker_costs_two_workers(tmp_path, capl
 def test_sweep_whose_workers_are_retired_in_the_middle_of_a_run_blames_no_run(tmp_path, caplog):
     """As when a cluster shrinks, or the time of a batch job is up."""
     runs = Halves(tmp_path / "log")
-    store = open_store(tmp_path, AllHeld(runs.log))
+    store = open_store(Swept, tmp_path, AllHeld(runs.log))
 
     with cluster(tmp_path / "cluster", workers=4) as dask:
 
@@ -193,9 +184,9 @@ class AllHeld(Runs):
 def test_sweep_on_workers_with_threads_fails_only_the_run_that_kills(tmp_path):
     """What runs beside it dies with it each time, and is not blamed."""
     runs = Runs(tmp_path / "log", seconds=0.02, kills=(7,))
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
-    with local_cluster(n_workers=2, threads_per_worker=3) as client:
+    with local_client(workers=2, threads=3) as client:
         result = store.sweep(sets(30), client, on_error="continue")
         wait_for(lambda: not client.futures)
 
@@ -299,7 +290,7 @@ def test_task_of_a_holder_that_died_begins_nothing(work):
 @pytest.mark.slow
 def test_worker_and_nanny_woken_after_the_run_was_repeated_elsewhere_change_nothing(tmp_path):
     runs = Halves(tmp_path / "log", holds=(0,))
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
     with cluster(tmp_path / "cluster", nanny=True, worker_ttl=TTL) as dask:
         with meanwhile(lambda: freeze_the_holder(dask, runs)):
@@ -323,7 +314,7 @@ def test_worker_and_nanny_woken_after_the_run_was_repeated_elsewhere_change_noth
 def test_sweep_goes_on_without_a_frozen_node_which_begins_nothing_when_woken(tmp_path, monkeypatch):
     monkeypatch.setattr("entropic.sweeps.window._Pace.size", lambda pace: 5)
     runs = Halves(tmp_path / "log", holds=(12,))
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
     with cluster(tmp_path / "cluster", worker_ttl=TTL) as dask:
         with meanwhile(lambda: freeze_the_holder(dask, runs)):
@@ -371,7 +362,7 @@ def wake(dask, runs, pid):
 def test_sweep_without_workers_for_a_minute_says_so_and_goes_on_when_they_come(tmp_path, caplog):
     caplog.set_level(logging.INFO, "entropic")
     runs = Runs(tmp_path / "log")
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
     with cluster(tmp_path / "cluster", workers=0) as dask:
 
@@ -403,13 +394,14 @@ import sys
 from pathlib import Path
 import entropic.sweeps.window
 from distributed import Client
-from tests.support.sweep_runs import Runs, open_store, sets
+from tests.support.stores import open_store
+from tests.support.sweep_runs import Runs, Swept, sets
 
 entropic.sweeps.window._Pace.size = lambda pace: 50  # many short runs in each task
 
 folder = Path(sys.argv[1])
 with Client(sys.argv[2]) as client:
-    store = open_store(folder, Runs(folder / "log", seconds=0.05))
+    store = open_store(Swept, folder, Runs(folder / "log", seconds=0.05))
     print(len(store.sweep(sets(400), client, fallback="raise")), "records")
 """
 
@@ -434,7 +426,7 @@ def test_client_killed_leaves_no_task_at_work_and_the_next_sweep_does_the_rest(t
         wait_for(lambda: is_idle(dask.client))
         begun, ended = runs.count(), runs.count("ended")
 
-        result = open_store(tmp_path, runs).sweep(sets(400), dask.client, fallback="raise")
+        result = open_store(Swept, tmp_path, runs).sweep(sets(400), dask.client, fallback="raise")
 
     assert begun.total() <= at_death + 20  # each of the two tasks had 50 runs
     assert 20 <= len(ended) < 400

@@ -24,25 +24,13 @@ from entropic import (
 from entropic.leases.claims import Claims
 from entropic.model.records import RecordReader
 from entropic.process.identity import this_process
-from entropic.sweeps import sweep as sweeper
+from entropic.process.patience import Patience
 from tests.support.counting import statements
+from tests.support.executors import executor_of
 from tests.support.processes import run_together
-from tests.support.sweep_cases import executor_of
-from tests.support.sweep_runs import (
-    PLACES,
-    Odd,
-    Runs,
-    Swept,
-    claims,
-    files,
-    open_store,
-    place,
-    query,
-    rows,
-    sets,
-    states,
-    wait_for,
-)
+from tests.support.stores import open_store
+from tests.support.sweep_runs import PLACES, Odd, Runs, Swept, claims, files, place, query, rows, sets, states
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture
@@ -52,7 +40,7 @@ def runs(tmp_path):
 
 @pytest.fixture
 def store(tmp_path, runs):
-    return open_store(tmp_path, runs)
+    return open_store(Swept, tmp_path, runs)
 
 
 @pytest.fixture(params=PLACES)
@@ -66,7 +54,7 @@ def where(request):
 
 
 def test_sweep_returns_records_in_input_order(tmp_path, runs, database_url):
-    store = open_store(tmp_path, runs, database_url)
+    store = open_store(Swept, tmp_path, runs, database_url)
     order = [7, 3, 11, 0, 5, 2, 9, 1, 8, 4]
     store.sweep({"n": n} for n in (3, 9))
 
@@ -150,18 +138,13 @@ def test_sweep_never_touches_the_callers_sets(store):
 
 
 def test_align_gives_one_entry_per_input(tmp_path):
-    store = open_store(tmp_path, Runs(tmp_path / "log", raises=(2,)))
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log", raises=(2,)))
     result = store.sweep(sets(4), on_error="continue")
 
     aligned = result.align([{"n": 3}, {"n": 2}, {"n": 3, "x": 0.5}, {"n": 99}, {"n": 0}])
 
     assert [None if record is None else record.n for record in aligned] == [3, None, 3, None, 0]
     assert aligned[0] is aligned[2]
-
-
-def test_align_of_a_result_that_is_no_sweeps_raises():
-    with pytest.raises(RuntimeError, match=r"not made by Store\.sweep"):
-        SweepResult().align([{"n": 1}])
 
 
 def test_sweep_again_runs_nothing_and_writes_nothing(store, runs, tmp_path, where):
@@ -203,7 +186,7 @@ def test_sweep_does_not_shut_down_an_executor(store, kind):
 
 def test_sweep_commits_results_as_they_arrive(tmp_path, where):
     runs = Runs(tmp_path / "log", holds_after=9)
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
     seen = []
 
     def watch():
@@ -230,7 +213,7 @@ def test_sweep_in_two_threads_runs_each_key_once(store, runs):
 
 
 def sweep_elsewhere(folder: Path, url: str, workers: int | None) -> list[int]:
-    store = open_store(folder, Runs(folder / "log", seconds=0.02), url)
+    store = open_store(Swept, folder, Runs(folder / "log", seconds=0.02), url)
     return [record.n for record in store.sweep(sets(60), workers=workers, progress=False)]
 
 
@@ -257,7 +240,7 @@ def test_sweep_begins_at_a_random_place_and_goes_round(tmp_path):
     for number in range(4):
         (tmp_path / str(number)).mkdir()
         runs = Runs(tmp_path / str(number) / "log")
-        open_store(tmp_path / str(number), runs).sweep(sets(100))
+        open_store(Swept, tmp_path / str(number), runs).sweep(sets(100))
         orders.append(runs.order())
 
     starts = [order[0] for order in orders]
@@ -266,18 +249,19 @@ def test_sweep_begins_at_a_random_place_and_goes_round(tmp_path):
 
 
 def test_sweep_claims_no_key_that_another_has_finished_since_it_began(tmp_path, server_url, monkeypatch):
-    monkeypatch.setattr(sweeper, "LOOK_AGAIN_S", 0.0)
     acquire, claimed = Claims.acquire, []
     monkeypatch.setattr(Claims, "acquire", lambda *given: claimed.extend(given[1]) or acquire(*given))
     runs = Runs(tmp_path / "log")
-    other = open_store(tmp_path, runs, server_url)
+    other = open_store(Swept, tmp_path, runs, server_url)
 
     def run_when_others_have_done_the_rest(params):
         if not runs.total():
             other.sweep(one for one in sets(30) if one["n"] != params["n"])
         return runs(params)
 
-    result = open_store(tmp_path, run_when_others_have_done_the_rest, server_url).sweep(sets(30))
+    store = open_store(Swept, tmp_path, run_when_others_have_done_the_rest, server_url)
+    store._patience = Patience(look_again_s=0.0)
+    result = store.sweep(sets(30))
 
     assert [record.n for record in result] == list(range(30))
     assert sorted(claimed) == sorted(record.id for record in result)  # each of them once
@@ -289,7 +273,7 @@ def test_sweep_that_waits_looks_at_all_keys_at_once(tmp_path, server_url, monkey
     monkeypatch.setattr(
         RecordReader, "find_many", lambda self, ids: find_many(self, looks.append(list(ids)) or looks[-1])
     )
-    store = open_store(tmp_path, Runs(tmp_path / "log"), server_url)
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log"), server_url)
     keys = [store.key(one) for one in sets(30)]
     others = Claims(store.database, Swept.__tablename__, lease_s=120.0)
     held = others.acquire(keys)
@@ -312,7 +296,7 @@ def test_sweep_that_waits_looks_at_all_keys_at_once(tmp_path, server_url, monkey
 
 def test_sweep_of_ten_when_one_raises_stores_the_nine(tmp_path, where):
     runs = Runs(tmp_path / "log", raises=(5,))
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
     with pytest.raises(Odd) as raised:
         store.sweep(sets(10), **where)
@@ -329,7 +313,7 @@ def test_sweep_of_ten_when_one_raises_stores_the_nine(tmp_path, where):
 
 
 def test_sweep_when_a_run_raises_on_any_database_records_one_failure(tmp_path, database_url):
-    store = open_store(tmp_path, Runs(tmp_path / "log", raises=(5,)), database_url)
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log", raises=(5,)), database_url)
 
     with pytest.raises(Odd):
         store.sweep(sets(10))
@@ -341,7 +325,7 @@ def test_sweep_when_a_run_raises_on_any_database_records_one_failure(tmp_path, d
 
 
 def test_sweep_continued_after_an_error_returns_what_there_is(tmp_path, where):
-    store = open_store(tmp_path, Runs(tmp_path / "log", raises=(2, 5)))
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log", raises=(2, 5)))
 
     result = store.sweep(sets(8), on_error="continue", **where)
 
@@ -354,9 +338,9 @@ def test_sweep_continued_after_an_error_returns_what_there_is(tmp_path, where):
 
 def test_sweep_again_after_a_failure_runs_only_what_failed(tmp_path, runs):
     with pytest.raises(Odd):
-        open_store(tmp_path, Runs(tmp_path / "log", raises=(5,))).sweep(sets(10))
+        open_store(Swept, tmp_path, Runs(tmp_path / "log", raises=(5,))).sweep(sets(10))
 
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
     result = store.sweep(sets(10))
 
     assert len(result) == 10
@@ -366,7 +350,7 @@ def test_sweep_again_after_a_failure_runs_only_what_failed(tmp_path, runs):
 
 def test_sweep_with_retries_tries_again_after_all_others_and_records_each_attempt(tmp_path, where):
     runs = Runs(tmp_path / "log", raises_once=(2,), raises=(5,))
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
     result = store.sweep(sets(8), on_error="continue", retries=2, **where)
 
@@ -381,7 +365,7 @@ def test_sweep_with_retries_tries_again_after_all_others_and_records_each_attemp
 def test_sweep_with_retries_of_a_single_run_that_fails_once_returns_it(tmp_path):
     runs = Runs(tmp_path / "log", raises_once=(0,))
 
-    (record,) = open_store(tmp_path, runs).sweep(sets(1), retries=1)
+    (record,) = open_store(Swept, tmp_path, runs).sweep(sets(1), retries=1)
 
     assert (record.n, runs.count()) == (0, {0: 2})
 
@@ -396,7 +380,7 @@ def test_sweep_with_an_impossible_number_of_retries_raises(store, runs, retries)
 
 @pytest.mark.parametrize("workers", [None, 2])
 def test_sweep_raises_the_first_failure_in_input_order(tmp_path, workers):
-    store = open_store(tmp_path, Runs(tmp_path / "log", raises=(1, 2, 3), slow=(3,)))
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log", raises=(1, 2, 3), slow=(3,)))
 
     with pytest.raises(Odd) as raised:
         store.sweep([{"n": n} for n in (0, 3, 1, 2)], workers=workers)
@@ -426,7 +410,7 @@ class Raises:
     [OSError(5, "Input/output error"), BrokenProcessPool("mine"), TimeoutError(), ClusterError("mine")],
 )
 def test_sweep_takes_no_error_of_a_runner_for_the_clusters(tmp_path, where, error, caplog):
-    store = open_store(tmp_path, Raises(error))
+    store = open_store(Swept, tmp_path, Raises(error))
 
     with pytest.raises(type(error)) as raised:
         store.sweep(sets(3), fallback="raise", **where)
@@ -441,7 +425,7 @@ def raise_unpicklable(params):
 
 
 def test_sweep_when_the_exception_does_not_pickle_tells_of_it(tmp_path):
-    store = open_store(tmp_path, raise_unpicklable)
+    store = open_store(Swept, tmp_path, raise_unpicklable)
 
     with pytest.raises(RuntimeError, match="Unpicklable: holds a lock"):
         store.sweep(sets(3), workers=1)
@@ -579,7 +563,7 @@ def unpicklable_runner(tmp_path):
 
 @pytest.mark.parametrize("at", ["workers", "processes", "dask"])
 def test_sweep_with_an_unpicklable_runner_runs_here_with_a_warning(tmp_path, at, request, caplog):
-    store = open_store(tmp_path, unpicklable_runner(tmp_path))
+    store = open_store(Swept, tmp_path, unpicklable_runner(tmp_path))
 
     with place(at, request) as arguments:
         result = store.sweep(sets(6), **arguments)
@@ -592,7 +576,7 @@ def test_sweep_with_an_unpicklable_runner_runs_here_with_a_warning(tmp_path, at,
 
 
 def test_sweep_with_an_unpicklable_runner_and_no_fallback_raises(tmp_path):
-    store = open_store(tmp_path, unpicklable_runner(tmp_path))
+    store = open_store(Swept, tmp_path, unpicklable_runner(tmp_path))
 
     with pytest.raises(ClusterError, match=r"lock \(a lock\) cannot be pickled.*inside the runner"):
         store.sweep(sets(6), workers=2, fallback="raise")
@@ -601,7 +585,7 @@ def test_sweep_with_an_unpicklable_runner_and_no_fallback_raises(tmp_path):
 
 
 def test_sweep_in_threads_needs_no_pickling(tmp_path):
-    store = open_store(tmp_path, unpicklable_runner(tmp_path))
+    store = open_store(Swept, tmp_path, unpicklable_runner(tmp_path))
 
     with executor_of("threads") as executor:
         result = store.sweep(sets(6), executor=executor, fallback="raise")
@@ -621,7 +605,7 @@ def test_sweep_on_an_executor_that_was_shut_down_runs_here(store, runs, caplog):
 
 
 def test_sweep_with_a_client_leaves_no_future_even_after_an_error(tmp_path, dask_client):
-    store = open_store(tmp_path, Runs(tmp_path / "log", raises=(1,)))
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log", raises=(1,)))
 
     with pytest.raises(Odd):
         store.sweep(sets(40), dask_client)
@@ -631,9 +615,9 @@ def test_sweep_with_a_client_leaves_no_future_even_after_an_error(tmp_path, dask
 
 
 def test_sweep_through_a_store_of_another_database_object_agrees(tmp_path, runs):
-    open_store(tmp_path, runs).sweep(sets(4))
+    open_store(Swept, tmp_path, runs).sweep(sets(4))
 
-    other: Store[Swept] = open_store(tmp_path, runs)
+    other: Store[Swept] = open_store(Swept, tmp_path, runs)
 
     assert [record.n for record in other.sweep(sets(4))] == [0, 1, 2, 3]
     assert runs.total() == 4

@@ -20,16 +20,10 @@ from entropic.runs.jobs import WorkerDied
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.window import BackendLost, dispatch
-from tests.support.sweep_cases import (
-    Caller,
-    Trace,
-    crashed,
-    dask_client,
-    double,
-    executor_of,
-    expected,
-    wait_until,
-)
+from tests.support.clusters import local_client
+from tests.support.executors import executor_of
+from tests.support.sweep_cases import Caller, Trace, crashed, double, expected, key
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,10 +32,9 @@ def needs_a_module(jobs):
     raise ModuleNotFoundError("No module named 'only_here'", name="only_here")
 
 
-@pytest.fixture(scope="module")
-def client():
-    with dask_client() as client:
-        yield client
+@pytest.fixture
+def client(dask_client):
+    return dask_client
 
 
 def test_dispatch_on_processes_isolates_the_job_that_kills(tmp_path):
@@ -102,10 +95,10 @@ def test_dispatch_on_dask_isolates_the_job_that_kills(tmp_path):
     caller = Caller([*range(30), -1, *range(30, 60)])
     work = NotingTrace(tmp_path / "runs")
 
-    with dask_client() as client:
+    with local_client() as client:
         with backend_for(work, client=client) as backend:
             caller.run(backend)
-        wait_until(lambda: not client.futures)
+        wait_for(lambda: not client.futures)
 
     assert sorted(o for o in caller.outcomes if o[0] != -1) == expected(range(60))
     assert [o for o in caller.outcomes if o[0] == -1] == [(-1, "crashed")]
@@ -169,19 +162,21 @@ def test_dispatch_on_a_shut_down_executor_is_lost():
     assert sorted(lost.value.remaining) == list(range(caller.next))
 
 
+@pytest.mark.slow
 def test_dispatch_when_the_cluster_closes_gives_back_what_is_not_finished(tmp_path):
     caller = Caller(range(200))
     work = Trace(tmp_path / "runs", seconds=0.02)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dask's, about the scheduler that was taken from it
-        with dask_client() as client, backend_for(work, client=client) as backend:
+        with local_client() as client, backend_for(work, client=client) as backend:
             closer = threading.Thread(
-                target=lambda: (wait_until(lambda: caller.outcomes), client.cluster.close())
+                target=lambda: (wait_for(lambda: caller.outcomes), client.cluster.close())
             )
             closer.start()
+            backend.target_s = 0.1
             with pytest.raises(BackendLost) as lost:
-                caller.run(backend, target_s=0.1)
+                caller.run(backend)
             closer.join()
 
     done = [job for job, _ in caller.outcomes]
@@ -265,22 +260,24 @@ def test_dispatch_on_an_executor_that_breaks_takes_no_job_for_lost_that_it_may_n
     assert lost == []
 
 
+@pytest.mark.slow
 def test_dispatch_without_workers_waits_for_them(caplog, monkeypatch):
     monkeypatch.setattr("entropic.sweeps.window._QUIET_S", 0.3)
     caller = Caller(range(40))
-    said = []
 
-    with dask_client(n_workers=0) as client, backend_for(double, client=client) as backend:
+    with local_client(workers=0) as client, backend_for(double, client=client) as backend:
 
-        def waiting(seconds):
-            said.append(seconds)
+        def hire():
+            wait_for(lambda: "No workers" in caplog.text)
             client.cluster.scale(1)
 
-        caller.run(backend, waiting=waiting)
+        thread = threading.Thread(target=hire)
+        thread.start()
+        caller.run(backend)
+        thread.join()
 
     assert sorted(caller.outcomes) == expected(range(40))
     assert next(r.levelname for r in caplog.records if "No workers" in r.message) == "WARNING"
-    assert said
 
 
 @pytest.mark.parametrize("where", ["threads", "processes", "workers", "dask"])
@@ -298,14 +295,14 @@ def test_dispatch_when_finish_raises_runs_nothing_afterwards(where, tmp_path, re
             options = {"workers": 2} if where == "workers" else {"client": request.getfixturevalue("client")}
         backend = stack.enter_context(backend_for(work, **options))
         with pytest.raises(OSError, match="No space left"):
-            dispatch(caller.take, full, backend, crashed=crashed)
+            dispatch(caller.take, full, backend, key=key, crashed=crashed)
         at_return = work.runs()
         time.sleep(0.3)
 
         assert work.runs() == at_return
         assert sum(at_return.values()) < 20
         if where == "dask":
-            wait_until(lambda: not options["client"].futures)
+            wait_for(lambda: not options["client"].futures)
 
 
 def test_dispatch_when_take_raises_hands_over_what_is_finished(tmp_path):
@@ -323,14 +320,14 @@ def test_dispatch_when_take_raises_hands_over_what_is_finished(tmp_path):
         backend_for(double, executor=pool) as backend,
         pytest.raises(RuntimeError, match="database is gone"),
     ):
-        dispatch(take, caller.finish, backend, crashed=crashed, abort=abort)
+        dispatch(take, caller.finish, backend, key=key, crashed=crashed, abort=abort)
 
     assert sorted(caller.outcomes) == expected(range(caller.next))
     assert len(aborted) == 1
 
 
-def test_stop_of_a_dask_backend_does_not_wait_for_a_callback_that_an_interrupt_left_out():
-    with dask_client() as client, backend_for(double, client=client) as backend:
+def test_stop_of_a_dask_backend_does_not_wait_for_a_callback_that_an_interrupt_left_out(client):
+    with backend_for(double, client=client) as backend:
         forgotten: Future = Future()
         backend._flying[forgotten] = client.submit(len, b"ab"), b""
 
@@ -371,7 +368,7 @@ def test_dispatch_on_processes_when_interrupted_ends_the_children(tmp_path):
     started = time.monotonic()
 
     def interrupt():
-        wait_until(lambda: Path(work.path).exists() and len(work.runs()) == 2)
+        wait_for(lambda: Path(work.path).exists() and len(work.runs()) == 2)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
@@ -404,7 +401,7 @@ def test_script_without_a_main_guard_runs_once_with_workers(tmp_path):
                 taken, left[:n] = left[:n], []
                 return taken or None
             with backend_for(work, workers=2) as backend:
-                dispatch(take, done.extend, backend, crashed=print)
+                dispatch(take, done.extend, backend, key=lambda one: getattr(one, 'n', None) or one[0], crashed=print)
             print(sorted(n for n, _ in done) == list(range(20)), {type(e) is Failed for _, e in done})
             print(__file__.endswith("script.py"), __spec__)
             """

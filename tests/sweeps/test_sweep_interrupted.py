@@ -16,26 +16,17 @@ from pathlib import Path
 import pytest
 
 from entropic import ClusterError, ResultsDirUnavailableError
-from tests.support.sweep_cases import dask_client as cluster_of
-from tests.support.sweep_cases import executor_of
-from tests.support.sweep_runs import (
-    ROOT,
-    Runs,
-    claims,
-    files,
-    open_store,
-    query,
-    rows,
-    sets,
-    start,
-    states,
-    wait_for,
-)
+from tests.support.clusters import local_client
+from tests.support.executors import executor_of
+from tests.support.stores import open_store
+from tests.support.sweep_runs import ROOT, Runs, Swept, claims, files, query, rows, sets, start, states
+from tests.support.waiting import wait_for
 
 SWEEP = """
 import sys
 from pathlib import Path
-from tests.support.sweep_runs import Runs, open_store, sets
+from tests.support.stores import open_store
+from tests.support.sweep_runs import Runs, Swept, sets
 
 if __name__ == "__main__":
     folder, where, count, seconds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
@@ -46,7 +37,7 @@ if __name__ == "__main__":
         from distributed import Client
         options["client"] = Client(where)
     holds_after = int(sys.argv[5]) if sys.argv[5:] else None
-    store = open_store(folder, Runs(folder / "log", seconds=seconds, holds_after=holds_after))
+    store = open_store(Swept, folder, Runs(folder / "log", seconds=seconds, holds_after=holds_after))
     result = store.sweep(sets(count), **options)
     print(len(result), "records")
 """
@@ -84,7 +75,7 @@ def test_sweep_killed_in_the_middle_keeps_what_had_finished(tmp_path, script):
     (held,) = runs.count() - runs.count("ended")
     committed = rows(tmp_path)
 
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
     after_opening = rows(tmp_path)
     store.sweep(sets(10))
 
@@ -105,7 +96,7 @@ def test_sweep_with_workers_killed_in_the_middle_keeps_what_had_finished(tmp_pat
     wait_for(lambda: not alive(runs.processes()))
     begun, finished = runs.count(), sorted(runs.count("ended"))
 
-    open_store(tmp_path, runs).sweep(sets(40))
+    open_store(Swept, tmp_path, runs).sweep(sets(40))
 
     assert 8 <= len(finished) < 40
     again = {n: count - begun[n] for n, count in runs.count().items()}
@@ -124,7 +115,7 @@ def test_sweep_on_ctrl_c_keeps_what_is_finished_and_stops(tmp_path, script, wher
     begun, ended, kept, held = runs.count(), runs.count("ended"), rows(tmp_path), claims(tmp_path)
     time.sleep(0.3)
     quiet = runs.count() == begun
-    open_store(tmp_path, runs).sweep(sets(len(kept) + 5))
+    open_store(Swept, tmp_path, runs).sweep(sets(len(kept) + 5))
 
     assert error.rstrip().endswith("KeyboardInterrupt")
     assert process.returncode in {-signal.SIGINT, 1}
@@ -145,7 +136,7 @@ def test_sweep_on_ctrl_c_leaves_only_its_own_folder(tmp_path, script):
     process.send_signal(signal.SIGINT)
     process.wait(30)
 
-    open_store(tmp_path, runs).sweep(sets(1))
+    open_store(Swept, tmp_path, runs).sweep(sets(1))
 
     left = os.listdir(tmp_path / "results" / ".entropic")
     assert all("-" not in name for name in left), left
@@ -155,10 +146,10 @@ def test_sweep_on_ctrl_c_leaves_only_its_own_folder(tmp_path, script):
 # Its workers
 
 
-@pytest.mark.parametrize("where", ["workers", "processes", "dask"])
+@pytest.mark.parametrize("where", ["workers", "processes", pytest.param("dask", marks=pytest.mark.slow)])
 def test_sweep_when_a_worker_is_killed_completes_and_repeats_nothing_finished(tmp_path, where):
     runs = Runs(tmp_path / "log", seconds=0.01, kills_once=(20,))
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
     with one_of(where) as arguments:
         result = store.sweep(sets(40), fallback="raise", **arguments)
@@ -173,7 +164,7 @@ def test_sweep_when_a_worker_is_killed_completes_and_repeats_nothing_finished(tm
 @pytest.mark.parametrize("where", ["workers", "processes", pytest.param("dask", marks=pytest.mark.slow)])
 def test_sweep_with_a_run_that_kills_its_worker_fails_that_run_only(tmp_path, where):
     runs = Runs(tmp_path / "log", kills=(7,))
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
     with one_of(where) as arguments:
         result = store.sweep(sets(30), on_error="continue", **arguments)
@@ -204,7 +195,7 @@ def others_killed(where):
 def one_of(where):
     """Yield a place whose workers may be killed: never the session's cluster."""
     if where == "dask":
-        with cluster_of() as client:
+        with local_client() as client:
             yield {"client": client}
             wait_for(lambda: not client.futures)
     elif where == "processes":
@@ -215,7 +206,7 @@ def one_of(where):
 
 
 def test_sweep_when_a_killing_run_is_alone_raises_a_cluster_error(tmp_path):
-    store = open_store(tmp_path, Runs(tmp_path / "log", kills=(0,)))
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log", kills=(0,)))
 
     with pytest.raises(ClusterError, match="killed its worker twice"):
         store.sweep(sets(1), workers=1)
@@ -229,11 +220,11 @@ def test_sweep_when_a_killing_run_is_alone_raises_a_cluster_error(tmp_path):
 @pytest.mark.slow
 def test_sweep_when_the_cluster_is_closed_runs_the_rest_here(tmp_path, caplog):
     runs = Runs(tmp_path / "log", seconds=0.02)
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dask's, about the scheduler that was taken from it
-        with cluster_of() as client:
+        with local_client() as client:
             closer = threading.Thread(
                 target=lambda: (wait_for(lambda: rows(tmp_path)), client.cluster.close())
             )
@@ -258,7 +249,7 @@ def test_sweep_when_the_scheduler_is_killed_runs_nothing_twice(tmp_path, caplog)
     from distributed import Client
 
     runs = Runs(tmp_path / "log", seconds=0.05)
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         address = tmp_path / "scheduler.json"
@@ -298,11 +289,12 @@ def kill_if_alive(process):
     process.wait()
 
 
+@pytest.mark.slow
 def test_sweep_without_workers_waits_for_them(tmp_path, caplog):
     runs = Runs(tmp_path / "log")
-    store = open_store(tmp_path, runs)
+    store = open_store(Swept, tmp_path, runs)
 
-    with cluster_of(n_workers=0) as client:
+    with local_client(workers=0) as client:
         scaler = threading.Timer(1.0, client.cluster.scale, [1])
         scaler.start()
         result = store.sweep(sets(20), client)
@@ -316,7 +308,7 @@ def test_sweep_without_workers_waits_for_them(tmp_path, caplog):
 
 @pytest.fixture
 def blind_client():
-    with cluster_of(n_workers=1) as client:
+    with local_client(workers=1) as client:
         yield client
 
 
@@ -327,12 +319,12 @@ def test_sweep_when_workers_do_not_see_the_folder_says_so(tmp_path, blind_client
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     if there == "another results folder":
-        open_store(elsewhere, Runs(tmp_path / "log"))
+        open_store(Swept, elsewhere, Runs(tmp_path / "log"))
     monkeypatch.chdir(tmp_path / "here")
     blind_client.run(os.chdir, str(elsewhere))
     runs = Runs(tmp_path / "log")
     url = f"sqlite:///{tmp_path / 'here' / 'runs.sqlite3'}"
-    store = open_store(Path("/proc/self/cwd"), runs, url)
+    store = open_store(Swept, Path("/proc/self/cwd"), runs, url)
 
     with pytest.raises(ResultsDirUnavailableError, match="Workers must share the results folder"):
         store.sweep(sets(5), blind_client, fallback="raise")
@@ -381,7 +373,7 @@ print([type(f.exception) is Mine and f.exception.args[0] != os.getpid() for f in
 """
 
 
-@pytest.mark.parametrize("where", ["workers", "dask"])
+@pytest.mark.parametrize("where", ["workers", pytest.param("dask", marks=pytest.mark.slow)])
 def test_script_with_its_model_in_main_sweeps_without_a_guard(tmp_path, where, request):
     options = "options = {'workers': 2}"
     if where == "dask":
@@ -416,7 +408,7 @@ def shown_in_a_terminal(script, *arguments):
 
 
 def test_sweep_in_a_terminal_shows_a_bar(tmp_path, script):
-    open_store(tmp_path, Runs(tmp_path / "log")).sweep(sets(5))
+    open_store(Swept, tmp_path, Runs(tmp_path / "log")).sweep(sets(5))
 
     shown = shown_in_a_terminal(script, tmp_path, "serial", 20, 0.01)
 
@@ -439,7 +431,7 @@ def test_sweep_without_a_terminal_shows_nothing(tmp_path, script):
 
 
 def test_sweep_told_to_show_progress_shows_it_anywhere(tmp_path, capsys):
-    open_store(tmp_path, Runs(tmp_path / "log", raises=(1,))).sweep(
+    open_store(Swept, tmp_path, Runs(tmp_path / "log", raises=(1,))).sweep(
         sets(6), progress=True, on_error="continue"
     )
 

@@ -11,7 +11,8 @@ import pytest
 
 from entropic import Store
 from tests.support.counting import statements
-from tests.support.sweep_runs import ROOT, Swept, files, open_store
+from tests.support.stores import open_store
+from tests.support.sweep_runs import ROOT, Swept, files
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +78,7 @@ def say(capsys, what, count, seconds):
 
 
 def test_sweep_of_300_000_cached_sets_keeps_their_order(tmp_path, capsys):
-    store = open_store(tmp_path, refuse)
+    store = open_store(Swept, tmp_path, refuse)
     fill(store, tmp_path, CACHED)
     order = [(n * 7919) % CACHED for n in range(CACHED)]  # 7919 is prime: a permutation
 
@@ -101,7 +102,7 @@ def check_misses(store, folder, order, result):
 
 
 def test_sweep_of_10_000_misses_serial(tmp_path, capsys):
-    store = open_store(tmp_path, write_little)
+    store = open_store(Swept, tmp_path, write_little)
     order = [(n * 7919) % MISSES for n in range(MISSES)]
 
     started = time.perf_counter()
@@ -114,7 +115,7 @@ def test_sweep_of_10_000_misses_serial(tmp_path, capsys):
 
 
 def test_sweep_of_10_000_misses_on_dask(tmp_path, capsys, dask_client):
-    store = open_store(tmp_path, write_little)
+    store = open_store(Swept, tmp_path, write_little)
     order = [(n * 7919) % MISSES for n in range(MISSES)]
 
     started = time.perf_counter()
@@ -127,7 +128,7 @@ def test_sweep_of_10_000_misses_on_dask(tmp_path, capsys, dask_client):
 
 
 def test_sweep_of_10_000_misses_on_postgresql(tmp_path, capsys, postgres_url):
-    store = open_store(tmp_path, write_little, postgres_url)
+    store = open_store(Swept, tmp_path, write_little, postgres_url)
     order = [(n * 7919) % MISSES for n in range(MISSES)]
 
     started = time.perf_counter()
@@ -147,7 +148,7 @@ from tests.sweeps.test_sweep_scale import open_store, write_little
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 folder = Path(sys.argv[1])
-store = open_store(folder, write_little)
+store = open_store(Swept, folder, write_little)
 store.sweep({"n": n} for n in range(500))
 before = peak()
 count = len(store.sweep({"n": n} for n in range(int(sys.argv[2]))))

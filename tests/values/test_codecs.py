@@ -14,9 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from entropic import register_codec, register_loader
-from entropic.values import codecs, labelled, loaders
-from entropic.values.codecs import adopt, can_save, registered_codecs, save
-from entropic.values.loaders import load
+from entropic.values import codecs, labelled
+from entropic.values.codecs import adopt, can_save, load, registered_codecs, save
 from tests.support.values import Mesh, Point, arrays, is_same, read_mesh, values, write_mesh
 
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
@@ -25,8 +24,7 @@ xarray = pytest.importorskip("xarray", reason="xarray is not installed")
 @pytest.fixture(autouse=True)
 def _registries(monkeypatch):
     """Forget what a test registers."""
-    monkeypatch.setattr(codecs, "_codecs", {})
-    monkeypatch.setattr(loaders, "_known", dict(loaders._known))
+    monkeypatch.setattr(codecs, "_known", codecs._known)
 
 
 @pytest.fixture
@@ -335,7 +333,7 @@ def test_type_of_the_same_name_takes_the_place_of_the_former():
 
     first, second = define(), define()
 
-    assert [codec.type_ for codec in registered_codecs()] == [second]
+    assert [codec.types for codec in registered_codecs()] == [(second,)]
     assert first is not second
 
 
@@ -375,7 +373,7 @@ def test_codec_without_a_function_is_refused(which):
 def test_codecs_travel(there_and_back, monkeypatch):
     register_codec(Mesh, ".mesh", save=write_mesh, load=read_mesh)
     sent = registered_codecs()
-    monkeypatch.setattr(codecs, "_codecs", {})
+    monkeypatch.setattr(codecs, "_known", codecs.FORMATS)
 
     adopt(sent)
     adopt(sent)
@@ -408,3 +406,34 @@ def test_suffix_of_a_loader_that_was_registered_may_be_a_codecs(there_and_back):
     register_codec(Mesh, ".mesh", save=write_mesh, load=read_mesh)
 
     assert there_and_back(Mesh(4))[0].cells == 4
+
+
+def test_file_of_a_type_that_is_written_in_another_format_now_stays_readable(there_and_back, tmp_path):
+    register_codec(Mesh, ".mesh", save=write_mesh, load=read_mesh)
+    save(Mesh(5), str(tmp_path / "old"))
+    register_codec(Mesh, ".grid", save=write_mesh, load=read_mesh)
+    old = load(str(tmp_path / "old.mesh"))
+
+    assert old.cells == 5
+    assert there_and_back(Mesh(6))[1] == "key.grid"
+    assert [codec.suffix for codec in registered_codecs()] == [".grid"]
+
+
+def test_loader_that_was_registered_after_a_codec_stays_when_the_codec_travels_back(tmp_path):
+    register_codec(Mesh, ".mesh", save=write_mesh, load=read_mesh)
+    sent = registered_codecs()
+    register_loader(".mesh", lambda path: "as the loader reads it")
+    save(Mesh(1), str(tmp_path / "key"))
+
+    adopt(sent)
+
+    assert load(str(tmp_path / "key.mesh")) == "as the loader reads it"
+    assert registered_codecs() == sent
+
+
+def test_suffix_that_was_registered_is_opened_by_the_part_that_entropic_knows(tmp_path):
+    register_loader(".fine.csv", lambda path: "fine")
+    (tmp_path / "x.fine.csv").write_text("n\n1\n")
+
+    with codecs.open_file(str(tmp_path / "x.fine.csv")) as file:
+        assert file.read() == "n\n1\n"

@@ -747,6 +747,23 @@ def test_pandas_values_that_differ_keep_apart_and_equal_ones_are_one(variants):
     assert keys == [of(value) for value in variants()]
 
 
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        (pd.Period("2026-01-02", "D"), "4c68ce223881f9a7"),
+        (pd.Interval(0, 1), "d9cbedd9bde94613"),
+        (pd.Interval(0.5, 1.5, closed="left"), "38dc343d6c568965"),
+        (pd.NaT, "c1c833183bce719b"),
+        (pd.NA, "324d8e4716ea74e2"),
+        (pd.Timestamp("2026-01-02 03:04:05"), "6f1bd39d06d87868"),
+        (pd.Timedelta("1h"), "15c97f51a0c1aef8"),
+    ],
+    ids=repr,
+)
+def test_key_of_a_pandas_scalar_never_changes(value, key):
+    assert hash_params({"x": value}) == key
+
+
 def test_series_index_hashes_by_its_values_and_not_by_how_it_is_kept():
     assert of(pd.Series([1, 2], index=pd.RangeIndex(2))) == of(pd.Series([1, 2], index=pd.Index([0, 1])))
 

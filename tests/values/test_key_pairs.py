@@ -11,29 +11,19 @@ import pytest
 from entropic import Store, errors
 from tests.conftest import SERVERS
 from tests.support import servers
+from tests.support.counting import NumberedRunner
 from tests.support.key_pairs import COLUMNS, DIFFERENT, PAGE, PAIRS, SAME, Pair, model_of, page
 
-Open = Callable[[str], tuple[Store[Any], "Runner"]]
-
-
-class Runner:
-    """Counts its calls and writes which one it was."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, params: dict[str, Any]) -> None:
-        self.calls += 1
-        Path(params["result_file"]).write_text(str(self.calls))
+Open = Callable[[str], tuple[Store[Any], NumberedRunner]]
 
 
 def opener(folder: Path, url: str) -> Open:
     """Return a function that opens, once, the store of a column."""
-    opened: dict[str, tuple[Store[Any], Runner]] = {}
+    opened: dict[str, tuple[Store[Any], NumberedRunner]] = {}
 
-    def open_(column: str) -> tuple[Store[Any], Runner]:
+    def open_(column: str) -> tuple[Store[Any], NumberedRunner]:
         if column not in opened:
-            model, runner = model_of(column), Runner()
+            model, runner = model_of(column), NumberedRunner()
             opened[column] = Store(runner, model, folder / model.__tablename__, ".txt", url), runner
         return opened[column]
 
@@ -82,7 +72,7 @@ def check(pair: Pair, number: int, outcome: str, open_: Open) -> None:
 
 
 def written(record: Any) -> int:
-    return int(Path(record.result_file).read_text())
+    return int(Path(record.result_file).read_text().removeprefix("run "))
 
 
 @pytest.mark.parametrize("number", range(len(PAIRS)), ids=lambda number: PAIRS[number].label[:80])

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from entropic import Base, CorruptFileError, Mapped, ResultFileMissingError, Store, register_loader
-from entropic.values import loaders
+from entropic.values import codecs
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed")
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
@@ -29,7 +29,7 @@ class Loaded(Base):
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch):
     """Forget what a test registers."""
-    monkeypatch.setattr(loaders, "_known", dict(loaders._known))
+    monkeypatch.setattr(codecs, "_known", codecs._known)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_open_gives_what_the_libraries_open(record_of, tmp_path):
     for number, suffix in enumerate(WRITERS):
         path = tmp_path / f"{number}{suffix}"
         WRITERS[suffix](str(path))
-        file = loaders.open_file(str(path))
+        file = codecs.open_file(str(path))
         opened[suffix] = type(file).__name__
         if hasattr(file, "close"):
             file.close()
@@ -146,7 +146,7 @@ def test_registered_loader_reads_its_suffix_and_the_longest_one_wins(record_of):
     register_loader(".fine.raw", lambda path: "fine")
 
     assert record_of(".raw", lambda path: Path(path).write_bytes(b"abc")).load() == 3
-    assert loaders.load("somewhere/x.FINE.raw") == "fine"
+    assert codecs.load("somewhere/x.FINE.raw") == "fine"
 
 
 def test_loader_of_a_known_suffix_may_be_replaced(record_of):
@@ -259,7 +259,7 @@ def test_load_without_the_package_says_how_to_get_it(tmp_path, suffix, missing, 
     WRITERS[suffix](str(path))
     script = (
         f"import sys; sys.modules[{missing!r}] = None\n"
-        f"from entropic.values.loaders import load\nload({str(path)!r})"
+        f"from entropic.values.codecs import load\nload({str(path)!r})"
     )
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -273,7 +273,7 @@ def test_load_of_hdf5_and_npy_needs_no_optional_package(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(2))
     script = (
         "import json, sys\nfor name in ('pandas', 'pyarrow', 'xarray', 'h5netcdf', 'zarr'): sys.modules[name] = None\n"
-        "from entropic.values.loaders import load\n"
+        "from entropic.values.codecs import load\n"
         f"print(json.dumps([list(load({str(tmp_path / 'x.h5')!r})), load({str(tmp_path / 'x.npy')!r}).tolist()]))"
     )
 
@@ -302,5 +302,5 @@ def test_parameter_may_be_called_as_a_method_of_records_is(tmp_path):
     record = store.run_or_retrieve({"load": 2.5})
 
     assert record.load == 2.5
-    assert loaders.load(record.result_file) == 2.5
+    assert codecs.load(record.result_file) == 2.5
     assert record.open()[()] == 2.5

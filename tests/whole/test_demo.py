@@ -11,7 +11,9 @@ import pytest
 from entropic import demo
 
 BEST = {"alpha": 0.48, "beta": 0.0238, "gamma": 0.94, "delta": 0.0276}
-N_SETS = 500
+WHOLE = {"ALPHAS": demo.ALPHAS, "GAMMAS": demo.GAMMAS}
+SMALL = {"ALPHAS": demo.ALPHAS[::6], "GAMMAS": demo.GAMMAS[::4]}  # the best fit of the whole grid is in it
+N_SETS = 25
 
 
 def invariant(params, hare, lynx):
@@ -36,10 +38,28 @@ def query(out, sql):
         connection.close()
 
 
+def put(grid, patch):
+    for name, values in grid.items():
+        patch.setattr(demo, name, values)
+
+
+@pytest.fixture(autouse=True)
+def small_grid(monkeypatch):
+    put(SMALL, monkeypatch)
+
+
+@pytest.fixture
+def whole_grid(small_grid, monkeypatch):
+    put(WHOLE, monkeypatch)
+    return len(WHOLE["ALPHAS"]) * len(WHOLE["GAMMAS"])
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The folder of a demo that was run once, serially."""
-    return demo.run_demo(tmp_path_factory.mktemp("demo") / "out", None, serial=True)
+    with pytest.MonkeyPatch.context() as patch:
+        put(SMALL, patch)
+        return demo.run_demo(tmp_path_factory.mktemp("demo") / "out", None, serial=True)
 
 
 def test_record_when_read_has_the_published_figures():
@@ -50,13 +70,13 @@ def test_record_when_read_has_the_published_figures():
     assert (record.lynx[0], record.lynx[4], record.lynx[-1]) == (4.0, 59.4, 8.6)
 
 
-def test_grid_equilibria_are_the_averages_of_the_record():
+def test_grid_equilibria_are_the_averages_of_the_record(whole_grid):
     record = demo.read_record()
 
     sets = demo.grid()
 
-    assert len(sets) == N_SETS
-    assert len({(values["alpha"], values["gamma"]) for values in sets}) == N_SETS
+    assert len(sets) == whole_grid == 500
+    assert len({(values["alpha"], values["gamma"]) for values in sets}) == whole_grid
     for values in sets:
         assert values["gamma"] / values["delta"] == pytest.approx(sum(record.hare) / 21, rel=1e-4)
         assert values["alpha"] / values["beta"] == pytest.approx(sum(record.lynx) / 21, rel=1e-4)
@@ -190,6 +210,14 @@ def test_demo_python_lines_when_typed_find_the_best_fits(finished, capsys):
 
     assert [fit.rmse for fit in found] == sorted(fit.rmse for fit in found)
     assert len(found) == query(finished, "SELECT count(*) FROM lynx_hare_fits WHERE rmse < 5")[0][0] > 0
+
+
+@pytest.mark.slow
+def test_demo_of_the_whole_grid_finds_the_same_fit_as_the_small_one(whole_grid, tmp_path):
+    out = demo.run_demo(tmp_path / "out", None, serial=True)
+
+    assert query(out, "SELECT count(*) FROM lynx_hare_fits") == [(whole_grid,)]
+    assert query(out, demo.BEST_FITS_SQL)[0][4] == pytest.approx(3.893, abs=1e-3)
 
 
 @pytest.mark.slow

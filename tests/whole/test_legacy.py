@@ -16,9 +16,10 @@ import pytest
 from sqlalchemy import JSON, DateTime, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from entropic import AlreadyExistsError, Base, Database, ResultFileMissingError, Store, param
+from entropic import AlreadyExistsError, Base, ResultFileMissingError, param
 from tests.assets.legacy.make import CUSTOM_DATA, PARAMS, Method, write_result
 from tests.support.counting import CountingRunner, statements
+from tests.support.stores import open_store
 
 ASSETS = Path(__file__).parents[1] / "assets" / "legacy"
 REQUIREMENTS = ("entropic==2.3.0", "sqlalchemy>=2.0.49", "numpy")
@@ -108,11 +109,6 @@ def runner(tmp_path):
     return CountingRunner(tmp_path / "calls")
 
 
-def open_store(folder, runner):
-    database = Database(f"sqlite:///{folder / 'runs.sqlite3'}")
-    return Store(runner, Run, folder / "results", file_suffix=".txt", db_url=database)
-
-
 HITS = [name for name in PARAMS if name not in ("enum", "numpy-int", "registered", "gone")]
 
 
@@ -120,7 +116,7 @@ def test_store_on_the_former_database_keeps_every_row_as_it_was(folder, runner):
     with sqlite3.connect(folder / "runs.sqlite3") as connection:
         before = connection.execute("SELECT * FROM runs ORDER BY id").fetchall()
 
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     with sqlite3.connect(folder / "runs.sqlite3") as connection:
         after = connection.execute("SELECT * FROM runs ORDER BY id").fetchall()
@@ -130,7 +126,7 @@ def test_store_on_the_former_database_keeps_every_row_as_it_was(folder, runner):
 
 @pytest.mark.parametrize("name", HITS)
 def test_run_or_retrieve_of_former_parameters_hits(folder, ids, runner, name):
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     record = store.run_or_retrieve(PARAMS[name])
 
@@ -140,7 +136,7 @@ def test_run_or_retrieve_of_former_parameters_hits(folder, ids, runner, name):
 
 
 def test_run_or_retrieve_of_a_former_enum_hits_though_its_column_holds_the_members_name(folder, ids, runner):
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     record = store.run_or_retrieve(PARAMS["enum"])
 
@@ -149,7 +145,7 @@ def test_run_or_retrieve_of_a_former_enum_hits_though_its_column_holds_the_membe
 
 def test_former_key_of_a_numpy_integer_is_a_miss_and_its_row_is_found_by_id(folder, ids, runner):
     """2.3.0 hashed the text, so the key is that of another run; computing it again is not wrong."""
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     former = store.retrieve({"id": ids["numpy-int"]})
     record = store.run_or_retrieve(PARAMS["numpy-int"])
@@ -172,7 +168,7 @@ def test_former_key_of_a_numpy_integer_is_a_miss_and_its_row_is_found_by_id(fold
     ],
 )
 def test_former_row_is_found_by_other_ways_to_say_the_same(folder, ids, runner, name, other):
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     record = store.run_or_retrieve({**PARAMS[name], **other})
 
@@ -181,7 +177,7 @@ def test_former_row_is_found_by_other_ways_to_say_the_same(folder, ids, runner, 
 
 def test_row_of_other_parameters_under_the_former_key_is_a_miss(folder, ids, runner):
     """2.3.0 rounded 2e-13 to 0.0, and so 1e-13: one key for two runs."""
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     record = store.run_or_retrieve({**PARAMS["tiny"], "dt": 2e-13})
 
@@ -190,7 +186,7 @@ def test_row_of_other_parameters_under_the_former_key_is_a_miss(folder, ids, run
 
 
 def test_former_custom_data_and_time_come_back(folder, runner):
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     record = store.retrieve(PARAMS["custom"])
 
@@ -199,7 +195,7 @@ def test_former_custom_data_and_time_come_back(folder, runner):
 
 
 def test_hit_on_a_former_row_is_one_select(folder, runner):
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
     store.retrieve(PARAMS["plain"])
 
     with statements(store.database.engine) as seen:
@@ -209,7 +205,7 @@ def test_hit_on_a_former_row_is_one_select(folder, runner):
 
 
 def test_run_of_a_former_row_replaces_row_and_file_in_place(folder, ids, runner):
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     record = store.run(PARAMS["int-for-float"], note="again")
 
@@ -219,7 +215,7 @@ def test_run_of_a_former_row_replaces_row_and_file_in_place(folder, ids, runner)
 
 
 def test_former_row_whose_file_is_gone_is_run_again_with_a_warning(folder, ids, runner, caplog):
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     with caplog.at_level(logging.WARNING, logger="entropic"):
         record = store.run_or_retrieve(PARAMS["gone"])
@@ -230,7 +226,7 @@ def test_former_row_whose_file_is_gone_is_run_again_with_a_warning(folder, ids, 
 
 
 def test_sweep_over_former_and_new_parameters_runs_the_new_ones(folder, ids, runner):
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
     names = ["swept-1", "default-given", "int-for-float", "swept-2"]
     new = {"n": 99, "dt": 0.5, "method": "rk4"}
 
@@ -244,7 +240,7 @@ def test_former_registered_file_is_found_in_the_folder_where_it_was_registered(
     folder, ids, runner, monkeypatch
 ):
     monkeypatch.chdir(folder)
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     record = store.run_or_retrieve(PARAMS["registered"])
 
@@ -253,7 +249,7 @@ def test_former_registered_file_is_found_in_the_folder_where_it_was_registered(
 
 
 def test_register_of_another_file_for_a_former_row_asks_for_overwrite(folder, ids, runner, tmp_path):
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
     better = tmp_path / "better.dat"
     better.write_text("better")
 
@@ -266,7 +262,7 @@ def test_register_of_another_file_for_a_former_row_asks_for_overwrite(folder, id
 
 @pytest.mark.parametrize("name", ["plain", "default-given", "explicit-id"])
 def test_delete_of_a_former_row_with_its_file_leaves_neither(folder, ids, runner, name):
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     deleted = store.delete(PARAMS[name], remove_file=True)
 
@@ -277,7 +273,7 @@ def test_delete_of_a_former_row_with_its_file_leaves_neither(folder, ids, runner
 
 def test_check_reports_what_former_rows_lack_and_fix_completes_it(folder, ids, runner, monkeypatch):
     monkeypatch.chdir(folder)
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     report = store.check()
     fixed = store.check(fix=True)
@@ -292,7 +288,7 @@ def test_check_reports_what_former_rows_lack_and_fix_completes_it(folder, ids, r
 
 def test_recorded_former_file_that_is_damaged_is_found(folder, ids, runner, monkeypatch):
     monkeypatch.chdir(folder)
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
     store.check(fix=True)
     (folder / "results" / f"{ids['plain']}.txt").write_text("n = 11\n")
 
@@ -303,7 +299,7 @@ def test_recorded_former_file_that_is_damaged_is_found(folder, ids, runner, monk
 
 def test_former_registered_file_that_went_after_its_completion_is_not_run(folder, runner, monkeypatch):
     monkeypatch.chdir(folder)
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
     store.check(fix=True)
     (folder / "external" / "measured.dat").unlink()
 
@@ -316,7 +312,7 @@ def test_former_registered_file_that_went_after_its_completion_is_not_run(folder
 def test_former_registered_file_that_is_gone_is_only_reported_and_not_run(folder, ids, runner, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "external" / "measured.dat").unlink()
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     found = {finding.id: finding for finding in store.check(fix=True)}[ids["registered"]]
 
@@ -328,7 +324,7 @@ def test_former_registered_file_that_is_gone_is_only_reported_and_not_run(folder
 
 
 def test_plain_sqlalchemy_reads_rows_of_both_releases(folder, ids):
-    store = open_store(folder, write_result)
+    store = open_store(Run, folder, write_result, file_suffix=".txt")
     new = store.run_or_retrieve({"n": 40, "dt": 0.25, "method": "rk4"}, note="new")
     engine = create_engine(f"sqlite:///{folder / 'runs.sqlite3'}")
 
@@ -344,7 +340,7 @@ def test_plain_sqlalchemy_reads_rows_of_both_releases(folder, ids):
 
 @pytest.mark.slow
 def test_former_release_retrieves_what_this_one_wrote(folder, former_python):
-    store = open_store(folder, write_result)
+    store = open_store(Run, folder, write_result, file_suffix=".txt")
     params = {"n": 40, "dt": 0.25, "method": "rk4", "label": "new"}
     record = store.run_or_retrieve(params, note="for 2.3.0")
 
@@ -361,7 +357,7 @@ def test_former_release_retrieves_what_this_one_wrote(folder, former_python):
 
 
 def test_methods_of_a_former_enum_in_one_sweep_are_two_runs(folder, ids, runner):
-    store = open_store(folder, runner)
+    store = open_store(Run, folder, runner, file_suffix=".txt")
 
     records = store.sweep([PARAMS["enum"], {**PARAMS["enum"], "n": 98}], progress=False)
 

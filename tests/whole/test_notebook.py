@@ -126,6 +126,7 @@ def test_notebook_sweeps_with_workers_and_hits_after_a_restart(kernel):
     assert kernel.ran()[0] == ran
 
 
+@pytest.mark.slow
 def test_notebook_runs_the_runner_as_it_was_defined_last(kernel):
     kernel.run(MODEL)
     kernel.run("store.sweep([{'n': 1}], workers=1, progress=False)")
@@ -137,6 +138,7 @@ def test_notebook_runs_the_runner_as_it_was_defined_last(kernel):
     assert kernel.run("print([open(r.result_file).read() for r in result])") == "['10', '200']\n"
 
 
+@pytest.mark.slow
 def test_notebook_sweeps_on_a_dask_client(kernel, dask_client):
     kernel.run(MODEL.replace('open("log"', f'open("{kernel.folder}/log"'))
     kernel.run(f"from distributed import Client; client = Client({dask_client.scheduler.address!r})")
@@ -164,6 +166,7 @@ def hold(n):
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "call", ["store.run_or_retrieve({'n': 5})", "store.sweep([{'n': 5}], progress=False)"]
 )
@@ -190,12 +193,14 @@ def test_notebook_says_who_holds_a_key_that_it_waits_for(kernel, call):
     assert kernel.ran()[0] == [5]
 
 
+@pytest.mark.slow
 def test_notebook_without_progress_shows_nothing(kernel):
     kernel.run(MODEL)
 
     assert kernel.run("result = store.sweep([{'n': 1}, {'n': 2}], progress=False)") == ""
 
 
+@pytest.mark.slow
 def test_notebook_when_interrupted_keeps_what_is_finished(kernel):
     slow = MODEL.replace("    return {", "    import time; time.sleep(0.3)\n    return {")
     kernel.run(slow)
@@ -246,6 +251,7 @@ def test_notebook_memoizes_and_hits_when_its_cells_run_again_or_after_a_restart(
     assert kernel.ran()[0] == [4]
 
 
+@pytest.mark.slow
 def test_notebook_sweeps_a_memoized_function_with_workers_and_on_dask(kernel, memoized, dask_client):
     kernel.run(memoized)
     kernel.run(f"from distributed import Client; client = Client({dask_client.scheduler.address!r})")
@@ -267,6 +273,7 @@ def test_notebook_sweeps_a_memoized_function_with_workers_and_on_dask(kernel, me
     kernel.run("client.close()")
 
 
+@pytest.mark.slow
 def test_notebook_with_an_edited_body_keeps_the_results_and_says_so_once(kernel, memoized):
     kernel.run("import logging; logging.basicConfig(level='WARNING', format='%(message)s')")
     kernel.run(memoized + "\nsimulate(4)")
@@ -279,6 +286,7 @@ def test_notebook_with_an_edited_body_keeps_the_results_and_says_so_once(kernel,
     assert kernel.ran()[0] == [4]
 
 
+@pytest.mark.slow
 def test_notebook_with_a_parameter_added_keeps_every_hit(kernel, memoized):
     kernel.run(memoized + "\nfor n in range(5): simulate(n)")
 

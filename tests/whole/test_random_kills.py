@@ -28,11 +28,14 @@ from typing import Any
 
 import pytest
 
-from entropic import Base, Mapped, Store, output
+from entropic import Base, Mapped, output
 from tests.support.counting import append_line
 from tests.support.history_model import read_history, record_history, replay
+from tests.support.process_states import is_alive, session_of, started_at
 from tests.support.processes import PRELOAD
-from tests.support.sweep_runs import ROOT, wait_for
+from tests.support.stores import open_store
+from tests.support.sweep_runs import ROOT
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -72,29 +75,27 @@ def content(n: int, version: str) -> bytes:
     return f"version {version} of {n}\n".encode() * 500
 
 
-def open_store(folder: Path, version: str = "1") -> Store[Killed]:
-    return Store(
-        Runner(folder / "log", version), Killed, folder / "results", ".txt", f"sqlite:///{folder}/db.sqlite3"
-    )
-
-
 # What the children do
 
 
 def run(folder: Path, n: int, version: str, is_forced: bool) -> None:
-    store = open_store(folder, version)
+    store = open_store(Killed, folder, Runner(folder / "log", version))
     (store.run if is_forced else store.run_or_retrieve)({"n": n})
 
 
 def sweep(folder: Path, ns: range, workers: int | None = None) -> None:
-    open_store(folder).sweep([{"n": n} for n in ns], workers=workers, progress=False)
+    open_store(Killed, folder, Runner(folder / "log")).sweep(
+        [{"n": n} for n in ns], workers=workers, progress=False
+    )
 
 
 def sweep_on_cluster(folder: Path, ns: range, address: str) -> None:
     from distributed import Client
 
     with Client(address, timeout=60) as client:
-        open_store(folder).sweep([{"n": n} for n in ns], client, progress=False, fallback="raise")
+        open_store(Killed, folder, Runner(folder / "log")).sweep(
+            [{"n": n} for n in ns], client, progress=False, fallback="raise"
+        )
 
 
 # Where they come from
@@ -175,23 +176,6 @@ def children() -> Iterator[Children]:
     made.close()
 
 
-def status_of(pid: int) -> list[str]:
-    """Return the fields of /proc/<pid>/stat from the state on; empty when there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def is_alive(pid: int) -> bool:
-    return status_of(pid)[:1] not in ([], ["Z"], ["X"])
-
-
-def is_session_over(session: int) -> bool:
-    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    return not any(status_of(pid)[3:4] == [str(session)] and is_alive(pid) for pid in pids)
-
-
 # What is looked at, and what must hold
 
 
@@ -228,13 +212,13 @@ class World:
     lengths: dict[str, Length] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        store = open_store(self.folder)
+        store = open_store(Killed, self.folder, Runner(self.folder / "log"))
         store.database.dispose()
         record_history(self.database, TABLE)
 
     @property
     def database(self) -> Path:
-        return self.folder / "db.sqlite3"
+        return self.folder / "runs.sqlite3"
 
     @property
     def results(self) -> Path:
@@ -291,7 +275,7 @@ class World:
         """Wait for the end of a child and what it started, check everything, and return whether it was killed."""
         status = self.children.wait(pid)
         assert status in (0, -signal.SIGKILL), self.traceback()
-        wait_for(lambda: is_session_over(pid))
+        wait_for(lambda: not session_of(pid))
         self.wait_for_orphans()
         was_killed = status != 0
         self.kills += was_killed
@@ -337,7 +321,7 @@ class World:
     def check(self) -> None:
         """Open the Store, which recovers, and check all that must hold now."""
         runs_before = len(self.logged())
-        store = open_store(self.folder)
+        store = open_store(Killed, self.folder, Runner(self.folder / "log"))
         report = store.check(checksum=True)
         store.database.dispose()
 
@@ -414,7 +398,7 @@ def is_of_a_living_process(folder: Path) -> bool:
         process = json.loads((folder / "process.json").read_text())
     except (OSError, ValueError):
         return False
-    return status_of(process["pid"])[19:20] == [process["started"]] and is_alive(process["pid"])
+    return started_at(process["pid"]) == process["started"] and is_alive(process["pid"])
 
 
 def is_unsigned(folder: Path) -> bool:

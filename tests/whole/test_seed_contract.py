@@ -23,7 +23,7 @@ from entropic import (
     expand_grid,
     hash_params,
 )
-from tests.support.counting import statements
+from tests.support.counting import NumberedRunner, statements
 
 
 class SimResult(Base):
@@ -31,15 +31,6 @@ class SimResult(Base):
 
     n: Mapped[int]
     dt: Mapped[float]
-
-
-class Runner:
-    def __init__(self):
-        self.seen = []
-
-    def __call__(self, params):
-        self.seen.append(dict(params))
-        Path(params["result_file"]).write_text(f"run {len(self.seen)}")
 
 
 class LostExecutor(Executor):
@@ -54,7 +45,7 @@ PARAMS = {"n": 100, "dt": 0.1}
 
 @pytest.fixture
 def runner():
-    return Runner()
+    return NumberedRunner()
 
 
 @pytest.fixture

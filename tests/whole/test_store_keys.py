@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from entropic import HashCollisionError, hash_params
-from tests.support.store_cases import PARAMS, Runner, open_store, rows_of
+from tests.support.store_cases import PARAMS, Pendulum, Runner, rows_of
+from tests.support.stores import open_store
 
 KEY = hash_params(PARAMS)
 
 
 def test_reserved_names_in_params_are_harmless(database, tmp_path):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     mess = {**PARAMS, "result_file": "/etc/passwd", "created_at": "yesterday", "custom_data": 7}
 
     record = store.run_or_retrieve(mess, campaign="may")
@@ -28,7 +29,7 @@ def test_reserved_names_in_params_are_harmless(database, tmp_path):
 
 
 def test_record_as_params_finds_itself(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     record = store.run_or_retrieve(PARAMS)
     whole = {
         c: getattr(record, c) for c in ("id", "result_file", "created_at", "custom_data", *PARAMS, "damping")
@@ -39,7 +40,7 @@ def test_record_as_params_finds_itself(sqlite, tmp_path):
 
 def test_explicit_id_is_the_key_verbatim(database, tmp_path):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
 
     record = store.run_or_retrieve({**PARAMS, "id": "Baseline é 1"})
 
@@ -53,7 +54,7 @@ def test_explicit_id_is_the_key_verbatim(database, tmp_path):
 
 
 def test_explicit_id_compares_only_what_else_was_given(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.run_or_retrieve({**PARAMS, "damping": 0.5, "id": "mine"})
 
     assert store.retrieve({"id": "mine", "length": 1.5}).damping == 0.5
@@ -80,7 +81,7 @@ def test_explicit_id_compares_only_what_else_was_given(sqlite, tmp_path):
 )
 def test_explicit_id_that_is_no_file_name_is_a_value_error(sqlite, tmp_path, bad):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
 
     for method in (store.run_or_retrieve, store.run, store.retrieve, store.delete):
         with pytest.raises(ValueError, match="file's name"):
@@ -91,7 +92,7 @@ def test_explicit_id_that_is_no_file_name_is_a_value_error(sqlite, tmp_path, bad
 
 
 def test_longest_id_with_its_suffix_works(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
 
     record = store.run_or_retrieve({**PARAMS, "id": "x" * 195})
 

@@ -12,7 +12,8 @@ import pytest
 from entropic import hash_params
 from tests.support.counting import CountingRunner
 from tests.support.processes import run_together
-from tests.support.store_cases import PARAMS, Runner, attempts_of, claims_of, open_store, rows_of
+from tests.support.store_cases import PARAMS, Pendulum, Runner, attempts_of, claims_of, rows_of
+from tests.support.stores import open_store
 
 N_THREADS = 16
 
@@ -44,7 +45,7 @@ def together(function, arguments):
 
 def test_threads_that_want_one_key_run_it_once(database, tmp_path):
     runner = SlowRunner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
 
     records = together(store.run_or_retrieve, [PARAMS] * N_THREADS)
 
@@ -57,7 +58,7 @@ def test_threads_that_want_one_key_run_it_once(database, tmp_path):
 
 def test_threads_that_want_different_keys_run_all_of_them(database, tmp_path):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     given = [{**PARAMS, "swings": swings} for swings in range(N_THREADS)]
 
     records = together(store.run_or_retrieve, given)
@@ -68,7 +69,7 @@ def test_threads_that_want_different_keys_run_all_of_them(database, tmp_path):
 
 
 def test_threads_that_want_hits_get_them(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     record = store.run_or_retrieve(PARAMS)
 
     found = together(lambda _: [store.run_or_retrieve(PARAMS).id for _ in range(20)], range(N_THREADS))
@@ -83,7 +84,7 @@ def use_pickled(data):
 
 
 def test_pickled_store_works_in_another_process(shared_url, tmp_path):
-    store = open_store(shared_url, tmp_path, CountingRunner(tmp_path / "calls"))
+    store = open_store(Pendulum, tmp_path, CountingRunner(tmp_path / "calls"), shared_url)
     first = store.run_or_retrieve(PARAMS)
 
     ((child, hit, miss, runners),) = run_together(use_pickled, [(pickle.dumps(store),)])
@@ -96,7 +97,7 @@ def test_pickled_store_works_in_another_process(shared_url, tmp_path):
 
 
 def test_pickled_store_of_the_same_process_shares_the_engine(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     store.run_or_retrieve(PARAMS)
 
     again = pickle.loads(pickle.dumps(store))
@@ -107,7 +108,7 @@ def test_pickled_store_of_the_same_process_shares_the_engine(database, tmp_path)
 
 
 def test_pickle_of_a_store_holds_no_connection(sqlite_url, tmp_path):
-    store = open_store(sqlite_url, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite_url)
     store.run_or_retrieve(PARAMS)
 
     assert len(pickle.dumps(store)) < 5000
@@ -116,7 +117,7 @@ def test_pickle_of_a_store_holds_no_connection(sqlite_url, tmp_path):
 
 def use_across_a_fork(url, folder):
     """Use a Store, fork, use it in the child and in the parent; return the child's exit status."""
-    store = open_store(url, folder, CountingRunner(folder / "calls"))
+    store = open_store(Pendulum, folder, CountingRunner(folder / "calls"), url)
     store.run_or_retrieve(PARAMS)
     child = os.fork()
     if child == 0:
@@ -146,7 +147,7 @@ def test_store_is_usable_on_both_sides_of_a_fork(shared_url, tmp_path):
 
 
 def obtain(url, folder):
-    store = open_store(url, folder, CountingRunner(folder / "calls"))
+    store = open_store(Pendulum, folder, CountingRunner(folder / "calls"), url)
     return store.run_or_retrieve(PARAMS).created_at
 
 
@@ -166,8 +167,8 @@ def test_run_waits_for_the_holder_of_the_claim_then_runs(database, tmp_path):
         entered.set()
         leave.wait(30)
 
-    holder = open_store(database, tmp_path, held)
-    other = open_store(database, tmp_path, runner)
+    holder = open_store(Pendulum, tmp_path, held, database)
+    other = open_store(Pendulum, tmp_path, runner, database)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(holder.run_or_retrieve, PARAMS)
         entered.wait(30)

@@ -22,16 +22,17 @@ from entropic import (
 from tests.support.counting import statements
 from tests.support.store_cases import (
     PARAMS,
+    Pendulum,
     Runner,
     attempts_of,
     claims_of,
     expected_bytes,
-    open_store,
     results_in,
     rows_of,
     staged_in,
     warnings_of,
 )
+from tests.support.stores import open_store
 
 
 class Spring(Base):
@@ -59,8 +60,10 @@ def test_numpy_save_keeps_its_suffix_with_a_line_at_info(sqlite, tmp_path, caplo
 
 
 def test_rerun_that_writes_another_suffix_leaves_one_file(sqlite, tmp_path):
-    open_store(sqlite, tmp_path).run(PARAMS)
-    store = open_store(sqlite, tmp_path, lambda params: np.save(params["result_file"], np.arange(3)))
+    open_store(Pendulum, tmp_path, Runner(), sqlite).run(PARAMS)
+    store = open_store(
+        Pendulum, tmp_path, lambda params: np.save(params["result_file"], np.arange(3)), sqlite
+    )
 
     record = store.run(PARAMS)
 
@@ -73,7 +76,7 @@ def test_runner_that_writes_two_files_is_an_error_that_names_and_keeps_both(sqli
         Path(params["result_file"]).write_text("one")
         Path(params["result_file"]).with_suffix(".txt").write_text("two")
 
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
 
     with pytest.raises(ResultFileError) as caught:
         store.run_or_retrieve(PARAMS)
@@ -87,7 +90,7 @@ def test_runner_that_writes_two_files_is_an_error_that_names_and_keeps_both(sqli
 
 
 def test_runner_that_writes_nothing_is_an_error(database, tmp_path):
-    store = open_store(database, tmp_path, lambda params: None)
+    store = open_store(Pendulum, tmp_path, lambda params: None, database)
 
     with pytest.raises(ResultFileMissingError, match="result_file"):
         store.run_or_retrieve(PARAMS)
@@ -104,7 +107,7 @@ def test_folder_is_a_result_and_its_rerun_replaces_it(sqlite, tmp_path):
         (folder / "deep").mkdir(parents=True)
         (folder / "deep" / "part.txt").write_text(next(written))
 
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     first = store.run_or_retrieve(PARAMS)
     before = (Path(first.result_file) / "deep" / "part.txt").read_text()
 
@@ -124,7 +127,7 @@ def test_folder_is_a_result_and_its_rerun_replaces_it(sqlite, tmp_path):
 
 def test_missing_file_is_run_again_with_a_warning(database, tmp_path, caplog):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     first = store.run_or_retrieve(PARAMS, campaign="may")
     Path(first.result_file).unlink()
 
@@ -143,12 +146,12 @@ def test_missing_file_is_run_again_with_a_warning(database, tmp_path, caplog):
 
 def test_moved_results_folder_is_found_without_a_write(database, tmp_path):
     runner = Runner()
-    record = open_store(database, tmp_path, runner).run_or_retrieve(PARAMS)
+    record = open_store(Pendulum, tmp_path, runner, database).run_or_retrieve(PARAMS)
     (tmp_path / "moved").mkdir()
     shutil.move(tmp_path / "results", tmp_path / "moved" / "results")
 
     with statements(database.engine) as seen:
-        found = open_store(database, tmp_path / "moved", runner).run_or_retrieve(PARAMS)
+        found = open_store(Pendulum, tmp_path / "moved", runner, database).run_or_retrieve(PARAMS)
 
     assert found.result_file == str(tmp_path / "moved" / "results" / Path(record.result_file).name)
     assert Path(found.result_file).read_bytes() == expected_bytes(PARAMS)
@@ -157,17 +160,33 @@ def test_moved_results_folder_is_found_without_a_write(database, tmp_path):
     assert rows_of(database)[0]["result_file"] == record.result_file
 
 
+def test_row_without_a_file_record_has_its_stored_path_while_something_is_there(sqlite, tmp_path):
+    """Of a row that 2.3.0 wrote a copied folder may hold a namesake; where the file was moved, that is it."""
+    store = open_store(sqlite, tmp_path)
+    stored = Path(store.run_or_retrieve(PARAMS).result_file)
+    sqlite.write(lambda connection: connection.execute(text("DELETE FROM entropic_files")))
+    shutil.copytree(tmp_path / "results", tmp_path / "copied" / "results")
+
+    copied = open_store(sqlite, tmp_path / "copied")
+    while_there = copied.retrieve(PARAMS).result_file
+    stored.unlink()
+    after = copied.retrieve(PARAMS).result_file
+
+    assert while_there == str(stored)
+    assert after == str(tmp_path / "copied" / "results" / stored.name)
+
+
 @pytest.mark.parametrize("mountpoint_is_left", [False, True])
 def test_unmounted_results_folder_raises_and_runs_nothing(sqlite, tmp_path, mountpoint_is_left):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     store.run_or_retrieve(PARAMS)
     (tmp_path / "results").rename(tmp_path / "away")
     if mountpoint_is_left:
         (tmp_path / "results").mkdir()
     other = {**PARAMS, "swings": 4}
 
-    for stale in (store, open_store(sqlite, tmp_path, runner)):
+    for stale in (store, open_store(Pendulum, tmp_path, runner, sqlite)):
         for call in (
             lambda s: s.run_or_retrieve(PARAMS),
             lambda s: s.run_or_retrieve(other),
@@ -187,11 +206,11 @@ def test_unmounted_results_folder_raises_and_runs_nothing(sqlite, tmp_path, moun
 
 def test_unmounted_results_folder_can_be_read_and_is_found_again_when_mounted(sqlite, tmp_path):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     record = store.run_or_retrieve(PARAMS)
     (tmp_path / "results").rename(tmp_path / "away")
 
-    absent = open_store(sqlite, tmp_path, runner)
+    absent = open_store(Pendulum, tmp_path, runner, sqlite)
 
     assert absent.retrieve(PARAMS).result_file == record.result_file
     assert [one.id for one in absent.records()] == [record.id]
@@ -202,7 +221,7 @@ def test_unmounted_results_folder_can_be_read_and_is_found_again_when_mounted(sq
 
 def test_adopted_folder_takes_new_runs_and_repeats_what_is_gone(sqlite, tmp_path, caplog):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     store.run_or_retrieve(PARAMS)
     shutil.rmtree(tmp_path / "results")
 
@@ -212,12 +231,12 @@ def test_adopted_folder_takes_new_runs_and_repeats_what_is_gone(sqlite, tmp_path
     assert len(runner.seen) == 2
     assert Path(record.result_file).read_bytes() == expected_bytes(PARAMS)
     assert any("gone" in warning for warning in warnings_of(caplog))
-    assert open_store(sqlite, tmp_path, runner).run_or_retrieve(PARAMS).id == record.id
+    assert open_store(Pendulum, tmp_path, runner, sqlite).run_or_retrieve(PARAMS).id == record.id
     assert len(runner.seen) == 2
 
 
 def test_second_table_on_one_results_folder_is_refused_with_both_names(sqlite, tmp_path):
-    open_store(sqlite, tmp_path)
+    open_store(Pendulum, tmp_path, Runner(), sqlite)
 
     with pytest.raises(ResultsDirUnavailableError, match="pendulum") as caught:
         Store(Runner(), Spring, tmp_path / "results", db_url=sqlite)
@@ -226,14 +245,14 @@ def test_second_table_on_one_results_folder_is_refused_with_both_names(sqlite, t
 
 
 def test_same_table_of_another_database_on_one_results_folder_is_refused(sqlite, tmp_path):
-    open_store(sqlite, tmp_path)
+    open_store(Pendulum, tmp_path, Runner(), sqlite)
 
     with pytest.raises(ResultsDirUnavailableError, match="another database"):
-        open_store("sqlite://", tmp_path)
+        open_store(Pendulum, tmp_path, Runner(), "sqlite://")
 
 
 def test_adopt_root_of_another_tables_folder_is_refused(sqlite, tmp_path):
-    open_store(sqlite, tmp_path)
+    open_store(Pendulum, tmp_path, Runner(), sqlite)
     Store(Runner(), Spring, tmp_path / "springs", db_url=sqlite)
     store = Store(Runner(), Spring, tmp_path / "results", db_url=sqlite)
 
@@ -261,13 +280,13 @@ def test_relative_paths_are_resolved_when_the_store_is_made(tmp_path, monkeypatc
 
 def test_stores_in_memory_share_the_database_they_are_given(tmp_path):
     database = Database("sqlite://")
-    pendulums = open_store(database, tmp_path)
+    pendulums = open_store(Pendulum, tmp_path, Runner(), database)
     springs = Store(Runner(), Spring, tmp_path / "springs", db_url=database)
 
     pendulums.run_or_retrieve(PARAMS)
     springs.run_or_retrieve({"stiffness": 1.0})
 
-    assert open_store(database, tmp_path).count() == 1
+    assert open_store(Pendulum, tmp_path, Runner(), database).count() == 1
     assert (len(rows_of(database)), len(rows_of(database, "spring"))) == (1, 1)
     assert pendulums.database.engine is springs.database.engine
     database.dispose()
@@ -278,7 +297,7 @@ def test_stores_in_memory_share_the_database_they_are_given(tmp_path):
 
 def test_row_edited_by_sql_raises_a_collision_with_both_values(database, tmp_path):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     store.run_or_retrieve(PARAMS)
     database.write(lambda connection: connection.execute(text("UPDATE pendulum SET length = 9.25")))
 
@@ -299,9 +318,18 @@ def test_row_edited_by_sql_raises_a_collision_with_both_values(database, tmp_pat
     assert claims_of(database) == 0
 
 
+def test_row_whose_value_its_column_would_refuse_is_a_collision(sqlite, tmp_path):
+    store = open_store(sqlite, tmp_path)
+    store.run_or_retrieve(PARAMS)
+    sqlite.write(lambda connection: connection.execute(text("UPDATE pendulum SET swings = 'many'")))
+
+    with pytest.raises(HashCollisionError, match="swings: asked for 3, stored 'many'"):
+        store.run_or_retrieve(PARAMS)
+
+
 def test_row_within_a_billionth_is_the_same_run(sqlite, tmp_path):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     store.run_or_retrieve(PARAMS)
     sqlite.write(lambda connection: connection.execute(text("UPDATE pendulum SET length = 1.5000000000001")))
 
@@ -311,7 +339,7 @@ def test_row_within_a_billionth_is_the_same_run(sqlite, tmp_path):
 
 def test_failed_attempts_leave_no_file_in_the_slots(sqlite, tmp_path):
     runner = Runner(raises=OSError("disk on fire"))
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     for _ in range(3):
         with pytest.raises(OSError, match="disk on fire"):
             store.run_or_retrieve(PARAMS)
@@ -333,7 +361,7 @@ def test_failed_attempts_leave_no_file_in_the_slots(sqlite, tmp_path):
     ids=["one flipped bit", "truncated", "empty"],
 )
 def test_verify_of_a_damaged_result_raises_and_changes_nothing(sqlite, tmp_path, damage):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     path = Path(store.run_or_retrieve(PARAMS).result_file)
     damage(path)
     left = path.read_bytes()
@@ -347,7 +375,7 @@ def test_verify_of_a_damaged_result_raises_and_changes_nothing(sqlite, tmp_path,
 
 
 def test_verify_of_a_sound_result_returns_its_record(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     made = store.run_or_retrieve(PARAMS)
 
     record = store.retrieve(PARAMS, verify=True)
@@ -363,7 +391,7 @@ def test_verify_of_a_damaged_part_of_a_folder_raises(sqlite, tmp_path):
         (folder / "a").write_text("1")
         (folder / "b").write_text("2")
 
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     folder = Path(store.run_or_retrieve(PARAMS).result_file)
     sound = store.retrieve(PARAMS, verify=True)
     (folder / "a").write_text("2")
@@ -375,7 +403,7 @@ def test_verify_of_a_damaged_part_of_a_folder_raises(sqlite, tmp_path):
 
 
 def test_verify_of_a_damaged_registered_file_raises(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     (tmp_path / "measured.dat").write_text("12")
     store.register(PARAMS, tmp_path / "measured.dat")
     (tmp_path / "measured.dat").write_text("13")
@@ -385,7 +413,7 @@ def test_verify_of_a_damaged_registered_file_raises(sqlite, tmp_path):
 
 
 def test_verify_without_a_digest_says_how_to_get_one(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.run_or_retrieve(PARAMS)
     sqlite.write(lambda connection: connection.execute(text("DELETE FROM entropic_files")))
 
@@ -397,7 +425,7 @@ def test_verify_without_a_digest_says_how_to_get_one(sqlite, tmp_path):
 
 
 def test_verify_where_the_folder_is_not_mounted_raises(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.run_or_retrieve(PARAMS)
     shutil.rmtree(tmp_path / "results")
 

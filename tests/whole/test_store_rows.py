@@ -1,8 +1,10 @@
 """Rows of a Store: retrieve, register, delete, records, custom data, and keys that are given."""
 
+import enum
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy.orm import Session
 
@@ -13,11 +15,11 @@ from tests.support.store_cases import (
     Runner,
     claims_of,
     expected_bytes,
-    open_store,
     results_in,
     rows_of,
     warnings_of,
 )
+from tests.support.stores import open_store
 
 KEY = hash_params(PARAMS)
 
@@ -36,14 +38,14 @@ def elsewhere(tmp_path):
 
 def test_retrieve_on_a_miss_is_none_and_writes_nothing(database, tmp_path):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
 
     assert store.retrieve(PARAMS) is None
     assert (runner.seen, rows_of(database), claims_of(database)) == ([], [], 0)
 
 
 def test_retrieve_on_a_hit_is_the_record(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     record = store.run_or_retrieve(PARAMS)
 
     found = store.retrieve({"swings": 3, "length": 1.5})
@@ -56,7 +58,7 @@ def test_retrieve_on_a_hit_is_the_record(database, tmp_path):
 
 
 def test_retrieve_by_id_alone_needs_no_parameters(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     store.run_or_retrieve(PARAMS)
 
     assert store.retrieve({"id": KEY}).length == 1.5
@@ -64,7 +66,7 @@ def test_retrieve_by_id_alone_needs_no_parameters(database, tmp_path):
 
 
 def test_retrieve_of_a_row_whose_file_is_gone_is_none_with_a_warning(sqlite, tmp_path, caplog):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     record = store.run_or_retrieve(PARAMS)
     Path(record.result_file).unlink()
 
@@ -78,7 +80,7 @@ def test_retrieve_of_a_row_whose_file_is_gone_is_none_with_a_warning(sqlite, tmp
 
 def test_register_records_the_file_where_it_is(database, tmp_path, elsewhere):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
 
     record = store.register(PARAMS, elsewhere, source="laboratory")
 
@@ -93,7 +95,7 @@ def test_register_records_the_file_where_it_is(database, tmp_path, elsewhere):
 
 def test_register_keeps_the_path_as_it_was_given(sqlite, tmp_path, elsewhere, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
 
     record = store.register(PARAMS, "elsewhere/measured.dat")
 
@@ -106,7 +108,7 @@ def test_registered_relative_path_is_still_a_hit_from_another_working_directory(
 ):
     monkeypatch.chdir(tmp_path)
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     store.register(PARAMS, "elsewhere/measured.dat")
     monkeypatch.chdir("/")
 
@@ -117,7 +119,7 @@ def test_registered_relative_path_is_still_a_hit_from_another_working_directory(
 
 
 def test_register_of_the_same_file_again_replaces_custom_data_only(database, tmp_path, elsewhere):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     first = store.register(PARAMS, elsewhere, source="laboratory", old=1)
 
     second = store.register(PARAMS, str(elsewhere), source="field")
@@ -129,7 +131,7 @@ def test_register_of_the_same_file_again_replaces_custom_data_only(database, tmp
 
 
 def test_register_of_another_file_raises_and_changes_nothing(database, tmp_path, elsewhere):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     store.register(PARAMS, elsewhere, source="laboratory")
     other = elsewhere.with_name("other.dat")
     other.write_bytes(b"other")
@@ -144,7 +146,7 @@ def test_register_of_another_file_raises_and_changes_nothing(database, tmp_path,
 
 
 def test_register_over_a_run_raises_unless_overwrite(database, tmp_path, elsewhere):
-    store = open_store(database, tmp_path, Runner(returns={"period": 1.0}))
+    store = open_store(Pendulum, tmp_path, Runner(returns={"period": 1.0}), database)
     store.run_or_retrieve(PARAMS)
     with pytest.raises(AlreadyExistsError):
         store.register(PARAMS, elsewhere)
@@ -159,7 +161,7 @@ def test_register_over_a_run_raises_unless_overwrite(database, tmp_path, elsewhe
 
 
 def test_register_of_a_missing_file_raises_and_writes_nothing(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
 
     with pytest.raises(ResultFileMissingError, match="nowhere") as caught:
         store.register(PARAMS, tmp_path / "nowhere.dat")
@@ -170,7 +172,7 @@ def test_register_of_a_missing_file_raises_and_writes_nothing(database, tmp_path
 
 def test_registered_file_that_vanished_is_an_error_and_never_a_rerun(sqlite, tmp_path, elsewhere):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     store.register(PARAMS, elsewhere)
     elsewhere.unlink()
 
@@ -182,7 +184,7 @@ def test_registered_file_that_vanished_is_an_error_and_never_a_rerun(sqlite, tmp
 
 
 def test_run_over_a_registered_file_leaves_that_file_alone(sqlite, tmp_path, elsewhere):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.register(PARAMS, elsewhere)
 
     record = store.run(PARAMS)
@@ -192,7 +194,7 @@ def test_run_over_a_registered_file_leaves_that_file_alone(sqlite, tmp_path, els
 
 
 def test_run_over_a_registered_file_in_the_results_folder_leaves_that_file_alone(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     of_another_key = Path(store.run_or_retrieve({**PARAMS, "length": 2.5}).result_file)
     store.register(PARAMS, of_another_key)
 
@@ -203,7 +205,7 @@ def test_run_over_a_registered_file_in_the_results_folder_leaves_that_file_alone
 
 
 def test_register_of_a_folder_is_a_result(sqlite, tmp_path, elsewhere):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
 
     record = store.register(PARAMS, elsewhere.parent)
 
@@ -214,7 +216,7 @@ def test_register_of_a_folder_is_a_result(sqlite, tmp_path, elsewhere):
 
 
 def test_delete_removes_the_row_and_keeps_the_file(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     record = store.run_or_retrieve(PARAMS)
 
     assert store.delete(PARAMS) is True
@@ -224,7 +226,7 @@ def test_delete_removes_the_row_and_keeps_the_file(database, tmp_path):
 
 
 def test_delete_takes_remove_file_second_and_removes_the_file(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     record = store.run_or_retrieve(PARAMS)
 
     assert store.delete(PARAMS, True) is True
@@ -233,7 +235,7 @@ def test_delete_takes_remove_file_second_and_removes_the_file(database, tmp_path
 
 
 def test_delete_by_hash_wins_over_params(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     kept = store.run_or_retrieve(PARAMS)
     gone = store.run_or_retrieve({**PARAMS, "swings": 4})
 
@@ -243,14 +245,14 @@ def test_delete_by_hash_wins_over_params(database, tmp_path):
 
 
 def test_delete_of_nothing_raises_with_the_promised_text(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
 
     with pytest.raises(ValueError, match=r"^Either 'params' or 'hash' need to be set$"):
         store.delete()
 
 
 def test_delete_does_not_mind_a_missing_file(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     record = store.run_or_retrieve(PARAMS)
     Path(record.result_file).unlink()
 
@@ -259,7 +261,7 @@ def test_delete_does_not_mind_a_missing_file(sqlite, tmp_path):
 
 
 def test_delete_unlinks_a_registered_file_outside_only_if_told(sqlite, tmp_path, elsewhere):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.register(PARAMS, elsewhere)
     store.delete(PARAMS)
     survived = elsewhere.exists()
@@ -273,7 +275,7 @@ def test_delete_unlinks_a_registered_file_outside_only_if_told(sqlite, tmp_path,
 
 def test_deleted_key_runs_again(sqlite, tmp_path):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     store.run_or_retrieve(PARAMS)
     store.delete(PARAMS)
 
@@ -285,6 +287,11 @@ def test_deleted_key_runs_again(sqlite, tmp_path):
 # Records
 
 
+class Label(enum.Enum):
+    ODD = "odd"
+    EVEN = "even"
+
+
 @pytest.fixture
 def five(database, tmp_path):
     """A Store with five rows, swings 0 to 4, whose period is 10 - swings, and none for the last."""
@@ -293,7 +300,7 @@ def five(database, tmp_path):
         Path(params["result_file"]).touch()
         return {"period": None if params["swings"] == 4 else 10.0 - params["swings"]}
 
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     for swings in range(5):
         store.run({"length": 1.0, "swings": swings, "label": "odd" if swings % 2 else "even"})
     return store
@@ -313,10 +320,24 @@ def test_records_take_expressions_equalities_order_and_limit(five):
     assert [r.swings for r in five.records(period=None)] == [4]
 
 
-def test_records_order_by_takes_several_columns(five):
-    found = five.records(order_by=[Pendulum.label.desc(), Pendulum.swings.desc()])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_records_order_by_takes_several_columns(five, kind):
+    found = five.records(order_by=kind([Pendulum.label.desc(), Pendulum.swings.desc()]))
 
     assert [record.swings for record in found] == [3, 1, 4, 2, 0]
+
+
+def test_equalities_find_what_their_columns_hold_of_a_value(five):
+    """Drivers bind a NumPy integer as bytes, or not at all, and an Enum not at all."""
+    assert five.count(swings=np.int64(3)) == 1
+    assert five.count(length=np.float32(1.0), label=Label.ODD) == 2
+    assert [record.swings for record in five.records(swings=3.0)] == [3]
+    assert len(five.to_frame(label=Label.EVEN)) == 3
+
+
+def test_equality_that_its_column_cannot_hold_raises(five):
+    with pytest.raises(ParameterError, match="swings must be an integer"):
+        five.count(swings=2.5)
 
 
 def test_records_show_files_under_the_results_folder_of_this_store(five, tmp_path):
@@ -348,7 +369,7 @@ def test_to_frame_has_a_row_per_record_and_a_column_per_attribute(five):
 
 
 def test_to_frame_of_an_empty_table_has_the_columns(sqlite, tmp_path):
-    frame = open_store(sqlite, tmp_path).to_frame()
+    frame = open_store(Pendulum, tmp_path, Runner(), sqlite).to_frame()
 
     assert len(frame) == 0
     assert "swings" in frame.columns
@@ -358,7 +379,7 @@ def test_to_frame_of_an_empty_table_has_the_columns(sqlite, tmp_path):
 
 
 def test_records_are_detached_and_readable(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     record = store.run_or_retrieve(PARAMS)
     sqlite.dispose()
 
@@ -368,7 +389,7 @@ def test_records_are_detached_and_readable(sqlite, tmp_path):
 
 @pytest.mark.parametrize("how", ["run", "hit", "records"])
 def test_changes_of_custom_data_before_a_merge_are_seen(database, tmp_path, how):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
     record = store.run_or_retrieve(PARAMS, tag="old")
     if how == "hit":
         record = store.run_or_retrieve(PARAMS)
@@ -388,7 +409,7 @@ def test_changes_of_custom_data_before_a_merge_are_seen(database, tmp_path, how)
 
 
 def test_merged_record_is_tracked_in_its_session(database, tmp_path):
-    record = open_store(database, tmp_path).run_or_retrieve(PARAMS)
+    record = open_store(Pendulum, tmp_path, Runner(), database).run_or_retrieve(PARAMS)
 
     with Session(database.engine) as session:
         merged = session.merge(record)
@@ -401,7 +422,7 @@ def test_merged_record_is_tracked_in_its_session(database, tmp_path):
 
 def test_row_added_by_a_session_of_the_users_is_a_hit(database, tmp_path, elsewhere):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     with Session(database.engine) as session:
         session.add(Pendulum(id=KEY, result_file=str(elsewhere), **PARAMS))
         session.commit()
@@ -418,7 +439,7 @@ def test_row_added_by_a_session_of_the_users_is_a_hit(database, tmp_path, elsewh
 
 
 def test_created_at_of_different_runs_orders_them(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
 
     first, second = (store.run({**PARAMS, "swings": swings}) for swings in (1, 2))
 

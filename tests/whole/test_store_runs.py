@@ -18,16 +18,16 @@ from tests.support.store_cases import (
     attempts_of,
     claims_of,
     expected_bytes,
-    open_store,
     results_in,
     rows_of,
     staged_in,
     warnings_of,
 )
+from tests.support.stores import open_store
 
 
 def test_run_or_retrieve_on_a_miss_commits_row_and_file(database, tmp_path):
-    store = open_store(database, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), database)
 
     record = store.run_or_retrieve(PARAMS, campaign="may")
 
@@ -46,7 +46,7 @@ def test_run_or_retrieve_on_a_miss_commits_row_and_file(database, tmp_path):
 
 def test_run_or_retrieve_on_a_hit_returns_the_row_and_runs_nothing(database, tmp_path):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     first = store.run_or_retrieve(PARAMS, campaign="may")
 
     again = store.run_or_retrieve({"swings": 3, "length": 1.5, "damping": 0.0}, campaign="june")
@@ -60,7 +60,7 @@ def test_run_or_retrieve_on_a_hit_returns_the_row_and_runs_nothing(database, tmp
 
 def test_run_of_a_stored_key_overwrites_row_and_file(database, tmp_path):
     runner = Runner(returns={"period": 1.0, "only_first": 1})
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     first = store.run_or_retrieve(PARAMS, campaign="may", old=True)
     runner.returns, runner.note = {"steps": 7}, b"again"
 
@@ -86,7 +86,7 @@ def test_run_of_a_stored_key_keeps_the_good_file_until_its_successor_is_complete
         seen.append(final.read_bytes() if final.exists() else None)
         Path(params["result_file"]).write_bytes(b"version %d" % len(seen))
 
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
     store.run(PARAMS)
 
     record = store.run(PARAMS)
@@ -97,7 +97,7 @@ def test_run_of_a_stored_key_keeps_the_good_file_until_its_successor_is_complete
 
 def test_run_of_a_stored_key_that_fails_leaves_row_and_file(database, tmp_path):
     runner = Runner()
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     first = store.run(PARAMS, campaign="may")
     runner.raises = RuntimeError("diverged")
 
@@ -113,16 +113,16 @@ def test_run_of_a_stored_key_that_fails_leaves_row_and_file(database, tmp_path):
 def test_created_at_is_aware_utc_and_the_time_of_the_run(database, tmp_path):
     before = datetime.now(UTC)
 
-    record = open_store(database, tmp_path).run(PARAMS)
+    record = open_store(Pendulum, tmp_path, Runner(), database).run(PARAMS)
 
     assert record.created_at.utcoffset().total_seconds() == 0
     assert before <= record.created_at <= datetime.now(UTC)
-    assert open_store(database, tmp_path).retrieve(PARAMS).created_at == record.created_at
+    assert open_store(Pendulum, tmp_path, Runner(), database).retrieve(PARAMS).created_at == record.created_at
 
 
 def test_runner_gets_typed_parameters_defaults_id_and_result_file(sqlite, tmp_path):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
 
     record = store.run_or_retrieve({"length": 2, "swings": np.int64(3)}, campaign="may")
 
@@ -143,14 +143,14 @@ def test_callers_dict_is_untouched_even_if_the_runner_changes_its_own(sqlite, tm
 
     given = dict(PARAMS)
 
-    record = open_store(sqlite, tmp_path, runner).run_or_retrieve(given)
+    record = open_store(Pendulum, tmp_path, runner, sqlite).run_or_retrieve(given)
 
     assert given == PARAMS
     assert record.length == 1.5
 
 
 def test_elapsed_seconds_is_added_unless_given(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
 
     measured = store.run(PARAMS)
     given = store.run({**PARAMS, "swings": 4}, elapsed_seconds=99)
@@ -164,7 +164,7 @@ def test_returned_mapping_fills_outputs_and_custom_data(database, tmp_path):
         returns={"period": np.float32(2.5), "steps": np.int64(12), "solver": "rk4", "grid": np.arange(3)}
     )
 
-    record = open_store(database, tmp_path, runner).run_or_retrieve(PARAMS, campaign="may")
+    record = open_store(Pendulum, tmp_path, runner, database).run_or_retrieve(PARAMS, campaign="may")
 
     assert (record.period, record.steps) == (2.5, 12)
     assert record.custom_data["solver"] == "rk4"
@@ -178,21 +178,23 @@ def test_returned_mapping_fills_outputs_and_custom_data(database, tmp_path):
 def test_explicit_keyword_wins_over_what_the_runner_returns(sqlite, tmp_path):
     runner = Runner(returns={"campaign": "from the runner", "elapsed_seconds": 1.0})
 
-    record = open_store(sqlite, tmp_path, runner).run_or_retrieve(PARAMS, campaign="explicit")
+    record = open_store(Pendulum, tmp_path, runner, sqlite).run_or_retrieve(PARAMS, campaign="explicit")
 
     assert record.custom_data == {"campaign": "explicit", "elapsed_seconds": 1.0}
 
 
 @pytest.mark.parametrize("returned", [[1, 2], "text", 3.5, ("period", 1.0)])
 def test_returned_value_that_is_no_mapping_is_ignored(sqlite, tmp_path, returned):
-    record = open_store(sqlite, tmp_path, Runner(returns=returned)).run_or_retrieve(PARAMS)
+    record = open_store(Pendulum, tmp_path, Runner(returns=returned), sqlite).run_or_retrieve(PARAMS)
 
     assert record.custom_data.keys() == {"elapsed_seconds"}
     assert record.period is None
 
 
 def test_nan_in_an_output_is_null(database, tmp_path):
-    record = open_store(database, tmp_path, Runner(returns={"period": math.nan})).run_or_retrieve(PARAMS)
+    record = open_store(Pendulum, tmp_path, Runner(returns={"period": math.nan}), database).run_or_retrieve(
+        PARAMS
+    )
 
     assert record.period is None
     assert rows_of(database)[0]["period"] is None
@@ -202,7 +204,9 @@ def test_nan_in_an_output_is_null(database, tmp_path):
 def test_infinity_in_an_output_is_kept_where_the_dialect_has_one_else_null(database, tmp_path, infinity):
     has_one = database.dialect in {"sqlite", "postgresql"}
 
-    record = open_store(database, tmp_path, Runner(returns={"period": infinity})).run_or_retrieve(PARAMS)
+    record = open_store(Pendulum, tmp_path, Runner(returns={"period": infinity}), database).run_or_retrieve(
+        PARAMS
+    )
 
     assert record.period == (infinity if has_one else None)
     assert rows_of(database)[0]["period"] == (infinity if has_one else None)
@@ -228,7 +232,7 @@ def test_returned_value_that_cannot_be_stored_is_left_out_with_a_warning_that_na
 ):
     runner = Runner(returns={name: value, "solver": "rk4"})
 
-    record = open_store(database, tmp_path, runner).run_or_retrieve(PARAMS)
+    record = open_store(Pendulum, tmp_path, runner, database).run_or_retrieve(PARAMS)
 
     assert record.custom_data.keys() == {"solver", "elapsed_seconds"}
     assert (record.length, record.id) == (1.5, hash_params(PARAMS))
@@ -242,7 +246,7 @@ def test_returned_value_that_cannot_be_stored_is_left_out_with_a_warning_that_na
 def test_returned_value_that_some_databases_cannot_hold_does_not_lose_the_run(database, tmp_path, value):
     runner = Runner(returns={"remark": value, "nested": [value]})
 
-    record = open_store(database, tmp_path, runner).run_or_retrieve(PARAMS)
+    record = open_store(Pendulum, tmp_path, runner, database).run_or_retrieve(PARAMS)
 
     assert Path(record.result_file).read_bytes() == expected_bytes(PARAMS)
     assert len(rows_of(database)) == 1
@@ -252,7 +256,7 @@ def test_returned_value_that_some_databases_cannot_hold_does_not_lose_the_run(da
 def test_returned_decimal_and_date_go_to_custom_data_as_text(sqlite, tmp_path):
     runner = Runner(returns={"price": Decimal("1.10"), "day": datetime(2024, 5, 1, tzinfo=UTC)})
 
-    record = open_store(sqlite, tmp_path, runner).run_or_retrieve(PARAMS)
+    record = open_store(Pendulum, tmp_path, runner, sqlite).run_or_retrieve(PARAMS)
 
     assert record.custom_data["price"] == "1.10"
     assert record.custom_data["day"] == "2024-05-01T00:00:00+00:00"
@@ -263,7 +267,7 @@ def test_custom_data_that_json_cannot_hold_is_an_error_before_the_run(sqlite, tm
     runner = Runner()
 
     with pytest.raises(ParameterError, match="campaign"):
-        open_store(sqlite, tmp_path, runner).run_or_retrieve(PARAMS, campaign=value)
+        open_store(Pendulum, tmp_path, runner, sqlite).run_or_retrieve(PARAMS, campaign=value)
 
     assert runner.seen == []
     assert claims_of(sqlite) == 0
@@ -285,7 +289,7 @@ def test_custom_data_that_json_cannot_hold_is_an_error_before_the_run(sqlite, tm
 )
 def test_parameters_that_do_not_fit_are_an_error_before_anything_runs(sqlite, tmp_path, params, named):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
 
     for method in (store.run_or_retrieve, store.run, store.retrieve):
         with pytest.raises(ParameterError, match=named):
@@ -298,7 +302,7 @@ def test_parameters_that_do_not_fit_are_an_error_before_anything_runs(sqlite, tm
 
 def test_failing_runner_raises_its_own_exception_with_a_note_of_its_parameters(database, tmp_path):
     error = ZeroDivisionError("in step 7")
-    store = open_store(database, tmp_path, Runner(raises=error))
+    store = open_store(Pendulum, tmp_path, Runner(raises=error), database)
 
     with pytest.raises(ZeroDivisionError) as caught:
         store.run_or_retrieve({**PARAMS, "label": "stiff"})
@@ -312,7 +316,7 @@ def test_failing_runner_raises_its_own_exception_with_a_note_of_its_parameters(d
 
 
 def test_failing_runner_leaves_nothing_but_a_failed_attempt(database, tmp_path):
-    store = open_store(database, tmp_path, Runner(raises=ValueError("diverged")))
+    store = open_store(Pendulum, tmp_path, Runner(raises=ValueError("diverged")), database)
     with pytest.raises(ValueError, match="diverged"):
         store.run_or_retrieve(PARAMS)
 
@@ -336,7 +340,7 @@ def test_failing_runner_leaves_nothing_but_a_failed_attempt(database, tmp_path):
 
 def test_failures_forget_a_key_that_succeeded_since(database, tmp_path):
     runner = Runner(raises=ValueError("diverged"))
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
     for _ in range(2):
         with pytest.raises(ValueError, match="diverged"):
             store.run_or_retrieve(PARAMS)
@@ -350,7 +354,7 @@ def test_failures_forget_a_key_that_succeeded_since(database, tmp_path):
 
 
 def test_failure_with_text_that_a_database_refuses_is_recorded_all_the_same(database, tmp_path):
-    store = open_store(database, tmp_path, Runner(raises=ValueError("null \0 and \ud800 and ∞ 𝄞")))
+    store = open_store(Pendulum, tmp_path, Runner(raises=ValueError("null \0 and \ud800 and ∞ 𝄞")), database)
 
     with pytest.raises(ValueError, match="null"):
         store.run_or_retrieve(PARAMS)
@@ -366,7 +370,7 @@ class Unspeakable(Exception):
 
 
 def test_failure_whose_exception_does_not_print_is_raised_as_it_is(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path, Runner(raises=Unspeakable()))
+    store = open_store(Pendulum, tmp_path, Runner(raises=Unspeakable()), sqlite)
 
     with pytest.raises(Unspeakable):
         store.run_or_retrieve(PARAMS)
@@ -376,7 +380,7 @@ def test_failure_whose_exception_does_not_print_is_raised_as_it_is(sqlite, tmp_p
 
 
 def test_sys_exit_in_a_runner_is_a_failure_that_propagates(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path, Runner(raises=SystemExit(3)))
+    store = open_store(Pendulum, tmp_path, Runner(raises=SystemExit(3)), sqlite)
 
     with pytest.raises(SystemExit) as caught:
         store.run_or_retrieve(PARAMS)
@@ -390,7 +394,7 @@ def test_sys_exit_in_a_runner_is_a_failure_that_propagates(sqlite, tmp_path):
 
 def test_keyboard_interrupt_in_a_runner_cancels_and_frees_the_key(database, tmp_path):
     runner = Runner(raises=KeyboardInterrupt())
-    store = open_store(database, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, database)
 
     with pytest.raises(KeyboardInterrupt):
         store.run_or_retrieve(PARAMS)
@@ -405,7 +409,7 @@ def test_runner_that_asks_for_its_own_key_raises_instead_of_waiting(sqlite, tmp_
     def runner(params):
         store.run_or_retrieve({"length": params["length"], "swings": params["swings"]})
 
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
 
     with pytest.raises(RuntimeError, match="itself"):
         store.run_or_retrieve(PARAMS)
@@ -419,7 +423,7 @@ def test_runner_may_ask_the_store_for_another_key(sqlite, tmp_path):
             store.run_or_retrieve({"length": params["length"], "swings": params["swings"] - 1})
         Path(params["result_file"]).touch()
 
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
 
     store.run_or_retrieve(PARAMS)
 
@@ -427,7 +431,7 @@ def test_runner_may_ask_the_store_for_another_key(sqlite, tmp_path):
 
 
 def test_finished_run_is_logged_at_info_and_a_hit_is_not(sqlite, tmp_path, caplog):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     with caplog.at_level(logging.INFO, "entropic"):
         record = store.run_or_retrieve(PARAMS)
         finished = [r.getMessage() for r in caplog.records if record.id in r.getMessage()]
@@ -441,7 +445,7 @@ def test_finished_run_is_logged_at_info_and_a_hit_is_not(sqlite, tmp_path, caplo
 
 def test_numbers_that_only_look_alike_are_one_run_and_those_that_differ_are_two(sqlite, tmp_path):
     runner = Runner()
-    store = open_store(sqlite, tmp_path, runner)
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
 
     same = [
         store.run_or_retrieve({"length": length, "swings": swings}).id

@@ -1,0 +1,202 @@
+"""Looks into folders in which others may write: names are names, no link is followed, what is read is bounded.
+
+Everything under `.entropic/` is reached from the descriptor of the folder above it, so that what was looked at is what
+is read, moved or removed. Nothing but regular files is opened, and never in a way that waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+__all__ = [
+    "DEPTH",
+    "FOLDER",
+    "QUARANTINE",
+    "STATE",
+    "entries",
+    "load_json",
+    "located",
+    "make_folder",
+    "open_file",
+    "open_folder",
+    "read_file",
+    "remove_at",
+    "write_new",
+]
+
+STATE = ".entropic"
+QUARANTINE = "quarantine"
+DEPTH = 100  # folders below a result's: each costs a descriptor while it is looked at
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@contextmanager
+def open_folder(path: Path, *names: str) -> Iterator[int]:
+    """Give a descriptor of the folder *names* below *path*; only *path* itself may be reached by links.
+
+    Raises
+    ------
+    OSError
+        If one of them is not there, is a link, or is no folder.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in names:
+            above, descriptor = descriptor, os.open(name, FOLDER, dir_fd=descriptor)
+            os.close(above)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def located(path: Path) -> Iterator[tuple[str, int | None]]:
+    """Give name and folder's descriptor by which to reach *path*; path and None where it is in no folder of state.
+
+    A path below ``.entropic`` is safe then: what a link there leads to is not reached.
+    """
+    parts = path.parts
+    if STATE not in parts[:-1]:
+        yield str(path), None
+        return
+    at = len(parts) - 2 - parts[-2::-1].index(STATE)
+    with open_folder(Path(*parts[:at]), *parts[at:-1]) as descriptor:
+        yield parts[-1], descriptor
+
+
+@contextmanager
+def make_folder(name: str, folder: int) -> Iterator[int]:
+    """Give a descriptor of the folder *name* in another one; made if it is not there, never for the world to write."""
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o775, dir_fd=folder)
+    descriptor = os.open(name, FOLDER, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_file(
+    name: str, *, folder: int | None = None, limit: int, is_link_followed: bool = False
+) -> BinaryIO:
+    """Open a regular file of at most *limit* bytes for reading.
+
+    Raises
+    ------
+    OSError
+        If it is not there, a link, larger, or something else, such as a FIFO, which is not waited for.
+    """
+    flags = _FILE & ~os.O_NOFOLLOW if is_link_followed else _FILE
+    status = os.stat(
+        name, dir_fd=folder, follow_symlinks=is_link_followed
+    )  # to open a device may do something
+    _require_regular(status, name, limit)
+    descriptor = os.open(name, flags, dir_fd=folder)
+    try:
+        _require_regular(os.fstat(descriptor), name, limit)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _require_regular(status: os.stat_result, name: str, limit: int) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, "a link is not followed here", name)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", name)
+    if status.st_size > limit:
+        raise OSError(errno.EFBIG, f"larger than the {limit} bytes that it can have", name)
+
+
+def read_file(name: str, *, folder: int | None = None, limit: int) -> bytes:
+    """Return what a regular file of at most *limit* bytes holds; raise OSError as `open_file` does."""
+    with open_file(name, folder=folder, limit=limit) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:  # it has grown
+        raise OSError(errno.EFBIG, f"larger than the {limit} bytes that it can have", name)
+    return data
+
+
+def write_new(name: str, data: bytes, folder: int) -> None:
+    """Write a file of a few bytes, over one that is there but not through a link."""
+    descriptor = os.open(
+        name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o664, dir_fd=folder
+    )
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def load_json(data: bytes) -> Any:
+    """Return what JSON says; raise ValueError if it is none, or nested too deeply to be ours."""
+    try:
+        return json.loads(data.decode())  # bytes would be tried as UTF-16 and UTF-32 too
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def entries(folder: int) -> list[tuple[str, os.stat_result]]:
+    """Return what is in a folder, sorted by name, links as such; what goes meanwhile is left out."""
+    found = []
+    with os.scandir(folder) as scanned:
+        for entry in scanned:
+            try:
+                found.append((entry.name, os.stat(entry.name, dir_fd=folder, follow_symlinks=False)))
+            except FileNotFoundError:
+                continue
+    return sorted(found)
+
+
+def remove_at(name: str, folder: int | None, *, keep: str = "") -> None:
+    """Delete a file, or a folder and what is in it, but for the entry *keep*; links are not followed.
+
+    Of a folder, what cannot be deleted, or is nested too deeply to be ours, stays.
+
+    Raises
+    ------
+    OSError
+        If it is a file that cannot be deleted.
+    """
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            os.unlink(name, dir_fd=folder)
+            return
+    except FileNotFoundError:
+        return
+    _remove_folder(name, folder, keep, DEPTH)
+
+
+def _remove_folder(name: str, folder: int | None, keep: str, depth: int) -> None:
+    try:
+        below = os.open(name, FOLDER, dir_fd=folder)
+    except OSError:
+        return
+    try:
+        for entry, status in entries(below):
+            if entry == keep:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                if depth:
+                    _remove_folder(entry, below, "", depth - 1)
+                continue
+            try:
+                os.unlink(entry, dir_fd=below)
+            except OSError:
+                continue
+    finally:
+        os.close(below)
+    if not keep:
+        try:
+            os.rmdir(name, dir_fd=folder)
+        except OSError:
+            return

@@ -1,0 +1,173 @@
+"""What a sweep finds before it runs anything: typed, hashed, looked up, compared, each key once.
+
+A plan is a value: making it writes nothing, and what it says of a result holds for the moment of the look-up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from entropic.errors import EntropicError, ResultFileMissingError
+from entropic.model.base import Base
+from entropic.model.parameters import Identity
+from entropic.model.records import CHUNK, Found
+from entropic.runs.result_table import ResultTable
+from entropic.sql.upsert import chunks
+
+__all__ = ["Plan", "Task", "make_plan"]
+
+log = logging.getLogger(__name__)
+
+ModelT = TypeVar("ModelT", bound=Base)
+
+MISSING_AT_MOST = 10  # result files that may be gone, and
+MISSING_SHARE = 0.1  # their share of the hits, before a sweep takes it for a lost folder
+
+LISTED = 2000  # after so many hits the folder is listed once, instead of looking at each file
+
+
+class Task(NamedTuple):
+    """A key that has no result."""
+
+    identity: Identity
+    record_id: str
+    """Where its row is, or will be: the key, or the published release's where that one's row is run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[ModelT]):
+    """What there is of some parameter sets, and what must run.
+
+    Attributes
+    ----------
+    order : dict
+        Each key once, in input order, and the key under which its row is or will be.
+    records : dict
+        By key, the records of those that have a result.
+    tasks : dict
+        What must run, by the key of the row: those without a row in input order, then those of *gone*.
+    gone : list of Found
+        Rows whose result file is gone.
+    """
+
+    order: dict[str, str]
+    records: dict[str, ModelT]
+    tasks: dict[str, Task]
+    gone: Sequence[Found]
+
+    def check_gone(self, table: ResultTable[ModelT], missing: str) -> None:
+        """Raise unless what is gone may be run again; say so.
+
+        Parameters
+        ----------
+        missing : {"raise", "rerun"}
+            What to do when more than ten, and more than a tenth, of the results that there are rows for are gone.
+
+        Raises
+        ------
+        ResultsDirUnavailableError
+            If it is the results folder that is not there.
+        ResultFileMissingError
+            If many results are gone, or a file that was registered: it is not ours to make.
+        """
+        if not self.gone:
+            return
+        table.require_root()
+        for found in self.gone:
+            table.refuse_registered(found)
+        hits = len(self.records) + len(self.gone)
+        many = len(self.gone) > MISSING_AT_MOST and len(self.gone) > MISSING_SHARE * hits
+        if many and missing == "raise":
+            raise ResultFileMissingError(
+                f"{len(self.gone)} of {hits} results are gone from {str(table.root)!r}, the first of them "
+                f"{table.reader.path(self.gone[0])!r}. Nothing was run. Restore them, or run them again with "
+                "missing='rerun'"
+            )
+        log.warning("%d result files are gone from %s: their runs are repeated", len(self.gone), table.root)
+
+
+def make_plan(table: ResultTable[ModelT], params: Iterable[Mapping[str, Any]]) -> Plan[ModelT]:
+    """Look *params* up, in chunks: no statement grows with their number.
+
+    Raises
+    ------
+    ParameterError
+        If a set does not fit the model; with the number of the set.
+    HashCollisionError
+        If two different sets share a key, or a row holds other parameters.
+    """
+    return _Planner(table).plan(params)
+
+
+class _Planner(Generic[ModelT]):
+    def __init__(self, table: ResultTable[ModelT]) -> None:
+        self._table = table
+        self._order: dict[str, str] = {}
+        self._records: dict[str, ModelT] = {}
+        self._tasks: dict[str, Task] = {}
+        self._gone: list[tuple[Identity, Found]] = []
+        self._hits = 0
+        self._names: set[str] = set()  # in the results folder, once that was listed
+
+    def plan(self, params: Iterable[Mapping[str, Any]]) -> Plan[ModelT]:
+        for chunk in chunks(self._identify(params), CHUNK // 2):  # up to two keys each
+            self._sort(self._look_up(self._distinct(chunk)))
+        for identity, found in self._gone:
+            self._order[identity.id] = found.id
+            self._tasks[found.id] = Task(identity, found.id)
+        return Plan(self._order, self._records, self._tasks, [found for _, found in self._gone])
+
+    def _identify(self, params: Iterable[Mapping[str, Any]]) -> Iterator[Identity]:
+        for number, one in enumerate(params):
+            try:
+                yield self._table.parameters.identify(one)
+            except (EntropicError, ValueError) as error:
+                error.add_note(f"in parameter set {number} of the sweep: {one!r:.300}")
+                raise
+
+    def _distinct(self, chunk: list[Identity]) -> list[Identity]:
+        """Return one identity per key that is new; two runs under one key are an error before anything runs."""
+        new: dict[str, Identity] = {}
+        for identity in chunk:
+            if identity.id in self._order:
+                self._compare_with_first(identity)
+            else:
+                first = new.setdefault(identity.id, identity)
+                if first is not identity:
+                    self._table.check_same(identity, first)
+        return list(new.values())
+
+    def _compare_with_first(self, identity: Identity) -> None:
+        task = self._tasks.get(identity.id)
+        if task is not None:
+            self._table.check_same(identity, task.identity)
+        elif (record := self._records.get(identity.id)) is not None:
+            self._table.parameters.verify(identity, vars(record))
+
+    def _look_up(self, distinct: list[Identity]) -> list[tuple[Identity, Found]]:
+        """Return the rows that there are; the others are tasks."""
+        keys = [key for identity in distinct for key in identity.ids]
+        rows = {found.id: found for found in self._table.reader.find_many(keys)}
+        hits = []
+        for identity in distinct:
+            self._order[identity.id] = identity.id
+            found = self._table.match(identity, (rows[key] for key in identity.ids if key in rows))
+            if found is None:
+                self._tasks[identity.id] = Task(identity, identity.id)
+            else:
+                hits.append((identity, found))
+        return hits
+
+    def _sort(self, hits: list[tuple[Identity, Found]]) -> None:
+        """Make records of the rows whose result is there."""
+        self._hits += len(hits)
+        if self._hits > LISTED and not self._names:
+            self._names = self._table.names()
+        for identity, found in hits:
+            if found.file_name in self._names or self._table.is_present(found):
+                self._records[identity.id] = self._table.reader.record(found)
+            else:
+                self._gone.append((identity, found))

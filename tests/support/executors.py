@@ -1,0 +1,24 @@
+"""Places to run a sweep that need no cluster."""
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+from tests.support.processes import PRELOAD
+
+
+@contextlib.contextmanager
+def executor_of(kind: str) -> Iterator[Executor]:
+    """Yield two "threads", or two "processes" that begin with nothing of this one.
+
+    The processes come from a server that has imported the library, which takes a second of each otherwise.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    makers = {
+        "threads": lambda: ThreadPoolExecutor(2),
+        "processes": lambda: ProcessPoolExecutor(2, mp_context=context),
+    }
+    with makers[kind]() as executor:
+        yield executor

@@ -1,0 +1,229 @@
+"""A results folder that real users share: whose finished runs are taken, and what nobody can do to another."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entropic.disk.sidecars import process_folders, read_sidecar
+from tests.support import hostile
+from tests.support import protocol_cases as cases
+from tests.support.hostile import FOLDERS, Target
+from tests.support.processes import ProcessesFailedError
+from tests.support.protocol_cases import Place
+from tests.support.users import ALICE, BOB, GROUP, UNINVITED, User, give, place_for_all
+
+OWNER = 47009
+NAMES = [plant.__name__ for plant in FOLDERS]
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[Path]:
+    with place_for_all() as folder:
+        yield folder
+
+
+@pytest.fixture
+def lab() -> Iterator[Place]:
+    """A folder of a group, in which each member may write, with a results folder of its own."""
+    with place_for_all() as folder:
+        for path in (folder / "lab", folder / "lab" / "results", folder / "lab" / "results" / ".entropic"):
+            path.mkdir()
+            give(path, OWNER, GROUP)
+            path.chmod(0o2775)
+        (folder / "lab" / "runs.sqlite3").touch()
+        give(folder / "lab" / "runs.sqlite3", OWNER, GROUP, 0o664)  # SQLite itself would make it for one user
+        yield Place(f"sqlite:///{folder / 'lab' / 'runs.sqlite3'}", folder / "lab")
+
+
+# What is planted there by another user
+
+
+def open_all(base: Path) -> None:
+    for name in NAMES:
+        place_in(base, name).store()
+
+
+def place_in(base: Path, name: str) -> Place:
+    return Place(f"sqlite:///{base / name / 'runs.sqlite3'}", base / name)
+
+
+def use_all(base: Path) -> dict[str, dict[str, Any]]:
+    return {name: use(place_in(base, name)) for name in NAMES}
+
+
+def use(place: Place) -> dict[str, Any]:
+    victim = place.folder / "victim"
+    before = hostile.snapshot(victim)
+    took_s, store = hostile.seconds_of(place.store)
+    try:
+        text = Path(store.run_or_retrieve({"a": 1.0}).result_file).read_text()
+    except Exception as error:
+        text = str(error)
+    recovered = store.recover()
+    store.check(checksum=True, fix=True)
+    is_same = hostile.snapshot(victim) == before
+    return {"took_s": took_s, "text": text, "recovered": recovered, "is_same": is_same}
+
+
+@pytest.fixture(scope="module")
+def used(base: Path) -> dict[str, dict[str, Any]]:
+    """What Bob saw of each folder in which Alice, whose group was invited, had planted something."""
+    for plant in FOLDERS:
+        folder = base / plant.__name__
+        folder.mkdir()
+        give(folder, BOB.uid, GROUP, 0o775)
+    BOB.does(open_all, base)
+    for plant in FOLDERS:
+        folder = base / plant.__name__
+        target = Target(folder / "results", hostile.make_victim(folder))
+        plant(target)
+        hostile.make_old(target.root)
+        give(target.victim, BOB.uid, GROUP)
+        give(target.state, ALICE.uid, GROUP, 0o664)
+        (folder / "results").chmod(0o2775)
+    return BOB.does(use_all, base)
+
+
+@pytest.mark.parametrize("plant", FOLDERS, ids=lambda plant: plant.__name__)
+def test_nothing_of_the_one_who_opens_is_touched_and_the_store_works(used, plant):
+    seen = used[plant.__name__]
+
+    assert seen["is_same"]
+    assert seen["took_s"] < 10
+    assert seen["recovered"] == 0
+    assert (
+        "is a link" in seen["text"] if plant in hostile.REFUSED_TO_RUN else seen["text"] == "version 1 of 1.0"
+    )
+
+
+# Whose folders are believed
+
+
+@dataclass(frozen=True)
+class Case:
+    """Modes of results folder, `.entropic` and a process's folder, whose it is, and whether Bob believes it."""
+
+    name: str
+    is_believed: bool
+    uid: int = ALICE.uid
+    root: int = 0o2775
+    state: int = 0o2775
+    folder: int = 0o2775
+    gids: tuple[int, int, int] = (GROUP, GROUP, GROUP)
+
+
+BELIEVED = (
+    Case("own", True, BOB.uid, 0o755, 0o755, 0o755),
+    Case("of the owner", True, OWNER, 0o755, 0o755, 0o755),
+    Case("of another", False, ALICE.uid, 0o755, 0o755, 0o755),
+    Case("of root", False, 0, 0o755, 0o755, 0o755),
+    Case("of the group", True),
+    Case("of the group, a folder of one's own", False, folder=0o2755),
+    Case("of the group, which may not write in the state", False, state=0o2755),
+    Case("of the group, which may not write in the root", False, root=0o2755),
+    Case("of the group, and of the world", False, folder=0o2777),
+    Case("of the group, in a state for the world", False, state=0o2777),
+    Case("of the group, in a root for the world", False, root=0o2777),
+    Case("of another group", False, gids=(GROUP, GROUP, UNINVITED)),
+    Case("of another group in the state", False, gids=(GROUP, UNINVITED, UNINVITED)),
+    Case("own, in a root for the world", True, BOB.uid, root=0o777),
+    Case("own, for the world", True, BOB.uid, folder=0o777),
+    Case("of the owner, in a root for the world", False, OWNER, root=0o1777),
+    Case("of the owner, in a state for the world", False, OWNER, state=0o1777),
+    Case("of the owner, for the world", False, OWNER, folder=0o777),
+)
+
+
+def believed_in(base: Path) -> dict[str, bool]:
+    return {case.name: bool(list(process_folders(base / case.name))) for case in BELIEVED}
+
+
+@pytest.fixture(scope="module")
+def believed() -> Iterator[dict[str, bool]]:
+    with place_for_all() as base:
+        for case in BELIEVED:
+            root = base / case.name
+            folder = root / ".entropic" / "x"
+            folder.mkdir(parents=True)
+            owners = zip((root, root / ".entropic", folder), (OWNER, OWNER, case.uid), case.gids, strict=True)
+            for path, uid, gid in owners:
+                give(path, uid, gid)
+            for path, mode in ((root, case.root), (root / ".entropic", case.state), (folder, case.folder)):
+                path.chmod(mode)
+        yield BOB.does(believed_in, base)
+
+
+@pytest.mark.parametrize("case", BELIEVED, ids=lambda case: case.name)
+def test_folder_is_believed_by_its_owner_and_modes(believed, case):
+    assert believed[case.name] is case.is_believed
+
+
+def test_line_of_another_in_a_folder_of_ones_own_is_not_believed(base):
+    root = base / "mixed"
+    folder = root / ".entropic" / "x"
+    folder.mkdir(parents=True)
+    (folder / "sidecar.jsonl").write_text(json.dumps(hostile.LINE) + "\n")
+    (folder / "process.json").write_text("{}")
+    give(root, BOB.uid, GROUP)
+    own = len(BOB.does(lines_in, folder))
+    give(folder / "sidecar.jsonl", ALICE.uid, GROUP)
+
+    lines = BOB.does(lines_in, folder)
+
+    assert (own, lines) == (1, [])
+
+
+def lines_in(folder: Path) -> list[Any]:
+    return read_sidecar(folder).lines
+
+
+# Runs that were finished and not committed
+
+
+def finish_and_die(place: Place, user: User) -> None:
+    with pytest.raises(ProcessesFailedError, match="exit code -9"):
+        user.does(cases.run_until, place, "line written", {"a": 1.5})
+
+
+def open_and_look(place: Place) -> tuple[int, list[str], list[str]]:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("entropic").addHandler(handler)
+    store = place.store()
+    findings = [finding.sentence for finding in store.check() if finding.kind == "not-believed"]
+    return store.count(), said, findings
+
+
+def test_run_of_another_user_is_left_to_that_user_and_said(lab):
+    alice = replace(ALICE, umask=0o022)
+    bob = replace(BOB, umask=0o002)
+    bob.does(open_and_look, lab)
+    finish_and_die(lab, alice)
+
+    count, said, findings = bob.does(open_and_look, lab)
+    after = ALICE.does(open_and_look, lab)
+
+    assert count == 0
+    assert len([text for text in said if "not believed" in text]) == 1
+    assert len(findings) == 1
+    for text in [*said, *findings]:
+        assert f"uid {ALICE.uid}" in text
+        assert "invite the group" in text
+    assert after[0] == 1
+
+
+def test_run_of_a_group_that_was_invited_is_recovered(lab):
+    alice, bob = replace(ALICE, umask=0o002), replace(BOB, umask=0o002)
+    bob.does(open_and_look, lab)
+    finish_and_die(lab, alice)
+
+    count, said, findings = bob.does(open_and_look, lab)
+
+    assert (count, findings) == (1, [])
+    assert any("recovered" in text for text in said)
