@@ -53,6 +53,7 @@ class Tenure:
     def __init__(self, table: ResultTable[Any]) -> None:
         self._table = table
         self._tokens: dict[str, str] = {}
+        self._told: set[str] = set()  # of outputs that were warned of: once for all runs of a sweep
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +167,7 @@ class Tenure:
         """Commit finished runs, and return the keys whose claim had been lost: nothing of those is published."""
         finished = [(receipt, self._tokens[receipt.record_id]) for receipt in receipts]
         try:
-            lost = self._table.publisher.publish(finished, self._table.code)
+            lost = self._table.publisher.publish(finished, self._table.code, self._told)
         except BaseException:
             # Their sidecars have the runs: whoever gets the keys next is to look there first, this process too.
             _uncommitted.update({self._mark(receipt.record_id): receipt.folder for receipt in receipts})
