@@ -8,6 +8,7 @@ kept under its module and qualified name, in a table and a folder of its own.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -103,7 +104,7 @@ class MemoizedFunction(Generic[P, R]):
     Attributes
     ----------
     model : type
-        Subclass of `entropic.Base`, whose columns are the parameters and outputs.
+        Subclass of `entropic.Base`, whose columns are the parameters and outputs, such as ``fit.model.rmse``.
 
     Notes
     -----
@@ -118,6 +119,8 @@ class MemoizedFunction(Generic[P, R]):
         _require_storable(function)
         functools.update_wrapper(self, function)
         self.__wrapped__ = function
+        signature = f"{function.__name__}{inspect.signature(function)}"
+        self.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{signature}\n{_METHODS}".lstrip()
         self._name: str = function.__qualname__
         self._uid = uid or uuid4().hex
         _known[self._uid] = self
@@ -129,7 +132,7 @@ class MemoizedFunction(Generic[P, R]):
         self._options = replace(
             options, db_url=self._database, table=self.table, results_dir=self.results_dir.parent
         )
-        self.model: type[Base] = derive_model(function, kinds, table=self.table, outputs=options.outputs)
+        self.model: type[Any] = derive_model(function, kinds, table=self.table, outputs=options.outputs)
         Parameters(self.model, self._database.url.get_dialect()())  # which refuses a default that is no value
         self._arguments = Arguments(function, kinds)
         self.runner = CallRunner(function, self._arguments, tuple(options.outputs))
@@ -273,6 +276,21 @@ class MemoizedFunction(Generic[P, R]):
         """Forget the result of a call, its file too, and return whether there was one."""
         return self.store.delete(self._arguments.bind(args, kwargs), remove_file=True)
 
+    def clear(self) -> int:
+        """Forget every result of the function, files too, and return how many there were.
+
+        Files that were registered stay where they are. What runs just now is stored all the same.
+
+        Notes
+        -----
+        Safe between processes: a result that another one deletes meanwhile is not counted.
+        """
+        count = 0
+        for record in self.store.records():
+            is_own = Path(record.result_file).parent == self.results_dir
+            count += self.store.delete(hash=record.id, remove_file=is_own)
+        return count
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         if named(self.__wrapped__) == self:
             return self._name
@@ -286,6 +304,15 @@ class MemoizedFunction(Generic[P, R]):
         finally:
             _pickling.reset(token)
         return _restore, (self._uid, self.__module__, self._name, self.table, pickled)
+
+
+_METHODS = """    is memoized: a call returns what is kept for its arguments, or runs.
+
+    .run(...)        runs again and replaces       .sweep(sets)      many calls, returns records
+    .retrieve(...)   what is kept, or None         .records(...)     what there is, by conditions
+    .record(...)     parameters, outputs, file     .to_frame(...)    the same as a DataFrame
+    .delete(...)     forgets a call                .clear()          forgets all
+    .store, .model   the Store and its table"""
 
 
 @overload

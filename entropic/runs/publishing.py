@@ -91,17 +91,24 @@ class Publisher:
         )
         self._insert_new_attempt = insert_new(_attempts, database.dialect)
 
-    def publish(self, finished: Sequence[tuple[Receipt, str]], code: CodeState) -> Published:
+    def publish(
+        self, finished: Sequence[tuple[Receipt, str]], code: CodeState, told: set[str] | None = None
+    ) -> Published:
         """Commit receipts, each with its claim's token, and return what could not be committed.
 
         One that was lost or refused does not keep the others from their rows.
+
+        Parameters
+        ----------
+        told : set of str, optional
+            What was warned of already (`Parameters.split`).
         """
         lost: set[str] = set()
         failed: list[Failure] = []
         if not finished:
             return Published(lost, failed)
         try:
-            self._commit(finished, code)
+            self._commit(finished, code, told)
         except _ClaimGone:
             if len(finished) == 1:
                 return Published(self._lose(finished[0][0]), failed)
@@ -113,12 +120,14 @@ class Publisher:
         else:
             return Published(lost, failed)
         for one in finished:
-            published = self.publish([one], code)
+            published = self.publish([one], code, told)
             lost |= published.lost
             failed += published.refused
         return Published(lost, failed)
 
-    def _commit(self, finished: Sequence[tuple[Receipt, str]], code: CodeState) -> None:
+    def _commit(
+        self, finished: Sequence[tuple[Receipt, str]], code: CodeState, told: set[str] | None
+    ) -> None:
         receipts = [receipt for receipt, _ in finished]
         pairs = sorted((receipt.record_id, token) for receipt, token in finished)
         keys = [receipt.record_id for receipt in receipts]
@@ -132,7 +141,7 @@ class Publisher:
                 raise _ClaimGone
             former = self._former(connection, keys)
             placed = [(receipt, self._name(receipt, former)) for receipt in receipts]
-            rows = {receipt.record_id: self._row(receipt, name) for receipt, name in placed}
+            rows = {receipt.record_id: self._row(receipt, name, told) for receipt, name in placed}
             self._write_rows(connection, rows, former)
             self._replace_files(connection, [self._file(receipt, name) for receipt, name in placed])
             connection.execute(_insert_attempt, [self._ended(receipt, code) for receipt in receipts])
@@ -206,8 +215,8 @@ class Publisher:
         connection.execute(self._delete_files, {"keys": [record["record_id"] for record in records]})
         connection.execute(_insert_file, records)
 
-    def _row(self, receipt: Receipt, name: str) -> dict[str, Any]:
-        outputs, rest = self._parameters.split(receipt.returned)
+    def _row(self, receipt: Receipt, name: str, told: set[str] | None) -> dict[str, Any]:
+        outputs, rest = self._parameters.split(receipt.returned, told)
         return {
             **self._parameters.by_column(self._parameters.load(receipt.stored)),
             **self._parameters.by_column(self._parameters.no_outputs()),
@@ -267,14 +276,15 @@ class Publisher:
     ) -> None:
         """Write the row of a file that was made elsewhere, over the one that is there, and give the claim back."""
         self._refuse_own(path, identity.id)
+        outputs, notes = self._parameters.outputs_in(custom)
         size, sha256 = digest_of(path)
         row = {
             **self._parameters.by_column(identity.values),
-            **self._parameters.by_column(self._parameters.no_outputs()),
+            **self._parameters.by_column({**self._parameters.no_outputs(), **outputs}),
             "id": identity.id,
             "result_file": shown,
             "created_at": datetime.now(UTC),
-            "custom_data": dict(custom),
+            "custom_data": notes,
         }
         inside = path.parent == self._root
         record = {
@@ -305,10 +315,28 @@ class Publisher:
 
         self._database.write(work, repeatable=True)
 
-    def patch_custom(self, key: str, custom: Mapping[str, Any]) -> None:
-        """Replace the ``custom_data`` of a row."""
-        change = update(self._rows).where(self._rows.c.id == key).values(custom_data=dict(custom))
+    def patch_registered(self, key: str, custom: Mapping[str, Any]) -> None:
+        """Replace the ``custom_data`` of a row, and the outputs that are given with it."""
+        outputs, notes = self._parameters.outputs_in(custom)
+        values = {**self._parameters.by_column(outputs), "custom_data": notes}
+        change = update(self._rows).where(self._rows.c.id == key).values(values)
         self._database.write(lambda connection: connection.execute(change), repeatable=True)
+
+    def annotate(self, key: str, custom: Mapping[str, Any]) -> bool:
+        """Merge *custom* into the ``custom_data`` of a row, without what is None; return whether there is a row."""
+        notes = self._rows.c.custom_data
+        asked = select(notes).where(self._rows.c.id == key).with_for_update()
+
+        def work(connection: Connection) -> bool:
+            row = connection.execute(asked).first()
+            if row is None:
+                return False
+            merged = {**(row[0] or {}), **custom}
+            kept = {name: value for name, value in merged.items() if custom.get(name, value) is not None}
+            connection.execute(update(self._rows).where(self._rows.c.id == key).values({notes: kept}))
+            return True
+
+        return self._database.write(work, repeatable=True)
 
     def delete(self, key: str) -> bool:
         """Delete a row and its file record; return whether there was one."""

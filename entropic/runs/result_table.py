@@ -164,9 +164,10 @@ class ResultTable(Generic[ModelT]):
 
     @property
     def names_of_columns(self) -> list[str]:
-        """The attributes of a record that are columns, the user's first, in the order of the model."""
+        """The attributes of a record that are columns: parameters, outputs, and what the library brings."""
+        first = [*self.parameters.names, *self.parameters.output_names]
         names = [attribute.key for attribute in inspect(self.model).column_attrs]
-        return [*(name for name in names if name not in RESERVED), *RESERVED]
+        return [*first, *(name for name in names if name not in {*first, *RESERVED}), *RESERVED]
 
     def require_root(self) -> None:
         """Raise `ResultsDirUnavailableError` unless the results folder is there and ours."""

@@ -54,6 +54,7 @@ class Tenure:
     def __init__(self, table: ResultTable[Any]) -> None:
         self._table = table
         self._tokens: dict[str, str] = {}
+        self._told: set[str] = set()  # of outputs that were warned of: once for all runs of a sweep
 
     def __enter__(self) -> Self:
         return self
@@ -171,7 +172,7 @@ class Tenure:
         """Commit finished runs, and return what could not be committed."""
         finished = [(receipt, self._tokens[receipt.record_id]) for receipt in receipts]
         try:
-            published = self._table.publisher.publish(finished, self._table.code)
+            published = self._table.publisher.publish(finished, self._table.code, self._told)
         except BaseException:
             # Their sidecars have the runs: whoever gets the keys next is to look there first, this process too.
             _uncommitted.update({self._mark(receipt.record_id): receipt.folder for receipt in receipts})
