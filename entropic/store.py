@@ -246,8 +246,10 @@ class Store(Generic[ModelT]):
             If the parameters are not those of the model, or a value does not fit its column.
         ResultFileMissingError
             If the file is not there.
+        ResultFileError
+            If it is no file or folder of files.
         AlreadyExistsError
-            If *params* have another result, unless *overwrite*.
+            If *params* have another result, unless *overwrite*; or if the file is what a run of other parameters wrote.
         """
         outputs, rest = self._table.parameters.outputs_in(custom_data)
         custom = {**outputs, **_checked_custom(rest)}
@@ -261,8 +263,10 @@ class Store(Generic[ModelT]):
         else:
             if found is not None and not overwrite:
                 self._table.refuse_other_file(found, path)
-            identity = identity if found is None else identity._replace(id=found.id, former_id=None)
+            key = identity.key_of_run(None if found is None else found.id)
+            identity = identity._replace(id=key, former_id=None)
             self._runs().register(identity, path, str(result_file), custom, overwrite=overwrite)
+            found = None
         (found,) = self._table.reader.find((identity.id if found is None else found.id,))
         return self._table.reader.record(found)
 
@@ -274,7 +278,8 @@ class Store(Generic[ModelT]):
         Parameters
         ----------
         remove_file : bool
-            Delete the result too, also a registered one. A file that is gone already does not matter.
+            Delete the result too, also a registered one. A file that is gone already does not matter; one that another
+            row has too stays.
         hash : str, optional
             The key; wins over *params*.
 
@@ -293,10 +298,7 @@ class Store(Generic[ModelT]):
             return False
         deleted = self._table.publisher.delete(found.id)
         if remove_file:
-            try:
-                remove(Path(self._table.reader.path(found)))
-            except OSError as error:
-                log.warning("the row of %s is deleted, but its file is not: %s", found.id, error)
+            self._remove_file(found)
         return deleted
 
     def annotate(self, /, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
@@ -533,6 +535,21 @@ class Store(Generic[ModelT]):
 
     def _runs(self) -> RunMaker:
         return RunMaker(self._table, self.runner, self._patience)
+
+    def _remove_file(self, found: Found) -> None:
+        path = Path(self._table.reader.path(found))
+        if found.file_name is None and path.parent != self.results_dir:
+            why: object = f"no file record says that {str(path)!r} is its result"
+        elif self._table.publisher.is_shared(str(path), found.id):
+            why = f"{str(path)!r} is the result of another row too"
+        else:
+            try:
+                remove(path)
+            except OSError as error:
+                why = error
+            else:
+                return
+        log.warning("the row of %s is deleted, but its file is not: %s", found.id, why)
 
     def _is_same_file(self, found: Found, path: Path) -> bool:
         there = Path(self._table.reader.path(found)).absolute()

@@ -66,7 +66,7 @@ class Memoizer:
     """
 
     results_dir: str | Path = "./results"
-    db_url: DatabaseLike = "sqlite:///db.sqlite3"
+    db_url: DatabaseLike = field(default="sqlite:///db.sqlite3", repr=False)  # a password may be in it
     table: str | None = None
     ignore: Iterable[str] = ()
     outputs: Mapping[str, Any] = field(default_factory=dict)

@@ -7,6 +7,7 @@ their object, and closures, which depend on where they were made.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import os
@@ -19,18 +20,21 @@ from typing import Any, NoReturn
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
-from entropic.functions.annotations import (
-    Kind,
-    Unsupported,
-    as_annotated,
-    changed_by_json,
-    is_rebuilt,
-    kind_of,
+from entropic.functions.annotations import Kind, Unsupported, kind_of
+from entropic.functions.contents import contents_of
+from entropic.model.base import (
+    HIDING,
+    JSON_DEFAULT,
+    RESERVED,
+    TYPED_CONTENTS,
+    Base,
+    ModelOptions,
+    output,
+    param,
 )
-from entropic.model.base import HIDING, RESERVED, Base, ModelOptions, output, param
 from entropic.sql.limits import free_name
-from entropic.values.hashing import exact as as_it_is
-from entropic.values.hashing import normalise
+from entropic.values.hashing import NoForm
+from entropic.values.parameter_documents import Documents
 
 __all__ = [
     "Arguments",
@@ -74,14 +78,7 @@ class Arguments:
         self._positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
         self._by_keyword = frozenset(p.name for p in parameters if p.kind != p.POSITIONAL_ONLY)
         self._required = frozenset(p.name for p in parameters if p.default is p.empty)
-        self._json = [name for name, kind in kinds.items() if kind.is_json]
-        self._rebuilt = {n: kind.annotation for n, kind in kinds.items() if is_rebuilt(kind.annotation)}
-        # Their columns have normal forms, of which the function could make nothing: it is given its own default.
-        self._json_defaults = {
-            name: default
-            for name in self._json
-            if (default := self.signature.parameters[name].default) is not inspect.Parameter.empty
-        }
+        self._paths = {name: path for name, kind in kinds.items() if (path := _path_class(kind)) is not None}
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters of a call.
@@ -90,8 +87,6 @@ class Arguments:
         ------
         TypeError
             As Python does, if the arguments do not fit the signature.
-        ParameterError
-            If something in a JSON parameter would reach the function as something else.
         """
         params = dict(zip(self._positional, args, strict=False))
         count = len(params) + len(kwargs)
@@ -105,7 +100,7 @@ class Arguments:
         )
         if not is_fitting:
             self._refuse(args, kwargs)
-        return self._checked(params) if self._json else params
+        return params
 
     def _refuse(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
         """Raise what Python would, in its words, and say what may have been meant."""
@@ -123,7 +118,7 @@ class Arguments:
         Raises
         ------
         ParameterError
-            If an argument is missing, or something in a JSON parameter would reach the function as something else.
+            If an argument is missing.
         """
         if missing := [
             name for name in self.signature.parameters if name in self._required.difference(named)
@@ -135,24 +130,21 @@ class Arguments:
                 f"{self._name} needs {', '.join(map(repr, missing))}, which {was} not given and {has} no default."
                 f"{meant} It has: {', '.join(self.signature.parameters)}."
             )
-        return self._checked(dict(named))
-
-    def _checked(self, params: dict[str, Any]) -> dict[str, Any]:
-        for name in self._json:
-            if name in params and (place := changed_by_json(params[name], name)) is not None:
-                raise ParameterError(
-                    f"{place}, which would reach the function as something else: pass numbers, strings, lists, "
-                    "tuples, dicts with string keys, arrays or dataclasses, or make it a parameter of its own"
-                )
-        return {**self._json_defaults, **params}
+        return dict(named)
 
     def call(self, function: Callable[..., Any], params: Mapping[str, Any]) -> Any:
         """Call *function* with what a runner gets."""
         arguments = {name: params[name] for name in self.signature.parameters if name in params}
-        for name, annotation in self._rebuilt.items():
-            arguments[name] = as_annotated(annotation, arguments[name])
+        for name, path in self._paths.items():
+            if arguments[name] is not None:
+                arguments[name] = path(arguments[name])  # the column holds its text
         bound = inspect.BoundArguments(self.signature, arguments)
         return function(*bound.args, **bound.kwargs)
+
+
+def _path_class(kind: Kind) -> type[PurePath] | None:
+    class_ = kind.annotation
+    return class_ if isinstance(class_, type) and issubclass(class_, PurePath) else None
 
 
 def require_function(function: Any) -> None:
@@ -279,7 +271,10 @@ def derive_model(
     for name, kind in kinds.items():
         default = parameters[name].default
         has_default = default is not inspect.Parameter.empty
-        options = {"default": _stored(kind, default)} if has_default else {}
+        options: dict[str, Any] = {"default": _stored(kind, default)} if has_default else {}
+        if kind.is_json:
+            options["info"] = {TYPED_CONTENTS: functools.partial(contents_of, kind.annotation)}
+            options["info"] |= {JSON_DEFAULT: default} if has_default else {}
         nullable = kind.nullable or default is None
         namespace[name] = param(free_name(name, taken), kind.type_, nullable=nullable, **options)
     for name, annotation in outputs.items():
@@ -392,7 +387,12 @@ def _require_column_name(name: str) -> None:
 def _stored(kind: Kind, default: Any) -> Any:
     if isinstance(default, PurePath):
         return str(default)
-    return normalise(default, as_it_is) if kind.is_json else default
+    if not kind.is_json:
+        return default
+    try:
+        return Documents().of(default).stored
+    except NoForm:
+        return default  # which is refused, with its reason, where the columns' defaults are typed
 
 
 def error_of(function: Callable[..., Any], what: str) -> TypeError:

@@ -32,6 +32,7 @@ from uuid import uuid4
 from entropic.leases import heartbeat_process
 from entropic.leases.claims import Claims
 from entropic.sql.database import Database
+from entropic.sql.urls import scrub
 
 __all__ = ["BEATS", "Heartbeat"]
 
@@ -103,6 +104,11 @@ class Heartbeat:
             self._claims.extend()
         except Exception as error:
             log.warning("a heartbeat failed, the next one is in %.3g s: %s", self.every_s, error)
+
+    def make_up_for(self, said: str) -> None:
+        """Beat in the place of the process whose beat failed, and log what it said of that."""
+        log.warning("a heartbeat failed, it is made up for: %s", scrub(said, self._database.url))
+        self.beat()
 
     def forget_parent(self) -> None:
         """In a forked child: its claims will have another owner, and nobody beats for them yet."""
@@ -287,8 +293,7 @@ class _Outside:
             if heartbeat.name == message.get("name"):
                 heartbeat.beat_at = time.monotonic()
                 if message["error"] is not None:
-                    log.warning("a heartbeat failed, it is made up for: %s", message["error"])
-                    heartbeat.beat()
+                    heartbeat.make_up_for(message["error"])
 
     def _make_up(self, *, late: float) -> bool:
         """Beat from here where the last beat was so many intervals ago; return whether that was needed."""

@@ -48,8 +48,10 @@ from entropic.values.codecs import load, open_file
 
 __all__ = [
     "HIDING",
+    "JSON_DEFAULT",
     "RECORDED",
     "RESERVED",
+    "TYPED_CONTENTS",
     "Base",
     "ModelOptions",
     "is_output",
@@ -59,7 +61,12 @@ __all__ = [
 
 RESERVED = ("id", "result_file", "created_at", "custom_data")
 
-OUTPUT = "entropic_output"  # key in Column.info
+# Keys in Column.info.
+OUTPUT = "entropic_output"
+JSON_DEFAULT = (
+    "entropic_default"  # of a JSON column: the value itself, of which the column's default is the document
+)
+TYPED_CONTENTS = "entropic_contents"  # of a JSON column: makes, for a dialect, what types the values in it
 
 RECORDED = (
     "_entropic_recorded"  # attribute of a record that a Store returns: path, size and digest of its result

@@ -82,7 +82,11 @@ _KINDS: list[tuple[tuple[type[Any], ...], str]] = [  # the first that fits: an E
 
 
 class Refused(Exception):
-    """The column cannot take a value; the text says why."""
+    """The column cannot take a value; the text says why, and `steps` lead to what is wrong in it, innermost first."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.steps: list[str] = []
 
 
 def is_float(column: Column[Any]) -> bool:

@@ -95,7 +95,7 @@ class Work:
             if self._is_over():
                 break
             on_begin(number)
-            receipt = self._finished(root, index.get(job.record_id)) if job.look else None
+            receipt = self._finished(root, job, index.get(job.record_id)) if job.look else None
             if receipt is not None:
                 log.info("%s was finished by an earlier attempt, which is taken", job.record_id)
                 outcomes.append(replace(receipt, custom={**receipt.custom, **job.custom}))
@@ -109,8 +109,8 @@ class Work:
             return True
         return bool(self.holder) and _has_died(tuple(self.holder.items()), int(time.monotonic() / _LOOK_S))
 
-    def _finished(self, root: Path, line: dict[str, Any] | None) -> Receipt | None:
-        """Return the receipt of a sidecar's *line* if its result will do for a job that is to be run."""
+    def _finished(self, root: Path, job: Job, line: dict[str, Any] | None) -> Receipt | None:
+        """Return the receipt of a sidecar's *line* if its result will do for *job*."""
         ours = (self.marker.database, self.marker.table)
         if line is None or (line.get("database"), line.get("table")) != ours:
             return None
@@ -118,12 +118,14 @@ class Work:
             receipt = Receipt.from_line(line)
         except (KeyError, TypeError):
             return None  # recovery reports it
+        if job.replaces not in (None, receipt.replaces):
+            return None  # of before the result that there was: recovery drops it, too
         if receipt.is_at(receipt.path(root)):
             return receipt  # nobody has published it
         # A task of this sweep that Dask runs again, although its results were committed. (In another sweep the row
         # may have been deleted since, so that it runs again.)
         is_own = bool(self.sweep) and receipt.folder.endswith(f"-{self.sweep}")
-        return receipt if is_own and receipt.is_at(root / receipt.final_name) else None
+        return receipt if is_own and receipt.placed(root) else None
 
     def _folder(self) -> str:
         owner = this_process().owner

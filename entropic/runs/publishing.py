@@ -9,6 +9,7 @@ transaction whose answer was lost, as when the server stopped, knows when it is 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +19,13 @@ from uuid import uuid4
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from entropic.disk.files import digest_of, remove, sync_folder
-from entropic.disk.roots import quarantine
+from entropic.disk.names import is_name
+from entropic.disk.roots import STATE, quarantine
 from entropic.disk.staging import move
-from entropic.errors import ClaimLostError
+from entropic.errors import AlreadyExistsError, ClaimLostError
 from entropic.leases.claims import CHUNK, Claims, Holder
-from entropic.model.parameters import Identity, Parameters
+from entropic.model.identities import Identity
+from entropic.model.parameters import Parameters
 from entropic.process.identity import batch_job, this_process
 from entropic.process.provenance import CodeState
 from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
@@ -100,34 +103,72 @@ class Publisher:
     ) -> None:
         receipts = [receipt for receipt, _ in finished]
         pairs = sorted((receipt.record_id, token) for receipt, token in finished)
-        rows = {receipt.record_id: self._row(receipt, told) for receipt in receipts}
+        keys = [receipt.record_id for receipt in receipts]
         attempts = [receipt.attempt for receipt in receipts]
-        stale: list[str] = []
+        stale: list[tuple[str, str]] = []
 
         def work(connection: Connection) -> None:
             if self._claims.delete(connection, pairs) != len(pairs):
                 if self._settled(connection, attempts) == set(attempts):
                     return  # by a commit whose answer was lost
                 raise _ClaimGone
-            former = self._former(connection, list(rows))
+            former = self._former(connection, keys)
+            placed = [(receipt, self._name(receipt, former)) for receipt in receipts]
+            rows = {receipt.record_id: self._row(receipt, name, told) for receipt, name in placed}
             self._write_rows(connection, rows, former)
-            self._replace_files(connection, [self._file(receipt) for receipt in receipts])
+            self._replace_files(connection, [self._file(receipt, name) for receipt, name in placed])
             connection.execute(_insert_attempt, [self._ended(receipt, code) for receipt in receipts])
             # Last: a row that the database refuses must not have cost the file that it was to replace.
-            for receipt in receipts:
-                move(receipt.path(self._root), self._root / receipt.final_name)
-            names = {receipt.final_name for receipt in receipts}
-            stale[:] = [name for name in former.values() if name is not None and name not in names]
+            for receipt, name in placed:
+                move(receipt.path(self._root), self._root / name)
+            names = {name for _, name in placed}
+            stale[:] = [(key, name) for key, name in former.items() if name is not None and name not in names]
 
         self._database.write(work, repeatable=True)
-        for name in stale:
-            if not Path(name).is_absolute():  # a re-run's file has another name: the old one is nobody's now
+        for key, name in stale:
+            if not self.is_shared(name, key):  # a re-run's file has another name: the old one is nobody's now
                 remove(self._root / name)
 
     def _former(self, connection: Connection, keys: list[str]) -> dict[str, str | None]:
         """Return the rows that are there already, each with the name of its file if a run of ours made it."""
         rows = connection.execute(self._select_former, {"keys": keys})
-        return {row.id: None if row.attempt is None else row.name for row in rows}
+        return {row.id: row.name if row.attempt is not None and is_name(row.name) else None for row in rows}
+
+    def _name(self, receipt: Receipt, former: Mapping[str, str | None]) -> str:
+        """Return the name that a result gets: only a file that is recorded as its row's is ever replaced."""
+        name = receipt.final_name
+        if former.get(receipt.record_id) == name or not os.path.lexists(self._root / name):
+            return name
+        if not receipt.is_at(receipt.path(self._root)) and (there := receipt.placed(self._root)) is not None:
+            return there  # a crash came between its move and its commit
+        return receipt.other_name
+
+    def is_shared(self, name: str, key: str) -> bool:
+        """Whether a file in the results folder, or of a path, is that of another row than *key*."""
+        return self._other(self._root / name, key) is not None  # of an absolute name that name itself
+
+    def _other(self, path: Path, key: str) -> Any:
+        """Return the file record of another row than *key* that names the file at *path*."""
+        real = path.parent.resolve() / path.name
+        names = {str(path), str(real), *([path.name] if real.parent == self._root.resolve() else [])}
+        others = select(_files.c.record_id, _files.c.attempt).where(
+            _files.c.table_name == self._table, _files.c.record_id != key, _files.c.name.in_(names)
+        )
+        # What a run wrote first: it is replaced when that is run again.
+        first = others.order_by(_files.c.attempt.is_(None)).limit(1)
+        return self._database.read(lambda connection: connection.execute(first).first())
+
+    def _refuse_own(self, path: Path, key: str) -> None:
+        other = self._other(path, key)
+        if other is not None and other.attempt is not None:
+            raise AlreadyExistsError(
+                f"{str(path)!r} is what the run {other.record_id!r} wrote, which is replaced when that is run again: "
+                "register a copy of it"
+            )
+        if STATE in path.parts and self._root in path.parents:
+            raise AlreadyExistsError(
+                f"{str(path)!r} lies in a folder of state, which is cleared: register a copy of it"
+            )
 
     def _write_rows(
         self, connection: Connection, rows: Mapping[str, dict[str, Any]], former: Mapping[str, str | None]
@@ -147,24 +188,24 @@ class Publisher:
         connection.execute(self._delete_files, {"keys": [record["record_id"] for record in records]})
         connection.execute(_insert_file, records)
 
-    def _row(self, receipt: Receipt, told: set[str] | None) -> dict[str, Any]:
+    def _row(self, receipt: Receipt, name: str, told: set[str] | None) -> dict[str, Any]:
         outputs, rest = self._parameters.split(receipt.returned, told)
         return {
             **self._parameters.by_column(self._parameters.load(receipt.stored)),
             **self._parameters.by_column(self._parameters.no_outputs()),
             **self._parameters.by_column(outputs),
             "id": receipt.record_id,
-            "result_file": str(self._root / receipt.final_name),
+            "result_file": str(self._root / name),
             "created_at": _ended_at(receipt),
             "custom_data": {"elapsed_seconds": round(receipt.elapsed_s, 4), **rest, **receipt.custom},
         }
 
-    def _file(self, receipt: Receipt) -> dict[str, Any]:
+    def _file(self, receipt: Receipt, name: str) -> dict[str, Any]:
         return {
             "table_name": self._table,
             "record_id": receipt.record_id,
             "attempt": receipt.attempt,
-            "name": receipt.final_name,
+            "name": name,
             "size_bytes": receipt.staged.size_bytes,
             "sha256": receipt.staged.sha256,
         }
@@ -207,6 +248,7 @@ class Publisher:
         self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any], token: str
     ) -> None:
         """Write the row of a file that was made elsewhere, over the one that is there, and give the claim back."""
+        self._refuse_own(path, identity.id)
         outputs, notes = self._parameters.outputs_in(custom)
         size, sha256 = digest_of(path)
         row = {

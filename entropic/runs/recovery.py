@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from entropic.disk.owners import Stranger, strangers
 from entropic.disk.roots import quarantine
 from entropic.disk.sidecars import Sidecar, clear_away, process_folders, read_sidecar
 from entropic.disk.staging import Staging
+from entropic.leases.claims import Grant, new_token
 from entropic.process.identity import Process, this_process
 from entropic.runs.jobs import Receipt
 from entropic.runs.result_table import ResultTable
@@ -128,30 +129,29 @@ def _has_file(table: ResultTable[Any], receipt: Receipt) -> bool:
     if receipt.is_at(receipt.path(table.root)):
         return True
     # An equal file in its place may as well be that of a row, which another run committed.
-    return receipt.is_at(table.root / receipt.final_name) and _is_wanted(table, receipt)
+    return receipt.placed(table.root) is not None and _is_wanted(table, receipt)
 
 
 def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, str]) -> int:
     receipts = unfinished(table, sidecar)
     if not receipts:
         return 0
-    tokens = dict(held)
+    taken = _Taken(table, held)
     count, recovered = 0, set()
     try:
-        tokens |= _acquired(table, {receipt.record_id for receipt in receipts} - held.keys())
+        taken.acquire({receipt.record_id for receipt in receipts} - held.keys())
         with table.heartbeat.beating(is_run_here=False):  # there may be thousands
             for receipt in receipts:
                 key = receipt.record_id
                 if key in recovered:  # a run, and now its re-run
-                    tokens |= _acquired(table, [key])
-                if key in tokens and _recover_line(table, receipt, tokens):
+                    taken.acquire([key])
+                if key in taken.tokens and _recover_line(table, receipt, taken.tokens):
                     count += 1
                     recovered.add(key)
     finally:
-        kept = set(held.values())
-        for key in [key for key, token in held.items() if tokens.get(key) != token]:
+        for key in [key for key, token in held.items() if taken.tokens.get(key) != token]:
             del held[key]
-        table.claims.release([(key, token) for key, token in tokens.items() if token not in kept])
+        taken.give_back()
     if recovered:
         first, *others = sorted(recovered)
         more = f" and {len(others)} more" if others else ""
@@ -159,9 +159,37 @@ def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, st
     return count
 
 
-def _acquired(table: ResultTable[Any], keys: Iterable[str]) -> dict[str, str]:
-    """Return tokens of those of *keys* that nobody alive is at."""
-    return {key: grant.token for key, grant in table.claims.acquire(keys).items()}
+class _Taken:
+    """The claims that one recovery takes, each known from before it is granted, and those that it was given.
+
+    Attributes
+    ----------
+    tokens : dict
+        By key, of the claims that are not used up.
+    """
+
+    def __init__(self, table: ResultTable[Any], held: Mapping[str, str]) -> None:
+        self.tokens = dict(held)
+        self._table = table
+        self._asked: dict[str, str] = {}
+        self._grants: dict[str, Grant] = {}
+
+    def acquire(self, keys: Iterable[str]) -> None:
+        """Claim those of *keys* that nobody alive is at."""
+        self._asked = {key: new_token() for key in keys}
+        granted = self._table.claims.acquire(self._asked, self._asked)
+        self._grants |= granted
+        self.tokens |= {key: grant.token for key, grant in granted.items()}
+        self._asked = {}
+
+    def give_back(self) -> None:
+        """Give back what was taken and not used up, and record what was lost with those that it was taken over from."""
+        left = {key: grant for key, grant in self._grants.items() if self.tokens.get(key) == grant.token}
+        pairs = {**self._asked, **{key: grant.token for key, grant in left.items()}}
+        self._table.claims.release(pairs.items())
+        self._table.publisher.lose(
+            [(grant.former, None) for grant in left.values() if grant.former is not None]
+        )
 
 
 def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, str]) -> bool:
@@ -190,6 +218,8 @@ def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
     stored = rows[0].sha256
     if stored == receipt.staged.sha256:
         # The row has this result already; but a run again may have had other outputs, or been for want of the file.
+        # Only with a file of its own: once that was moved, nothing tells such a run from one that was dropped before
+        # this row was written, and the row, whose bytes are the same, stays.
         is_again = receipt.replaces is not None and receipt.is_at(receipt.path(table.root))
         path = Path(table.reader.path(rows[0]))
         return is_again and (stored == receipt.replaces or not receipt.is_at(path))

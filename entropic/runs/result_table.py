@@ -25,7 +25,8 @@ from entropic.errors import (
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
 from entropic.model.base import RESERVED, Base
-from entropic.model.parameters import Identity, Parameters
+from entropic.model.identities import Identity
+from entropic.model.parameters import Parameters
 from entropic.model.records import Found, RecordReader
 from entropic.model.registration import adopt_root, compare_keys, grow_table, register_table
 from entropic.process.provenance import CodeState
@@ -187,8 +188,10 @@ class ResultTable(Generic[ModelT]):
             if found.id == identity.id:
                 self.parameters.verify(identity, found.row)
                 return found
-            if not self.parameters.differences(identity, found.row):
-                former = found  # under the published release's key; one that differs there is another run
+            # Under the published release's key; one that differs there is another run. What has no file record was
+            # not written by this release, which tells a tuple from a list.
+            if not self.parameters.differences(identity, found.row, is_former=found.file_name is None):
+                former = found
         return former
 
     def is_present(self, found: Found) -> bool:

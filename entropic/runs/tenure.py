@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from entropic.disk.staging import Staging, staging_for
 from entropic.leases.claims import Grant, new_token
-from entropic.model.parameters import Identity
+from entropic.model.identities import Identity
 from entropic.model.records import Found
 from entropic.process.identity import this_process
 from entropic.runs.jobs import Failure, Job, Receipt
@@ -101,6 +101,10 @@ class Tenure:
             for found in granted.values():
                 if found is not None:
                     self._table.refuse_registered(found)
+        if used := [key for key in grants if key not in held and key not in done]:
+            # Their claims went with what was taken in; it is not the last word on a forced run, for instance.
+            again = self.claim({key: wanted[key] for key in used}, is_forced=is_forced)
+            return Claimed({**granted, **again.granted}, {**done, **again.done})
         return Claimed(granted, done)
 
     def find(self, wanted: Mapping[str, Identity]) -> dict[str, Found]:

@@ -9,24 +9,27 @@ another one wrote in between, without waiting.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import random
 import threading
 import time
 import weakref
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from entropic.process.patience import Wait
 from entropic.sql import outages
 from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
 from entropic.sql.outages import is_locked, is_lost, is_transient
-from entropic.sql.urls import parse_url, shown
+from entropic.sql.urls import parse_url, scrub, shown
 
 __all__ = ["Database", "DatabaseLike"]
 
@@ -59,7 +62,7 @@ class Database:
     Notes
     -----
     Safe to share between threads. After a fork the child opens connections of its own. Pickling carries the URL,
-    password included, and opens nothing; unpickling in the same process finds the same engine.
+    password included, in a packed form, and opens nothing; unpickling in the same process finds the same engine.
 
     A server that restarts is waited for, up to 60 s, and a place on one that has none left, up to 10 minutes; with
     one warning. So is a lock on a SQLite file: ten times the 30 s after which SQLite itself gives up. Only what is
@@ -77,7 +80,7 @@ class Database:
                 _engines[token] = url_or_engine
         else:
             url = normalise_url(parse_url(url_or_engine))
-            token = uuid4().hex if is_memory(url) else url.render_as_string(hide_password=False)
+            token = uuid4().hex if is_memory(url) else _token(url)
         self._attach(url, token)
         if is_memory(url):
             self.engine  # noqa: B018  made here: what is unpickled elsewhere must not make another one
@@ -96,12 +99,13 @@ class Database:
         """Return *database* itself if it is one, else make one of it."""
         return database if isinstance(database, Database) else cls(database)
 
-    def __getstate__(self) -> tuple[str, str, int]:
-        return self.url.render_as_string(hide_password=False), self._token, self._pid
+    def __getstate__(self) -> tuple[bytes, str, int]:
+        # Packed: where a pickle is printed or searched, nobody is to read a password.
+        return zlib.compress(self.url.render_as_string(hide_password=False).encode()), self._token, self._pid
 
-    def __setstate__(self, state: tuple[str, str, int]) -> None:
+    def __setstate__(self, state: tuple[bytes, str, int]) -> None:
         url, token, pid = state
-        self._attach(make_url(url), token)
+        self._attach(parse_url(zlib.decompress(url).decode()), token)
         self._pid = pid
 
     def __repr__(self) -> str:
@@ -138,10 +142,17 @@ class Database:
                 )
             with _engines_lock:
                 if self._token not in _engines:
-                    made = _engines[self._token] = make_engine(self.url, _rest_all)
+                    made = _engines[self._token] = self._made()
                     _ours.add(made)
                 self._engine = _engines[self._token]
         return self._engine
+
+    def _made(self) -> Engine:
+        try:
+            return make_engine(self.url, _rest_all)
+        except (ArgumentError, ValueError, TypeError) as error:  # of an option in the query, which it repeats
+            error.args = tuple(scrub(one, self.url) if isinstance(one, str) else one for one in error.args)
+            raise
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -167,14 +178,14 @@ class Database:
         self, call: Callable[[], T], is_final: Callable[[DBAPIError], bool] = lambda error: False
     ) -> T:
         """Return what *call* returns, and call it again while others are in the way."""
-        began, has_said = time.monotonic(), False
+        wait, has_said = Wait(outages.AWAY), False
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return call()
             except DBAPIError as error:
                 if attempt == ATTEMPTS or is_final(error) or not (is_transient(error) or is_lost(error)):
                     raise
-                if is_locked(error) and not has_said and time.monotonic() - began > outages.SAY_AFTER_S:
+                if is_locked(error) and not has_said and wait.is_worth_saying():
                     has_said = True
                     log.warning(
                         "the database %s is locked by another process: waiting for it", shown(self.url)
@@ -305,6 +316,10 @@ class Database:
 
 
 DatabaseLike = Database | Engine | URL | str
+
+
+def _token(url: URL) -> str:
+    return hashlib.sha256(url.render_as_string(hide_password=False).encode()).hexdigest()
 
 
 class _Held:

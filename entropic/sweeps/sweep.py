@@ -31,6 +31,7 @@ from entropic.display.progress import ProgressBar, progress_bar
 from entropic.errors import ClaimLostError, ClaimTimeoutError, ClusterError, EntropicError
 from entropic.leases.claims import Holder
 from entropic.model.base import Base
+from entropic.model.identities import Identity
 from entropic.model.records import CHUNK, Found
 from entropic.process.identity import this_process
 from entropic.process.patience import Wait
@@ -140,7 +141,9 @@ class Sweep(Generic[ModelT]):
         """Read the hits again: a re-run that was recovered may have replaced some of them."""
         key_of = {record.id: key for key, record in self._records.items()}
         for found in self._table.reader.find_many(list(key_of)):
-            self._records[key_of[found.id]] = self._table.reader.record(found)
+            key = key_of[found.id]
+            self._table.parameters.verify(Identity.of_row(vars(self._records[key])), found.row)
+            self._records[key] = self._table.reader.record(found)
 
     def _require_ends(self) -> None:
         if self._tasks:
@@ -309,8 +312,10 @@ class Sweep(Generic[ModelT]):
             if key in lost:  # another process has it now, and will commit it
                 self._busy.append(self._tasks[key])
             else:
-                del self._tasks[key]
+                identity = self._tasks.pop(key).identity
                 self._finished.append(key)
+                # It may be a run that another process had finished under this id.
+                self._table.parameters.verify(identity, self._table.parameters.load(receipt.stored))
         given_up = [failure for failure in failed if not self._is_tried_again(failure)]
         for failure in given_up:
             self._failures[self._tasks.pop(failure.record_id).identity.id] = failure

@@ -11,9 +11,11 @@ from entropic.disk.sidecars import clear_away, read_sidecar
 
 
 def test_bad_lines_are_counted_one_by_one(tmp_path):
-    (tmp_path / "sidecar.jsonl").write_text('no json\n[]\n{"record_id": "k", "attempt": "a1"}\n17\n')
+    folder = tmp_path / ".entropic" / "process"
+    folder.mkdir(parents=True)
+    (folder / "sidecar.jsonl").write_text('no json\n[]\n{"record_id": "k", "attempt": "a1"}\n17\n')
 
-    sidecar = read_sidecar(tmp_path)
+    sidecar = read_sidecar(folder)
 
     assert [one["attempt"] for one in sidecar.lines] == ["a1"]
     assert sidecar.malformed == 3

@@ -55,10 +55,10 @@ def test_move_that_the_disk_refuses_raises_its_error_and_leaves_both(root, monke
     (root / "final").write_text("old")
     real = sidecars.os.replace
 
-    def refuse(source, target):
+    def refuse(source, target, **folders):
         if Path(source).name == "new":
             raise error
-        real(source, target)
+        real(source, target, **folders)
 
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", refuse)

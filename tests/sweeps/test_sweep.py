@@ -395,29 +395,33 @@ class Unpicklable(Exception):
         self.lock = threading.Lock()
 
 
-class Raises:
-    """Raises an error of the kinds that clusters raise; writes nothing."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def __call__(self, params):
-        raise self.error
+ERRORS = (OSError(5, "Input/output error"), BrokenProcessPool("mine"), TimeoutError(), ClusterError("mine"))
 
 
-@pytest.mark.parametrize(
-    "error",
-    [OSError(5, "Input/output error"), BrokenProcessPool("mine"), TimeoutError(), ClusterError("mine")],
-)
-def test_sweep_takes_no_error_of_a_runner_for_the_clusters(tmp_path, where, error, caplog):
-    store = open_store(Swept, tmp_path, Raises(error))
+def raise_what_clusters_raise(params):
+    raise ERRORS[params["n"]]
 
-    with pytest.raises(type(error)) as raised:
-        store.sweep(sets(3), fallback="raise", **where)
 
-    assert raised.value.args == error.args
-    assert states(tmp_path) == {"FAILED": 3}
+def test_sweep_takes_no_error_of_a_runner_for_the_clusters(tmp_path, where, caplog):
+    store = open_store(Swept, tmp_path, raise_what_clusters_raise)
+
+    result = store.sweep(sets(len(ERRORS)), on_error="continue", fallback="raise", **where)
+
+    raised = [(type(failed.exception), failed.exception.args) for failed in result.failed]
+    assert raised == [(type(error), error.args) for error in ERRORS]
+    assert states(tmp_path) == {"FAILED": len(ERRORS)}
     assert "cluster" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", range(len(ERRORS)))
+def test_sweep_raises_an_error_of_a_runner_as_it_is(tmp_path, where, n):
+    store = open_store(Swept, tmp_path, raise_what_clusters_raise)
+
+    with pytest.raises(type(ERRORS[n])) as raised:
+        store.sweep([{"n": n}], fallback="raise", **where)
+
+    assert raised.value.args == ERRORS[n].args
 
 
 def raise_unpicklable(params):
