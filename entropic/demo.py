@@ -25,11 +25,11 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 from sqlalchemy.orm import Mapped
 
 from entropic.model.base import Base, output, param
-from entropic.sql.urls import shown
+from entropic.sql.urls import parse_url, shown
 from entropic.store import Store
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def run_demo(out: Path, db_url: str | None, serial: bool) -> Path:
     """
     out = out.expanduser().resolve()
     out.mkdir(parents=True, exist_ok=True)
-    url = make_url(db_url) if db_url else URL.create("sqlite", database=str(out / "lynx_hare.sqlite3"))
+    url = parse_url(db_url) if db_url else URL.create("sqlite", database=str(out / "lynx_hare.sqlite3"))
     store = Store(fit_lynx_hare, LynxHareFit, results_dir=out / "results", db_url=url)
     record = read_record()
     print(

@@ -14,7 +14,7 @@ from sqlalchemy import and_, bindparam, delete, insert, select
 
 from entropic.disk.files import digest_of, size_of
 from entropic.disk.owners import strangers
-from entropic.disk.roots import MARKER, STATE, quarantine
+from entropic.disk.roots import STATE, quarantine
 from entropic.disk.sidecars import process_folders, read_sidecar
 from entropic.errors import ResultFileError
 from entropic.model.records import Found
@@ -99,7 +99,7 @@ class _Check:
         self._checksum = checksum
         self._fix = fix
         self._rows: Any = table.model.__table__
-        self._known: set[str] = {MARKER, STATE}
+        self._known: set[str] = set()
 
     def rows(self) -> Iterator[Finding]:
         with self._table.database.reading() as connection:
@@ -130,7 +130,7 @@ class _Check:
     def _is_ours(self, row: Found) -> bool:
         """Whether a run of ours made the file: one that was registered may be the only copy."""
         attempt = select(_files.c.attempt).where(
-            _files.c.table_name == self._rows.name, _files.c.record_id == row.id
+            _files.c.table_name == self._rows.fullname, _files.c.record_id == row.id
         )
         with self._table.database.reading() as connection:
             return connection.scalar(attempt) is not None
@@ -155,7 +155,12 @@ class _Check:
 
     def _corrupt(self, row: Found, path: str, sentence: str) -> Finding:
         is_inside = Path(path).parent == self._table.root  # whatever a record names, nothing else is moved
-        fixed = self._fix and is_inside and self._is_ours(row) and not self._table.reader.is_shared(row)
+        fixed = (
+            self._fix
+            and is_inside
+            and self._is_ours(row)
+            and not self._table.publisher.is_shared(path, row.id)
+        )
         if fixed and (fixed := self._put_aside(Path(path))):
             self._delete_row(row)
         return Finding("corrupt-file", row.id, path, sentence, fixed)
@@ -176,7 +181,7 @@ class _Check:
         if self._fix:
             size, sha256 = digest_of(Path(path))
             values = {
-                "table_name": self._rows.name,
+                "table_name": self._rows.fullname,
                 "record_id": row.id,
                 "name": Path(path).name if inside else path,
                 "size_bytes": size,
@@ -190,7 +195,7 @@ class _Check:
         statement = (
             select(_files.c.record_id, _files.c.name)
             .outerjoin(self._rows, self._rows.c.id == _files.c.record_id)
-            .where(_files.c.table_name == self._rows.name, self._rows.c.id.is_(None))
+            .where(_files.c.table_name == self._rows.fullname, self._rows.c.id.is_(None))
         )
         with self._table.database.reading() as connection:
             strays = connection.execute(statement).all()
@@ -202,7 +207,8 @@ class _Check:
 
     def stray_files(self) -> Iterator[Finding]:
         for name in sorted(os.listdir(self._table.root)):
-            if name not in self._known and name.endswith(self._suffix):
+            is_ours = name.startswith(STATE) or name in self._known  # what a kill left of a marker too
+            if not is_ours and name.endswith(self._suffix):
                 path = str(self._table.root / name)
                 yield Finding("stray-file", None, path, f"there is no row for {path}; it is left alone")
 
@@ -250,5 +256,5 @@ class _Check:
 
     def _delete_record(self) -> Any:
         return delete(_files).where(
-            and_(_files.c.table_name == self._rows.name, _files.c.record_id == bindparam("key"))
+            and_(_files.c.table_name == self._rows.fullname, _files.c.record_id == bindparam("key"))
         )

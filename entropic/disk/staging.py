@@ -282,6 +282,8 @@ def staging_for(root: Path, name: str, holder: Mapping[str, Any]) -> Staging:
         for old, ended in list(_staging.items()):
             if ended.is_gone():
                 _staging.pop(old, None)
+        # One folder may be reached by two paths, and a slot is taken once.
+        real = (process.owner, os.path.realpath(root), name)
         made = Staging(root, name, {**process.as_dict(), "holder": dict(holder)})
-        staging = _staging.setdefault(key, made)
+        staging = _staging[key] = _staging.setdefault(real, made)
     return staging

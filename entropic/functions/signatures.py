@@ -16,8 +16,9 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NoReturn
 
+from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
 from entropic.functions.annotations import Kind, Unsupported, kind_of
 from entropic.functions.contents import contents_of
@@ -61,12 +62,18 @@ class Arguments:
     ----------
     kinds : mapping
         What the parameters are; those that it leaves out reach the function, and identify nothing.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the parameters that identify a call.
     """
 
     def __init__(self, function: Callable[..., Any], kinds: Mapping[str, Kind]) -> None:
         # Without annotations: this goes to workers.
         parameters = [p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values()]
         self.signature = inspect.Signature(parameters)
+        self.names = tuple(kinds)
         self._name = function.__name__
         self._positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
         self._by_keyword = frozenset(p.name for p in parameters if p.kind != p.POSITIONAL_ONLY)
@@ -92,8 +99,18 @@ class Arguments:
             and self._required.issubset(params)
         )
         if not is_fitting:
-            self.signature.bind(*args, **kwargs)  # Python's own words for what is wrong
+            self._refuse(args, kwargs)
         return params
+
+    def _refuse(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
+        """Raise what Python would, in its words, and say what may have been meant."""
+        unknown = next((name for name in kwargs if name not in self.signature.parameters), None)
+        hint = "" if unknown is None else did_you_mean(unknown, self.signature.parameters)
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self._name}() {error}{hint} It is {self._name}{self.signature}") from None
+        raise RuntimeError("unreachable")
 
     def bind_named(self, named: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters of a call whose arguments are all given by name; unknown names are left in.
@@ -107,9 +124,11 @@ class Arguments:
             name for name in self.signature.parameters if name in self._required.difference(named)
         ]:
             was, has = ("was", "has") if len(missing) == 1 else ("were", "have")
+            unknown = next((name for name in named if name not in self.signature.parameters), None)
+            meant = "" if unknown is None else f" {unknown!r} was{did_you_mean(unknown, missing)}"
             raise ParameterError(
-                f"{self._name} needs {', '.join(map(repr, missing))}, which {was} not given and {has} no default. "
-                f"It has: {', '.join(self.signature.parameters)}."
+                f"{self._name} needs {', '.join(map(repr, missing))}, which {was} not given and {has} no default."
+                f"{meant} It has: {', '.join(self.signature.parameters)}."
             )
         return dict(named)
 
@@ -155,6 +174,12 @@ def require_function(function: Any) -> None:
         raise error_of(
             function, "it is a method, whose object is not in the key: memoize a function of its attributes"
         )
+    if _is_unnamed_wrapper(function):
+        raise error_of(
+            function,
+            "a decorator made it, which hides the name and the signature of the function: put "
+            "@functools.wraps(function) on what the decorator returns",
+        )
     # What a decorator closes over was given where the function was defined, as its body was.
     for name, value in _closure(inspect.unwrap(function)).items():
         is_itself = value is _UNDEFINED and name == function.__name__
@@ -165,6 +190,15 @@ def require_function(function: Any) -> None:
                 f"it is a closure over {name!r}, of type {type(value).__name__}: another call of {maker}() may make a "
                 "function of the same name that returns something else. Make it a parameter",
             )
+
+
+def _is_unnamed_wrapper(function: Callable[..., Any]) -> bool:
+    """Whether a decorator made *function* without saying of which: it takes anything, and has another to call."""
+    kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    takes_all = kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    return (
+        takes_all and not hasattr(function, "__wrapped__") and any(map(callable, _closure(function).values()))
+    )
 
 
 def _is_fixed(value: Any, scope: str) -> bool:
@@ -225,7 +259,7 @@ def derive_model(
     """
     parameters = inspect.signature(function).parameters
     namespace: dict[str, Any] = {
-        "__module__": function.__module__,
+        "__module__": function.__module__ or "__main__",  # of what exec made there may be none
         "__qualname__": f"{function.__qualname__}.model",
         "__doc__": f"Calls of `{function.__qualname__}`.",
         "__tablename__": table,
@@ -267,7 +301,7 @@ def _digest(function: Callable[..., Any]) -> str:
 
 def _module_of(function: Callable[..., Any]) -> str:
     """Return the module of a function; of a script the name under which it could be imported."""
-    name = function.__module__
+    name = function.__module__ or "__main__"
     if name not in {"__main__", "__mp_main__"}:
         return name
     main = sys.modules.get(name)

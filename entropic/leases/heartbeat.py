@@ -24,7 +24,6 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -32,6 +31,7 @@ from uuid import uuid4
 from entropic.leases import heartbeat_process
 from entropic.leases.claims import Claims
 from entropic.sql.database import Database
+from entropic.sql.urls import scrub
 
 __all__ = ["BEATS", "Heartbeat"]
 
@@ -104,6 +104,11 @@ class Heartbeat:
         except Exception as error:
             log.warning("a heartbeat failed, the next one is in %.3g s: %s", self.every_s, error)
 
+    def make_up_for(self, said: str) -> None:
+        """Beat in the place of the process whose beat failed, and log what it said of that."""
+        log.warning("a heartbeat failed, it is made up for: %s", scrub(said, self._database.url))
+        self.beat()
+
     def forget_parent(self) -> None:
         """In a forked child: its claims will have another owner, and nobody beats for them yet."""
         self._lock = threading.Lock()
@@ -142,7 +147,9 @@ def _order(database: Database, claims: Claims, name: str, every_s: float) -> str
     args, kwargs = dialect.create_connect_args(database.url)
     if database.dialect == "sqlite":
         # Not to be made anew, where it was removed meanwhile.
-        args, kwargs = [f"file:{quote(str(Path(args[0])))}?mode=rw"], {**kwargs, "uri": True, "timeout": 30.0}
+        path = str(args[0])
+        uri = path if path.startswith("file:") else f"file:{quote(path)}?mode=rw"
+        args, kwargs = [uri], {**kwargs, "uri": True, "timeout": 30.0}
     # SQLAlchemy's own types for psycopg: the statement needs none, and they cannot be sent.
     kwargs = {name: value for name, value in kwargs.items() if name != "context"}
     before = ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"] if database.dialect in _MYSQL else []
@@ -287,8 +294,7 @@ class _Outside:
             if heartbeat.name == message.get("name"):
                 heartbeat.beat_at = time.monotonic()
                 if message["error"] is not None:
-                    log.warning("a heartbeat failed, it is made up for: %s", message["error"])
-                    heartbeat.beat()
+                    heartbeat.make_up_for(message["error"])
 
     def _make_up(self, *, late: float) -> bool:
         """Beat from here where the last beat was so many intervals ago; return whether that was needed."""

@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 
+from entropic.display.text import short
 from entropic.errors import SchemaError
 from entropic.sql.columns import (
     ID_LENGTH,
@@ -59,6 +60,7 @@ __all__ = [
     "is_output",
     "output",
     "param",
+    "table_key",
 ]
 
 RESERVED = ("id", "result_file", "created_at", "custom_data")
@@ -157,7 +159,7 @@ class Base(DeclarativeBase):
     def __repr__(self) -> str:
         # Of what is here: to ask for more, an attribute that has expired would go to the database.
         names = [a.key for a in self.__mapper__.column_attrs if a.key not in RESERVED or a.key == "id"]
-        shown = ", ".join(f"{name}={vars(self)[name]!r}" for name in names if name in vars(self))
+        shown = ", ".join(f"{name}={short(vars(self)[name])}" for name in names if name in vars(self))
         return f"{self.__entropic__.title or type(self).__name__}({shown})"
 
     def load(self, *, verify: bool = False) -> Any:
@@ -392,3 +394,8 @@ def _mappers(cls: type[Base]) -> list[Any]:
 
 def _name(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def table_key(model: type[Any]) -> str:
+    """Return the name under which the library knows a model's table: with its schema, where it has one."""
+    return str(model.__table__.fullname)

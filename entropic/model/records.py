@@ -78,7 +78,7 @@ class RecordReader(Generic[ModelT]):
         self._mapper: Any = mapper
         self._manager: Any = mapper.class_manager
         table: Any = mapper.local_table
-        on = and_(_files.c.table_name == table.name, _files.c.record_id == table.c.id)
+        on = and_(_files.c.table_name == table.fullname, _files.c.record_id == table.c.id)
         self._joined = select(
             *self._attributes.values(), _files.c.name, _files.c.sha256, _files.c.size_bytes
         ).select_from(table.outerjoin(_files, on))
@@ -136,17 +136,6 @@ class RecordReader(Generic[ModelT]):
         if name is None:
             return self._unrecorded(found)
         return name if os.path.isabs(name) else self._prefix + plain_name(name)
-
-    def is_shared(self, found: Found) -> bool:
-        """Whether another row of the table names the file of this one, so that it is not this one's to remove."""
-        name = self.path(found)
-        names = [name, *([os.path.basename(name)] if os.path.dirname(name) == str(self._root) else [])]
-        others = select(_files.c.record_id).where(
-            _files.c.table_name == self._mapper.local_table.name,
-            _files.c.record_id != found.id,
-            _files.c.name.in_(names),
-        )
-        return self._database.read(lambda connection: connection.execute(others.limit(1)).first()) is not None
 
     def _unrecorded(self, found: Found) -> str:
         """Of a row that 2.3, SQL or a merge wrote: as it stands, else under the root if the name begins with the id."""

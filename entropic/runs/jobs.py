@@ -147,10 +147,20 @@ class Receipt:
         name = self.staged.name
         if not name.startswith(self.record_id):
             name = self.record_id + Path(name).suffix
-        if self.is_folder:
-            # A rename cannot replace a folder, so each attempt's has a name of its own.
-            name = f"{self.record_id}-{self.attempt[:8]}{name.removeprefix(self.record_id)}"
-        return name
+        # A rename cannot replace a folder, so each attempt's has a name of its own.
+        return self._own(name) if self.is_folder else name
+
+    @property
+    def other_name(self) -> str:
+        """Basename that nobody else's file has: for a result whose `final_name` is that of a stranger."""
+        return self.final_name if self.is_folder else self._own(self.final_name)
+
+    def _own(self, name: str) -> str:
+        return f"{self.record_id}-{self.attempt[:8]}{name.removeprefix(self.record_id)}"
+
+    def placed(self, root: Path) -> str | None:
+        """Return the name under which this result, to the byte, lies in the results folder; None if it does not."""
+        return next((name for name in (self.final_name, self.other_name) if self.is_at(root / name)), None)
 
     def is_at(self, path: Path) -> bool:
         """Whether what is at *path* is this result, to the byte."""

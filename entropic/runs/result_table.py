@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Dialect, inspect
+from sqlalchemy.exc import NoSuchTableError
 
 from entropic.disk.files import require_digest
 from entropic.disk.names import safe_name
@@ -24,11 +25,17 @@ from entropic.errors import (
 )
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
-from entropic.model.base import RESERVED, Base
+from entropic.model.base import RESERVED, Base, table_key
 from entropic.model.identities import Identity
 from entropic.model.parameters import Parameters
 from entropic.model.records import Found, RecordReader
-from entropic.model.registration import adopt_root, compare_keys, grow_table, register_table
+from entropic.model.registration import (
+    adopt_root,
+    compare_keys,
+    grow_table,
+    refuse_other_case,
+    register_table,
+)
 from entropic.process.provenance import CodeState
 from entropic.runs.jobs import Job
 from entropic.runs.publishing import Publisher
@@ -102,6 +109,10 @@ class ResultTable(Generic[ModelT]):
         except SchemaError:
             compare_keys(database, parameters)  # whose way out goes first: a column alone would not do
             raise
+        except NoSuchTableError:  # there is one, but for its case
+            with database.reading() as connection:
+                refuse_other_case(connection, parameters)
+            raise
         marker = register_table(database, parameters, root)
         return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)
 
@@ -133,7 +144,7 @@ class ResultTable(Generic[ModelT]):
         code: CodeState,
     ) -> ResultTable[ModelT]:
         model: Any = parameters.model
-        claims = Claims(database, model.__tablename__, lease_s=lease_s)
+        claims = Claims(database, table_key(model), lease_s=lease_s)
         return cls(
             database=database,
             model=model,
@@ -153,9 +164,10 @@ class ResultTable(Generic[ModelT]):
 
     @property
     def names_of_columns(self) -> list[str]:
-        """The attributes of a record that are columns, the user's first, in the order of the model."""
+        """The attributes of a record that are columns: parameters, outputs, and what the library brings."""
+        first = [*self.parameters.names, *self.parameters.output_names]
         names = [attribute.key for attribute in inspect(self.model).column_attrs]
-        return [*(name for name in names if name not in RESERVED), *RESERVED]
+        return [*first, *(name for name in names if name not in {*first, *RESERVED}), *RESERVED]
 
     def require_root(self) -> None:
         """Raise `ResultsDirUnavailableError` unless the results folder is there and ours."""
@@ -168,7 +180,7 @@ class ResultTable(Generic[ModelT]):
 
     def adopt_root(self) -> None:
         """Make the folder this table's, whatever folder was before."""
-        self.marker = adopt_root(self.database, self.model.__tablename__, self.root)
+        self.marker = adopt_root(self.database, table_key(self.model), self.root)
 
     def find(self, identity: Identity) -> Found | None:
         """Return the row of *identity*: one SELECT.

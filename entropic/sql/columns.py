@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, time, timedelta
 from decimal import Context, Decimal
 from typing import Any
@@ -49,10 +50,21 @@ __all__ = [
 
 
 ID_LENGTH = 200
-NAMING = {
+
+
+def _check_name(constraint: Any, table: Any) -> str:
+    """Return the name that a CHECK was given, or one made of what it says: databases would number them."""
+    name = constraint.name
+    if isinstance(name, str):
+        return str(name)
+    return hashlib.sha256(str(constraint.sqltext).encode()).hexdigest()[:8]
+
+
+NAMING: dict[str, Any] = {
+    "entropic_constraint_name": _check_name,
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "ck": "ck_%(table_name)s_%(entropic_constraint_name)s",
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }

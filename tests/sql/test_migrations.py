@@ -372,7 +372,7 @@ def test_outdated_schema_is_refused_with_the_exact_command(database_url, monkeyp
     told, _, line = str(caught.value).partition(", then run: ")
     assert f"needs {versions.HEAD}. Nothing was read or written." in told
     assert shlex.split(line)[:4] == ["entropic", "db", "upgrade", "--url"]
-    assert make_url(shlex.split(line)[4]) == database.url._replace(password=None)
+    assert make_url(shlex.split(line)[4]).database == database.url.database
     assert not inspect(database.engine).has_table("mine")
 
 
@@ -427,7 +427,7 @@ def test_command_in_the_text_has_no_password_and_is_quoted_for_the_shell(sqlite_
     text_ = versions.upgrade_command(database)
 
     assert "s3cret" not in text_
-    assert "'postgresql+psycopg://lab@db/my" in text_
+    assert "'postgresql+psycopg://***@db/my exp?password=***'" in text_
     assert "ENTROPIC_DB_URL" in text_
 
 

@@ -17,6 +17,8 @@ from entropic.leases.claims import Claims
 from tests.support.gone import Left, claim, elsewhere, living
 from tests.support.protocol_cases import Place
 
+pytestmark = pytest.mark.usefixtures("leases_end_at_once")
+
 A, B = {"a": 1.5}, {"a": 2.5}
 KEY = hash_params(A)
 PACKAGE = Path(entropic.__file__).parent
@@ -297,7 +299,9 @@ class Interruption:
 
 
 @pytest.mark.parametrize("part", range(4))
-@pytest.mark.parametrize("error", [KeyboardInterrupt()], ids=["interrupt"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError("the disk is gone")], ids=["interrupt", "error"]
+)
 def test_whatever_comes_between_two_steps_gives_the_key_back(place, store, error, part):
     store.run({"a": 0.0})  # what is made once is made
     with Interruption(error) as counted:

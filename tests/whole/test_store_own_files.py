@@ -1,0 +1,278 @@
+"""Whose file is it? A run replaces its own row's only, and nothing touches what another row names."""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from entropic import AlreadyExistsError, ResultFileError
+from tests.support.store_cases import PARAMS, Pendulum, Runner, results_in, rows_of, warnings_of
+from tests.support.stores import open_store
+
+OTHER = {"length": 9.5, "swings": 9}
+
+
+@pytest.fixture
+def store(sqlite, tmp_path):
+    return open_store(Pendulum, tmp_path, Runner(), sqlite)
+
+
+@pytest.fixture
+def results(tmp_path):
+    return tmp_path / "results"
+
+
+def named(record):
+    return Path(record.result_file).name
+
+
+def execute(database, statement, **values):
+    from sqlalchemy import text
+
+    database.write(lambda connection: connection.execute(text(statement), values))
+
+
+def test_run_with_the_id_of_a_strangers_file_gets_a_name_of_its_own(store, results):
+    (results / "notes.json").write_text("my notes")
+
+    record = store.run_or_retrieve({"id": "notes", **PARAMS})
+    again = store.run_or_retrieve({"id": "notes", **PARAMS})
+
+    assert (results / "notes.json").read_text() == "my notes"
+    assert named(record).startswith("notes-")
+    assert record.result_file == again.result_file
+    assert not [finding for finding in store.check(checksum=True) if finding.kind != "stray-file"]
+
+
+def test_run_with_the_id_of_a_registered_file_leaves_that_alone(store, results):
+    (results / "old.json").write_text("the only copy")
+    store.register(OTHER, results / "old.json")
+
+    record = store.run_or_retrieve({"id": "old", **PARAMS})
+
+    assert Path(store.retrieve(OTHER, verify=True).result_file).read_text() == "the only copy"
+    assert named(record).startswith("old-")
+
+
+def test_run_again_replaces_its_own_file_and_not_one_that_was_registered_for_it(store, results):
+    first = store.run_or_retrieve(PARAMS)
+    again = store.run(PARAMS)
+    (results / f"{store.key(OTHER)}.json").write_text("registered")
+    store.register(OTHER, results / f"{store.key(OTHER)}.json")
+
+    other = store.run(OTHER)
+
+    assert again.result_file == first.result_file
+    assert (results / f"{store.key(OTHER)}.json").read_text() == "registered"
+    assert named(other) != f"{store.key(OTHER)}.json"
+
+
+def test_run_that_was_killed_after_its_move_to_a_name_of_its_own_is_recovered(store, results, monkeypatch):
+    from entropic.runs import publishing
+
+    (results / "notes.json").write_text("my notes")
+
+    def moved(source, target):
+        os.replace(source, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, "move", moved)
+        with pytest.raises(KeyboardInterrupt):
+            store.run_or_retrieve({"id": "notes", **PARAMS})
+
+    record = store.run_or_retrieve({"id": "notes", **PARAMS})
+
+    assert len(store.runner.seen) == 1
+    assert Path(store.retrieve({"id": "notes"}, verify=True).result_file) == Path(record.result_file)
+    assert (results / "notes.json").read_text() == "my notes"
+
+
+@pytest.mark.parametrize("way", ["plain", "by a link to the folder"])
+def test_file_of_a_run_cannot_be_registered_for_another_row(store, results, tmp_path, way):
+    record = store.run_or_retrieve(PARAMS)
+    (tmp_path / "link").symlink_to(results)
+    path = results / named(record) if way == "plain" else tmp_path / "link" / named(record)
+
+    with pytest.raises(AlreadyExistsError, match=f"what the run '{record.id}' wrote"):
+        store.register(OTHER, path)
+
+    assert store.retrieve(OTHER) is None
+
+
+def test_file_in_a_slot_cannot_be_registered(store, results):
+    store.run_or_retrieve(PARAMS)
+    path = next((results / ".entropic").glob("*/process.json"))
+
+    with pytest.raises(AlreadyExistsError, match="folder of state"):
+        store.register(OTHER, path)
+
+
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_delete_leaves_a_file_that_another_row_has_too(store, results, tmp_path, caplog, place):
+    path = (results if place == "inside" else tmp_path) / "shared.json"
+    path.write_text("shared")
+    for params in (PARAMS, OTHER):
+        store.register(params, path)
+
+    store.delete(PARAMS, remove_file=True)
+    kept = path.read_text()
+    store.delete(OTHER, remove_file=True)
+
+    assert kept == "shared"
+    assert any("another row" in text for text in warnings_of(caplog))
+    assert not path.exists()
+
+
+def test_delete_of_a_row_that_no_record_vouches_for_leaves_files_outside(store, tmp_path, caplog):
+    record = store.run_or_retrieve(PARAMS)
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("years")
+    execute(store.database, "DELETE FROM entropic_files")
+    execute(store.database, "UPDATE pendulum SET result_file = :path", path=str(precious))
+
+    assert store.delete(hash=record.id, remove_file=True)
+
+    assert precious.read_text() == "years"
+    assert any("no file record" in text for text in warnings_of(caplog))
+
+
+NAMES = ("../thesis.tex", "../../thesis.tex", "..", ".", "", "sub/../../thesis.tex", ".entropic-root.json")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_of_a_file_record_leads_nowhere_else(store, results, tmp_path, name):
+    (tmp_path / "thesis.tex").write_text("years")
+    record = store.run_or_retrieve(PARAMS)
+    execute(store.database, "UPDATE entropic_files SET name = :name", name=name)
+
+    shown = Path(store.retrieve({"id": record.id}).result_file) if store.retrieve(PARAMS) else None
+    again = store.run_or_retrieve(PARAMS)
+    execute(store.database, "UPDATE entropic_files SET name = :name", name=name)
+    store.check(checksum=True, fix=True)
+    store.run_or_retrieve(PARAMS)
+    execute(store.database, "UPDATE entropic_files SET name = :name", name=name)
+    store.delete(PARAMS, remove_file=True)
+
+    assert shown is None
+    assert Path(again.result_file).parent == results
+    assert (tmp_path / "thesis.tex").read_text() == "years"
+    assert (results / ".entropic-root.json").exists()
+
+
+def test_path_that_a_run_is_recorded_to_have_written_elsewhere_is_not_moved(store, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    store.run_or_retrieve(PARAMS)
+    execute(store.database, "UPDATE entropic_files SET name = :name", name=str(tmp_path / "thesis.tex"))
+
+    report = store.check(checksum=True, fix=True)
+
+    assert (tmp_path / "thesis.tex").read_text() == "years"
+    assert next((finding.kind, finding.is_fixed) for finding in report) == ("corrupt-file", False)
+
+
+# What a result is
+
+
+def writes(make):
+    def run(params):
+        make(Path(params["result_file"]))
+
+    return run
+
+
+def a_link(path):
+    scratch = path.parents[4] / "scratch"
+    scratch.write_text("result")
+    path.symlink_to(scratch)
+
+
+def a_link_in_a_folder(path):
+    path.mkdir()
+    a_link(path.parent / "aside")
+    os.rename(path.parent / "aside", path / "part")
+
+
+def a_link_to_a_folder(path):
+    path.symlink_to(path.parents[2])
+
+
+def a_link_that_dangles(path):
+    path.symlink_to(path.parent / "nothing")
+
+
+def a_socket(path):
+    folder = os.getcwd()
+    os.chdir(path.parent)  # the path of a socket may have 107 characters at most
+    try:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path.name)
+    finally:
+        os.chdir(folder)
+
+
+def a_fifo_in_a_folder(path):
+    path.mkdir()
+    os.mkfifo(path / "part")
+
+
+@pytest.mark.parametrize("make", [a_link, a_link_in_a_folder], ids=lambda make: make.__name__)
+def test_link_to_a_file_becomes_a_copy(sqlite, tmp_path, make):
+    store = open_store(Pendulum, tmp_path, writes(make), sqlite)
+
+    record = store.run_or_retrieve(PARAMS)
+    (tmp_path / "scratch").unlink()
+
+    path = Path(record.result_file)
+    assert (path / "part" if path.is_dir() else path).read_text() == "result"
+    assert store.retrieve(PARAMS, verify=True) is not None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [a_link_to_a_folder, a_link_that_dangles, a_socket, os.mkfifo, a_fifo_in_a_folder],
+    ids=lambda make: make.__name__,
+)
+def test_what_is_no_file_fails_the_run_at_once(sqlite, tmp_path, make):
+    store = open_store(Pendulum, tmp_path, writes(make), sqlite)
+
+    with pytest.raises(ResultFileError, match="file"):
+        store.run_or_retrieve(PARAMS)
+
+    assert rows_of(sqlite) == []
+    assert results_in(tmp_path) == []
+    assert store.failures()
+
+
+@pytest.mark.parametrize("make", [a_link_that_dangles, os.mkfifo], ids=lambda make: make.__name__)
+def test_what_took_the_place_of_a_result_is_no_hit_and_check_goes_on(store, results, make):
+    record, other = store.run_or_retrieve(PARAMS), store.run_or_retrieve(OTHER)
+    path = Path(record.result_file)
+    path.unlink()
+    make(path)
+    Path(other.result_file).write_text("damaged")
+
+    report = store.check(checksum=True)
+    again = store.run_or_retrieve(PARAMS)
+
+    assert {finding.kind for finding in report} >= {"missing-file", "corrupt-file"}
+    assert len(store.runner.seen) == 3
+    assert store.retrieve(PARAMS, verify=True).result_file == again.result_file
+
+
+def test_copy_of_a_database_beside_its_original_replaces_nothing_of_it(sqlite, sqlite_url, tmp_path):
+    mine = open_store(Pendulum, tmp_path, Runner(), sqlite)
+    mine.run_or_retrieve(OTHER)
+    sqlite.dispose()
+    shutil.copy(tmp_path / "entropic.sqlite3", tmp_path / "two.sqlite3")
+    runner = Runner()
+    runner.note = b"two"
+    two = open_store(Pendulum, tmp_path, runner, f"sqlite:///{tmp_path / 'two.sqlite3'}")
+
+    mine.run_or_retrieve(PARAMS)
+    two.run_or_retrieve(PARAMS)
+
+    assert not Path(mine.retrieve(PARAMS, verify=True).result_file).read_bytes().startswith(b"two")
+    two.database.dispose()
