@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import and_, exists, func, select
 
+from entropic.display.text import short
 from entropic.model.base import table_key
 from entropic.runs.result_table import ResultTable
 from entropic.sql.tables import AttemptRow, FileRow
@@ -48,6 +49,11 @@ class FailedRun:
     host: str | None
     ended_at: datetime
     exception: BaseException | None = None
+
+    def __repr__(self) -> str:
+        params = ", ".join(f"{name}={short(value)}" for name, value in self.params.items())
+        ended = f"{self.ended_at:%Y-%m-%d %H:%M}"
+        return f"FailedRun({params}: {self.error_type}: {' '.join(self.message.split()):.200}; {self.host}, {ended})"
 
 
 def failed_runs(table: ResultTable[Any]) -> list[FailedRun]:

@@ -14,7 +14,7 @@ from sqlalchemy import and_, bindparam, delete, insert, select
 
 from entropic.disk.files import digest_of, size_of
 from entropic.disk.owners import strangers
-from entropic.disk.roots import MARKER, STATE, quarantine
+from entropic.disk.roots import STATE, quarantine
 from entropic.disk.sidecars import process_folders, read_sidecar
 from entropic.errors import ResultFileError
 from entropic.model.records import Found
@@ -99,7 +99,7 @@ class _Check:
         self._checksum = checksum
         self._fix = fix
         self._rows: Any = table.model.__table__
-        self._known: set[str] = {MARKER, STATE}
+        self._known: set[str] = set()
 
     def rows(self) -> Iterator[Finding]:
         with self._table.database.reading() as connection:
@@ -207,7 +207,8 @@ class _Check:
 
     def stray_files(self) -> Iterator[Finding]:
         for name in sorted(os.listdir(self._table.root)):
-            if name not in self._known and name.endswith(self._suffix):
+            is_ours = name.startswith(STATE) or name in self._known  # what a kill left of a marker too
+            if not is_ours and name.endswith(self._suffix):
                 path = str(self._table.root / name)
                 yield Finding("stray-file", None, path, f"there is no row for {path}; it is left alone")
 

@@ -8,10 +8,11 @@ kept under its module and qualified name, in a table and a folder of its own.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 from uuid import uuid4
@@ -20,6 +21,7 @@ from weakref import WeakValueDictionary
 from sqlalchemy import URL, ColumnElement
 
 from entropic.disk.names import safe_name
+from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
 from entropic.functions.runner import CallRunner, by_name, named
 from entropic.functions.signatures import (
@@ -38,6 +40,7 @@ from entropic.model.selection import NOT_GIVEN
 from entropic.process.provenance import code_label
 from entropic.sql.database import Database, DatabaseLike
 from entropic.store import LEASE_S, Store
+from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepResult
 from entropic.values.codecs import can_save
 
@@ -75,6 +78,12 @@ class Memoizer:
     def __post_init__(self) -> None:
         ignore = (self.ignore,) if isinstance(self.ignore, str) else tuple(self.ignore)  # used more than once
         object.__setattr__(self, "ignore", ignore)
+        outputs: Any = self.outputs
+        if not isinstance(outputs, Mapping):
+            first = outputs if isinstance(outputs, str) else next(iter(outputs), "rmse")
+            raise TypeError(
+                f"outputs= says of what type each column is, as in outputs={{{first!r}: float}}, not {outputs!r}"
+            )
 
     @overload
     def __call__(self, function: Callable[Q, S], /) -> MemoizedFunction[Q, S]: ...
@@ -84,6 +93,7 @@ class Memoizer:
 
     def __call__(self, function: Callable[Q, S] | None = None, /, **options: Any) -> Any:
         """Memoize *function*, or add *options*."""
+        _require_options(options)
         memoizer = replace(self, **options) if options else self
         return memoizer if function is None else MemoizedFunction(function, memoizer)
 
@@ -94,7 +104,7 @@ class MemoizedFunction(Generic[P, R]):
     Attributes
     ----------
     model : type
-        Subclass of `entropic.Base`, whose columns are the parameters and outputs.
+        Subclass of `entropic.Base`, whose columns are the parameters and outputs, such as ``fit.model.rmse``.
 
     Notes
     -----
@@ -109,6 +119,8 @@ class MemoizedFunction(Generic[P, R]):
         _require_storable(function)
         functools.update_wrapper(self, function)
         self.__wrapped__ = function
+        signature = f"{function.__name__}{inspect.signature(function)}"
+        self.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{signature}\n{_METHODS}".lstrip()
         self._name: str = function.__qualname__
         self._uid = uid or uuid4().hex
         _known[self._uid] = self
@@ -120,7 +132,7 @@ class MemoizedFunction(Generic[P, R]):
         self._options = replace(
             options, db_url=self._database, table=self.table, results_dir=self.results_dir.parent
         )
-        self.model: type[Base] = derive_model(function, kinds, table=self.table, outputs=options.outputs)
+        self.model: type[Any] = derive_model(function, kinds, table=self.table, outputs=options.outputs)
         Parameters(self.model, self._database.url.get_dialect()())  # which refuses a default that is no value
         self._arguments = Arguments(function, kinds)
         self.runner = CallRunner(function, self._arguments, tuple(options.outputs))
@@ -216,15 +228,14 @@ class MemoizedFunction(Generic[P, R]):
         """
         return self.store.run_or_retrieve(self._arguments.bind(args, kwargs))
 
-    def sweep(
-        self, params: Iterable[Mapping[str, Any]], client: Any = None, **options: Any
-    ) -> SweepResult[Any]:
+    def sweep(self, params: ParameterSets, client: Any = None, **options: Any) -> SweepResult[Any]:
         """Run or retrieve a record for each of *params*, dicts of arguments by name.
 
         Parameters
         ----------
-        params : iterable of mapping
-            Such as `expand_grid` makes. Arguments with a default may be left out.
+        params : iterable of mapping, dict of lists, or frame
+            Such as `expand_grid` makes. Arguments with a default may be left out. A dict of lists is a grid; a frame
+            is taken row by row; other values are arguments of a function that has one parameter.
         client : distributed.Client, optional
             A Dask cluster whose workers see the results folder.
         **options
@@ -237,8 +248,9 @@ class MemoizedFunction(Generic[P, R]):
         """
         return self.store.sweep(self._bound(params), client, **options)
 
-    def _bound(self, params: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-        for number, one in enumerate(params):
+    def _bound(self, params: ParameterSets) -> Iterable[dict[str, Any]]:
+        names = self._arguments.names
+        for number, one in enumerate(parameter_sets(params, names[0] if len(names) == 1 else None)):
             try:
                 yield self._arguments.bind_named(one)
             except ParameterError as error:
@@ -264,6 +276,21 @@ class MemoizedFunction(Generic[P, R]):
         """Forget the result of a call, its file too, and return whether there was one."""
         return self.store.delete(self._arguments.bind(args, kwargs), remove_file=True)
 
+    def clear(self) -> int:
+        """Forget every result of the function, files too, and return how many there were.
+
+        Files that were registered stay where they are. What runs just now is stored all the same.
+
+        Notes
+        -----
+        Safe between processes: a result that another one deletes meanwhile is not counted.
+        """
+        count = 0
+        for record in self.store.records():
+            is_own = Path(record.result_file).parent == self.results_dir
+            count += self.store.delete(hash=record.id, remove_file=is_own)
+        return count
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         if named(self.__wrapped__) == self:
             return self._name
@@ -277,6 +304,15 @@ class MemoizedFunction(Generic[P, R]):
         finally:
             _pickling.reset(token)
         return _restore, (self._uid, self.__module__, self._name, self.table, pickled)
+
+
+_METHODS = """    is memoized: a call returns what is kept for its arguments, or runs.
+
+    .run(...)        runs again and replaces       .sweep(sets)      many calls, returns records
+    .retrieve(...)   what is kept, or None         .records(...)     what there is, by conditions
+    .record(...)     parameters, outputs, file     .to_frame(...)    the same as a DataFrame
+    .delete(...)     forgets a call                .clear()          forgets all
+    .store, .model   the Store and its table"""
 
 
 @overload
@@ -358,8 +394,16 @@ def memoize(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
     >>> mean([1.0, 2.0, 6.0], power=1)
     3.0
     """
+    _require_options(options)
     memoizer = Memoizer(**options)
     return memoizer if function is None else memoizer(function)
+
+
+def _require_options(options: Mapping[str, Any]) -> None:
+    known = [one.name for one in fields(Memoizer)]
+    for name in options.keys() - set(known):
+        hint = did_you_mean(name, known) or "."
+        raise TypeError(f"memoize has no option {name!r}{hint} It has: {', '.join(known)}.")
 
 
 def _require_storable(function: Callable[..., Any]) -> None:

@@ -7,6 +7,7 @@ their object, and closures, which depend on where they were made.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import os
@@ -15,21 +16,25 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NoReturn
 
+from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
-from entropic.functions.annotations import (
-    Kind,
-    Unsupported,
-    as_annotated,
-    changed_by_json,
-    is_rebuilt,
-    kind_of,
+from entropic.functions.annotations import Kind, Unsupported, kind_of
+from entropic.functions.contents import contents_of
+from entropic.model.base import (
+    HIDING,
+    JSON_DEFAULT,
+    RESERVED,
+    TYPED_CONTENTS,
+    Base,
+    ModelOptions,
+    output,
+    param,
 )
-from entropic.model.base import HIDING, RESERVED, Base, ModelOptions, output, param
 from entropic.sql.limits import free_name
-from entropic.values.hashing import exact as as_it_is
-from entropic.values.hashing import normalise
+from entropic.values.hashing import NoForm
+from entropic.values.parameter_documents import Documents
 
 __all__ = [
     "Arguments",
@@ -57,24 +62,23 @@ class Arguments:
     ----------
     kinds : mapping
         What the parameters are; those that it leaves out reach the function, and identify nothing.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the parameters that identify a call.
     """
 
     def __init__(self, function: Callable[..., Any], kinds: Mapping[str, Kind]) -> None:
         # Without annotations: this goes to workers.
         parameters = [p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values()]
         self.signature = inspect.Signature(parameters)
+        self.names = tuple(kinds)
         self._name = function.__name__
         self._positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
         self._by_keyword = frozenset(p.name for p in parameters if p.kind != p.POSITIONAL_ONLY)
         self._required = frozenset(p.name for p in parameters if p.default is p.empty)
-        self._json = [name for name, kind in kinds.items() if kind.is_json]
-        self._rebuilt = {n: kind.annotation for n, kind in kinds.items() if is_rebuilt(kind.annotation)}
-        # Their columns have normal forms, of which the function could make nothing: it is given its own default.
-        self._json_defaults = {
-            name: default
-            for name in self._json
-            if (default := self.signature.parameters[name].default) is not inspect.Parameter.empty
-        }
+        self._paths = {name: path for name, kind in kinds.items() if (path := _path_class(kind)) is not None}
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters of a call.
@@ -83,8 +87,6 @@ class Arguments:
         ------
         TypeError
             As Python does, if the arguments do not fit the signature.
-        ParameterError
-            If something in a JSON parameter would reach the function as something else.
         """
         params = dict(zip(self._positional, args, strict=False))
         count = len(params) + len(kwargs)
@@ -97,8 +99,18 @@ class Arguments:
             and self._required.issubset(params)
         )
         if not is_fitting:
-            self.signature.bind(*args, **kwargs)  # Python's own words for what is wrong
-        return self._checked(params) if self._json else params
+            self._refuse(args, kwargs)
+        return params
+
+    def _refuse(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
+        """Raise what Python would, in its words, and say what may have been meant."""
+        unknown = next((name for name in kwargs if name not in self.signature.parameters), None)
+        hint = "" if unknown is None else did_you_mean(unknown, self.signature.parameters)
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self._name}() {error}{hint} It is {self._name}{self.signature}") from None
+        raise RuntimeError("unreachable")
 
     def bind_named(self, named: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters of a call whose arguments are all given by name; unknown names are left in.
@@ -106,34 +118,33 @@ class Arguments:
         Raises
         ------
         ParameterError
-            If an argument is missing, or something in a JSON parameter would reach the function as something else.
+            If an argument is missing.
         """
         if missing := [
             name for name in self.signature.parameters if name in self._required.difference(named)
         ]:
             was, has = ("was", "has") if len(missing) == 1 else ("were", "have")
+            unknown = next((name for name in named if name not in self.signature.parameters), None)
+            meant = "" if unknown is None else f" {unknown!r} was{did_you_mean(unknown, missing)}"
             raise ParameterError(
-                f"{self._name} needs {', '.join(map(repr, missing))}, which {was} not given and {has} no default. "
-                f"It has: {', '.join(self.signature.parameters)}."
+                f"{self._name} needs {', '.join(map(repr, missing))}, which {was} not given and {has} no default."
+                f"{meant} It has: {', '.join(self.signature.parameters)}."
             )
-        return self._checked(dict(named))
-
-    def _checked(self, params: dict[str, Any]) -> dict[str, Any]:
-        for name in self._json:
-            if name in params and (place := changed_by_json(params[name], name)) is not None:
-                raise ParameterError(
-                    f"{place}, which would reach the function as something else: pass numbers, strings, lists, "
-                    "tuples, dicts with string keys, arrays or dataclasses, or make it a parameter of its own"
-                )
-        return {**self._json_defaults, **params}
+        return dict(named)
 
     def call(self, function: Callable[..., Any], params: Mapping[str, Any]) -> Any:
         """Call *function* with what a runner gets."""
         arguments = {name: params[name] for name in self.signature.parameters if name in params}
-        for name, annotation in self._rebuilt.items():
-            arguments[name] = as_annotated(annotation, arguments[name])
+        for name, path in self._paths.items():
+            if arguments[name] is not None:
+                arguments[name] = path(arguments[name])  # the column holds its text
         bound = inspect.BoundArguments(self.signature, arguments)
         return function(*bound.args, **bound.kwargs)
+
+
+def _path_class(kind: Kind) -> type[PurePath] | None:
+    class_ = kind.annotation
+    return class_ if isinstance(class_, type) and issubclass(class_, PurePath) else None
 
 
 def require_function(function: Any) -> None:
@@ -163,6 +174,12 @@ def require_function(function: Any) -> None:
         raise error_of(
             function, "it is a method, whose object is not in the key: memoize a function of its attributes"
         )
+    if _is_unnamed_wrapper(function):
+        raise error_of(
+            function,
+            "a decorator made it, which hides the name and the signature of the function: put "
+            "@functools.wraps(function) on what the decorator returns",
+        )
     # What a decorator closes over was given where the function was defined, as its body was.
     for name, value in _closure(inspect.unwrap(function)).items():
         is_itself = value is _UNDEFINED and name == function.__name__
@@ -173,6 +190,15 @@ def require_function(function: Any) -> None:
                 f"it is a closure over {name!r}, of type {type(value).__name__}: another call of {maker}() may make a "
                 "function of the same name that returns something else. Make it a parameter",
             )
+
+
+def _is_unnamed_wrapper(function: Callable[..., Any]) -> bool:
+    """Whether a decorator made *function* without saying of which: it takes anything, and has another to call."""
+    kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    takes_all = kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    return (
+        takes_all and not hasattr(function, "__wrapped__") and any(map(callable, _closure(function).values()))
+    )
 
 
 def _is_fixed(value: Any, scope: str) -> bool:
@@ -233,7 +259,7 @@ def derive_model(
     """
     parameters = inspect.signature(function).parameters
     namespace: dict[str, Any] = {
-        "__module__": function.__module__,
+        "__module__": function.__module__ or "__main__",  # of what exec made there may be none
         "__qualname__": f"{function.__qualname__}.model",
         "__doc__": f"Calls of `{function.__qualname__}`.",
         "__tablename__": table,
@@ -245,7 +271,10 @@ def derive_model(
     for name, kind in kinds.items():
         default = parameters[name].default
         has_default = default is not inspect.Parameter.empty
-        options = {"default": _stored(kind, default)} if has_default else {}
+        options: dict[str, Any] = {"default": _stored(kind, default)} if has_default else {}
+        if kind.is_json:
+            options["info"] = {TYPED_CONTENTS: functools.partial(contents_of, kind.annotation)}
+            options["info"] |= {JSON_DEFAULT: default} if has_default else {}
         nullable = kind.nullable or default is None
         namespace[name] = param(free_name(name, taken), kind.type_, nullable=nullable, **options)
     for name, annotation in outputs.items():
@@ -272,7 +301,7 @@ def _digest(function: Callable[..., Any]) -> str:
 
 def _module_of(function: Callable[..., Any]) -> str:
     """Return the module of a function; of a script the name under which it could be imported."""
-    name = function.__module__
+    name = function.__module__ or "__main__"
     if name not in {"__main__", "__mp_main__"}:
         return name
     main = sys.modules.get(name)
@@ -358,7 +387,12 @@ def _require_column_name(name: str) -> None:
 def _stored(kind: Kind, default: Any) -> Any:
     if isinstance(default, PurePath):
         return str(default)
-    return normalise(default, as_it_is) if kind.is_json else default
+    if not kind.is_json:
+        return default
+    try:
+        return Documents().of(default).stored
+    except NoForm:
+        return default  # which is refused, with its reason, where the columns' defaults are typed
 
 
 def error_of(function: Callable[..., Any], what: str) -> TypeError:

@@ -7,30 +7,40 @@ is a function of its columns alone, so a key can be made anew from the table.
 
 from __future__ import annotations
 
-import copy
-import difflib
 import enum
 import functools
 import logging
 import math
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import JSON, Column, Dialect, inspect
 
 from entropic.disk.names import safe_name
+from entropic.display.hints import did_you_mean
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
-from entropic.model.base import RESERVED, Base, is_output
+from entropic.model.base import JSON_DEFAULT, RESERVED, TYPED_CONTENTS, Base, is_output
 from entropic.model.coercion import Caster, Refused, caster, is_float, kind_of
-from entropic.sql.columns import FiniteJSON
-from entropic.values.hashing import canonical, digest, has_hasher, hash_params, normalise, rounded_apart
+from entropic.model.identities import Documented, Identity
+from entropic.sql.columns import FiniteJSON, GoneMember
+from entropic.values.hashing import NoForm, canonical, digest, hash_params, normalise, rounded_apart
+from entropic.values.parameter_documents import (
+    NOTHING_ELSE,
+    BadValue,
+    Document,
+    Documents,
+    Sources,
+    alike,
+    as_former,
+    key_form,
+)
 from entropic.values.plain import non_finite
 
-__all__ = ["KEY_RULE", "Identity", "Parameters"]
+__all__ = ["KEY_RULE", "REMARK", "Parameters"]
 
 log = logging.getLogger(__name__)
 
@@ -41,49 +51,12 @@ FLOAT_TOLERANCE = (
 )
 
 
+REMARK = "__remark__"  # key of what a runner returns: a sentence for the log, which a sweep says once
+
 _ABSENT: Any = object()
 
 _BARE = frozenset({"bool", "int", "float", "str", "json"})  # kinds whose typed values JSON holds as they are
 _TIMES: dict[str, Any] = {"datetime": datetime, "date": date, "time": time}
-
-
-class Identity(NamedTuple):
-    """What a set of parameters is, for one table.
-
-    Attributes
-    ----------
-    id : str
-        The key.
-    former_id : str or None
-        The key that the published release 2.3 gave these parameters, where it is another one.
-    values : dict
-        Every parameter as its column holds it, defaults filled in.
-    given : frozenset of str or None
-        With an explicit ``id``: the parameters that were given, the only ones to compare. None for all.
-    originals : dict
-        What the runner must get instead of the column's value: arrays and objects inside a JSON column.
-    members : dict
-        Enum members given for string columns, as text, ``Method.RK4``: what 2.3 put into the row under this key.
-    ignored : dict
-        What reaches the runner as it is, and identifies nothing.
-    """
-
-    id: str
-    former_id: str | None
-    values: dict[str, Any]
-    given: frozenset[str] | None
-    originals: dict[str, Any]
-    members: dict[str, str]
-    ignored: dict[str, Any]
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The keys under which a row may stand, the own one first."""
-        return (self.id,) if self.former_id is None else (self.id, self.former_id)
-
-    def for_runner(self) -> dict[str, Any]:
-        """Return the parameters as the runner sees them; but for what is ignored, copies of the caller's objects."""
-        return {**copy.deepcopy(self.values), **copy.deepcopy(self.originals), **self.ignored}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +68,8 @@ class _Param:
     default: Any  # typed; _ABSENT where there is none
     default_form: Any
     is_plain: bool  # the typed value is its own normal form, but for the rounding of floats
+    contents: Caster | None  # of a JSON parameter: types what is inside
+    sources: Sources  # of the default
 
 
 class Parameters:
@@ -135,11 +110,20 @@ class Parameters:
         }
         self._defaults = {name: p.default for name, p in self._params.items() if p.default is not _ABSENT}
         self._required = tuple(name for name in self._params if name not in self._defaults)
+        self._documents = frozenset(name for name, p in self._params.items() if p.contents is not None)
+        self._default_sources = {
+            name: p.sources for name, p in self._params.items() if p.sources is not NOTHING_ELSE
+        }
 
     @property
     def names(self) -> list[str]:
         """The parameters, in the order of the model."""
         return list(self._params)
+
+    @property
+    def output_names(self) -> list[str]:
+        """The outputs, in the order of the model."""
+        return list(self._outputs)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -164,8 +148,17 @@ class Parameters:
                     f"{self._name}.{name} is JSON, which SQL cannot compare: select the records by other columns and "
                     "filter them in Python"
                 )
-            typed[name] = self._cast(self._params[name], value) if name in self._params else value
+            typed[name] = self._filter(self._params[name], value) if name in self._params else value
         return typed
+
+    def _filter(self, p: _Param, value: Any) -> Any:
+        enum_class = getattr(p.column.type, "enum_class", None)
+        if isinstance(value, str) and not isinstance(value, enum.Enum) and enum_class is not None:
+            if value not in p.column.type.enums:  # type: ignore[attr-defined]
+                return GoneMember(enum_class, value)
+        elif isinstance(value, GoneMember) and enum_class is not None:
+            return value
+        return self._cast(p, value)
 
     def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return typed *values* as JSON can hold them; `load` gives them back."""
@@ -174,7 +167,11 @@ class Parameters:
     def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the typed values of what `dump` made; names that the model has no more are left out."""
         known = ((name, value) for name, value in stored.items() if name in self._params)
-        return {**self._defaults, **{name: _load(self._params[name].column, value) for name, value in known}}
+        values = {
+            **self._defaults,
+            **{name: _load(self._params[name].column, value) for name, value in known},
+        }
+        return {name: values[name] for name in self._params if name in values}
 
     def by_column(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values by the key of their column in the table instead of by attribute name."""
@@ -184,29 +181,58 @@ class Parameters:
         """Return every output as NULL: what a row has that a re-run fills no more."""
         return dict.fromkeys(self._outputs)
 
-    def split(self, returned: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def split(
+        self, returned: Mapping[str, Any], told: set[str] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Part what a runner returned into outputs, typed, and the rest, for ``custom_data``.
 
         NaN is NULL, and so is an infinity where the database has none. What a column or JSON cannot hold is left out
         with a WARNING that names it: a finished run is not lost for a metric.
+
+        Parameters
+        ----------
+        told : set of str, optional
+            The names that were warned of already, as in a sweep, where once is enough; the new ones are added.
         """
         outputs: dict[str, Any] = {}
         rest: dict[str, Any] = {}
+
+        def tell(name: str, reason: str) -> None:
+            log.log(logging.DEBUG if told and name in told else logging.WARNING, "%s", reason)
+            if told is not None:
+                told.add(name)
+
         for name, value in returned.items():
-            if name in self._outputs:
+            if name == REMARK:
+                tell(name, str(value))
+            elif name in self._outputs:
                 try:
                     outputs[name] = _output(self._outputs[name], value)
                 except (Refused, ValueError, UnhashableParamError) as reason:
-                    log.warning("%s.%s, returned by the runner, is left out: it %s", self._name, name, reason)
+                    tell(name, f"{self._name}.{name}, returned by the runner, is left out: it {reason}")
             elif name in RESERVED or name in self._params:
-                log.warning(
-                    "%r, returned by the runner, is left out: it is no output of %s", name, self._name
-                )
+                tell(name, f"{name!r}, returned by the runner, is left out: it is no output of {self._name}")
             elif (path := non_finite(value)) is not None:
-                log.warning("%r, returned by the runner, is left out: %s is NaN or infinite", name, path)
+                tell(name, f"{name!r}, returned by the runner, is left out: {path} is NaN or infinite")
             else:
                 rest[name] = value
         return outputs, rest
+
+    def outputs_in(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Part values that a user gives into outputs, typed, and the rest.
+
+        Raises
+        ------
+        ParameterError
+            If a column cannot hold its value.
+        """
+        outputs = {}
+        for name in values.keys() & self._outputs.keys():
+            try:
+                outputs[name] = _output(self._outputs[name], values[name])
+            except (Refused, ValueError, UnhashableParamError) as reason:
+                raise ParameterError(f"{self._name}.{name} {reason}") from None
+        return outputs, {name: value for name, value in values.items() if name not in outputs}
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return what the database remembers of the model: per parameter its type and, if it has one, its default."""
@@ -238,7 +264,7 @@ class Parameters:
         originals: dict[str, Any] = {}
         members: dict[str, str] = {}
         ignored: dict[str, Any] = {}
-        changed = False  # whether 2.3 may have made another key of these
+        json = Documented(dict(self._default_sources), self._has_former_keys)
         for name, value in params.items():
             p = self._params.get(name)
             if p is None:
@@ -247,28 +273,59 @@ class Parameters:
                 elif name not in RESERVED:
                     raise self._unknown(name)
                 continue
-            typed = values[name] = self._cast(p, value)
-            form = forms[name] = p.form(typed)
-            if not p.is_plain and (_is_tagged(typed) or has_hasher(type(value))):
-                originals[name] = _restored(typed, value)
-            elif typed is not value and isinstance(typed, enum.Enum) and isinstance(value, enum.Enum):
-                originals[name] = value  # of the class as it is now, with which the runner compares it
+            if p.contents is not None:
+                values[name], form = json.add(name, self._document(p, value, json.documents))
+            else:
+                typed = values[name] = self._cast(p, value)
+                form = p.form(typed)
+                if typed is not value or not p.is_plain or (type(form) is float and form != round(typed, 12)):
+                    json.has_changed = True
+                    if isinstance(value, enum.Enum):
+                        if type(typed) is str:
+                            members[name] = str(value)
+                        elif isinstance(typed, enum.Enum):
+                            originals[name] = (
+                                value  # of the class as it is now, with which the runner compares it
+                            )
             if p.default is not _ABSENT and _same(form, p.default_form, p.is_plain):
-                del forms[name]
-                changed = True
-            elif typed is not value or not p.is_plain or (type(form) is float and form != round(typed, 12)):
-                changed = True
-                if type(typed) is str and isinstance(value, enum.Enum):
-                    members[name] = str(value)
+                json.has_changed = True
+                members.pop(name, None)
+            else:
+                forms[name] = form
         if complete or "id" not in params:
             self._require(values)
+        given, former = None, None
         if "id" in params:
             given = frozenset(name for name in params if name in self._params)
             key = safe_name(str(params["id"]), self.suffix)
-            return Identity(key, None, values, given, originals, members, ignored)
-        key = digest(forms)
-        former_key = self._former_key(params, key) if changed and self._has_former_keys else None
-        return Identity(key, former_key, values, None, originals, members, ignored)
+        else:
+            key = digest(forms)
+            former = self._former_key(params, key) if json.has_changed and json.is_former else None
+        return Identity(
+            key,
+            former,
+            values,
+            given,
+            json.sources,
+            originals,
+            members,
+            ignored,
+            self._documents,
+            json.has_tuples,
+        )
+
+    def _document(self, p: _Param, value: Any, documents: Documents) -> Document:
+        """Return the document of a JSON parameter; None is NULL."""
+        if value is None and not p.column.nullable:
+            raise ParameterError(f"{self._name}.{p.name} is None, but the column is not nullable")
+        try:
+            return documents.of(value if value is None else p.contents(value))  # type: ignore[misc]
+        except (Refused, BadValue) as reason:
+            raise ParameterError(f"{self._name}.{p.name}{_place(reason)} {reason}") from reason.__cause__
+        except NoForm as reason:
+            raise UnhashableParamError(
+                f"{self._name}.{p.name}{_place(reason)} {reason}"
+            ) from reason.__cause__
 
     def _cast(self, p: _Param, value: Any) -> Any:
         try:
@@ -285,8 +342,16 @@ class Parameters:
             return None
         return None if former == key else former
 
-    def differences(self, identity: Identity, row: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Return, for each parameter in which *row* is not *identity*, both values: asked for, stored."""
+    def differences(
+        self, identity: Identity, row: Mapping[str, Any], *, is_former: bool = False
+    ) -> dict[str, tuple[Any, Any]]:
+        """Return, for each parameter in which *row* is not *identity*, both values: asked for, stored.
+
+        Parameters
+        ----------
+        is_former : bool
+            Whether the published release wrote the row, which has lists for tuples.
+        """
         different = {}
         for name, p in self._params.items():
             if identity.given is not None and name not in identity.given:
@@ -296,6 +361,8 @@ class Parameters:
                 continue
             if stored is not None and identity.members.get(name) == stored:
                 continue
+            if is_former and p.contents is not None:
+                wanted = as_former(wanted)
             if not self._equal(p, wanted, stored):
                 different[name] = (wanted, stored)
         return different
@@ -308,15 +375,16 @@ class Parameters:
             )
         if wanted is None:
             return False
+        if p.contents is not None:
+            return alike(wanted, stored)
         if isinstance(wanted, float) and isinstance(stored, float):
-            return math.isclose(wanted, stored, rel_tol=FLOAT_TOLERANCE, abs_tol=0.0)
+            is_close = math.isclose(wanted, stored, rel_tol=FLOAT_TOLERANCE, abs_tol=0.0)
+            return is_close or rounded_apart(wanted) == rounded_apart(stored)
         try:
             typed = p.cast(stored)
         except (Refused, UnhashableParamError):
             return False
-        # SQLite makes a bare 1.0 in a JSON column an integer.
-        is_number = type(wanted) in (int, float) and type(typed) in (int, float)
-        return (is_number and wanted == typed) or canonical(p.form(wanted)) == canonical(p.form(typed))
+        return canonical(p.form(wanted)) == canonical(p.form(typed))
 
     def verify(self, identity: Identity, row: Mapping[str, Any]) -> None:
         """Raise `HashCollisionError` unless *row*, found under the key, is *identity*."""
@@ -332,25 +400,42 @@ class Parameters:
         cast = caster(column, dialect)
         plain = is_float(column) or _is_plain(column)
         form: Callable[[Any], Any] = _float_form if is_float(column) else _itself if plain else _form
-        default = _ABSENT
+        if kind_of(column) == "enum":
+            form = _name_of
+        contents: Caster | None = None
+        if kind_of(column) == "json":
+            typed_contents = column.info.get(TYPED_CONTENTS)
+            contents = typed_contents(dialect) if typed_contents else _itself
+            form = key_form
+        p = _Param(name, column, cast, form, _ABSENT, _ABSENT, plain, contents, NOTHING_ELSE)
         if column.default is not None and column.default.is_scalar:
+            default = column.default.arg  # type: ignore[attr-defined]
+            return self._with_default(p, column.info.get(JSON_DEFAULT, default))
+        if column.default is None and column.server_default is None and column.nullable:
+            return replace(p, default=None, default_form=form(None))
+        return p
+
+    def _with_default(self, p: _Param, value: Any) -> _Param:
+        if p.contents is None:
             try:
-                default = cast(column.default.arg)  # type: ignore[attr-defined]
+                default = p.cast(value)
             except Refused as reason:
-                raise ParameterError(f"the default of {self._name}.{name} {reason}") from None
-        elif column.default is None and column.server_default is None and column.nullable:
-            default = None
-        return _Param(
-            name, column, cast, form, default, _ABSENT if default is _ABSENT else form(default), plain
-        )
+                raise ParameterError(f"the default of {self._name}.{p.name} {reason}") from None
+            return replace(p, default=default, default_form=p.form(default))
+        documents = Documents()
+        try:
+            document = self._document(p, value, documents)
+        except (ParameterError, UnhashableParamError) as error:
+            raise type(error)(f"the default of {error}") from None
+        sources = NOTHING_ELSE if document.is_plain else documents.sources
+        return replace(p, default=document.stored, default_form=document.key, sources=sources)
 
     def _unknown(self, name: str) -> ParameterError:
         if name in self._outputs:
             return ParameterError(
                 f"{self._name}.{name} is an output: the runner returns it, it cannot be given as a parameter"
             )
-        close = difflib.get_close_matches(str(name), self._params, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
+        hint = did_you_mean(name, self._params) or "."
         return ParameterError(
             f"{self._name} has no parameter {name!r}{hint} It has: {', '.join(self._params)}."
         )
@@ -430,8 +515,14 @@ def _form(value: Any) -> Any:
     return normalise(value, rounded_apart)
 
 
+def _name_of(value: Any) -> Any:
+    """Return the name of a member, which is the choice: its value may be another one tomorrow."""
+    return getattr(value, "name", value)
+
+
 def _same(form: Any, default_form: Any, is_plain: bool) -> bool:
-    return bool(form == default_form) if is_plain else canonical(form) == canonical(default_form)
+    # What is one as JSON is equal; but True is 1, and 1.0 is 1, where they are equal only.
+    return bool(form == default_form) and (is_plain or canonical(form) == canonical(default_form))
 
 
 def _speakable(form: Any) -> Any:
@@ -439,24 +530,7 @@ def _speakable(form: Any) -> Any:
     return str(form) if isinstance(form, float) and not math.isfinite(form) else form
 
 
-def _restored(form: Any, value: Any) -> Any:
-    """Return a normal form in which arrays, sets and objects stand as they were given.
-
-    All else stays as the column holds it: what shares a key must not be told apart by the runner.
-    """
-    if has_hasher(type(value)):
-        return value
-    if not _is_tagged(form):
-        return form
-    if isinstance(form, list) and isinstance(value, list | tuple):
-        return [_restored(*pair) for pair in zip(form, value, strict=True)]
-    if isinstance(form, dict) and isinstance(value, dict):
-        return {key: _restored(item, value.get(key, item)) for key, item in form.items()}
-    return value
-
-
-def _is_tagged(form: Any) -> bool:
-    """Whether a JSON column's value stands for something that is no JSON: an array, a set, a dataclass."""
-    if isinstance(form, dict):
-        return any(str(key).startswith("__") for key in form) or any(map(_is_tagged, form.values()))
-    return isinstance(form, list) and any(map(_is_tagged, form))
+def _place(reason: Refused | NoForm) -> str:
+    """Return the way to what was refused within a value; of one that contains itself the beginning."""
+    steps = reason.steps[::-1]
+    return "".join(steps if len(steps) <= 20 else [*steps[:20], "..."])

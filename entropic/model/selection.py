@@ -7,7 +7,6 @@ runs twice, is one on the Store's: SQL would else join the table with itself.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,6 +14,7 @@ from typing import Any, cast
 from sqlalchemy import Column, ColumnElement, Table, inspect
 from sqlalchemy.sql import ClauseElement, visitors
 
+from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
 from entropic.model.parameters import Parameters
 
@@ -79,9 +79,10 @@ def _ordering(one: Any, columns: Mapping[str, Any], model_name: str) -> Any:
     if not isinstance(one, str):
         return one
     if one not in columns:
-        close = difflib.get_close_matches(one, columns, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(columns)}."
-        raise ParameterError(f"{model_name} has no column {one!r} to order by; {hint}")
+        hint = did_you_mean(one, columns) or "."
+        raise ParameterError(
+            f"{model_name} has no column {one!r} to order by{hint} It has: {', '.join(columns)}."
+        )
     return columns[one]
 
 

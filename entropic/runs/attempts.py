@@ -14,9 +14,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 from entropic.disk.roots import MARKER, Marker, read_marker
@@ -95,7 +96,7 @@ class Work:
             if self._is_over():
                 break
             on_begin(number)
-            receipt = self._finished(root, index.get(job.record_id)) if job.look else None
+            receipt = self._finished(root, job, index.get(job.record_id)) if job.look else None
             if receipt is not None:
                 log.info("%s was finished by an earlier attempt, which is taken", job.record_id)
                 outcomes.append(replace(receipt, custom={**receipt.custom, **job.custom}))
@@ -109,8 +110,8 @@ class Work:
             return True
         return bool(self.holder) and _has_died(tuple(self.holder.items()), int(time.monotonic() / _LOOK_S))
 
-    def _finished(self, root: Path, line: dict[str, Any] | None) -> Receipt | None:
-        """Return the receipt of a sidecar's *line* if its result will do for a job that is to be run."""
+    def _finished(self, root: Path, job: Job, line: dict[str, Any] | None) -> Receipt | None:
+        """Return the receipt of a sidecar's *line* if its result will do for *job*."""
         ours = (self.marker.database, self.marker.table)
         if line is None or (line.get("database"), line.get("table")) != ours:
             return None
@@ -118,6 +119,8 @@ class Work:
             receipt = Receipt.from_line(line)
         except (KeyError, TypeError):
             return None  # recovery reports it
+        if job.replaces not in (None, receipt.replaces):
+            return None  # of before the result that there was: recovery drops it, too
         if receipt.is_at(receipt.path(root)):
             return receipt  # nobody has published it
         # A task of this sweep that Dask runs again, although its results were committed. (In another sweep the row
@@ -137,7 +140,7 @@ class Work:
         begun, clock = time.time(), time.perf_counter()
         clear = True
         try:
-            returned = self.runner({**job.params, "id": job.record_id, "result_file": str(slot / job.name)})
+            returned = self._run({**job.params, "id": job.record_id, "result_file": str(slot / job.name)})
             elapsed = time.perf_counter() - clock
             staged = stage(slot, job.name)
             receipt = Receipt(
@@ -163,6 +166,31 @@ class Work:
             staging.give_back(slot, clear=clear)
         log.info("%s finished in %.3f s", job.record_id, elapsed)
         return receipt
+
+    def _run(self, params: dict[str, Any]) -> Any:
+        """Call the runner. A process that it forked ends here: all that follows is its parent's to do."""
+        pid = os.getpid()
+        try:
+            return self.runner(params)
+        finally:
+            if os.getpid() != pid:
+                _end_child(sys.exc_info()[1])
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End a forked process as if its script ended here, without the clean-up that it has of its parent."""
+    status = 0
+    with suppress(BaseException):
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            status = (error.code or 0) & 0xFF
+        elif error is not None:
+            status = 1
+            what = [f"{error.code}\n"] if isinstance(error, SystemExit) else traceback.format_exception(error)
+            sys.stderr.writelines(what)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BaseException):  # it may be closed, or a pipe that nobody reads
+            stream.flush()
+    os._exit(status)
 
 
 @functools.lru_cache(maxsize=4)

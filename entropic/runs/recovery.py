@@ -1,6 +1,6 @@
 """After a crash: commit what was finished, and clear away what nobody will finish.
 
-The sidecars say what was finished, the table of attempts what of it was committed. Whatever is neither committed nor
+The sidecars say what was finished, the table of attempts what of it is settled. Whatever is neither settled nor
 superseded is published under its claim, as its own process would have done; a claim that somebody alive holds is left
 alone. A process's folder goes when the process is gone and all its lines are settled. What does not say whose it was
 is never cleared away, and whose runs are not believed is not read.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from entropic.disk.owners import Stranger, strangers
 from entropic.disk.roots import quarantine
 from entropic.disk.sidecars import Sidecar, clear_away, process_folders, read_sidecar
 from entropic.disk.staging import Staging
+from entropic.leases.claims import Grant, new_token
 from entropic.process.identity import Process, this_process
 from entropic.runs.jobs import Receipt
 from entropic.runs.result_table import ResultTable
@@ -95,7 +96,7 @@ def _warn_of_strangers(root: Path) -> None:
 
 
 def unfinished(table: ResultTable[Any], sidecar: Sidecar) -> list[Receipt]:
-    """Return the finished runs of a sidecar that were never committed and whose files are still there."""
+    """Return the finished runs of a sidecar that are not settled and whose files are still there."""
     receipts = {receipt.attempt: receipt for receipt in _receipts(table, sidecar)[0]}
     settled = table.publisher.settled(list(receipts))
     return [r for attempt, r in receipts.items() if attempt not in settled and _has_file(table, r)]
@@ -135,23 +136,22 @@ def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, st
     receipts = unfinished(table, sidecar)
     if not receipts:
         return 0
-    tokens = dict(held)
+    taken = _Taken(table, held)
     count, recovered = 0, set()
     try:
-        tokens |= _acquired(table, {receipt.record_id for receipt in receipts} - held.keys())
+        taken.acquire({receipt.record_id for receipt in receipts} - held.keys())
         with table.heartbeat.beating(is_run_here=False):  # there may be thousands
             for receipt in receipts:
                 key = receipt.record_id
                 if key in recovered:  # a run, and now its re-run
-                    tokens |= _acquired(table, [key])
-                if key in tokens and _recover_line(table, receipt, tokens):
+                    taken.acquire([key])
+                if key in taken.tokens and _recover_line(table, receipt, taken.tokens):
                     count += 1
                     recovered.add(key)
     finally:
-        kept = set(held.values())
-        for key in [key for key, token in held.items() if tokens.get(key) != token]:
+        for key in [key for key, token in held.items() if taken.tokens.get(key) != token]:
             del held[key]
-        table.claims.release([(key, token) for key, token in tokens.items() if token not in kept])
+        taken.give_back()
     if recovered:
         first, *others = sorted(recovered)
         more = f" and {len(others)} more" if others else ""
@@ -159,28 +159,59 @@ def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, st
     return count
 
 
-def _acquired(table: ResultTable[Any], keys: Iterable[str]) -> dict[str, str]:
-    """Return tokens of those of *keys* that nobody alive is at."""
-    return {key: grant.token for key, grant in table.claims.acquire(keys).items()}
+class _Taken:
+    """The claims that one recovery takes, each known from before it is granted, and those that it was given.
+
+    Attributes
+    ----------
+    tokens : dict
+        By key, of the claims that are not used up.
+    """
+
+    def __init__(self, table: ResultTable[Any], held: Mapping[str, str]) -> None:
+        self.tokens = dict(held)
+        self._table = table
+        self._asked: dict[str, str] = {}
+        self._grants: dict[str, Grant] = {}
+
+    def acquire(self, keys: Iterable[str]) -> None:
+        """Claim those of *keys* that nobody alive is at."""
+        self._asked = {key: new_token() for key in keys}
+        granted = self._table.claims.acquire(self._asked, self._asked)
+        self._grants |= granted
+        self.tokens |= {key: grant.token for key, grant in granted.items()}
+        self._asked = {}
+
+    def give_back(self) -> None:
+        """Give back what was taken and not used up, and record what was lost with those that it was taken over from."""
+        left = {key: grant for key, grant in self._grants.items() if self.tokens.get(key) == grant.token}
+        pairs = {**self._asked, **{key: grant.token for key, grant in left.items()}}
+        self._table.claims.release(pairs.items())
+        self._table.publisher.lose(
+            [(grant.former, None) for grant in left.values() if grant.former is not None]
+        )
 
 
 def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, str]) -> bool:
-    """Commit one finished run, which uses up the token of its key, or drop it; return whether it was committed."""
+    """Commit one finished run, which uses up the token of its key, or drop it; return whether it was committed.
+
+    What is raised leaves the token for whoever gives it back.
+    """
     # Before we had the claim, another one may have committed it, and deleted the row.
     if table.publisher.settled([receipt.attempt]) or not _is_wanted(table, receipt):
         remove(receipt.path(table.root))
         return False
     try:
-        lost = table.publisher.publish([(receipt, tokens[receipt.record_id])], table.code)
+        lost, refused = table.publisher.publish([(receipt, tokens[receipt.record_id])], table.code)
     except OperationalError:
         raise
-    except _ROW_FAULTS as error:  # the database refuses what it says, which does not keep the others
+    except _ROW_FAULTS as error:  # no row can be made of what it says, which does not keep the others
         log.warning(
             "%s, which had finished, cannot be made a row, and is left alone: %s", receipt.record_id, error
         )
         return False
     del tokens[receipt.record_id]
-    return not lost
+    return not (lost or refused)
 
 
 def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
@@ -190,6 +221,8 @@ def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
     stored = rows[0].sha256
     if stored == receipt.staged.sha256:
         # The row has this result already; but a run again may have had other outputs, or been for want of the file.
+        # Only with a file of its own: once that was moved, nothing tells such a run from one that was dropped before
+        # this row was written, and the row, whose bytes are the same, stays.
         is_again = receipt.replaces is not None and receipt.is_at(receipt.path(table.root))
         path = Path(table.reader.path(rows[0]))
         return is_again and (stored == receipt.replaces or not receipt.is_at(path))
@@ -203,7 +236,7 @@ def _is_at_work(sidecar: Sidecar) -> bool:
     holder = _process(sidecar.process["holder"]) if sidecar.process.get("holder") else writer
     if writer is None or holder is None or holder.owner == here.owner:
         return False
-    return all(p.boot == here.boot and p.boot and not p.is_dead() for p in (writer, holder))
+    return all(process.is_alive() for process in (writer, holder))
 
 
 def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
@@ -213,11 +246,11 @@ def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
     works: a run of an hour may write at its end only. A folder that does not say whose it is, is nobody's to give up.
     """
     writer = _process(sidecar.process)
-    here = this_process()
     if writer is None:
         return False
-    if writer.boot == here.boot and here.boot:
-        return writer.is_dead()
+    is_alive = writer.is_alive()
+    if is_alive is not None:
+        return not is_alive
     try:
         newest = newest_change(sidecar.folder)
     except OSError:

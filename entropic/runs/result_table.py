@@ -26,7 +26,8 @@ from entropic.errors import (
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
 from entropic.model.base import RESERVED, Base, table_key
-from entropic.model.parameters import Identity, Parameters
+from entropic.model.identities import Identity
+from entropic.model.parameters import Parameters
 from entropic.model.records import Found, RecordReader
 from entropic.model.registration import (
     adopt_root,
@@ -166,9 +167,10 @@ class ResultTable(Generic[ModelT]):
 
     @property
     def names_of_columns(self) -> list[str]:
-        """The attributes of a record that are columns, the user's first, in the order of the model."""
+        """The attributes of a record that are columns: parameters, outputs, and what the library brings."""
+        first = [*self.parameters.names, *self.parameters.output_names]
         names = [attribute.key for attribute in inspect(self.model).column_attrs]
-        return [*(name for name in names if name not in RESERVED), *RESERVED]
+        return [*first, *(name for name in names if name not in {*first, *RESERVED}), *RESERVED]
 
     def require_root(self) -> None:
         """Raise `ResultsDirUnavailableError` unless the results folder is there, ours, and for us to write.
@@ -218,8 +220,10 @@ class ResultTable(Generic[ModelT]):
             if found.id == identity.id:
                 self.parameters.verify(identity, found.row)
                 return found
-            if not self.parameters.differences(identity, found.row):
-                former = found  # under the published release's key; one that differs there is another run
+            # Under the published release's key; one that differs there is another run. What has no file record was
+            # not written by this release, which tells a tuple from a list.
+            if not self.parameters.differences(identity, found.row, is_former=found.file_name is None):
+                former = found
         return former
 
     def is_present(self, found: Found) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from entropic.errors import ClaimLostError, ClaimTimeoutError
-from entropic.model.parameters import Identity
+from entropic.model.identities import Identity
 from entropic.model.records import Found
 from entropic.process.identity import this_process
 from entropic.process.patience import Patience, Wait
@@ -27,7 +27,7 @@ from entropic.runs.jobs import Failure, Job, Receipt
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Claimed, Tenure, own_staging
 
-__all__ = ["RunMaker"]
+__all__ = ["RunMaker", "clear_away"]
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class RunMaker:
         if found is not None and not is_forced:
             table.refuse_registered(found)
             log.warning("the result of %s is gone (%s): it is run again", found.id, table.reader.path(found))
-        record_id = identity.id if found is None else found.id
+        record_id = identity.key_of_run(None if found is None else found.id)
         with terminable(), Tenure(table) as tenure:
             claimed = self._claim(tenure, identity, record_id, is_forced=is_forced)
             if record_id in claimed.done:
@@ -72,7 +72,7 @@ class RunMaker:
                 job = table.job(identity, record_id, replaced, custom=custom, look=not is_forced)
                 table.database.rest()
                 self._publish(self._attempt(job, tenure), tenure)
-        return self._committed(record_id)
+        return self._committed(identity, record_id)
 
     def register(
         self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any], *, overwrite: bool
@@ -141,11 +141,13 @@ class RunMaker:
 
     def _publish(self, receipt: Receipt, tenure: Tenure) -> None:
         table = self.table
-        lost = tenure.publish([receipt])
+        lost, refused = tenure.publish([receipt])
         staging = own_staging(table)
         if receipt.folder == staging.folder.name and staging.settle():
             table.publisher.flush()
             staging.forget()
+        if refused:
+            raise refused[0].error()
         if lost:
             error = ClaimLostError(
                 f"{receipt.record_id!r} was taken over while it ran: this process was silent for longer than its "
@@ -155,12 +157,14 @@ class RunMaker:
             error.record = None if found is None else table.reader.record(found)
             raise error
 
-    def _committed(self, record_id: str) -> Found:
+    def _committed(self, identity: Identity, record_id: str) -> Found:
         found = self.table.reader.find((record_id,))
         if not found:
             raise ClaimLostError(
                 f"the row of {record_id!r} was deleted by another process right after its commit"
             )
+        # What was published may be a run that another process had finished under this id.
+        self.table.parameters.verify(identity, found[0].row)
         return found[0]
 
 
@@ -169,13 +173,17 @@ def _keys() -> set[tuple[str, str]]:
     return keys
 
 
+def clear_away(table: ResultTable[Any]) -> None:
+    """Remove this process's own folder if all that it held is committed."""
+    # The database or the folder may be gone; recover() knows what to make of the rest.
+    with suppress(Exception):
+        staging = own_staging(table)
+        if staging.folder.is_dir() and table.has_root():
+            table.publisher.flush()
+            staging.close()
+
+
 @atexit.register
-def _clear_away() -> None:
-    """Remove this process's own folders if all that they held is committed."""
+def _clear_all_away() -> None:
     for table in list(_used.values()):
-        # The database or the folder may be gone; recover() knows what to make of the rest.
-        with suppress(Exception):
-            staging = own_staging(table)
-            if staging.folder.is_dir() and table.has_root():
-                table.publisher.flush()
-                staging.close()
+        clear_away(table)

@@ -11,9 +11,9 @@ import logging
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Column, Connection, Dialect, Inspector, Table, inspect
+from sqlalchemy import Column, Connection, Dialect, Enum, Inspector, Interval, Table, inspect
 from sqlalchemy.exc import CompileError
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -200,15 +200,21 @@ def _explain(
 
 
 def _alter_statements(connection: Connection, table: Table, difference: _Difference) -> Iterator[str]:
+    from sqlalchemy.dialects.postgresql import CreateEnumType
+
+    own: Any
     name = connection.dialect.identifier_preparer.format_table(table)
     for column in difference.missing:
         if not column.primary_key:
+            if _has_own_type(own := column.type, connection.dialect):
+                yield f"{str(CreateEnumType(own).compile(dialect=connection.dialect)).strip()};"
             yield f"ALTER TABLE {name} ADD COLUMN {_definition(column, connection.dialect)};"
 
 
 def _operations(connection: Connection, table: Table, difference: _Difference) -> list[str]:
     """Return the Alembic operations, as lines of Python. None of them drops anything."""
     from alembic.autogenerate import render_python_code
+    from alembic.migration import MigrationContext
     from alembic.operations import ops
 
     place: Any = {"schema": table.schema}
@@ -235,14 +241,42 @@ def _operations(connection: Connection, table: Table, difference: _Difference) -
     if not changes:
         return []
     script = ops.UpgradeOps([ops.ModifyTableOps(table.name, changes, **place)])
-    code = render_python_code(script, render_as_batch=connection.dialect.name == "sqlite")
+    code = render_python_code(
+        script,
+        render_as_batch=connection.dialect.name == "sqlite",
+        migration_context=MigrationContext.configure(
+            connection
+        ),  # what is true is 1 to some, and an error to others
+    )
     lines = [line for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    return textwrap.dedent("\n".join(lines)).splitlines()
+    lines = textwrap.dedent("\n".join(lines)).splitlines()
+    own = [column.type for column in difference.missing if _has_own_type(column.type, connection.dialect)]
+    creations = [f"sa.{type_!r}.create(op.get_bind(), checkfirst=True)" for type_ in own]
+    names = [name for name in ("postgresql", "mysql") if f"{name}." in code]
+    imports = [f"from sqlalchemy.dialects import {', '.join(names)}"] if names else []
+    return [*imports, *creations, *lines]
+
+
+def _has_own_type(type_: TypeEngine[Any], dialect: Dialect) -> bool:
+    """Whether a column of this type needs another statement first, which makes the type."""
+    return dialect.name == "postgresql" and isinstance(type_, Enum) and type_.native_enum
 
 
 def _plain(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
+    """Return a type of SQLAlchemy's own that is the same on *dialect*, and has a name that can be pasted."""
+    type_ = getattr(type_, "_variant_mapping", {}).get(dialect.name, type_)
+    if isinstance(type_, Interval):
+        return Interval()
+    if not isinstance(type_, TypeDecorator):
+        return type_
     # A migration that names a type of entropic's would change when entropic does.
-    return type_.load_dialect_impl(dialect) if isinstance(type_, TypeDecorator) else type_
+    loaded: Any = type_.load_dialect_impl(dialect)
+    places = ("sqlalchemy.sql.sqltypes", "sqlalchemy.dialects.mysql")
+    for class_ in type(loaded).__mro__:
+        if class_.__module__.startswith(places) and not class_.__name__.startswith("_"):
+            loaded = loaded if class_ is type(loaded) else loaded.adapt(class_)
+            break
+    return cast("TypeEngine[Any]", loaded)
 
 
 def _portable(column: Column[Any], dialect: Dialect) -> Column[Any]:

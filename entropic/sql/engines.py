@@ -13,9 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, ExceptionContext, QueuePool, create_engine, event
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    ExceptionContext,
+    QueuePool,
+    create_engine,
+    event,
+)
 
 from entropic.sql.outages import Connector
+from entropic.sql.urls import DRIVERS, shown
 
 __all__ = ["BEGIN", "is_memory", "make_engine", "normalise_url", "prepare"]
 
@@ -30,7 +39,6 @@ FILE_TROUBLES = {  # what SQLite says, and what that means for the folder
     "disk I/O error": "whose disk is full or does not answer",
 }
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p", "afs"}
-DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 
 _prepared: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -44,14 +52,29 @@ def make_engine(url: URL, rest: Callable[[], None]) -> Engine:
             arguments |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
         elif not str(url.database).startswith("file:"):
             _announce(Path(str(url.database)))
-        engine = create_engine(url, **arguments)
+        engine = _created(url, **arguments)
     else:
         arguments = {"pool_pre_ping": True, "pool_recycle": 1800, "pool_use_lifo": True}
         if url.get_backend_name() in {"mysql", "mariadb"}:
             arguments["isolation_level"] = "READ COMMITTED"  # a poller must see what others commit meanwhile
-        engine = create_engine(url, **arguments)
+        engine = _created(url, **arguments)
     prepare(engine, rest)
     return engine
+
+
+def _created(url: URL, **arguments: Any) -> Engine:
+    try:
+        return create_engine(url, **arguments)
+    except ModuleNotFoundError as error:
+        backend = url.get_backend_name()
+        extra = "postgres" if backend == "postgresql" else "mysql"
+        way = f"pip install 'entropic[{extra}]'"
+        if url.drivername != DRIVERS.get(backend):
+            way = f"install it, or use {backend}:// with the driver of {way}"
+        raise ImportError(
+            f"the database {shown(url)} ({url.drivername}://) needs the driver {error.name!r}, which is not "
+            f"installed: {way}"
+        ) from error
 
 
 def _announce(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""When a database is in the way: which errors pass, and the wait for a server that is away or full.
+"""When a database is in the way: which errors pass, which blame the row, and the wait for a server away or full.
 
 A deadlock, a lock that timed out and a connection that was lost are worth another try. A connection that cannot be made
 is waited for where it is made, so that it does not matter who asked for it.
@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
+from entropic.process.patience import Patience, Wait
 from entropic.sql.urls import scrub, shown
 
-__all__ = ["Connector", "is_locked", "is_lost", "is_transient"]
+__all__ = ["Connector", "bytes_of", "is_locked", "is_lost", "is_refused", "is_transient"]
 
 log = logging.getLogger(__name__)
 
-RECONNECT_S = 60.0  # how long connecting waits for a server
-FULL_S = 600.0  # how long for a place on a server that has none left: it works, and others will be done
-SAY_AFTER_S = 1.0  # a wait that is over sooner is not worth a warning
+AWAY = Patience(limit_s=60.0, say_after_s=1.0, first_pause_s=0.05)  # with a server that cannot be reached
+FULL = replace(AWAY, limit_s=600.0)  # with one that has no place left: it works, and others will be done
 TRANSIENT_MYSQL = {1205, 1213}  # lock wait timeout, deadlock
 TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 LOST_MYSQL = {1053, 1927, 2006, 2013}  # shutdown, killed, gone away, lost
@@ -33,7 +33,13 @@ AWAY_MYSQL = {1053, 2002, 2003, 2006, 2013}
 FULL_MYSQL = {1040, 1203, 1226}  # too many connections: of all, of this user
 FULL_SQLSTATE = "53300"
 FULL_TEXTS = ("too many clients", "connection slots are reserved", "too many connections")
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+# NULL, duplicate, foreign key, CHECK, a trigger of the user's; a row, a packet, a text that is too long; a value that
+# is out of range, of another type, or not in the character set.
+REFUSED_MYSQL = {1048, 1062, 1452, 3819, 4025, 1644} | {1118, 1153, 1162, 1301, 1406}
+REFUSED_MYSQL |= {1264, 1265, 1292, 1366, 1690, 1977, 3140, 3988}
+# A view's CHECK, a row that is too long, a trigger of the user's; and the classes 22 and 23.
+REFUSED_SQLSTATES = {"44000", "54000", "P0001"}
+_ESCAPED = "\0\n\r\x1a\"'\\"  # what takes two bytes in a statement of MySQL's
 
 
 class Connector:
@@ -52,36 +58,34 @@ class Connector:
 
     def __call__(self, dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
         """Connect: SQLAlchemy's ``do_connect`` event."""
-        began, pause_s, has_said = time.monotonic(), _FIRST_PAUSE_S, False
+        away, full, has_said = Wait(AWAY), Wait(FULL), False
         while True:
             try:
                 return self._connected(dialect, arguments, keywords)
             except dialect.loaded_dbapi.OperationalError as error:
-                now = time.monotonic()
                 is_full = _is_full(error)
-                patience_s = FULL_S if is_full else RECONNECT_S
+                wait = full if is_full else away
                 # A wrong URL is not an outage; but no place is left only where the URL is right.
                 if not (is_full or (dialect.server_version_info is not None and _is_away(error))):
                     raise
                 # What cleans up after a wait that was in vain does not wait in its turn.
-                if now - began > patience_s or now - self._gave_up_at < RECONNECT_S:
-                    self._gave_up_at = now
+                if wait.is_over() or time.monotonic() - self._gave_up_at < (AWAY.limit_s or 0.0):
+                    self._gave_up_at = time.monotonic()
                     raise
-                if not has_said and now - began > SAY_AFTER_S:
+                if not has_said and wait.is_worth_saying():
                     has_said = True
                     log.warning(
                         "the database %s %s: waiting for it, for %g s at most (%s)",
                         shown(self._url),
                         "has no place left" if is_full else "cannot be reached",
-                        patience_s,
+                        (FULL if is_full else AWAY).limit_s,
                         scrub(str(error).partition("\n")[0], self._url),
                     )
                 if is_full:
                     # Or all may wait for a second place, and keep the first: for looking, or idle in the pool.
                     self._rest()
             # Every try costs a full server a process: hundreds who ask often keep it from those who have a place.
-            time.sleep(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            wait.pause()
 
     def _connected(self, dialect: Any, arguments: Any, keywords: Any) -> Any:
         try:
@@ -107,6 +111,34 @@ def is_lost(error: DBAPIError) -> bool:
     code = _code(error.orig)
     is_psql = isinstance(code, str) and (code in LOST_SQLSTATES or code.startswith("08"))
     return error.connection_invalidated or is_psql or code in LOST_MYSQL
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether a row is to blame for an error: a constraint, a length, a character that the database cannot spell.
+
+    A server may say so with any class of error, and a driver before the server is asked.
+    """
+    if isinstance(error, IntegrityError | DataError):
+        return True
+    if isinstance(error, DBAPIError):
+        code = _code(error.orig)
+        is_psql = isinstance(code, str) and (code in REFUSED_SQLSTATES or code[:2] in {"22", "23"})
+        return is_psql or code in REFUSED_MYSQL
+    if isinstance(error, StatementError):  # a type would not write the value
+        return isinstance(error.orig, ValueError | OverflowError)
+    return isinstance(error, UnicodeEncodeError | OverflowError)
+
+
+def bytes_of(parameters: Any) -> int:
+    """Return about how many bytes the largest row of a statement's parameters takes in the statement."""
+    if isinstance(parameters, Mapping):
+        return sum(map(bytes_of, parameters.values()))
+    if isinstance(parameters, list | tuple):
+        is_many = any(isinstance(one, Mapping | list | tuple) for one in parameters)
+        return max(map(bytes_of, parameters)) if is_many else sum(map(bytes_of, parameters))
+    if isinstance(parameters, str):
+        return len(parameters.encode(errors="replace")) + sum(map(parameters.count, _ESCAPED))
+    return len(parameters) if isinstance(parameters, bytes) else len(repr(parameters))
 
 
 def _is_away(error: Any) -> bool:

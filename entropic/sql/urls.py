@@ -6,15 +6,20 @@ So only what is known to be harmless is shown. What a driver says of a URL goes 
 
 from __future__ import annotations
 
+import os
 import re
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-__all__ = ["parse_url", "scrub", "shown"]
+from entropic.display.hints import did_you_mean
+
+__all__ = ["DRIVERS", "parse_url", "scrub", "shown"]
 
 HIDDEN = "***"
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 _HARMLESS = {
     "mode": r"ro|rw|rwc|memory",
     "cache": r"shared|private",
@@ -25,25 +30,44 @@ _HARMLESS = {
     "port": r"[0-9]{1,5}",
 }
 _HOST = re.compile(r"[\w.:-]*\Z")
+_PATH = re.compile(r"[\w./~ -]+\.(?:sqlite3?|db3?)\Z")  # a file of a database, and surely no password
 _LEAST = 3  # characters of a secret that is looked for in others' words; fewer are in every sentence
 
 
-def parse_url(url: URL | str) -> URL:
-    """Return a URL; the error of one that is none says nothing of what it holds.
+def parse_url(given: Any) -> URL:
+    """Return the URL of a database; the error of one that is none shows a plain path, and nothing that may be secret.
 
     Raises
     ------
     sqlalchemy.exc.ArgumentError
-        If it is no URL.
+        If it is no URL, or one of a database that entropic does not work on. The text has what to write instead.
     """
+    if not isinstance(given, str | URL):
+        path = f", such as {'sqlite:///' + os.fspath(given)!r}" if isinstance(given, os.PathLike) else ""
+        raise ArgumentError(f"a database is named by its URL{path}, not by a {type(given).__name__}")
     try:
-        return make_url(url)
+        url = make_url(given)
     except (ArgumentError, ValueError):
+        is_path = isinstance(given, str) and _PATH.match(given)
         raise ArgumentError(
-            "db_url is no URL of a database, such as 'sqlite:///db.sqlite3' or 'postgresql://user:password@host/name'; "
-            "in a user's name or a password write @ as %40, : as %3A and / as %2F. It is not shown, as there may be a "
-            "password in it"
+            f"could not parse {repr(given) if is_path else 'db_url (not shown, a password may be in it)'} as the URL "
+            f"of a database: for a SQLite file write {'sqlite:///' + (str(given) if is_path else 'file.sqlite3')!r}, "
+            "else postgresql://user:password@host/name or mysql://user:password@host/name, in a name or password "
+            "with %40 for @, %3A for : and %2F for /"
         ) from None
+    backend = url.get_backend_name()
+    if backend != "sqlite" and backend not in DRIVERS:
+        hint = did_you_mean(backend, ["sqlite", *DRIVERS])
+        raise ArgumentError(
+            f"entropic works on SQLite, PostgreSQL, MySQL and MariaDB, not on {backend}{hint}"
+        )
+    if backend == "sqlite" and url.host:
+        file = "/".join(part for part in (url.host, url.database) if part)
+        file = file if url.username is None and _PATH.match(file) else "file.sqlite3"
+        raise ArgumentError(
+            f"a SQLite file has three slashes, {'sqlite:///' + file!r}, or four if its path is absolute"
+        )
+    return url
 
 
 def shown(url: URL) -> str:

@@ -1,14 +1,19 @@
-"""Grids of parameters."""
+"""Grids of parameters, and the other shapes in which the parameter sets of a sweep are given."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from entropic.errors import ParameterError
 
-__all__ = ["expand_grid"]
+__all__ = ["ParameterSets", "expand_grid", "parameter_sets"]
+
+ParameterSets = Iterable[Any] | Mapping[str, Iterable[Any]]
+"""Dicts of parameters, a dict of lists, a frame, or the values of a single parameter."""
+
+_TAKES = "a sweep takes dicts of parameters, [{'n': 1}, {'n': 2}], a grid of lists, {'n': [1, 2]}, or a frame"
 
 
 def expand_grid(grid: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
@@ -44,3 +49,49 @@ def _values(name: str, values: Iterable[Any]) -> list[Any]:
     raise ParameterError(
         f"grid[{name!r}] is {values!r}, not a list of values: wrap it in a list, [{values!r}]"
     )
+
+
+def parameter_sets(params: ParameterSets, single: str | None = None) -> Iterator[Mapping[str, Any]]:
+    """Yield the parameter sets of a sweep.
+
+    Parameters
+    ----------
+    params
+        Dicts of parameters; a dict of lists, which is a grid; or a frame of pandas or polars, taken row by row.
+    single : str, optional
+        The only parameter that there is: values that are no dicts are values of it.
+
+    Raises
+    ------
+    ParameterError
+        If it is something else.
+    """
+    if hasattr(params, "to_dicts"):  # of polars
+        params = params.to_dicts()
+    elif hasattr(params, "to_dict") and hasattr(params, "columns"):  # of pandas
+        params = params.to_dict("records")
+    elif isinstance(params, Mapping):
+        if not any(
+            isinstance(values, Iterable) and not isinstance(values, str | bytes) for values in params.values()
+        ):
+            raise ParameterError(
+                f"{params!r:.300} is one parameter set: {_TAKES}; for one run, call the function"
+            )
+        params = expand_grid(params)
+    if isinstance(params, str | bytes) or not isinstance(params, Iterable):
+        raise ParameterError(f"{params!r:.300} is no parameter sets: {_TAKES}")
+    return _each(params, single)
+
+
+def _each(params: Iterable[Any], single: str | None) -> Iterator[Mapping[str, Any]]:
+    for number, one in enumerate(params):
+        if isinstance(one, dict):
+            yield one
+        elif hasattr(one, "keys"):
+            yield dict(one)
+        elif single is not None:
+            yield {single: one}
+        else:
+            raise ParameterError(
+                f"parameter set {number} is {one!r:.300}, which does not say whose value it is: {_TAKES}"
+            )

@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from entropic.errors import EntropicError, ResultFileMissingError
 from entropic.model.base import Base
-from entropic.model.parameters import Identity
+from entropic.model.identities import Identity
 from entropic.model.records import CHUNK, Found
 from entropic.runs.result_table import ResultTable
 from entropic.sql.upsert import chunks
@@ -116,8 +116,9 @@ class _Planner(Generic[ModelT]):
         for chunk in chunks(self._identify(params), CHUNK // 2):  # up to two keys each
             self._sort(self._look_up(self._distinct(chunk)))
         for identity, found in self._gone:
-            self._order[identity.id] = found.id
-            self._tasks[found.id] = Task(identity, found.id)
+            key = identity.key_of_run(found.id)
+            self._order[identity.id] = key
+            self._tasks[key] = Task(identity, key)
         return Plan(self._order, self._records, self._tasks, [found for _, found in self._gone])
 
     def _identify(self, params: Iterable[Mapping[str, Any]]) -> Iterator[Identity]:

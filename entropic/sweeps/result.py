@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from entropic.diagnosis.history import FailedRun
 from entropic.display.frames import frame_of
+from entropic.display.text import Listing
 from entropic.model.base import Base
 from entropic.process.patience import Patience
+from entropic.sweeps.grids import parameter_sets
 
 if TYPE_CHECKING:
     import pandas
@@ -20,7 +22,7 @@ __all__ = ["SweepOptions", "SweepResult"]
 ModelT = TypeVar("ModelT", bound=Base)
 
 
-class SweepResult(list[ModelT]):
+class SweepResult(Listing[ModelT]):
     """The records of a sweep, in input order, one per distinct key.
 
     Attributes
@@ -38,14 +40,14 @@ class SweepResult(list[ModelT]):
         names: Sequence[str],
     ) -> None:
         super().__init__(records.values())
-        self.failed = list(failed)
+        self.failed: list[FailedRun] = Listing(failed)
         self._by_key = records
         self._key_of = key_of
         self._names = list(names)
 
     def align(self, params: Iterable[Mapping[str, Any]]) -> list[ModelT | None]:
         """Return one entry for each of *params*: its record, or None where the run failed or was not part of this."""
-        return [self._by_key.get(self._key_of(one)) for one in params]
+        return [self._by_key.get(self._key_of(one)) for one in parameter_sets(params)]
 
     def to_frame(self) -> pandas.DataFrame:
         """Return the records as a `pandas.DataFrame`: a row each, a column per attribute, indexed by ``id``.
@@ -73,6 +75,13 @@ class SweepOptions:
     retries: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.client, int | float):
+            raise TypeError(
+                f"the second argument of a sweep is a Dask client, not {self.client!r}: for that many processes say "
+                f"workers={self.client!r}"
+            )
+        if isinstance(self.client, Executor):
+            raise TypeError("the second argument of a sweep is a Dask client: give an executor as executor=")
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries must be an int of at least 0, not {self.retries!r}")
         for name, allowed in (

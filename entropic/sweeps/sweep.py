@@ -31,6 +31,7 @@ from entropic.display.progress import ProgressBar, progress_bar
 from entropic.errors import ClaimLostError, ClaimTimeoutError, ClusterError, EntropicError
 from entropic.leases.claims import Holder
 from entropic.model.base import Base
+from entropic.model.identities import Identity
 from entropic.model.records import CHUNK, Found
 from entropic.process.identity import this_process
 from entropic.process.patience import Wait
@@ -140,7 +141,9 @@ class Sweep(Generic[ModelT]):
         """Read the hits again: a re-run that was recovered may have replaced some of them."""
         key_of = {record.id: key for key, record in self._records.items()}
         for found in self._table.reader.find_many(list(key_of)):
-            self._records[key_of[found.id]] = self._table.reader.record(found)
+            key = key_of[found.id]
+            self._table.parameters.verify(Identity.of_row(vars(self._records[key])), found.row)
+            self._records[key] = self._table.reader.record(found)
 
     def _require_ends(self) -> None:
         if self._tasks:
@@ -300,21 +303,27 @@ class Sweep(Generic[ModelT]):
     def _finish(self, outcomes: list[Outcome]) -> None:
         finished = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        lost = self._tenure.publish(finished)
+        lost, refused = self._tenure.publish(finished)
         own = self._staging()
         own.settle(sum(o.folder == own.folder.name and o.record_id not in lost for o in finished))
         self._tenure.fail(failed)
+        failed += refused
+        is_refused = {failure.record_id for failure in refused}
         for receipt in finished:
             key = receipt.record_id
+            if key in is_refused:
+                continue
             if key in lost:  # another process has it now, and will commit it
                 self._busy.append(self._tasks[key])
             else:
-                del self._tasks[key]
+                identity = self._tasks.pop(key).identity
                 self._finished.append(key)
+                # It may be a run that another process had finished under this id.
+                self._table.parameters.verify(identity, self._table.parameters.load(receipt.stored))
         given_up = [failure for failure in failed if not self._is_tried_again(failure)]
         for failure in given_up:
             self._failures[self._tasks.pop(failure.record_id).identity.id] = failure
-        self._bar.add(done=len(finished) - len(lost), failed=len(given_up))
+        self._bar.add(done=len(finished) - len(lost) - len(refused), failed=len(given_up))
 
     def _is_tried_again(self, failure: Failure) -> bool:
         """Queue a run that failed once more, after all others, if it may fail again."""

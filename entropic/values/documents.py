@@ -23,7 +23,7 @@ from uuid import UUID
 
 from entropic.errors import DecodeError
 
-__all__ = ["MARKER", "PLAIN", "decode", "encode", "is_plain_array"]
+__all__ = ["CODECS", "MARKER", "PLAIN", "decode", "encode", "is_plain_array"]
 
 MARKER = "__entropic__"
 
@@ -310,7 +310,7 @@ _SCALAR_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 # By exact type: a subclass, such as an IntEnum or a namedtuple, would come back as something else.
-_CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "complex": (complex, lambda z: [z.real, z.imag], lambda c: complex(*_parts(c, _NUMBER, _NUMBER))),
     "bytes": (bytes, lambda b: b64encode(b).decode(), _from_text(_from_base64)),
     "bytearray": (
@@ -333,8 +333,8 @@ _CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "posix path": (PurePosixPath, str, _from_text(PurePosixPath)),
     "windows path": (PureWindowsPath, str, _from_text(PureWindowsPath)),
 }
-_NAMES = {kind: name for name, (kind, _, _) in _CODECS.items()}
-_ENCODERS = {kind: to_document for kind, to_document, _ in _CODECS.values()}
+_NAMES = {kind: name for name, (kind, _, _) in CODECS.items()}
+_ENCODERS = {kind: to_document for kind, to_document, _ in CODECS.values()}
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "int": _from_text(lambda text: int(text, 16)),
     "float": _from_text(float),
@@ -345,7 +345,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "numpy": _decode_numpy,
     "scalar": _decode_scalar,
     "masked": _decode_masked,
-    **{name: from_document for name, (_, _, from_document) in _CODECS.items()},
+    **{name: from_document for name, (_, _, from_document) in CODECS.items()},
 }
 
 PLAIN = (type(None), bool, int, float, str, list, dict, tuple, set, frozenset, *_ENCODERS)

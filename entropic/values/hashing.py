@@ -29,11 +29,14 @@ from uuid import UUID
 from entropic.errors import UnhashableParamError
 
 __all__ = [
+    "NoForm",
+    "array_form",
     "canonical",
     "digest",
     "exact",
     "has_hasher",
     "hash_params",
+    "hasher_of",
     "normalise",
     "register_hasher",
     "rounded",
@@ -69,7 +72,7 @@ _hashers: dict[type, Callable[[Any], Any]] = {}
 _hashers_lock = threading.Lock()
 
 
-class _Refused(Exception):
+class NoForm(Exception):
     """A value without a stable form; the containers around it add the way to it, innermost first."""
 
     def __init__(self, what: str) -> None:
@@ -181,7 +184,14 @@ def register_hasher(type_: type[T], function: Callable[[T], Any]) -> None:
 
 def has_hasher(type_: type) -> bool:
     """Whether `register_hasher` was told what identifies a value of *type_*."""
-    return any(class_ in _hashers for class_ in type_.__mro__)
+    return hasher_of(type_) is not None
+
+
+def hasher_of(type_: type) -> Callable[[Any], Any] | None:
+    """Return what `register_hasher` was given for *type_* or the nearest of its bases."""
+    if not _hashers:
+        return None
+    return next((_hashers[class_] for class_ in type_.__mro__ if class_ in _hashers), None)
 
 
 def normalise(value: Any, number: Number = rounded, *, name: str = "params") -> Any:
@@ -203,7 +213,7 @@ def normalise(value: Any, number: Number = rounded, *, name: str = "params") -> 
     """
     try:
         return _normal(value, number)
-    except _Refused as refused:
+    except NoForm as refused:
         message = f"{name}{''.join(reversed(refused.steps))} {refused}"
     except RecursionError:
         message = (
@@ -257,7 +267,7 @@ def _mapping(value: dict[Any, Any], number: Number) -> dict[Any, Any]:
                 return _with_plain_keys(value, number)
             # The first branch is _normal's, without the call: most parameters are scalars.
             form[key] = item if type(item) in _PLAIN else _normal(item, number)
-    except _Refused as refused:
+    except NoForm as refused:
         if type(key) is str:
             refused.steps.append(f"[{key!r}]")
         raise
@@ -276,7 +286,7 @@ def _with_plain_keys(value: dict[Any, Any], number: Number) -> dict[Any, Any]:
                 f"has two keys that are the same as text, one of them {given!r}: a hash could not tell them apart. "
                 f"{_KEY_ADVICE}"
             )
-            raise _Refused(message)
+            raise NoForm(message)
         with _at(f"[{given!r}]"):
             form[key] = _normal(item, number)
     return form
@@ -290,7 +300,7 @@ def _key(key: Any) -> str | int | float:
     message = (
         f"has the key {key!r}, a {_type_name(type(key))}: keys are strings, numbers or bools. {_KEY_ADVICE}"
     )
-    raise _Refused(message)
+    raise NoForm(message)
 
 
 def _sequence(value: Any, number: Number) -> list[Any]:
@@ -298,16 +308,16 @@ def _sequence(value: Any, number: Number) -> list[Any]:
     try:
         for item in value:
             form.append(_normal(item, number))
-    except _Refused as refused:
+    except NoForm as refused:
         refused.steps.append(f"[{len(form)}]")
         raise
     return form
 
 
 def _other(value: Any, number: Number) -> Any:
-    for class_ in type(value).__mro__:
-        if class_ in _hashers:
-            return _normal(_hashers[class_](value), number)
+    hasher = hasher_of(type(value))
+    if hasher is not None:
+        return _normal(hasher(value), number)
     if isinstance(value, Enum):
         with _at(".value"):
             return _normal(value.value, number)
@@ -404,7 +414,7 @@ def _numpy_scalar(value: Any, number: Number) -> Any:
 
 def _numpy_array(value: Any) -> dict[str, Any]:
     if type(value) is _loaded("numpy", "ndarray"):
-        return _array(value)
+        return array_form(value)
     if type(value) is not _loaded("numpy.ma", "MaskedArray"):
         reason = (
             "a subclass of ndarray, which may carry more than its elements; if not, pass numpy.asarray(value)"
@@ -412,13 +422,14 @@ def _numpy_array(value: Any) -> dict[str, Any]:
         raise _refuse(value, reason)
     numpy = sys.modules["numpy"]
     parts = value.data, numpy.ma.getmaskarray(value), numpy.asarray(value.fill_value)
-    return {"__masked__": [_array(numpy.asarray(part)) for part in parts]}
+    return {"__masked__": [array_form(numpy.asarray(part)) for part in parts]}
 
 
-def _array(value: Any) -> dict[str, Any]:
+def array_form(value: Any) -> dict[str, Any]:
+    """Return the tagged form of a `numpy.ndarray` whose elements are no objects."""
     dtype, shape = value.dtype, list(value.shape)
     if dtype.names is not None:  # field by field, since the padding between fields holds anything
-        return {"__structured__": [[name, _array(value[name])] for name in dtype.names], "shape": shape}
+        return {"__structured__": [[name, array_form(value[name])] for name in dtype.names], "shape": shape}
     if dtype.char in "gG":
         raise _refuse(value, f"of dtype {dtype}, whose bytes differ between machines; convert it to float64")
     # Foreign dtypes (bfloat16 and its like) share one dtype.str, so the digest could not tell them apart.
@@ -473,10 +484,10 @@ def _column(values: Any) -> dict[str, Any]:
         return {
             "__categories__": categories,
             "ordered": bool(dtype.ordered),
-            "codes": _array(values.array.codes),
+            "codes": array_form(values.array.codes),
         }
     if isinstance(dtype, _loaded("numpy", "dtype")) and dtype.kind != "O":
-        return _array(values.to_numpy())
+        return array_form(values.to_numpy())
     # A digest, not the elements: a form in which floats stand unrounded would not be its own normal form.
     text = canonical(_sequence(values, exact))
     return {"__column__": hashlib.sha256(text.encode()).hexdigest(), "dtype": str(dtype)}
@@ -491,18 +502,18 @@ def _loaded(module: str, name: str) -> Any:
 def _at(step: str) -> Iterator[None]:
     try:
         yield
-    except _Refused as refused:
+    except NoForm as refused:
         refused.steps.append(step)
         raise
 
 
-def _refuse(value: Any, reason: str) -> _Refused:
+def _refuse(value: Any, reason: str) -> NoForm:
     class_ = type(value)
     message = (
         f"is a {_type_name(class_)}, {reason}: it has no stable hash. Pass plain values that say the same, or tell "
         f"what identifies it with entropic.register_hasher({class_.__qualname__}, function)."
     )
-    return _Refused(message)
+    return NoForm(message)
 
 
 def _type_name(class_: type) -> str:

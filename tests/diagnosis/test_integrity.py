@@ -380,6 +380,7 @@ def test_key_whose_damaged_result_went_to_quarantine_runs_again(mixed, kind):
 def test_stray_files_with_our_suffix_are_reported_and_never_touched(place, store):
     (place.results / "mine.txt").write_text("precious")
     (place.results / "notes.md").write_text("precious")
+    (place.results / ".entropic-0123.txt").write_text("what a kill left of a marker")
     (place.results / "folder").mkdir()
     before = snapshot(place)
 

@@ -1,27 +1,93 @@
-"""The marker of a results folder: on the disk when it has been written."""
+"""The marker of a results folder: on the disk when it has been written, and what is said where it is not ours."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from entropic.disk import roots
-from entropic.disk.roots import Marker
+from entropic.disk.roots import Marker, quarantine, root_problem
 from tests.support.disk_order import disk_order
 
 MINE = Marker("root", "database", "table")
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_marker_and_its_name_are_on_the_disk_when_it_was_written(tmp_path: Path, replace):
+def test_marker_and_its_name_are_on_the_disk_when_it_was_written(tmp_path: Path, monkeypatch, replace):
     """Without a marker no run can be made until the folder is adopted."""
+    sizes = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (sizes.append(os.fstat(file).st_size), real(file)))
+
     with disk_order() as order:
         roots.write_marker(tmp_path, MINE, replace=replace)
 
     (content,) = {path for what, path in order if what == "synced"} - {str(tmp_path)}
-    assert Path(content).name.startswith(roots.MARKER)
     steps = [one for one in order if one[0] in {"synced", "renamed"}]
     assert steps == [
         ("synced", content),
         ("renamed", str(tmp_path / roots.MARKER)),
         ("synced", str(tmp_path)),
     ]
+    assert sizes[0] == (tmp_path / roots.MARKER).stat().st_size
+    assert json.loads((tmp_path / roots.MARKER).read_text()) == {
+        "root": "root",
+        "database": "database",
+        "table": "table",
+    }
+
+
+def test_marker_that_was_replaced_is_read_anew(tmp_path):
+    other = Marker("another", "database", "table")
+    roots.write_marker(tmp_path, MINE)
+    first = roots.read_marker(tmp_path)
+    roots.write_marker(tmp_path, other, replace=True)
+
+    assert (first, roots.read_marker(tmp_path)) == (MINE, other)
+
+
+def test_folder_with_the_own_marker_is_no_problem(tmp_path):
+    roots.write_marker(tmp_path, MINE)
+
+    assert root_problem(tmp_path, MINE) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Marker("another", "database", "table"), "belongs to another database or to an earlier folder"),
+        (Marker("root", "another", "table"), "belongs to another database or to an earlier folder"),
+        (Marker("root", "database", "another"), "belongs to table 'another'; results of 'table' would share"),
+        (None, "of table 'table' has no .entropic-root.json"),
+    ],
+)
+def test_folder_that_is_not_ours_is_named_with_its_owner(tmp_path, found, said):
+    if found is not None:
+        roots.write_marker(tmp_path, found)
+
+    problem = root_problem(tmp_path, MINE)
+
+    assert said in problem
+    assert str(tmp_path) in problem
+    assert "Nothing was run or changed" in problem
+
+
+def test_folder_that_is_not_there_is_named_with_the_ways_out(tmp_path):
+    problem = root_problem(tmp_path / "gone", MINE)
+
+    assert "is not there" in problem
+    assert "store.adopt_root()" in problem
+
+
+@pytest.mark.parametrize("has", ["marker", "state"])
+def test_what_is_put_aside_lies_in_the_results_folder_however_deep_it_was(tmp_path, has):
+    root = tmp_path / "results"
+    (root / "folder" / "deep").mkdir(parents=True)
+    (root / "folder" / "deep" / "part").write_text("x")
+    (root / roots.MARKER).touch() if has == "marker" else (root / roots.STATE).mkdir()
+
+    kept = quarantine(root / "folder" / "deep" / "part")
+
+    assert kept.relative_to(root / roots.STATE / roots.QUARANTINE).name == "part"
+    assert kept.read_text() == "x"

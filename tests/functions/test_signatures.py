@@ -19,8 +19,8 @@ import pytest
 from sqlalchemy import Numeric, String, Text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from entropic import ParameterError, SchemaError, register_hasher
-from entropic.functions.annotations import Unsupported, as_annotated, changed_by_json, is_rebuilt, kind_of
+from entropic import ParameterError, SchemaError, UnhashableParamError, register_hasher
+from entropic.functions.annotations import Unsupported, kind_of
 from entropic.functions.signatures import (
     Arguments,
     derive_model,
@@ -84,7 +84,8 @@ def model_of(function, *, ignore=(), outputs=None):
             (annotation, "JSON", False)
             for annotation in (
                 list, dict, tuple, set, frozenset, list[float], dict[str, int], tuple[int, ...], set[str],
-                Sequence[float], Mapping[str, float], Span, np.ndarray, npt.NDArray[np.float64], Point, pd.DataFrame,
+                Sequence[float], Mapping[str, float], int | str, Literal[1, 2], Span,
+                np.ndarray, npt.NDArray[np.float64], Point, pd.DataFrame,
             )
         ],
     ],
@@ -108,12 +109,10 @@ def test_annotation_makes_a_column(annotation, type_, nullable):
     [
         Any,
         object,
-        int | str,
         Callable[[float], float],
         Mesh,
         complex,
         range,
-        Literal[1, 2],
         typing.TypeVar("T"),
         type,
     ],
@@ -122,6 +121,16 @@ def test_annotation_makes_a_column(annotation, type_, nullable):
 def test_annotation_that_makes_no_column_is_refused(annotation):
     with pytest.raises(Unsupported):
         kind_of(annotation)
+
+
+def test_numeric_of_an_annotation_keeps_every_digit_on_every_database():
+    def function(x: Annotated[Decimal, Numeric(40, 0)]):
+        return x
+
+    exact = Decimal(10**39 + 1)
+
+    assert call(function, exact) == exact
+    assert str(model_of(function).__table__.c.x.type.compile(sqlite.dialect())) == "VARCHAR"
 
 
 def test_class_with_a_hasher_makes_a_column(monkeypatch):
@@ -379,47 +388,18 @@ def test_object_with_a_hasher_reaches_the_function_as_it_is(monkeypatch):
 @pytest.mark.parametrize(
     ("value", "place"),
     [
-        ([1, Path("a")], r"values\[1\] is of type PosixPath"),
-        ({"t": [datetime.date(2026, 1, 2)]}, r"values\['t'\]\[0\] is of type date"),
-        ([1 + 2j], r"values\[0\] is of type complex"),
-        ([np.complex128(1)], r"values\[0\] is of type complex128"),
-        ([b"x"], r"values\[0\] is of type bytes"),
-        ([Scheme.RK4], r"values\[0\] is of type Scheme"),
-        ([Decimal(1)], r"values\[0\] is of type Decimal"),
-        ({1: "a"}, "values has the key 1"),
-        (Mesh(1), "values is of type Mesh"),
+        ([1, object()], r"function\.values\[1\] is a builtins\.object"),
+        ({"t": [lambda: 1]}, r"function\.values\['t'\]\[0\] is a builtins\.function"),
+        ([Mesh(1)], r"function\.values\[0\] is a tests\.support\.values\.Mesh.*register_hasher\(Mesh"),
     ],
     ids=str,
 )
-def test_value_that_would_reach_the_function_as_something_else_is_refused(value, place):
-    def function(values: list):
+def test_value_that_has_no_document_is_refused_with_its_place(value, place):
+    def function(values: list | dict):
         raise AssertionError
 
-    with pytest.raises(ParameterError, match=place):
+    with pytest.raises(UnhashableParamError, match=place):
         call(function, value)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        [1, "a", None, True, 0.5],
-        (1, (2,)),
-        {"a": {"b": [np.int8(1)]}},
-        {1, 2},
-        [np.ones(2)],
-        Point(1, 2),
-    ],
-    ids=str,
-)
-def test_value_that_json_keeps_is_not_refused(value):
-    assert changed_by_json(value, "x") is None
-
-
-@pytest.mark.parametrize("annotation", [int, list[int], dict, float | None, Literal["a"], np.ndarray])
-def test_most_annotations_need_no_rebuilding(annotation):
-    assert not is_rebuilt(annotation)
-    assert as_annotated(annotation, [1]) == [1]
 
 
 # Functions

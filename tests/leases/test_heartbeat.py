@@ -689,7 +689,12 @@ def run_script(text, place, *options):
 RESOURCES = ("-W", "error::ResourceWarning")
 
 
-def test_forked_child_that_runs_has_a_heartbeat_process_of_its_own(shared):
+@pytest.mark.parametrize(
+    "url", ["sqlite_url", "postgres_url", pytest.param("mysql_url", marks=pytest.mark.slow)]
+)
+def test_forked_child_that_runs_has_a_heartbeat_process_of_its_own(url, tmp_path, request):
+    shared = Place(request.getfixturevalue(url), tmp_path)
+
     out, error, code = run_script(FORKED, shared, *RESOURCES)
 
     assert (error, code) == ("", 0)

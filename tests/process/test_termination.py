@@ -124,7 +124,7 @@ def test_sigterm_gives_back_what_is_held_and_keeps_what_is_finished(tmp_path, sc
     assert kept == [0] or where == "serial"
 
 
-@pytest.mark.parametrize("where", ["workers", "dask"])
+@pytest.mark.parametrize("where", ["workers", pytest.param("dask", marks=pytest.mark.slow)])
 def test_sigterm_in_a_sweep_elsewhere_ends_its_workers_and_gives_back_what_is_held(
     tmp_path, script, runs, request, where
 ):

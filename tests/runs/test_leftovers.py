@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 from entropic import hash_params
+from entropic.disk.sidecars import read_sidecar
+from entropic.process.identity import this_process
+from entropic.runs.recovery import is_abandoned
 from tests.support.gone import Left, claim, dead, digest, elsewhere, living
-from tests.support.protocol_cases import Place
+from tests.support.protocol_cases import Place, Sim
+
+pytestmark = pytest.mark.usefixtures("leases_end_at_once")
 
 A = {"a": 1.5}
 KEY = hash_params(A)
@@ -366,6 +371,14 @@ def test_folder_in_which_something_was_written_lately_stays(place, store):
     assert left.folder.exists()
 
 
+def test_folder_that_cannot_be_looked_at_is_nobodys_to_clear_away(place, store):
+    left = Left(place, elsewhere())
+    sidecar = read_sidecar(left.folder)
+    left.folder.rename(place.folder / "aside")  # as a network file system loses sight of one
+
+    assert not is_abandoned(store._table, sidecar)
+
+
 def test_folder_that_does_not_say_whose_it_is_is_left_alone_however_long_it_was_silent(place, store):
     left = Left(place)
     (left.folder / "process.json").write_text("no json")
@@ -376,6 +389,30 @@ def test_folder_that_does_not_say_whose_it_is_is_left_alone_however_long_it_was_
     assert left.folder.exists()
     assert [finding.kind for finding in store.check(fix=True)] == ["nameless"]
     assert left.folder.exists()
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_folders_of_the_workers_of_a_sweep_go_with_it_and_what_they_had_finished_is_committed(
+    place, store, is_finished
+):
+    runner, left = store.runner, []
+
+    def run(params):
+        folder = Path(params["result_file"]).parents[1]
+        if not left:  # a worker, which is alive, has taken part in this sweep
+            left.append(Left(place, living(), this_process(), sweep=folder.name.partition("-")[2]))
+            if is_finished:
+                left[0].finish(1.5, "a worker's")
+        return runner(params)
+
+    store.runner = run
+    store.sweep([{"a": 5.0}, {"a": 6.0}], progress=False)
+
+    assert left[0].folder.exists() == is_finished  # it may write there yet
+    assert [record.a for record in store.records(order_by=Sim.a)] == (
+        [1.5, 5.0, 6.0] if is_finished else [5.0, 6.0]
+    )
+    assert_clean(place, store)
 
 
 # Claims that nobody gives back

@@ -18,6 +18,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from entropic import Database, Store
+from entropic.process.patience import Patience
+from entropic.sql import outages
 from tests.support import protocol_cases as cases
 from tests.support.counting import statements
 from tests.support.processes import outcomes_of, run_together
@@ -634,7 +636,7 @@ def test_repeatable_write_that_loses_its_connection_at_the_commit_is_made_again(
 def test_server_that_cannot_be_reached_any_more_is_waited_for_with_one_warning(
     table_url, way, caplog, monkeypatch
 ):
-    monkeypatch.setattr("entropic.sql.outages.SAY_AFTER_S", 0.0)
+    monkeypatch.setattr(outages, "AWAY", Patience(limit_s=60.0, say_after_s=0.0))
     database = Database(table_url)
     scalar(database, "SELECT 1")
     database.dispose()
@@ -662,7 +664,7 @@ def test_server_that_cannot_be_reached_any_more_is_waited_for_with_one_warning(
 def test_server_that_stays_away_is_an_error_after_the_wait_and_at_once_the_next_time(
     table_url, way, monkeypatch
 ):
-    monkeypatch.setattr("entropic.sql.outages.RECONNECT_S", 0.3)
+    monkeypatch.setattr(outages, "AWAY", Patience(limit_s=0.3))
     database = Database(table_url)
     scalar(database, "SELECT 1")
     database.dispose()
@@ -671,7 +673,7 @@ def test_server_that_stays_away_is_an_error_after_the_wait_and_at_once_the_next_
     with pytest.raises(OperationalError, match="connection refused"):
         getattr(database, way)(lambda connection: connection.scalar(text("SELECT 7")))
     tries = server.tries
-    monkeypatch.setattr("entropic.sql.outages.RECONNECT_S", 60.0)
+    monkeypatch.setattr(outages, "AWAY", Patience(limit_s=60.0))
     with pytest.raises(OperationalError, match="connection refused"):
         database.read(lambda connection: connection.scalar(text("SELECT 7")))
 
@@ -691,8 +693,7 @@ def test_server_that_was_never_reached_is_an_error_at_once(table_url, way):
 
 
 def test_warning_does_not_tell_the_password(caplog, monkeypatch, postgres_url):
-    monkeypatch.setattr("entropic.sql.outages.SAY_AFTER_S", 0.0)
-    monkeypatch.setattr("entropic.sql.outages.RECONNECT_S", 0.2)
+    monkeypatch.setattr(outages, "AWAY", Patience(limit_s=0.2, say_after_s=0.0))
     database = Database(make_url(postgres_url).set(password="secret"))
     scalar(database, "SELECT 1")
     database.dispose()
@@ -722,7 +723,7 @@ def limited_url(postgres_url):
 
 
 def test_server_without_a_place_is_waited_for_from_the_first_connection_on(limited_url, caplog, monkeypatch):
-    monkeypatch.setattr("entropic.sql.outages.SAY_AFTER_S", 0.0)
+    monkeypatch.setattr(outages, "FULL", Patience(limit_s=600.0, say_after_s=0.0))
     url = limited_url(1)
     other = create_engine(url, poolclass=NullPool).connect()
     database = Database(url)

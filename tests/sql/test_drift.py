@@ -7,6 +7,7 @@ import textwrap
 import time
 import uuid
 from datetime import date, datetime, timedelta
+from datetime import time as datetime_time
 from decimal import Decimal
 from typing import Any
 
@@ -181,6 +182,50 @@ def test_operations_of_the_text_put_the_table_right(database_url):
     compare(database, DriftGrown)
     columns = {column["name"]: column for column in inspect(database.engine).get_columns("drift_grown")}
     assert columns["legacy"]["nullable"], "nothing is dropped"
+
+
+class DriftAll(Base):
+    __tablename__ = "drift_all"
+
+    n: Mapped[int] = param(default=1)
+    x: Mapped[float] = param(default=0.5)
+    text: Mapped[str] = param(default="it's")
+    raw: Mapped[bytes | None]
+    when: Mapped[datetime | None]
+    day: Mapped[date | None]
+    hour: Mapped[datetime_time | None]
+    span: Mapped[timedelta | None]
+    exact: Mapped[Decimal | None]
+    unique: Mapped[uuid.UUID | None]
+    options: Mapped[dict | None]
+    values: Mapped[list[int] | None]
+    colour: Mapped[Colour | None]
+    is_fast: Mapped[bool] = param(default=True)
+    small: Mapped[int | None] = output(sqlalchemy.SmallInteger)
+    note: Mapped[str | None] = output(sqlalchemy.Text)
+
+
+@pytest.mark.parametrize("way", ["sql", "alembic"])
+def test_what_is_printed_for_columns_of_all_types_can_be_pasted(database_url, way):
+    database = Database(database_url)
+    make_table(database, "drift_all", "n BIGINT NOT NULL DEFAULT 1")
+    with pytest.raises(SchemaError) as caught:
+        compare(database, DriftAll)
+    rest, _, code = str(caught.value).partition("\nIn an Alembic migration of your project:\n")
+    statements = rest.partition("\nIn SQL:\n")[2].splitlines()
+
+    with database.engine.begin() as connection:
+        if way == "sql":
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+        else:
+            names = {"op": Operations(MigrationContext.configure(connection)), "sa": sqlalchemy}
+            exec(textwrap.dedent(code), names)
+
+    compare(database, DriftAll)
+    assert len(statements) >= 15
+    assert "entropic" not in code
+    database.dispose()
 
 
 def test_check_when_an_insert_would_have_to_fill_a_strange_column_names_it(database_url):

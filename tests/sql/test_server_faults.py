@@ -14,6 +14,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from entropic.disk import sidecars
+from entropic.process.patience import Patience
 from entropic.sql import engines, outages
 from tests.support import servers
 from tests.support.processes import outcomes_of, run_together
@@ -22,6 +23,7 @@ from tests.support.sweep_runs import Runs, Swept, sets
 from tests.support.waiting import wait_for
 
 MODES = ("fast", "immediate")  # every connection is ended properly; a crash
+IMPATIENT = Patience(limit_s=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +189,7 @@ def test_server_that_restarts_at_random_moments_of_a_sweep_gets_all_results(
 
 def run_and_stop(folder, runs, url, stopped):
     """Run one set; the server is stopped while it runs, and it is not waited for."""
-    outages.RECONNECT_S = 0.5
+    outages.AWAY = IMPATIENT
 
     def runner(params):
         Path(f"{runs.log}.stop").touch()
@@ -220,7 +222,7 @@ def test_run_whose_server_stays_down_is_an_error_and_kept_for_the_next_process(s
 def test_run_whose_server_stays_down_is_committed_when_it_is_asked_for_again(
     server, url, tmp_path, runs, monkeypatch
 ):
-    monkeypatch.setattr(outages, "RECONNECT_S", 0.5)
+    monkeypatch.setattr(outages, "AWAY", IMPATIENT)
     stops = iter([True])
 
     def runner(params):
@@ -232,7 +234,7 @@ def test_run_whose_server_stays_down_is_committed_when_it_is_asked_for_again(
     with pytest.raises(OperationalError):
         store.run_or_retrieve({"n": 0})
     server.start()
-    monkeypatch.setattr(outages, "RECONNECT_S", 60.0)
+    monkeypatch.setattr(outages, "AWAY", Patience(limit_s=60.0))
 
     record = store.run_or_retrieve({"n": 0})
 
@@ -243,7 +245,7 @@ def test_run_whose_server_stays_down_is_committed_when_it_is_asked_for_again(
 
 
 def test_sweep_whose_server_stays_down_keeps_what_finished(server, url, tmp_path, runs, monkeypatch):
-    monkeypatch.setattr(outages, "RECONNECT_S", 0.5)
+    monkeypatch.setattr(outages, "AWAY", IMPATIENT)
     stops = iter([True])
 
     def runner(params):
@@ -255,7 +257,7 @@ def test_sweep_whose_server_stays_down_keeps_what_finished(server, url, tmp_path
     with pytest.raises(OperationalError):
         store.sweep(sets(8), progress=False)
     server.start()
-    monkeypatch.setattr(outages, "RECONNECT_S", 60.0)
+    monkeypatch.setattr(outages, "AWAY", Patience(limit_s=60.0))
 
     result = store.sweep(sets(8), progress=False)
 
@@ -328,7 +330,7 @@ def test_file_that_another_process_locks_for_longer_than_the_time_out_is_waited_
     tmp_path, runs, monkeypatch, caplog, how, way
 ):
     monkeypatch.setattr(engines, "BUSY_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(outages, "SAY_AFTER_S", 0.1)
+    monkeypatch.setattr(outages, "AWAY", Patience(say_after_s=0.1))
     store = open_store(Swept, tmp_path, runs)
 
     with locked_by_another(tmp_path / "runs.sqlite3", how, caplog):

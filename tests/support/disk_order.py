@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,27 +62,27 @@ def disk_order() -> Iterator[DiskOrder]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             for name, (what, place) in _CALLS.items():
-                _record(patch, order, getattr(os, name), what, place)
+                _record(patch, order, name, what, place)
             yield order
     finally:
         event.remove(Engine, "commit", commit)
 
 
-def _record(
-    patch: pytest.MonkeyPatch, order: DiskOrder, real: Callable[..., Any], what: str, place: int
-) -> None:
+def _record(patch: pytest.MonkeyPatch, order: DiskOrder, name: str, what: str, place: int) -> None:
+    real = getattr(os, name)
+
     def recorded(*args: Any, **kwargs: Any) -> Any:
         path = _path(args[place], kwargs.get("dir_fd"))
         result = real(*args, **kwargs)
         order.append((what, path))
         return result
 
-    patch.setattr(os, real.__name__, recorded)
-    ours = [module for name, module in sys.modules.items() if name.partition(".")[0] == "entropic"]
+    patch.setattr(os, name, recorded)
+    ours = [module for key, module in sys.modules.items() if key.partition(".")[0] == "entropic"]
     for module in ours:  # one may have taken the function out of os when it was imported
-        for name, value in list(vars(module).items()):
+        for key, value in list(vars(module).items()):
             if value is real:
-                patch.setattr(module, name, recorded)
+                patch.setattr(module, key, recorded)
 
 
 def _path(path: Any, folder: int | None) -> str:

@@ -63,7 +63,7 @@ EXAMPLE: dict[str, Any] = {
     "maybe": 5e-324,
 }
 
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+texts = strategies.texts_to_store
 trees = st.dictionaries(
     texts,
     strategies.nested(

@@ -16,6 +16,7 @@ import functools
 import itertools
 import pathlib
 import sys
+import threading
 import types
 import uuid
 import zoneinfo
@@ -147,6 +148,106 @@ class Options(pydantic.BaseModel):
 Point = collections.namedtuple("Point", "x y")
 
 
+class Access(enum.Flag, boundary=enum.KEEP):
+    READ = 1
+    WRITE = 2
+
+
+@dataclasses.dataclass
+class Select:
+    """Holds anything."""
+
+    where: Any
+
+
+@dataclasses.dataclass
+class Spaced:
+    """Made from more than its fields."""
+
+    n: int
+    length: dataclasses.InitVar[float] = 1.0
+
+    def __post_init__(self, length: float) -> None:
+        self.dx = length / self.n
+
+
+@dataclasses.dataclass
+class Halved:
+    """Has attributes that its fields determine."""
+
+    n: int
+    half: float = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.half = self.n / 2
+
+    @functools.cached_property
+    def squared(self) -> int:
+        return self.n**2
+
+
+@dataclasses.dataclass
+class Guarded:
+    """Holds what cannot be compared."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+@attrs.define
+class Rescaled:
+    cells: int = attrs.field(converter=int)
+
+
+class Secret(pydantic.BaseModel):
+    dt: float
+    _count: int = pydantic.PrivateAttr(0)
+
+
+class Open(pydantic.BaseModel, extra="allow"):
+    dt: float = 0.0
+
+
+def marked(value: Any) -> Any:
+    """Return *value* with an attribute that is no field."""
+    value.mark = 1
+    return value
+
+
+def counted(value: Any) -> Any:
+    """Return *value* with another private attribute."""
+    value._count = 5
+    return value
+
+
+def read_once(value: Any) -> Any:
+    """Return *value*, which has kept its cached property."""
+    assert value.squared
+    return value
+
+
+def with_attrs(values: Any, **attributes: Any) -> Any:
+    """Return a pandas object with attributes of its own."""
+    values.attrs = attributes
+    return values
+
+
+def daily(freq: str | None) -> pd.Series:
+    """Return a Series of three days, whose index knows its frequency or not."""
+    index = pd.date_range("2026", periods=3, freq="D")
+    return pd.Series([1, 2, 3], index=pd.DatetimeIndex(index, freq=freq) if freq else index._with_freq(None))
+
+
+def nested(depth: int) -> list[Any]:
+    """Return lists in lists."""
+    values: list[Any] = []
+    for _ in range(depth - 1):
+        values = [values]
+    return values
+
+
 def changed(values: Any, place: Any, value: Any) -> Any:
     """Return a copy of an array, Series or DataFrame in which one element is another."""
     copy = values.copy()
@@ -173,7 +274,7 @@ def read_only(values: np.ndarray) -> np.ndarray:
 NAMES: dict[str, Any] = {
     name: value
     for name, value in globals().items()
-    if isinstance(value, type) or name in {"changed", "cyclic", "read_only"}
+    if isinstance(value, type) or (isinstance(value, types.FunctionType) and not name.startswith("_"))
 } | {
     "np": np,
     "UTC": datetime.UTC,

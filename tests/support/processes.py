@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-PRELOAD = ["sqlalchemy.orm", "entropic"]
+PRELOAD = ["sqlalchemy.orm", "entropic", "psycopg", "pymysql", "pytest", "tests.support.protocol_cases"]
+"""What the fork server imports once, so that its children need not: models and drivers, but no engine."""
 
 
 @dataclass(frozen=True)

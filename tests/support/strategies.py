@@ -24,7 +24,9 @@ names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=8)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 # 12 decimals keep these to a relative 1e-9.
 ordinary_floats = st.floats(min_value=1e-3, max_value=1e15) | st.floats(min_value=-1e15, max_value=-1e-3)
-json_scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=12)
+# Databases do not keep NUL.
+texts_to_store = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+json_scalars = st.none() | st.booleans() | st.integers() | texts_to_store
 scalars = json_scalars | floats
 texts = st.one_of(
     st.dates(),

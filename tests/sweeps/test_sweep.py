@@ -25,6 +25,7 @@ from entropic.leases.claims import Claims
 from entropic.model.records import RecordReader
 from entropic.process.identity import this_process
 from entropic.process.patience import Patience
+from entropic.runs.attempts import Work
 from tests.support.counting import statements
 from tests.support.executors import executor_of
 from tests.support.processes import run_together
@@ -291,6 +292,22 @@ def test_sweep_that_waits_looks_at_all_keys_at_once(tmp_path, server_url, monkey
     assert not others.holders(keys)
 
 
+@pytest.mark.parametrize("where", ["serial", "threads"], indirect=True)
+def test_run_that_comes_back_without_an_outcome_is_an_error_and_leaves_no_claim(tmp_path, where, monkeypatch):
+    call = Work.__call__
+    monkeypatch.setattr(
+        Work, "__call__", lambda work, jobs: [o for o in call(work, jobs) if o.stored["n"] != 3]
+    )
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log"))
+
+    with pytest.raises(ClusterError, match="without exactly one"):
+        store.sweep(sets(5), **where)
+
+    assert claims(tmp_path) == 0
+    monkeypatch.undo()
+    assert [record.n for record in store.sweep(sets(5))] == list(range(5))
+
+
 # Runs that fail
 
 
@@ -395,29 +412,33 @@ class Unpicklable(Exception):
         self.lock = threading.Lock()
 
 
-class Raises:
-    """Raises an error of the kinds that clusters raise; writes nothing."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def __call__(self, params):
-        raise self.error
+ERRORS = (OSError(5, "Input/output error"), BrokenProcessPool("mine"), TimeoutError(), ClusterError("mine"))
 
 
-@pytest.mark.parametrize(
-    "error",
-    [OSError(5, "Input/output error"), BrokenProcessPool("mine"), TimeoutError(), ClusterError("mine")],
-)
-def test_sweep_takes_no_error_of_a_runner_for_the_clusters(tmp_path, where, error, caplog):
-    store = open_store(Swept, tmp_path, Raises(error))
+def raise_what_clusters_raise(params):
+    raise ERRORS[params["n"]]
 
-    with pytest.raises(type(error)) as raised:
-        store.sweep(sets(3), fallback="raise", **where)
 
-    assert raised.value.args == error.args
-    assert states(tmp_path) == {"FAILED": 3}
+def test_sweep_takes_no_error_of_a_runner_for_the_clusters(tmp_path, where, caplog):
+    store = open_store(Swept, tmp_path, raise_what_clusters_raise)
+
+    result = store.sweep(sets(len(ERRORS)), on_error="continue", fallback="raise", **where)
+
+    raised = [(type(failed.exception), failed.exception.args) for failed in result.failed]
+    assert raised == [(type(error), error.args) for error in ERRORS]
+    assert states(tmp_path) == {"FAILED": len(ERRORS)}
     assert "cluster" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", range(len(ERRORS)))
+def test_sweep_raises_an_error_of_a_runner_as_it_is(tmp_path, where, n):
+    store = open_store(Swept, tmp_path, raise_what_clusters_raise)
+
+    with pytest.raises(type(ERRORS[n])) as raised:
+        store.sweep([{"n": n}], fallback="raise", **where)
+
+    assert raised.value.args == ERRORS[n].args
 
 
 def raise_unpicklable(params):

@@ -55,16 +55,16 @@ def test_dispatch_serial_runs_in_order():
     assert caller.outcomes == double(range(50))
 
 
-def test_dispatch_of_many_trivial_jobs_is_quick():
-    caller = Caller(range(20_000))
-    started = time.monotonic()
+@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_dispatch_of_many_trivial_jobs_hands_them_over_in_large_batches(count):
+    caller = Caller(range(count))
 
     with backend_for(double) as backend:
         caller.run(backend)
 
-    assert len(caller.outcomes) == 20_000
+    assert len(caller.outcomes) == count
     assert max(caller.commits) <= 500
-    assert time.monotonic() - started < 2
+    assert len(caller.commits) < count / 50
 
 
 def test_dispatch_serial_commits_slow_jobs_one_by_one(tmp_path):
@@ -121,13 +121,14 @@ def test_dispatch_on_threads_needs_no_pickling():
     assert sorted(caller.outcomes) == expected(range(20))
 
 
-def test_dispatch_on_dask_gives_every_outcome_and_holds_no_future(client):
-    caller = Caller(range(500))
+@pytest.mark.parametrize("count", [500, pytest.param(2000, marks=pytest.mark.slow)])
+def test_dispatch_on_dask_gives_every_outcome_and_holds_no_future(client, count):
+    caller = Caller(range(count))
 
     with backend_for(lambda jobs: [(job, 2 * job) for job in jobs], client=client) as backend:
         caller.run(backend)
 
-    assert sorted(caller.outcomes) == expected(range(500))
+    assert sorted(caller.outcomes) == expected(range(count))
     wait_for(lambda: not client.futures)
 
 

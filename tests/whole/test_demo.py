@@ -221,13 +221,13 @@ def test_demo_of_the_whole_grid_finds_the_same_fit_as_the_small_one(whole_grid, 
 
 
 @pytest.mark.slow
-def test_demo_on_a_server_computes_each_set_once(server_url, tmp_path, capsys):
+def test_demo_on_a_server_computes_each_set_once(whole_grid, server_url, tmp_path, capsys):
     demo.run_demo(tmp_path / "out", server_url, serial=True)
     demo.run_demo(tmp_path / "out", server_url, serial=True)
 
     printed = capsys.readouterr().out
-    assert f"{N_SETS} runs of {N_SETS}" in printed
-    assert f"0 runs: all {N_SETS} were computed before" in printed
+    assert f"{whole_grid} runs of {whole_grid}" in printed
+    assert f"0 runs: all {whole_grid} were computed before" in printed
 
 
 def test_arguments_when_none_are_given_have_the_documented_defaults():

@@ -143,6 +143,30 @@ def test_run_or_retrieve_of_a_former_enum_hits_though_its_column_holds_the_membe
     assert (record.id, record.method, runner.calls) == (ids["enum"], "Method.RK4", [])
 
 
+def test_former_row_of_a_tuple_is_that_of_the_list_and_a_run_of_the_tuple_has_a_row_of_its_own(
+    folder, ids, runner
+):
+    store = open_store(Run, folder, runner, file_suffix=".txt")
+    as_tuple, as_list = PARAMS["tuple"], {**PARAMS["tuple"], "shape": [2, 3]}
+    assert store.retrieve(as_tuple).id == store.retrieve(as_list).id == ids["tuple"]
+
+    record = store.run(as_tuple)
+
+    assert record.id == store.key(as_tuple) != ids["tuple"]
+    assert store.retrieve(as_tuple).id == record.id
+    assert store.retrieve(as_list).id == ids["tuple"]
+
+
+def test_row_of_a_list_that_this_release_wrote_is_not_that_of_the_tuple(folder, runner):
+    store = open_store(Run, folder, runner, file_suffix=".txt")
+    as_list = {**PARAMS["tuple"], "n": 2100, "shape": [2, 3]}
+
+    listed = store.run_or_retrieve(as_list)
+
+    assert store.retrieve({**as_list, "shape": (2, 3)}) is None
+    assert store.sweep([as_list, {**as_list, "shape": (2, 3)}])[1].id != listed.id
+
+
 def test_former_key_of_a_numpy_integer_is_a_miss_and_its_row_is_found_by_id(folder, ids, runner):
     """2.3.0 hashed the text, so the key is that of another run; computing it again is not wrong."""
     store = open_store(Run, folder, runner, file_suffix=".txt")

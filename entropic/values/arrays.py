@@ -1,0 +1,120 @@
+"""Arrays and frames in the document of a parameter: what identifies them, and copies that hold what they hold.
+
+What identifies an array is its dtype, shape and a digest of its elements. Where elements are objects, each is told by
+a document of its own, so that the text of a number is not the number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from entropic.values.hashing import array_form, canonical
+
+__all__ = ["array_kind", "copy_of", "form_of"]
+
+Cell = Callable[[Any], Any]
+
+
+def _loaded(module: str, name: str) -> Any:
+    return getattr(sys.modules.get(module), name, None)
+
+
+def array_kind(value: Any) -> str | None:
+    """Name what kind of array or frame *value* is; None for anything else, subclasses of them included."""
+    class_ = type(value)
+    if class_ is _loaded("numpy", "ndarray"):
+        return "objects" if value.dtype.kind == "O" else "array"
+    if class_ is _loaded("numpy.ma", "MaskedArray"):
+        return "masked"
+    if class_.__module__.partition(".")[0] != "pandas":
+        return None
+    if class_ is _loaded("pandas", "DataFrame"):
+        return "frame"
+    if class_ is _loaded("pandas", "Series"):
+        return "series"
+    return "index" if isinstance(value, _loaded("pandas", "Index")) else None
+
+
+def form_of(value: Any, kind: str, cell: Cell) -> Any:
+    """Return what identifies an array or frame, as JSON; *cell* makes the document of an element that is an object.
+
+    Raises
+    ------
+    UnhashableParamError
+        If there is a dtype whose bytes are not its elements.
+    """
+    if kind == "array":
+        return _array(value)
+    if kind == "masked":
+        numpy = sys.modules["numpy"]
+        parts = value.data, numpy.ma.getmaskarray(value), value.fill_value
+        return dict(
+            zip(("data", "mask", "fill"), (_array(numpy.asarray(part)) for part in parts), strict=True)
+        )
+    if kind == "index":
+        form = _index(value, cell)
+        shape, dtype = [len(value)], str(value.dtype)
+    elif kind == "series":
+        form = [_column(value, cell), cell(value.name), _index(value.index, cell), cell(dict(value.attrs))]
+        shape, dtype = [len(value)], str(value.dtype)
+    else:
+        columns = [_column(value.iloc[:, place], cell) for place in range(value.shape[1])]
+        form = [columns, _index(value.columns, cell), _index(value.index, cell), cell(dict(value.attrs))]
+        shape, dtype = list(value.shape), ", ".join(map(str, value.dtypes))
+    text = canonical(form)
+    return {"digest": hashlib.sha256(text.encode()).hexdigest(), "shape": shape, "dtype": dtype}
+
+
+def _array(value: Any) -> dict[str, Any]:
+    form = array_form(value)
+    if "__ndarray__" in form:
+        return {"digest": form["__ndarray__"], "dtype": form["dtype"], "shape": form["shape"]}
+    digest = hashlib.sha256(canonical(form).encode()).hexdigest()  # field by field
+    return {"digest": digest, "dtype": str(value.dtype), "shape": form["shape"]}
+
+
+def _column(values: Any, cell: Cell) -> Any:
+    dtype = values.dtype
+    if isinstance(dtype, _loaded("pandas", "CategoricalDtype")):
+        return [_index(dtype.categories, cell), bool(dtype.ordered), _array(values.array.codes)]
+    if isinstance(dtype, _loaded("numpy", "dtype")) and dtype.kind != "O":
+        return _array(values.to_numpy())
+    return [repr(dtype), [cell(item) for item in values]]
+
+
+def _index(value: Any, cell: Cell) -> Any:
+    levels = [value]
+    if isinstance(value, _loaded("pandas", "MultiIndex")):
+        levels = [value.get_level_values(number) for number in range(value.nlevels)]
+    freq = getattr(value, "freqstr", None)
+    return [[_column(level, cell) for level in levels], [cell(name) for name in value.names], freq]
+
+
+def copy_of(value: Any, kind: str, clone: Cell) -> Any:
+    """Return a copy that shares nothing with *value*; *clone* copies an element that is an object."""
+    if kind in {"array", "masked", "index"}:
+        return value.copy()
+    copy = value.copy(deep=True)
+    if kind == "series":
+        if _has_objects(copy.dtype):
+            copy = _loaded("pandas", "Series")(_cloned(value, clone), index=copy.index, name=value.name)
+    else:
+        for place, dtype in enumerate(copy.dtypes):
+            if _has_objects(dtype):
+                copy.isetitem(place, _cloned(value.iloc[:, place], clone))
+    copy.attrs = clone(dict(value.attrs))
+    return copy
+
+
+def _has_objects(dtype: Any) -> bool:
+    return isinstance(dtype, _loaded("numpy", "dtype")) and dtype.kind == "O"
+
+
+def _cloned(values: Any, clone: Cell) -> Any:
+    cells = sys.modules["numpy"].empty(len(values), object)
+    for place, item in enumerate(values):
+        cells[place] = clone(item)
+    return _loaded("pandas", "Series")(cells, index=values.index, dtype=object)

@@ -1,0 +1,299 @@
+"""Small faults, put into a copy of the package one by one: which of them do the fast tests not notice?
+
+Run as ``python -m tests.support.mutants --module runs/recovery --seed 1 --count 20``. The same seed draws the same
+faults from the same text. Nothing is ever written into the working tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import difflib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import cache_from_source
+from pathlib import Path
+
+import numpy  # noqa: F401  what the package or its tests import, and the forks need not import again
+import pydantic  # noqa: F401
+import pytest
+import sqlalchemy.orm  # noqa: F401
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("entropic", "tests", "benchmarks", "migrations", "alembic.ini", "pyproject.toml")
+NEIGHBOURS = {  # where the tests of a wing's modules are, the nearest first
+    "disk": ["disk", "runs"],
+    "runs": ["runs", "whole/test_between_steps.py", "whole/test_store_runs.py", "sweeps/test_sweep.py"],
+    "sweeps": ["sweeps/test_sweep.py", "whole/test_between_steps.py", "sweeps", "runs"],
+    "leases": ["leases", "runs"],
+    "model": ["model", "whole"],
+    "values": ["values", "model"],
+}
+SQLITE = "not postgres and not mysql and not dask"
+
+_PAIRS: list[tuple[type[ast.AST], type[ast.AST]]] = [
+    (ast.Eq, ast.NotEq),
+    (ast.Is, ast.IsNot),
+    (ast.In, ast.NotIn),
+    (ast.Lt, ast.LtE),
+    (ast.Gt, ast.GtE),
+    (ast.And, ast.Or),
+    (ast.Add, ast.Sub),
+    (ast.BitOr, ast.BitAnd),
+]
+_OPPOSITES = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: what kind, at which line, and the module's text with it."""
+
+    kind: str
+    line: int
+    source: str
+
+
+def draw(source: str, seed: int, count: int) -> list[Mutant]:
+    """Draw so many faults that can be put into *source*, or all; each kind is as likely as every other one."""
+    tree, generator = ast.parse(source), random.Random(seed)
+    kinds: dict[str, list[tuple[int, Change]]] = {}
+    for number, node in enumerate(_walk(tree)):
+        for kind, change in _changes(node):
+            kinds.setdefault(kind, []).append((number, change))
+    drawn: dict[str, Mutant] = {ast.unparse(tree): Mutant("nothing", 0, source)}
+    while kinds and len(drawn) <= count:
+        kind = generator.choice(sorted(kinds))
+        number, change = kinds[kind].pop(generator.randrange(len(kinds[kind])))
+        if not kinds[kind]:
+            del kinds[kind]
+        mutated = copy.deepcopy(tree)
+        node = next(node for n, node in enumerate(_walk(mutated)) if n == number)
+        line = getattr(node, "lineno", 0)
+        change(node)
+        text = ast.unparse(ast.fix_missing_locations(mutated))
+        drawn.setdefault(text, Mutant(kind, line, text))
+    return list(drawn.values())[1:]
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk over all that is run when a function is: not over annotations and decorators."""
+    yield node
+    for name, value in ast.iter_fields(node):
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and name not in {"annotation", "returns", "decorator_list"}:
+                yield from _walk(child)
+
+
+Change = Callable[[ast.AST], None]
+
+
+def _changes(node: ast.AST) -> Iterator[tuple[str, Change]]:
+    """Yield what can be done to *node*, each with its kind."""
+    if isinstance(node, ast.If | ast.While | ast.IfExp):
+        yield "negate a condition", _negate
+    if isinstance(node, ast.comprehension) and node.ifs:
+        yield "drop a condition", lambda found: found.ifs.clear()  # type: ignore[attr-defined]
+    if isinstance(node, ast.Compare):
+        yield "turn a comparison", _turn_comparison
+    if isinstance(node, ast.BoolOp):
+        yield "swap and with or", _turn_operator
+        for place in range(len(node.values)):
+            yield "drop a condition", _dropper("values", place)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPPOSITES:
+        yield "turn an operator", _turn_operator
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        yield "negate a condition", _drop_not
+    if isinstance(node, ast.Constant) and type(node.value) in (bool, int, float):
+        yield "change a constant", _change_constant
+    if isinstance(node, ast.Call):
+        yield from _changes_of_call(node)
+    for name in ("body", "orelse", "finalbody"):
+        for place, statement in enumerate(_statements(node, name)):
+            yield from _changes_of_statement(statement, name, place)
+
+
+def _statements(node: ast.AST, name: str) -> list[ast.stmt]:
+    block = getattr(node, name, [])
+    # What a class or module says at its top is found by every test, if only by a name that is missing.
+    return [] if isinstance(node, ast.Module | ast.ClassDef) or not isinstance(block, list) else block
+
+
+def _changes_of_call(node: ast.Call) -> Iterator[tuple[str, Change]]:
+    if len(node.args) > 1 and not any(isinstance(one, ast.Starred) for one in node.args):
+        yield "swap arguments", lambda found: found.args.insert(1, found.args.pop(0))  # type: ignore[attr-defined]
+    for place in range(len(node.keywords)):
+        yield "drop an argument", _dropper("keywords", place)
+
+
+def _changes_of_statement(statement: ast.stmt, name: str, place: int) -> Iterator[tuple[str, Change]]:
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        return  # a docstring
+    if isinstance(statement, ast.Expr):
+        yield "drop a call", _replacer(name, place, "pass")
+    elif isinstance(statement, ast.AugAssign):
+        yield "assign instead of add", _assigner(name, place)
+        yield "drop a statement", _replacer(name, place, "pass")
+    elif isinstance(statement, ast.If | ast.Raise | ast.For | ast.Delete | ast.Continue | ast.Break):
+        yield "drop a statement", _replacer(name, place, "pass")
+    elif isinstance(statement, ast.Return) and statement.value is not None:
+        yield "return nothing", _replacer(name, place, "return None")
+    if isinstance(statement, ast.With | ast.Try | ast.For | ast.If):
+        yield "return early", _replacer(name, place, "return None")
+
+
+def _negate(found: ast.AST) -> None:
+    found.test = ast.UnaryOp(ast.Not(), found.test)  # type: ignore[attr-defined]
+
+
+def _drop_not(found: ast.AST) -> None:
+    found.op, found.operand = ast.Not(), ast.UnaryOp(ast.Not(), found.operand)  # type: ignore[attr-defined]
+
+
+def _turn_comparison(found: ast.AST) -> None:
+    found.ops = [_OPPOSITES[type(op)]() for op in found.ops]  # type: ignore[attr-defined]
+
+
+def _turn_operator(found: ast.AST) -> None:
+    found.op = _OPPOSITES[type(found.op)]()  # type: ignore[attr-defined]
+
+
+def _change_constant(found: ast.AST) -> None:
+    value = found.value  # type: ignore[attr-defined]
+    found.value = not value if isinstance(value, bool) else value + 1  # type: ignore[attr-defined]
+
+
+def _dropper(name: str, place: int) -> Change:
+    return lambda found: getattr(found, name).pop(place) and None
+
+
+def _replacer(name: str, place: int, statement: str) -> Change:
+    def replace(found: ast.AST) -> None:
+        getattr(found, name)[place] = ast.parse(statement).body[0]
+
+    return replace
+
+
+def _assigner(name: str, place: int) -> Change:
+    def assign(found: ast.AST) -> None:
+        block = getattr(found, name)
+        block[place] = ast.Assign([block[place].target], block[place].value)
+
+    return assign
+
+
+# Running the tests
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A copy of the package and its tests, in which one module at a time is at fault."""
+
+    folder: Path
+    tests: list[str]
+    chosen: str
+    limit_s: float
+
+    def set_up(self) -> None:
+        """Copy what the tests need."""
+        for name in COPIED:
+            source = ROOT / name
+            put: Callable[..., object] = shutil.copytree if source.is_dir() else shutil.copy
+            put(source, self.folder / name)
+
+    def is_noticed(self, module: Path, source: str) -> bool:
+        """Whether some test fails, or hangs, while a module has this text."""
+        path = self.folder / "entropic" / module
+        # Bytecode is known by second and size: that of another fault could be taken for this one's.
+        Path(cache_from_source(str(path))).unlink(missing_ok=True)
+        path.write_text(source)
+        return self._run() != 0
+
+    def _run(self) -> int | None:
+        """Return pytest's exit code, or None if it hangs. In a fork: most of a short run is its imports."""
+        child, deadline = os.fork(), time.monotonic() + self.limit_s
+        if child == 0:
+            os._exit(self._test())
+        try:
+            while time.monotonic() < deadline:
+                done, status = os.waitpid(child, os.WNOHANG)
+                if done:
+                    return os.waitstatus_to_exitcode(status)
+                time.sleep(0.05)
+            return None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)  # and what its tests had started
+            with suppress(ChildProcessError):
+                os.waitpid(child, 0)
+
+    def _test(self) -> int:
+        os.setsid()
+        os.chdir(self.folder)
+        os.environ["PYTHONPATH"] = str(self.folder)
+        sys.path[0] = str(self.folder)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+            del sys.modules[name]
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        paths = [str(Path("tests") / one) for one in self.tests]
+        return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-k", self.chosen, *paths]))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Draw faults and say of each whether it was noticed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.mutants", description=__doc__)
+    parser.add_argument(
+        "--module", action="append", required=True, help="such as runs/recovery; may be repeated"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=20, help="of each module")
+    parser.add_argument(
+        "--only", type=int, action="append", help="the number of one that was drawn; may be repeated"
+    )
+    parser.add_argument(
+        "--tests", nargs="*", help="paths below tests/; default: the module's wing and its neighbours"
+    )
+    parser.add_argument("--chosen", default=SQLITE, help="pytest's -k")
+    parser.add_argument("--limit-s", type=float, default=240.0, help="a run that lasts longer hangs: noticed")
+    options = parser.parse_args(arguments)
+    for name in options.module:
+        module = Path(f"{name}.py")
+        with tempfile.TemporaryDirectory() as folder:
+            tests = options.tests or NEIGHBOURS.get(name.partition("/")[0], [name.partition("/")[0]])
+            bench = Bench(Path(folder), tests, options.chosen, options.limit_s)
+            bench.set_up()
+            source = (ROOT / "entropic" / module).read_text()
+            _report(bench, module, source, draw(source, options.seed, options.count), options.only)
+
+
+def _report(bench: Bench, module: Path, source: str, drawn: list[Mutant], only: list[int] | None) -> None:
+    plain = ast.unparse(ast.parse(source))
+    if bench.is_noticed(module, plain):
+        raise SystemExit(f"the tests of {module} fail without any fault: {bench.tests}")
+    noticed = tried = 0
+    for number, mutant in enumerate(drawn):
+        if only and number not in only:
+            continue
+        begun = time.monotonic()
+        is_noticed = bench.is_noticed(module, mutant.source)
+        tried, noticed = tried + 1, noticed + is_noticed
+        word = f"{'noticed' if is_noticed else 'SURVIVED'} ({time.monotonic() - begun:.0f} s)"
+        print(f"{module} {number:3} line {mutant.line:3} {mutant.kind}: {word}")
+        if not is_noticed:
+            lines = difflib.unified_diff(plain.splitlines(), mutant.source.splitlines(), lineterm="", n=2)
+            print("\n".join(f"    {line}" for line in list(lines)[2:]))
+    print(f"{module}: {noticed} of {tried} noticed ({noticed / max(tried, 1):.0%})")
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    main()

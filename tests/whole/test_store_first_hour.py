@@ -1,0 +1,234 @@
+"""What somebody new writes: each either works, or says in one sentence what does."""
+
+import functools
+import time
+import types
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sqlalchemy import CheckConstraint, inspect
+from sqlalchemy.exc import ArgumentError
+
+from entropic import Base, Database, Mapped, ParameterError, SchemaError, Store, memoize
+from entropic.sql import engines
+
+
+def once(n: int) -> int:
+    return 10 * n
+
+
+def twice(n: int, dt: float = 0.5) -> float:
+    return n * dt
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    """Everything with its default place, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# The shapes of a sweep
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        [{"n": 1}, {"n": 2}],
+        {"n": [1, 2]},
+        {"n": np.array([1, 2])},
+        pd.DataFrame({"n": [1, 2]}),
+        [row for _, row in pd.DataFrame({"n": [1, 2]}).iterrows()],
+        [1, 2],
+        range(1, 3),
+        np.array([1, 2]),
+        pd.Series([1, 2]),
+    ],
+    ids=["dicts", "grid", "grid of array", "frame", "rows", "numbers", "range", "array", "series"],
+)
+def test_sweep_takes_any_shape_that_says_what_is_meant(in_folder, sets):
+    function = memoize(once)
+
+    assert [record.load() for record in function.sweep(sets, progress=False)] == [10, 20]
+    assert [record.n for record in function.store.sweep(sets, progress=False).align(sets_of(sets))] == [1, 2]
+
+
+def sets_of(sets):
+    return sets if isinstance(sets, dict | pd.DataFrame) else [{"n": 1}, {"n": 2}]
+
+
+def test_sweep_takes_a_grid_of_several_and_a_frame_with_the_types_of_its_columns(in_folder):
+    function = memoize(twice)
+    frame = pd.DataFrame({"n": [1, 2], "dt": [0.25, 0.5]})
+
+    grid = function.sweep({"n": [1, 2], "dt": (0.25, 0.5)}, progress=False)
+    rows = function.sweep(frame, progress=False)
+
+    assert [(record.n, record.dt) for record in grid] == [(1, 0.25), (1, 0.5), (2, 0.25), (2, 0.5)]
+    assert [record.id for record in rows] == [grid[0].id, grid[3].id]
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        ([1, 2], "parameter set 0 is 1, which does not say whose value it is: a sweep takes dicts"),
+        ({"n": 1}, "{'n': 1} is one parameter set: a sweep takes dicts"),
+        (5, "5 is no parameter sets: a sweep takes dicts"),
+        ("n", "'n' is no parameter sets"),
+        ({"n": [1], "dt": 0.5}, r"wrap it in a list, \[0.5\]"),
+        ([{"N": 1}], "needs 'n', .* 'N' was; did you mean 'n'?"),
+        ([{"n": 1, "dtt": 1}], "no parameter 'dtt'; did you mean 'dt'?"),
+    ],
+)
+def test_sweep_says_what_it_takes(in_folder, sets, words):
+    with pytest.raises(ParameterError, match=words):
+        memoize(twice).sweep(sets)
+
+
+def test_sweep_with_a_second_number_or_an_executor_names_the_keyword(in_folder):
+    with pytest.raises(TypeError, match="workers=4"):
+        memoize(once).sweep([1], 4)
+    with ThreadPoolExecutor() as executor, pytest.raises(TypeError, match="executor="):
+        memoize(once).sweep([1], executor)
+
+
+# Calls and decorations
+
+
+def test_misspelt_argument_of_a_call_is_a_type_error_with_what_was_meant(in_folder):
+    with pytest.raises(TypeError, match=r"twice\(\) .*'dtt'; did you mean 'dt'\? It is twice\(n, dt=0.5\)"):
+        memoize(twice)(5, dtt=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"outputs": ["a"]}, r"outputs=\{'a': float\}, not \['a'\]"),
+        ({"outputs": "a"}, r"outputs=\{'a': float\}"),
+        ({"output": {"a": float}}, "no option 'output'; did you mean 'outputs'"),
+        ({"cache": 1}, "no option 'cache'. It has: results_dir, "),
+    ],
+)
+def test_option_that_is_none_says_which_there_are(options, words):
+    with pytest.raises(TypeError, match=words):
+        memoize(**options)
+    with pytest.raises(TypeError, match=words):
+        memoize(table="x")(**options)
+
+
+def hidden(function):
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def named(function):
+    return functools.wraps(function)(hidden(function))
+
+
+def test_decorator_without_wraps_is_named_as_the_reason():
+    with pytest.raises(TypeError, match=r"functools\.wraps"):
+        memoize(hidden(once))
+    assert memoize(named(once)).__name__ == "once"
+
+
+@pytest.mark.parametrize("names", [{}, {"__name__": "nowhere"}, {"__name__": "__main__"}])
+def test_function_that_exec_made_works(in_folder, names):
+    exec("def made(n: int) -> int:\n    return n + 1", names)
+    made = memoize(names["made"])
+
+    assert made(1) == made(1) == 2
+    assert [record.load() for record in made.sweep([1, 2], workers=1, progress=False)] == [2, 3]
+
+
+def test_default_that_the_machine_makes_names_ignore_which_works(in_folder):
+    def define(**options: Any) -> Any:
+        def timed(n: int, started: float = time.time()) -> int:
+            return n
+
+        return memoize(**{"table": "timed", **options})(timed)
+
+    define()(1)
+    with pytest.raises(
+        SchemaError, match=r"begin anew with ignore=\['started'\][^@]*@memoize\(table='timed_2'"
+    ):
+        define()(1)
+
+    assert [define(table="timed_2", ignore=["started"])(1) for _ in range(2)] == [1, 1]
+
+
+# Databases
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("my.sqlite3", "SQLite file write 'sqlite:///my.sqlite3'"),
+        ("", "SQLite file write 'sqlite:///file.sqlite3'"),
+        ("sqlite://my.sqlite3", "'sqlite:///my.sqlite3', or four"),
+        ("sqlite://data/my.sqlite3", "'sqlite:///data/my.sqlite3'"),
+        (Path("my.sqlite3"), "such as 'sqlite:///my.sqlite3'"),
+        (None, "named by its URL, not by a NoneType"),
+        ("postgres://lab@db/runs", "not on postgres; did you mean 'postgresql'"),
+        ("oracle://lab@db/runs", "not on oracle"),
+    ],
+)
+def test_database_that_is_no_url_says_what_is(url, words):
+    for make in (Database, lambda url: memoize(db_url=url)(once)):
+        with pytest.raises(ArgumentError, match=words):
+            make(url)
+
+
+def test_url_that_cannot_be_parsed_is_not_shown_with_its_password():
+    with pytest.raises(ArgumentError) as caught:
+        Database("lab:secret@db/runs")
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (
+            "postgresql://lab:secret@db/runs",
+            r"postgresql\+psycopg.*'psycopg'.*pip install 'entropic\[postgres\]'",
+        ),
+        ("mysql://lab:secret@db/runs", r"mysql\+pymysql.*'pymysql'.*pip install 'entropic\[mysql\]'"),
+        (
+            "postgresql+asyncpg://lab:secret@db/runs",
+            r"'asyncpg'.*postgresql:// with the driver of pip install",
+        ),
+    ],
+)
+def test_driver_that_is_missing_is_named_with_the_extra(url, words, monkeypatch):
+    def create(url, **options):
+        raise ModuleNotFoundError(
+            "No module", name={"psycopg": "psycopg"}.get(url.get_driver_name(), url.get_driver_name())
+        )
+
+    monkeypatch.setattr(engines, "create_engine", create)
+
+    with pytest.raises(ImportError, match=words) as caught:
+        Database(url).engine  # noqa: B018
+    assert "secret" not in str(caught.value)
+
+
+def test_check_without_a_name_holds_on_every_database(database, tmp_path):
+    body = {
+        "__module__": __name__,
+        "__tablename__": "checked",
+        "__annotations__": {"n": Mapped[int]},
+        "__table_args__": (CheckConstraint("n > 0"), CheckConstraint("n < 100", name="small")),
+    }
+    model = types.new_class("Checked", (Base,), exec_body=lambda namespace: namespace.update(body))
+    store = Store(lambda p: Path(p["result_file"]).touch(), model, tmp_path, ".txt", database)
+
+    assert store.run_or_retrieve({"n": 1}).n == 1
+    names = {one["name"] for one in inspect(database.engine).get_check_constraints("checked")}
+    assert "ck_checked_small" in names
+    assert len({name for name in names if name.startswith("ck_checked_")}) == 2
