@@ -18,6 +18,7 @@ from entropic.disk.staging import staging_for
 from entropic.leases.claims import Claims
 from entropic.process.identity import this_process
 from tests.support.gone import Left, claim, elsewhere, living
+from tests.support.processes import open_files
 from tests.support.protocol_cases import Place
 
 A, B = {"a": 1.5}, {"a": 2.5}
@@ -158,6 +159,12 @@ def test_forced_run_runs_although_a_finished_run_lies_there(place, store):
 
     assert record.custom_data["version"] == "1"
     assert place.runner().calls == [KEY]
+
+
+def test_sweep_leaves_no_file_of_its_folder_open(place, store):
+    store.sweep([A, B], progress=False)
+
+    assert not [path for path in open_files() if path.startswith(str(place.results))]
 
 
 # Claims of another host, whose lease is over while we are at work
