@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 import entropic
-from entropic import ClaimLostError, ResultFileMissingError, hash_params
+from entropic import ClaimLostError, ClaimTimeoutError, ResultFileMissingError, hash_params
 from entropic.disk.staging import staging_for
 from entropic.leases.claims import Claims
 from entropic.process.identity import this_process
@@ -317,6 +317,22 @@ def test_who_waits_names_the_next_holder_too(place, store, monkeypatch, caplog):
         f"process {first.pid} on {first.host}",
         f"process {second.pid} on elsewhere",
     ]
+
+
+def test_who_gives_up_names_nobody_where_the_holder_has_just_gone(place, monkeypatch):
+    impatient = place.store(wait_timeout_s=0.0)
+    claim(place, KEY, living(), left_s=3600.0)
+    real = Claims.acquire
+
+    def acquire(self, *args, **kwargs):
+        granted = real(self, *args, **kwargs)
+        place.sql("DELETE FROM entropic_claims")
+        return granted
+
+    monkeypatch.setattr(Claims, "acquire", acquire)
+
+    with pytest.raises(ClaimTimeoutError, match="is held by another process for longer than"):
+        impatient.run_or_retrieve(A)
 
 
 # An interrupt, or an error, between any two steps
