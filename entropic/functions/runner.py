@@ -7,7 +7,6 @@ that has the same function there, else by value; with it go the codecs that were
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from operator import attrgetter
 from typing import Any
 
 from entropic.functions.signatures import Arguments
+from entropic.model.parameters import REMARK
 from entropic.values.codecs import adopt, registered_codecs, save
 from entropic.values.formats import Format
 
 __all__ = ["CallRunner", "by_name", "named"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def _outputs_in(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Return the outputs that a value holds; a finished run is not lost for one that it does not."""
     found = {name: value[name] for name in names if name in value} if isinstance(value, Mapping) else {}
     if missing := [name for name in names if name not in found]:
-        log.warning("the returned %s has no %s: NULL in the row", type(value).__name__, ", ".join(missing))
+        found[REMARK] = f"the returned {type(value).__name__} has no {', '.join(missing)}: NULL in the row"
     return found
 
 

@@ -278,11 +278,23 @@ def _loader_of(path: str) -> Loader:
     suffix = _suffix_of(path, _known)
     if not suffix:
         own = Path(path).suffix
+        if Path(path).is_dir():
+            raise ValueError(_described_folder(Path(path), own))
         raise ValueError(
             f"there is no loader for {Path(path).name!r}: say how such a file is read, with "
             f"entropic.register_loader({own or '.suffix'!r}, function), or open it with record.open()"
         )
     return _known[suffix].reader or _known[suffix].load
+
+
+def _described_folder(path: Path, suffix: str) -> str:
+    names = sorted(one.name for one in path.iterdir())
+    inside = ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    way = f"say how it is read, with entropic.register_loader({suffix!r}, function), or " if suffix else ""
+    return (
+        f"the result {path.name!r} is a folder with {inside or 'nothing in it'}: {way}read what is in it, as in "
+        f"Path(record.result_file, {names[0] if names else 'name'!r})"
+    )
 
 
 def _suffix_of(path: str, known: Iterable[str]) -> str:

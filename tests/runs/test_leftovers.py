@@ -14,6 +14,8 @@ from entropic.runs.recovery import is_abandoned
 from tests.support.gone import Left, claim, dead, digest, elsewhere, living
 from tests.support.protocol_cases import Place, Sim
 
+pytestmark = pytest.mark.usefixtures("leases_end_at_once")
+
 A = {"a": 1.5}
 KEY = hash_params(A)
 

@@ -21,6 +21,8 @@ from tests.support.gone import Left, claim, elsewhere, living
 from tests.support.processes import open_files
 from tests.support.protocol_cases import Place
 
+pytestmark = pytest.mark.usefixtures("leases_end_at_once")
+
 A, B = {"a": 1.5}, {"a": 2.5}
 KEY = hash_params(A)
 PACKAGE = Path(entropic.__file__).parent
