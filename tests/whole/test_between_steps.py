@@ -126,7 +126,7 @@ def test_file_that_was_registered_between_look_up_and_claim_and_is_gone_is_no_re
 @each_way
 def test_run_whose_commit_failed_is_committed_by_the_next_call_and_leaves_no_folder(place, store, way):
     place.sql(
-        "CREATE TRIGGER refuse BEFORE INSERT ON entropic_files BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        "CREATE TRIGGER refuse BEFORE INSERT ON protocol_sims BEGIN INSERT INTO refused VALUES (1); END"
     )
     with pytest.raises(DBAPIError, match="refused"):
         store.run_or_retrieve(A)
