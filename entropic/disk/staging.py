@@ -253,7 +253,7 @@ def _state_folder(path: Path, root: int) -> Iterator[int]:
     """Give a descriptor of the folder of state, made if need be; raise unless a result can be renamed out of it."""
     with ExitStack() as stack:
         try:
-            state = stack.enter_context(make_folder(STATE, root))
+            state = stack.enter_context(make_folder(STATE, root, is_shared=True))
         except OSError as error:
             if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
                 raise

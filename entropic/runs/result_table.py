@@ -15,7 +15,7 @@ from sqlalchemy.exc import NoSuchTableError
 
 from entropic.disk.files import require_digest
 from entropic.disk.names import safe_name
-from entropic.disk.roots import Marker, root_problem
+from entropic.disk.roots import Marker, access_problem, root_problem
 from entropic.errors import (
     AlreadyExistsError,
     HashCollisionError,
@@ -42,6 +42,7 @@ from entropic.runs.publishing import Publisher
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
 from entropic.sql.limits import explained_limits, require_names
+from entropic.sql.rights import missing_rights
 from entropic.sql.versions import ensure_schema
 
 __all__ = ["ResultTable"]
@@ -75,6 +76,8 @@ class ResultTable(Generic[ModelT]):
     reader: RecordReader[ModelT]
     publisher: Publisher
     code: CodeState
+    may_not: str | None = None
+    """What this user may not do in the database, as it was when the Store opened."""
 
     @classmethod
     def open(
@@ -170,9 +173,27 @@ class ResultTable(Generic[ModelT]):
         return [*first, *(name for name in names if name not in {*first, *RESERVED}), *RESERVED]
 
     def require_root(self) -> None:
-        """Raise `ResultsDirUnavailableError` unless the results folder is there and ours."""
-        if (problem := root_problem(self.root, self.marker)) is not None:
+        """Raise `ResultsDirUnavailableError` unless the results folder is there, ours, and for us to write.
+
+        Raise `SchemaError` if it is the database that this user may not write in.
+        """
+        problem = root_problem(self.root, self.marker) or access_problem(self.root)
+        if problem is not None:
             raise ResultsDirUnavailableError(problem)
+        if self.may_not is not None:  # by now it may have been granted
+            self.may_not = missing_rights(self.database, inspect(self.model).local_table)  # type: ignore[arg-type]
+        if self.may_not is not None:
+            raise SchemaError(self.may_not)
+
+    def can_write(self) -> bool:
+        """Whether runs can be made here; why not is logged, once for each Store that opens."""
+        if not self.has_root():
+            return False
+        self.may_not = missing_rights(self.database, inspect(self.model).local_table)  # type: ignore[arg-type]
+        problem = access_problem(self.root) or self.may_not
+        if problem is not None:
+            log.warning("%s", problem)
+        return problem is None
 
     def has_root(self) -> bool:
         """Whether the results folder is there and ours."""
