@@ -401,7 +401,7 @@ class Sweep(Generic[ModelT]):
     def _failed(self, failure: Failure) -> FailedRun:
         return FailedRun(
             id=failure.record_id,
-            params=self._table.parameters.load(failure.stored),
+            params=self._table.parameters.for_people(failure.stored),
             error_type=failure.error_type,
             message=failure.message,
             traceback=failure.traceback,
