@@ -18,6 +18,7 @@ from entropic.disk.files import require_digest
 from entropic.errors import CorruptFileError, ResultFileMissingError
 from entropic.values.documents import PLAIN, encode, is_plain_array
 from entropic.values.formats import FORMATS, Format, open_binary
+from entropic.values.untrusted import require_regular
 
 __all__ = [
     "adopt",
@@ -200,6 +201,7 @@ def load(path: str, recorded: tuple[int, str] | None = None, *, verify: bool = F
             )
         _compare(path, recorded)
     try:
+        require_regular(path)
         return loader(path)
     except FileNotFoundError as error:
         raise _missing(path) from error
@@ -226,6 +228,7 @@ def open_file(path: str) -> Any:
     """
     suffix = _suffix_of(path, FORMATS)
     try:
+        require_regular(path)
         return FORMATS[suffix].open(path) if suffix else open_binary(path)
     except FileNotFoundError as error:
         raise _missing(path) from error

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from entropic.extras import need
+from entropic.values.untrusted import require_inside
 
 __all__ = [
     "load_csv",
@@ -114,7 +115,11 @@ def _xarray(purpose: str) -> Any:
 def _engine(path: str) -> str | None:
     import h5py
 
-    return "h5netcdf" if h5py.is_hdf5(path) else None  # of the classic formats xarray knows who reads them
+    if not h5py.is_hdf5(path):
+        return None  # of the classic formats xarray knows who reads them
+    with h5py.File(path, "r") as file:
+        require_inside(file, path)
+    return "h5netcdf"
 
 
 def _note_units(path: str, value: Any) -> None:

@@ -1,5 +1,6 @@
 """Two tables, two folders, two paths: each works, is kept apart, or is refused with a text that says what to do."""
 
+import subprocess
 import threading
 from pathlib import Path
 
@@ -128,24 +129,17 @@ def test_one_folder_by_two_paths_in_one_process_works(sqlite, tmp_path):
     assert not stores[1].check(checksum=True, fix=True)
 
 
-def test_results_folder_on_two_file_systems_is_refused_before_anything_runs(sqlite, tmp_path, monkeypatch):
-    from entropic.disk import staging
-
+def test_results_folder_on_two_file_systems_is_refused_before_anything_runs(sqlite, tmp_path):
+    state = tmp_path / "results" / ".entropic"
     store = open_store(Steps, tmp_path / "results", sqlite)
-    (tmp_path / "results" / ".entropic").mkdir(exist_ok=True)
-    real = staging.os.fstat
-    places = iter([1, 2])
+    state.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", state], check=True)
+    try:
+        with pytest.raises(ResultsDirUnavailableError, match=r"another file system.*unmount it"):
+            store.run_or_retrieve({"n": 1})
+    finally:
+        subprocess.run(["umount", "--lazy", state], check=True)
 
-    class Elsewhere:
-        def __init__(self):
-            self.st_dev = next(places)
-
-    monkeypatch.setattr(staging.os, "fstat", lambda descriptor: Elsewhere() if places else real(descriptor))
-
-    with pytest.raises(ResultsDirUnavailableError, match=r"another file system.*unmount it"):
-        staging.Staging(tmp_path / "results", "process", {}).take()
-
-    monkeypatch.undo()
     assert store.run_or_retrieve({"n": 1})
 
 
