@@ -953,3 +953,14 @@ def test_interrupt_in_a_transaction_leaves_no_lock_to_who_handles_it(sqlite_url,
     else:
         pytest.fail("nothing was interrupted")
     database.dispose()
+
+
+def test_roll_back_that_fails_does_not_hide_why_it_was_made(sqlite):
+    def work(connection):
+        try:
+            connection.exec_driver_sql("SELECT absent")
+        finally:
+            connection.connection.dbapi_connection.close()
+
+    with pytest.raises(OperationalError, match="no such column: absent"):
+        sqlite.write(work)
