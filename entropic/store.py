@@ -126,7 +126,7 @@ class Store(Generic[ModelT]):
             suffix=file_suffix,
         )
         warn_of_other_code(self._table)
-        if self._table.has_root():
+        if self._table.can_write():
             try:
                 recover(self._table)
             except (OSError, DBAPIError) as error:

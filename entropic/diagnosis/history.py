@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import and_, exists, func, select
 
 from entropic.display.text import short
+from entropic.model.base import table_key
 from entropic.runs.result_table import ResultTable
 from entropic.sql.tables import AttemptRow, FileRow
 from entropic.sql.tables.attempts import COMPLETED, FAILED
@@ -71,7 +72,7 @@ def failed_runs(table: ResultTable[Any]) -> list[FailedRun]:
     statement = (
         select(_attempts)
         .where(
-            _attempts.c.table_name == table.model.__tablename__,
+            _attempts.c.table_name == table_key(table.model),
             _attempts.c.state == FAILED,
             ~succeeded_or_failed_since,
             ~registered_since,
@@ -102,7 +103,7 @@ def warn_of_other_code(table: ResultTable[Any]) -> None:
         .select_from(_attempts)
         .join(_files, and_(_files.c.attempt == _attempts.c.id, _files.c.table_name == _attempts.c.table_name))
         .where(
-            _attempts.c.table_name == table.model.__tablename__,
+            _attempts.c.table_name == table_key(table.model),
             _attempts.c.state == COMPLETED,
             _attempts.c.code != table.code.label,
             _files.c.record_id == _attempts.c.record_id,
@@ -114,6 +115,6 @@ def warn_of_other_code(table: ResultTable[Any]) -> None:
             "%d rows of %s were computed by another version of the runner, the first of them on %s; they are used as "
             "they are. store.run(...) computes one again",
             count,
-            table.model.__tablename__,
+            table_key(table.model),
             since.strftime("%Y-%m-%d"),
         )

@@ -33,9 +33,11 @@ from entropic.functions.signatures import (
     returned_classes,
     table_name_of,
 )
+from entropic.functions.sources import Source, remember_source, require_source, source_of
 from entropic.model.base import Base
 from entropic.model.parameters import Parameters
 from entropic.model.selection import NOT_GIVEN
+from entropic.process.provenance import code_label
 from entropic.sql.database import Database, DatabaseLike
 from entropic.store import LEASE_S, Store
 from entropic.sweeps.grids import ParameterSets, parameter_sets
@@ -147,23 +149,44 @@ class MemoizedFunction(Generic[P, R]):
         Raises
         ------
         SchemaError
-            If the signature changed by more than new parameters with defaults, or the library's tables are of another
-            version.
+            If the signature changed by more than new parameters with defaults, the table is that of another function of
+            this name, or the library's tables are of another version.
         ResultsDirUnavailableError
             If the table is new and the folder is another table's.
         """
         if self._store is None:
             # Without a lock, which a fork might find held: two threads may open two, and one of them is kept.
-            self._store = Store(
-                self.runner,
-                self.model,
-                self.results_dir,
-                "",
-                self._database,
-                lease_s=self._options.lease_s,
-                wait_timeout_s=self._options.wait_timeout_s,
-            )
+            self._store = self._opened()
         return self._store
+
+    def _opened(self) -> Store[Base]:
+        source = self._source()
+        if source is not None:
+            require_source(self._database, self.table, source, self._name)
+        store = Store(
+            self.runner,
+            self.model,
+            self.results_dir,
+            "",
+            self._database,
+            lease_s=self._options.lease_s,
+            wait_timeout_s=self._options.wait_timeout_s,
+        )
+        if source is not None:
+            remember_source(self._database, self.table, source)
+        return store
+
+    def _source(self) -> Source | None:
+        return source_of(self.__wrapped__, code_label(self.runner))
+
+    def adopt_code(self) -> None:
+        """Say that the results in the table are this function's, although it was moved and changed at once.
+
+        A function is known by the file that defines it, or by its body; one with another file and another body is
+        taken for another function of the same name, and refused.
+        """
+        if (source := self._source()) is not None:
+            remember_source(self._database, self.table, source)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return what the function returns for these arguments; run it if that is not known.

@@ -26,7 +26,7 @@ from entropic.errors import HashCollisionError, ParameterError, UnhashableParamE
 from entropic.model.base import JSON_DEFAULT, RESERVED, TYPED_CONTENTS, Base, is_output
 from entropic.model.coercion import Caster, Refused, caster, is_float, kind_of
 from entropic.model.identities import Documented, Identity
-from entropic.sql.columns import FiniteJSON
+from entropic.sql.columns import FiniteJSON, GoneMember
 from entropic.values.hashing import NoForm, canonical, digest, hash_params, normalise, rounded_apart
 from entropic.values.parameter_documents import (
     NOTHING_ELSE,
@@ -148,8 +148,17 @@ class Parameters:
                     f"{self._name}.{name} is JSON, which SQL cannot compare: select the records by other columns and "
                     "filter them in Python"
                 )
-            typed[name] = self._cast(self._params[name], value) if name in self._params else value
+            typed[name] = self._filter(self._params[name], value) if name in self._params else value
         return typed
+
+    def _filter(self, p: _Param, value: Any) -> Any:
+        enum_class = getattr(p.column.type, "enum_class", None)
+        if isinstance(value, str) and not isinstance(value, enum.Enum) and enum_class is not None:
+            if value not in p.column.type.enums:  # type: ignore[attr-defined]
+                return GoneMember(enum_class, value)
+        elif isinstance(value, GoneMember) and enum_class is not None:
+            return value
+        return self._cast(p, value)
 
     def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return typed *values* as JSON can hold them; `load` gives them back."""
@@ -391,6 +400,8 @@ class Parameters:
         cast = caster(column, dialect)
         plain = is_float(column) or _is_plain(column)
         form: Callable[[Any], Any] = _float_form if is_float(column) else _itself if plain else _form
+        if kind_of(column) == "enum":
+            form = _name_of
         contents: Caster | None = None
         if kind_of(column) == "json":
             typed_contents = column.info.get(TYPED_CONTENTS)
@@ -502,6 +513,11 @@ def _float_form(value: float | None) -> float | None:
 
 def _form(value: Any) -> Any:
     return normalise(value, rounded_apart)
+
+
+def _name_of(value: Any) -> Any:
+    """Return the name of a member, which is the choice: its value may be another one tomorrow."""
+    return getattr(value, "name", value)
 
 
 def _same(form: Any, default_form: Any, is_plain: bool) -> bool:

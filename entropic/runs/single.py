@@ -141,11 +141,13 @@ class RunMaker:
 
     def _publish(self, receipt: Receipt, tenure: Tenure) -> None:
         table = self.table
-        lost = tenure.publish([receipt])
+        lost, refused = tenure.publish([receipt])
         staging = own_staging(table)
         if receipt.folder == staging.folder.name and staging.settle():
             table.publisher.flush()
             staging.forget()
+        if refused:
+            raise refused[0].error()
         if lost:
             error = ClaimLostError(
                 f"{receipt.record_id!r} was taken over while it ran: this process was silent for longer than its "

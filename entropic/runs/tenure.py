@@ -20,6 +20,7 @@ from entropic.model.identities import Identity
 from entropic.model.records import Found
 from entropic.process.identity import this_process
 from entropic.runs.jobs import Failure, Job, Receipt
+from entropic.runs.publishing import Published
 from entropic.runs.recovery import recover
 from entropic.runs.result_table import ResultTable
 
@@ -167,17 +168,17 @@ class Tenure:
 
     # The end of what was run
 
-    def publish(self, receipts: Sequence[Receipt]) -> set[str]:
-        """Commit finished runs, and return the keys whose claim had been lost: nothing of those is published."""
+    def publish(self, receipts: Sequence[Receipt]) -> Published:
+        """Commit finished runs, and return what could not be committed."""
         finished = [(receipt, self._tokens[receipt.record_id]) for receipt in receipts]
         try:
-            lost = self._table.publisher.publish(finished, self._table.code, self._told)
+            published = self._table.publisher.publish(finished, self._table.code, self._told)
         except BaseException:
             # Their sidecars have the runs: whoever gets the keys next is to look there first, this process too.
             _uncommitted.update({self._mark(receipt.record_id): receipt.folder for receipt in receipts})
             raise
         self._drop(receipt.record_id for receipt in receipts)
-        return lost
+        return published
 
     def register(self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any]) -> None:
         """Commit a file that was made elsewhere as the result of *identity*."""

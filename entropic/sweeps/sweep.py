@@ -303,12 +303,16 @@ class Sweep(Generic[ModelT]):
     def _finish(self, outcomes: list[Outcome]) -> None:
         finished = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        lost = self._tenure.publish(finished)
+        lost, refused = self._tenure.publish(finished)
         own = self._staging()
         own.settle(sum(o.folder == own.folder.name and o.record_id not in lost for o in finished))
         self._tenure.fail(failed)
+        failed += refused
+        is_refused = {failure.record_id for failure in refused}
         for receipt in finished:
             key = receipt.record_id
+            if key in is_refused:
+                continue
             if key in lost:  # another process has it now, and will commit it
                 self._busy.append(self._tasks[key])
             else:
@@ -319,7 +323,7 @@ class Sweep(Generic[ModelT]):
         given_up = [failure for failure in failed if not self._is_tried_again(failure)]
         for failure in given_up:
             self._failures[self._tasks.pop(failure.record_id).identity.id] = failure
-        self._bar.add(done=len(finished) - len(lost), failed=len(given_up))
+        self._bar.add(done=len(finished) - len(lost) - len(refused), failed=len(given_up))
 
     def _is_tried_again(self, failure: Failure) -> bool:
         """Queue a run that failed once more, after all others, if it may fail again."""

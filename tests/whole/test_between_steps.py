@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 
 import entropic
-from entropic import ClaimLostError, hash_params
+from entropic import ClaimLostError, ResultFileMissingError, hash_params
+from entropic.disk.staging import staging_for
 from entropic.leases.claims import Claims
+from entropic.process.identity import this_process
 from tests.support.gone import Left, claim, elsewhere, living
 from tests.support.protocol_cases import Place
+
+pytestmark = pytest.mark.usefixtures("leases_end_at_once")
 
 A, B = {"a": 1.5}, {"a": 2.5}
 KEY = hash_params(A)
@@ -94,7 +99,47 @@ def test_forced_run_replaces_what_was_finished_between_look_up_and_claim(place, 
     assert not store.check(checksum=True)
 
 
+@each_way
+def test_file_that_was_registered_between_look_up_and_claim_and_is_gone_is_no_reason_to_run(
+    place, store, monkeypatch, way
+):
+    other, made = place.store(), place.folder / "made.txt"
+
+    def register():
+        made.write_text("made elsewhere")
+        other.register(A, made)
+        made.unlink()
+
+    before_claim(monkeypatch, register)
+
+    with pytest.raises(ResultFileMissingError, match="registered file"):
+        CALLS[way](store)
+
+    assert place.runner().calls == []
+    assert claims_on(place) == []
+
+
 # A finished run that nobody has committed
+
+
+@each_way
+def test_run_whose_commit_failed_is_committed_by_the_next_call_and_leaves_no_folder(place, store, way):
+    place.sql(
+        "CREATE TRIGGER refuse BEFORE INSERT ON entropic_files BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    )
+    with pytest.raises(DBAPIError, match="refused"):
+        store.run_or_retrieve(A)
+    blocked = claims_on(place)
+    place.sql("DROP TRIGGER refuse")
+
+    record = CALLS[way](store)
+
+    own = staging_for(place.results, this_process().owner, this_process().as_dict())
+    own.close()  # as when the process ends
+    assert blocked == []
+    assert Path(record.result_file).read_bytes() == place.runner().result(1.5)
+    assert place.runner().calls == [KEY]
+    assert place.state_folders() == []
 
 
 @each_way
@@ -297,7 +342,9 @@ class Interruption:
 
 
 @pytest.mark.parametrize("part", range(4))
-@pytest.mark.parametrize("error", [KeyboardInterrupt()], ids=["interrupt"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError("the disk is gone")], ids=["interrupt", "error"]
+)
 def test_whatever_comes_between_two_steps_gives_the_key_back(place, store, error, part):
     store.run({"a": 0.0})  # what is made once is made
     with Interruption(error) as counted:
