@@ -318,7 +318,11 @@ class _Encoder:
 
 def _as_text(value: Any) -> str:
     """Return a value that no format holds as text, for a person to read: a frame whole, others as they print."""
-    return str(value.to_csv()) if hasattr(value, "to_csv") else repr(value)
+    if hasattr(value, "to_csv"):
+        return str(value.to_csv())
+    return (
+        repr(value.to_dict()) if hasattr(value, "to_dict") else repr(value)
+    )  # of xarray, whose repr is short
 
 
 def _is_good_name(step: str) -> bool:

@@ -168,6 +168,47 @@ def test_arrays_frames_and_registered_types_may_stand_in_containers_and_objects(
     assert (type(back["list"][0]), back["list"][0].position) == (Dial, 7)
 
 
+FRAMES = [
+    pd.DataFrame({"v": range(3)}, index=pd.date_range("2024", periods=3, freq="D")),
+    pd.DataFrame(
+        {"v": range(3)}, index=pd.date_range("2024", periods=3, freq="MS", tz="Europe/Berlin", unit="s")
+    ),
+    pd.DataFrame(
+        {"d": np.array(["2024-01-01", "NaT"], "M8[s]"), "x": [1, 2], "e": np.array([1, 2], "m8[s]")}
+    ),
+    pd.DataFrame(
+        {"c": pd.Categorical([3, 1, None], categories=[3, 2, 1], ordered=True), "s": ["a", "b", None]}
+    ),
+    pd.DataFrame(
+        {"c": pd.Categorical([0.5, 1.5]), "b": pd.Categorical([True, False]), "t": pd.Categorical(["x", "y"])}
+    ),
+]
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=range(len(FRAMES)))
+def test_frame_keeps_frequency_units_and_categories(tmp_path, frame):
+    frame.attrs["unit"] = "m"
+
+    back = round_trip(tmp_path, frame)
+
+    pd.testing.assert_frame_equal(back, frame, check_exact=True)
+    assert (list(back.dtypes), back.index.dtype, back.attrs) == (
+        list(frame.dtypes),
+        frame.index.dtype,
+        frame.attrs,
+    )
+    assert getattr(back.index, "freq", None) == getattr(frame.index, "freq", None)
+
+
+def test_series_keeps_frequency_and_units(tmp_path):
+    series = FRAMES[1].index.to_series().rename(None)
+
+    back = round_trip(tmp_path, series)
+
+    pd.testing.assert_series_equal(back, series, check_exact=True)
+    assert (back.dtype, back.index.freq) == (series.dtype, series.index.freq)
+
+
 @dataclass
 class Counting:
     x: float
