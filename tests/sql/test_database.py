@@ -87,7 +87,7 @@ def test_home_in_a_path_is_expanded(tmp_path, monkeypatch):
 def test_repr_does_not_tell_the_password():
     shown = repr(Database("postgresql://me:secret@host/db?password=secret2&sslmode=require"))
 
-    assert shown == "Database('postgresql+psycopg://me@host/db?sslmode=require')"
+    assert shown == "Database('postgresql+psycopg://***@host/db?password=***&sslmode=***')"
 
 
 def test_database_file_that_is_made_is_said_once(sqlite_url, caplog):
