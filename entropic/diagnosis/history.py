@@ -83,7 +83,7 @@ def failed_runs(table: ResultTable[Any]) -> list[FailedRun]:
     return [
         FailedRun(
             id=row.record_id,
-            params=table.parameters.load(row.params),
+            params=table.parameters.for_people(row.params),
             error_type=row.error_type or "",
             message=row.message or "",
             traceback=row.traceback or "",

@@ -170,6 +170,13 @@ class Staging:
             self._has_new_names = True
             return slot
 
+    def touch(self, name: str) -> None:
+        """Make an empty file of this name, beside the slots."""
+        with self._lock:
+            if not self.folder.is_dir():
+                self._open()
+            (self.folder / name).touch()
+
     def give_back(self, slot: Path, *, clear: bool = False) -> None:
         """Offer *slot* for use again, once it is empty; with *clear*, empty it now."""
         if clear:

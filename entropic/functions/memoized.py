@@ -30,7 +30,7 @@ from entropic.functions.signatures import (
     error_of,
     kinds_of,
     require_function,
-    returned_class,
+    returned_classes,
     table_name_of,
 )
 from entropic.functions.sources import Source, remember_source, require_source, source_of
@@ -43,6 +43,7 @@ from entropic.store import LEASE_S, Store
 from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepResult
 from entropic.values.codecs import can_save
+from entropic.values.documents import know
 
 if TYPE_CHECKING:
     import pandas
@@ -407,15 +408,17 @@ def _require_options(options: Mapping[str, Any]) -> None:
 
 
 def _require_storable(function: Callable[..., Any]) -> None:
-    """Raise TypeError if the return annotation is a class whose values cannot be stored: not after a night's run."""
-    class_ = returned_class(function)
-    if class_ is not None and not can_save(class_):
-        name = class_.__qualname__
-        raise error_of(
-            function,
-            f"it returns a {name}, and there is no way to store that. Say before how it is written and read, with "
-            f"entropic.register_codec({name}, suffix, save=..., load=...), or return plain values and arrays",
-        )
+    """Raise TypeError if the return annotation has a class whose values cannot be stored: not after a night's run."""
+    classes = returned_classes(function)
+    for class_, is_direct in classes.items():
+        if is_direct and not can_save(class_):
+            name = class_.__qualname__
+            raise error_of(
+                function,
+                f"it returns a {name}, and there is no way to store that. Say before how it is written and read, with "
+                f"entropic.register_codec({name}, suffix, save=..., load=...), or return plain values and arrays",
+            )
+    know(classes)
 
 
 def _shared(db_url: DatabaseLike) -> Database:

@@ -13,6 +13,7 @@ import logging
 import math
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -37,6 +38,7 @@ from entropic.values.parameter_documents import (
     alike,
     as_former,
     key_form,
+    rebuild,
 )
 from entropic.values.plain import non_finite
 
@@ -172,6 +174,14 @@ class Parameters:
             **{name: _load(self._params[name].column, value) for name, value in known},
         }
         return {name: values[name] for name in self._params if name in values}
+
+    def for_people(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what `dump` made as it was given; documents stay where only the caller has the classes or arrays."""
+        values = self.load(stored)
+        for name in self._documents & values.keys():
+            with suppress(KeyError):
+                values[name] = rebuild(values[name], NOTHING_ELSE)
+        return values
 
     def by_column(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values by the key of their column in the table instead of by attribute name."""

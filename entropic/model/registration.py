@@ -211,7 +211,7 @@ def _refuse_other_keys(
         return
     table = parameters.model.__tablename__
     anew = (
-        f"give the function another table, @memoize(table={table + '_2'!r}, ...)"
+        f"give the function another table (memoize: table={table + '_2'!r})"
         if parameters.model.__entropic__.is_derived
         else f"give the model another __tablename__, such as {table + '_2'!r}, and the Store another results_dir"
     )

@@ -211,9 +211,9 @@ class Database:
         size = bytes_of(error.params) + len(error.statement or "")
         if size < LARGE_BYTES:
             return False
+        ask = "SELECT @@max_allowed_packet"
         try:
-            with self.reading() as connection:
-                limit: int = connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one()
+            limit: int = self.read(lambda connection: connection.exec_driver_sql(ask).scalar_one())
         except DBAPIError:
             return False
         return size > limit
@@ -261,8 +261,7 @@ class Database:
                 (level,) = raw.execute("PRAGMA synchronous").fetchone()
                 raw.execute("PRAGMA synchronous=FULL")
             try:
-                with connection.begin():
-                    return work(connection)
+                return _in_transaction(connection, work)
             finally:
                 # An interrupt in a statement closes the connection, and must not become an error of the database.
                 if durable and not connection.invalidated:
@@ -348,6 +347,22 @@ DatabaseLike = Database | Engine | URL | str
 
 def _token(url: URL) -> str:
     return hashlib.sha256(url.render_as_string(hide_password=False).encode()).hexdigest()
+
+
+def _in_transaction(connection: Connection, work: Callable[[Connection], T]) -> T:
+    first: DBAPIError | None = None
+    try:
+        with connection.begin():
+            try:
+                return work(connection)
+            except DBAPIError as error:
+                first = error
+                raise
+    except DBAPIError as error:
+        # MySQL hangs up on a packet that is too large, so that the roll-back fails too, which would hide why.
+        if first is not None and error is not first:
+            raise first from error
+        raise
 
 
 class _Held:

@@ -40,7 +40,7 @@ from entropic.runs.attempts import Runner, Work
 from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
 from entropic.runs.recovery import leftovers, recover
 from entropic.runs.result_table import ResultTable
-from entropic.runs.tenure import Tenure
+from entropic.runs.tenure import Tenure, own_staging
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.backends.task_notes import NotedWork
@@ -368,8 +368,7 @@ class Sweep(Generic[ModelT]):
     def _abort(self) -> None:
         with suppress(OSError):
             # In this process's own folder, which goes when the process ends, even if a worker is never told.
-            self._stop.parent.mkdir(parents=True, exist_ok=True)
-            self._stop.touch()
+            own_staging(self._table).touch(self._stop.name)
 
     # When all is done
 
@@ -401,7 +400,7 @@ class Sweep(Generic[ModelT]):
     def _failed(self, failure: Failure) -> FailedRun:
         return FailedRun(
             id=failure.record_id,
-            params=self._table.parameters.load(failure.stored),
+            params=self._table.parameters.for_people(failure.stored),
             error_type=failure.error_type,
             message=failure.message,
             traceback=failure.traceback,

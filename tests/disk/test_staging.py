@@ -1,8 +1,6 @@
 """A process's own folder: what of it is on the disk by name, and who may use a slot."""
 
-import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from entropic.disk.staging import Staging, move, stage, staging_for
 from entropic.errors import ResultFileError
 from entropic.process.identity import this_process
 from tests.support.disk_order import disk_order
+from tests.support.processes import open_files
 
 
 @pytest.fixture
@@ -77,15 +76,6 @@ def test_move_that_the_disk_refuses_raises_its_error_and_leaves_both(root, monke
 
 
 # Slots and their folder
-
-
-def open_files() -> set[str]:
-    """What this process has open, by path."""
-    found = set()
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
-            found.add(os.readlink(f"/proc/self/fd/{name}"))
-    return found
 
 
 def test_slot_that_is_full_yet_waits_behind_the_others(root):

@@ -478,6 +478,20 @@ def test_value_that_the_published_release_could_not_store_is_not_looked_for_twic
     assert named({"rate": 1, "grid": {"a": value}}).former_id is None
 
 
+def test_parameters_for_people_are_as_given_where_their_document_says_all():
+    parameters_ = decay()
+    given_ = {"rate": 1.0, "grid": {"at": (1, Path("a")), "of": {2: datetime(2026, 1, 2)}}}
+    with_array = {"rate": 1.0, "grid": {"cells": np.arange(2)}}
+
+    shown = [
+        parameters_.for_people(json.loads(json.dumps(parameters_.dump(parameters_.identify(one).values))))
+        for one in (given_, with_array)
+    ]
+
+    assert shown[0]["grid"] == given_["grid"]
+    assert shown[1]["grid"]["cells"]["__entropic__"] == "array"
+
+
 def test_dict_that_looks_like_a_document_is_a_dict():
     posing = {"__entropic__": "tuple", "value": [1, 2]}
 

@@ -236,6 +236,18 @@ def test_rerun_replaces_row_file_and_file_record(place):
     assert place.sql("SELECT count(*) FROM entropic_attempts")[0][0] == 2
 
 
+def test_rerun_under_another_name_removes_its_own_former_file_only(place):
+    store = place.store()
+    for a in (1.5, 2.5, 3.5):
+        store.run({"a": a})
+
+    place.store("2", file_suffix=".dat").run({"a": 2.5})
+
+    assert contents(place) == ["version 1 of 1.5", "version 1 of 3.5"]
+    assert [path.read_text() for path in place.results.glob("*.dat")] == ["version 2 of 2.5"]
+    assert not store.check(checksum=True)
+
+
 def test_rerun_that_fails_leaves_the_good_result(place):
     place.store().run_or_retrieve(A)
 

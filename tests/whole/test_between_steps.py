@@ -13,11 +13,12 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
 import entropic
-from entropic import ClaimLostError, ResultFileMissingError, hash_params
+from entropic import ClaimLostError, ClaimTimeoutError, ResultFileMissingError, hash_params
 from entropic.disk.staging import staging_for
 from entropic.leases.claims import Claims
 from entropic.process.identity import this_process
 from tests.support.gone import Left, claim, elsewhere, living
+from tests.support.processes import open_files
 from tests.support.protocol_cases import Place
 
 pytestmark = pytest.mark.usefixtures("leases_end_at_once")
@@ -125,7 +126,7 @@ def test_file_that_was_registered_between_look_up_and_claim_and_is_gone_is_no_re
 @each_way
 def test_run_whose_commit_failed_is_committed_by_the_next_call_and_leaves_no_folder(place, store, way):
     place.sql(
-        "CREATE TRIGGER refuse BEFORE INSERT ON entropic_files BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        "CREATE TRIGGER refuse BEFORE INSERT ON protocol_sims BEGIN INSERT INTO refused VALUES (1); END"
     )
     with pytest.raises(DBAPIError, match="refused"):
         store.run_or_retrieve(A)
@@ -160,6 +161,12 @@ def test_forced_run_runs_although_a_finished_run_lies_there(place, store):
 
     assert record.custom_data["version"] == "1"
     assert place.runner().calls == [KEY]
+
+
+def test_sweep_leaves_no_file_of_its_folder_open(place, store):
+    store.sweep([A, B], progress=False)
+
+    assert not [path for path in open_files() if path.startswith(str(place.results))]
 
 
 # Claims of another host, whose lease is over while we are at work
@@ -312,6 +319,22 @@ def test_who_waits_names_the_next_holder_too(place, store, monkeypatch, caplog):
         f"process {first.pid} on {first.host}",
         f"process {second.pid} on elsewhere",
     ]
+
+
+def test_who_gives_up_names_nobody_where_the_holder_has_just_gone(place, monkeypatch):
+    impatient = place.store(wait_timeout_s=0.0)
+    claim(place, KEY, living(), left_s=3600.0)
+    real = Claims.acquire
+
+    def acquire(self, *args, **kwargs):
+        granted = real(self, *args, **kwargs)
+        place.sql("DELETE FROM entropic_claims")
+        return granted
+
+    monkeypatch.setattr(Claims, "acquire", acquire)
+
+    with pytest.raises(ClaimTimeoutError, match="is held by another process for longer than"):
+        impatient.run_or_retrieve(A)
 
 
 # An interrupt, or an error, between any two steps

@@ -155,7 +155,7 @@ def test_default_that_the_machine_makes_names_ignore_which_works(in_folder):
 
     define()(1)
     with pytest.raises(
-        SchemaError, match=r"begin anew with ignore=\['started'\][^@]*@memoize\(table='timed_2'"
+        SchemaError, match=r"begin anew with ignore=\['started'\](.|\n)*memoize: table='timed_2'"
     ):
         define()(1)
 
