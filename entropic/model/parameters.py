@@ -15,7 +15,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -474,6 +474,8 @@ def _dump(column: Column[Any], value: Any) -> Any:
         return value
     if isinstance(value, Decimal):
         return str(value)
+    if isinstance(value, timedelta) and kind_of(column) == "timedelta":
+        return value // timedelta(microseconds=1)  # SQLite's own form ends with the year 9999
     portable = _portable()
     bind = column.type.dialect_impl(portable).bind_processor(portable)
     bound = bind(value) if bind else value
@@ -487,6 +489,8 @@ def _load(column: Column[Any], value: Any) -> Any:
         return value
     if kind == "decimal":
         return Decimal(value)
+    if kind == "timedelta" and isinstance(value, int):
+        return timedelta(microseconds=value)
     if isinstance(value, dict) and set(value) == {"base64"}:
         value = b64decode(value["base64"])
     portable = _portable()
