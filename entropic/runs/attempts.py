@@ -23,8 +23,10 @@ from entropic.disk.roots import MARKER, Marker, read_marker
 from entropic.disk.sidecars import SidecarIndex
 from entropic.disk.staging import stage, staging_for
 from entropic.errors import ResultsDirUnavailableError
+from entropic.leases import held
 from entropic.process.identity import Process, batch_job, this_process
-from entropic.runs.jobs import Failure, Job, Outcome, Receipt
+from entropic.runs.inside import Run, running
+from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt
 from entropic.values.plain import plain
 
 __all__ = ["Runner", "Work", "dask_worker"]
@@ -34,6 +36,11 @@ log = logging.getLogger(__name__)
 Runner = Callable[[dict[str, Any]], Any]
 
 _LOOK_S = 0.2
+_ASKING = {"entropic.store", "entropic.functions.memoized"}
+_DEEP = (
+    "too many runs were inside of each other: sweep the parameters from those that need no other run on, so that each "
+    "finds the results that it needs"
+)
 
 _indices: dict[str, SidecarIndex] = {}
 os.register_at_fork(after_in_child=_indices.clear)  # a lock of theirs may have been held at the fork
@@ -55,6 +62,8 @@ class Work:
         While a file of this path exists, no further job is begun; empty for none.
     holder : dict
         The process that holds the claims. Once it has surely died no further job is begun.
+    outer : tuple of Run
+        The runs that the sweep itself is inside of.
     """
 
     runner: Runner
@@ -63,10 +72,11 @@ class Work:
     sweep: str = ""
     stop: str = ""
     holder: dict[str, Any] = field(default_factory=dict)
+    outer: tuple[Run, ...] = ()
 
     def __call__(
         self, jobs: list[Job], on_begin: Callable[[int], None] = lambda number: None
-    ) -> list[Outcome]:
+    ) -> list[Outcome | NotBegun]:
         """Run *jobs* one after the other; the rest is left out once the sweep is being stopped.
 
         Parameters
@@ -90,10 +100,15 @@ class Work:
             index = _index_of(root)
             # Its own lines a process need not read if it publishes them itself; a worker may be given a task again.
             index.refresh(skip=self._folder() if self.holder.get("owner") == this_process().owner else "")
-        outcomes: list[Outcome] = []
+        is_holder = self.holder.get("owner") == this_process().owner
+        outcomes: list[Outcome | NotBegun] = []
         for number, job in enumerate(jobs):
             if self._is_over():
                 break
+            mark = (self.marker.root, job.record_id)
+            if is_holder and not held.begin(mark, self.sweep):
+                outcomes.append(NotBegun(job.record_id))
+                continue
             on_begin(number)
             receipt = self._finished(root, job, index.get(job.record_id)) if job.look else None
             if receipt is not None:
@@ -101,6 +116,8 @@ class Work:
                 outcomes.append(replace(receipt, custom={**receipt.custom, **job.custom}))
             else:
                 outcomes.append(self._attempt(root, job))
+            if is_holder:
+                held.end(mark, self.sweep, outcomes[-1])
         return outcomes
 
     def _is_over(self) -> bool:
@@ -131,6 +148,11 @@ class Work:
         owner = this_process().owner
         return f"{owner}-{self.sweep}" if self.sweep else owner
 
+    def _run_of(self, job: Job) -> Run:
+        function = getattr(self.runner, "__wrapped__", self.runner)  # of a memoized function
+        name = getattr(function, "__name__", None) or type(function).__name__
+        return Run((self.marker.root, job.record_id), name, job.stored)
+
     def _attempt(self, root: Path, job: Job) -> Outcome:
         staging = staging_for(root, self._folder(), self.holder)
         attempt = uuid4().hex
@@ -139,7 +161,10 @@ class Work:
         begun, clock = time.time(), time.perf_counter()
         clear = True
         try:
-            returned = self.runner({**job.params, "id": job.record_id, "result_file": str(slot / job.name)})
+            with running(self._run_of(job), self.outer):
+                returned = self.runner(
+                    {**job.params, "id": job.record_id, "result_file": str(slot / job.name)}
+                )
             elapsed = time.perf_counter() - clock
             staged = stage(slot, job.name)
             receipt = Receipt(
@@ -213,7 +238,10 @@ def dask_worker() -> str | None:
 def _failure(
     job: Job, attempt: str, begun: float, elapsed: float, where: dict[str, Any], error: BaseException
 ) -> Failure:
+    is_deep = isinstance(error, RecursionError) and _has_asked(error)
     error.add_note(f"while running {job.record_id} with {_brief(job.stored)}")
+    if is_deep and _DEEP not in error.__notes__:
+        error.add_note(_DEEP)
     return Failure(
         record_id=job.record_id,
         attempt=attempt,
@@ -225,10 +253,21 @@ def _failure(
         elapsed_s=elapsed,
         where=where,
         exception=error,
+        is_deep=is_deep,
         exit_code=error.code & 0xFF
         if isinstance(error, SystemExit) and isinstance(error.code, int)
         else None,
     )
+
+
+def _has_asked(error: BaseException) -> bool:
+    """Whether an error came while a runner asked for another run."""
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_globals.get("__name__") in _ASKING:
+            return True
+        step = step.tb_next
+    return False
 
 
 def _text(error: BaseException) -> str:
