@@ -25,7 +25,7 @@ from entropic.disk.staging import stage, staging_for
 from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
 from entropic.process.identity import Process, batch_job, this_process
-from entropic.runs.inside import Run, running
+from entropic.runs.inside import Chunk, Run, running
 from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt
 from entropic.values.plain import plain
 
@@ -101,12 +101,15 @@ class Work:
             # Its own lines a process need not read if it publishes them itself; a worker may be given a task again.
             index.refresh(skip=self._folder() if self.holder.get("owner") == this_process().owner else "")
         is_holder = self.holder.get("owner") == this_process().owner
+        chunk = Chunk(self.sweep, [job.record_id for job in jobs]) if self.sweep else None
         outcomes: list[Outcome | NotBegun] = []
         for number, job in enumerate(jobs):
             if self._is_over():
                 break
             mark = (self.marker.root, job.record_id)
-            if is_holder and not held.begin(mark, self.sweep):
+            if chunk is not None and not chunk.is_struck:
+                chunk.at = number
+            if (chunk is not None and chunk.is_struck) or (is_holder and not held.begin(mark, self.sweep)):
                 outcomes.append(NotBegun(job.record_id))
                 continue
             on_begin(number)
@@ -115,7 +118,7 @@ class Work:
                 log.info("%s was finished by an earlier attempt, which is taken", job.record_id)
                 outcomes.append(replace(receipt, custom={**receipt.custom, **job.custom}))
             else:
-                outcomes.append(self._attempt(root, job))
+                outcomes.append(self._attempt(root, job, chunk))
             if is_holder:
                 held.end(mark, self.sweep, outcomes[-1])
         return outcomes
@@ -148,12 +151,12 @@ class Work:
         owner = this_process().owner
         return f"{owner}-{self.sweep}" if self.sweep else owner
 
-    def _run_of(self, job: Job) -> Run:
+    def _run_of(self, job: Job, folder: Path, chunk: Chunk | None) -> Run:
         function = getattr(self.runner, "__wrapped__", self.runner)  # of a memoized function
         name = getattr(function, "__name__", None) or type(function).__name__
-        return Run((self.marker.root, job.record_id), name, job.stored)
+        return Run((self.marker.root, job.record_id), name, job.stored, str(folder), chunk)
 
-    def _attempt(self, root: Path, job: Job) -> Outcome:
+    def _attempt(self, root: Path, job: Job, chunk: Chunk | None) -> Outcome:
         staging = staging_for(root, self._folder(), self.holder)
         attempt = uuid4().hex
         where = _where()
@@ -161,7 +164,7 @@ class Work:
         begun, clock = time.time(), time.perf_counter()
         clear = True
         try:
-            with running(self._run_of(job), self.outer):
+            with running(self._run_of(job, staging.folder, chunk), self.outer):
                 returned = self.runner(
                     {**job.params, "id": job.record_id, "result_file": str(slot / job.name)}
                 )

@@ -12,7 +12,31 @@ from entropic.errors import DependencyCycleError
 from entropic.leases import held
 from entropic.leases.held import Mark
 
-__all__ = ["Run", "inside_of", "refuse_circle", "running", "wait_for"]
+__all__ = ["Chunk", "Run", "inside_of", "outer_runs", "refuse_chain", "refuse_circle", "running", "wait_for"]
+
+
+class Chunk:
+    """Jobs that a worker was given.
+
+    Attributes
+    ----------
+    at : int
+        The number of the one that it is at.
+    is_struck : bool
+        Whether it begins no further one.
+    """
+
+    __slots__ = ("_keys", "at", "is_struck", "sweep")
+
+    def __init__(self, sweep: str, keys: Sequence[str]) -> None:
+        self.sweep = sweep
+        self.at = 0
+        self.is_struck = False
+        self._keys = keys
+
+    def left(self) -> list[str]:
+        """Return the keys that it has not begun."""
+        return list(self._keys[self.at + 1 :])
 
 
 class Run(NamedTuple):
@@ -22,6 +46,10 @@ class Run(NamedTuple):
     name: str
     """Of the function."""
     stored: Mapping[str, Any]
+    folder: str = ""
+    """Of the process that runs it, under its results folder; empty in another process."""
+    chunk: Chunk | None = None
+    """What of a sweep it is part of, where that sweep's claims are another process's."""
 
     def __str__(self) -> str:
         text = ", ".join(f"{name}={value!r}" for name, value in self.stored.items())
@@ -35,6 +63,11 @@ _going: dict[Mark, Run] = {}  # in all threads of this process
 def inside_of() -> tuple[Run, ...]:
     """Return the runs of this context, outermost first."""
     return _runs.get()
+
+
+def outer_runs() -> tuple[Run, ...]:
+    """Return the runs of this context as another process is told of them."""
+    return tuple(run._replace(folder="", chunk=None) for run in _runs.get())
 
 
 @contextmanager
@@ -87,7 +120,12 @@ def wait_for(marks: Collection[Mark]) -> None:
 
 
 def _refuse(chain: Sequence[Run | None]) -> NoReturn:
-    shown = " → ".join("…" if run is None else str(run) for run in chain)
+    refuse_chain(["…" if run is None else str(run) for run in chain])
+
+
+def refuse_chain(chain: Sequence[str]) -> NoReturn:
+    """Raise `DependencyCycleError` for runs, of which the last is the first again."""
+    shown = " → ".join(chain)
     raise DependencyCycleError(
         f"these runs need each other: {shown}. None of them can end first: give one of them another way to its result"
     )

@@ -24,7 +24,8 @@ from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
 from entropic.runs.jobs import Failure, Job, NotBegun, Receipt
 from entropic.runs.result_table import ResultTable
-from entropic.runs.tenure import Claimed, Tenure, give_back_before_waiting, own_staging
+from entropic.runs.tenure import Claimed, Tenure, own_staging
+from entropic.runs.waits import Waiting
 
 __all__ = ["RunMaker"]
 
@@ -92,19 +93,17 @@ class RunMaker:
     def _claim(self, tenure: Tenure, identity: Identity, record_id: str, *, is_forced: bool) -> Claimed:
         """Wait until the key is ours or, unless *is_forced*, somebody else has committed it."""
         wait, told = Wait(self.patience), ""
-        while True:
-            claimed = tenure.claim({record_id: identity}, is_forced=is_forced)
-            if claimed.granted or claimed.done:
-                tenure.wait_for(())
-                return claimed
-            tenure.wait_for([record_id])
-            told = self._say_who(record_id, told) if wait.is_worth_saying() else told
-            if wait.is_over():
-                self._give_up(record_id)
-            if wait.waited_s > GIVE_BACK_S:
-                give_back_before_waiting()
-            self.table.database.rest()
-            wait.pause()
+        with Waiting(self.table, tenure) as waiting:
+            while True:
+                claimed = tenure.claim({record_id: identity}, is_forced=is_forced)
+                if claimed.granted or claimed.done:
+                    return claimed
+                waiting.go_on([record_id], wait.waited_s)
+                told = self._say_who(record_id, told) if wait.is_worth_saying() else told
+                if wait.is_over():
+                    self._give_up(record_id)
+                self.table.database.rest()
+                wait.pause()
 
     def _say_who(self, record_id: str, told: str) -> str:
         """Say who holds the key, unless that was told; return the token of the claim."""

@@ -84,7 +84,7 @@ class Tenure:
             self.release(self._tokens)
         except Exception:  # what is on its way matters more, and nobody here counts them as held any more
             log.warning(
-                "%d claims could not be released; whoever wants them in this process takes them over",
+                "%d claims could not be released; they end with their lease",
                 len(left),
                 exc_info=True,
             )
@@ -269,6 +269,13 @@ class Tenure:
             self._settled |= {outcome.attempt: outcome.record_id in lost for outcome in ended}
             self.fail(failed)
             self._settled |= {outcome.attempt: False for outcome in failed}
+
+    def commit_for(self, receipts: Iterable[Receipt]) -> None:
+        """Commit what a worker has finished of what is held, before it says so itself; `publish` knows of it then."""
+        with self._lock:
+            ended = list({r.record_id: r for r in receipts if r.record_id in self._tokens}.values())
+            lost = self.publish(ended)
+            self._settled |= {receipt.attempt: receipt.record_id in lost for receipt in ended}
 
     def reset(self, keys: Iterable[str]) -> None:
         """Let keys be begun again that a backend had, which is lost."""

@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 
 from entropic.diagnosis.history import FailedRun
 from entropic.disk.roots import STATE
+from entropic.disk.sidecars import read_sidecar
 from entropic.disk.staging import Staging, staging_for
 from entropic.display.progress import ProgressBar, progress_bar
 from entropic.errors import ClaimLostError, ClaimTimeoutError, ClusterError, EntropicError
@@ -37,12 +38,12 @@ from entropic.process.identity import this_process
 from entropic.process.patience import Wait
 from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
-from entropic.runs.inside import inside_of
+from entropic.runs.inside import inside_of, outer_runs
 from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt, WorkerDied
-from entropic.runs.recovery import leftovers, recover
+from entropic.runs.recovery import leftovers, recover, unfinished
 from entropic.runs.result_table import ResultTable
-from entropic.runs.single import GIVE_BACK_S
-from entropic.runs.tenure import Tenure, give_back_before_waiting
+from entropic.runs.tenure import Tenure
+from entropic.runs.waits import Waiting, notes
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.backends.task_notes import NotedWork
@@ -81,6 +82,7 @@ class Sweep(Generic[ModelT]):
         self._exit_codes: dict[str, int | None] = {}  # of workers that died once with a run
         self._looked_at = 0.0  # when the results of the tasks that come next were looked for
         self._wait_for_others: Wait | None = None
+        self._waiting = Waiting(table, self._tenure)
         self._told = ""
         self._bar = ProgressBar()
 
@@ -124,10 +126,10 @@ class Sweep(Generic[ModelT]):
             sweep=self._sweep,
             stop=str(self._stop),
             holder=this_process().as_dict(),
-            outer=inside_of(),
+            outer=outer_runs(),
         )
         try:
-            with self._tenure:
+            with self._tenure, self._waiting:
                 self._dispatch(work)
                 self._require_ends()
         except BaseException:
@@ -217,6 +219,8 @@ class Sweep(Generic[ModelT]):
             died=self._died,
             left=lambda: len(self._fresh) + len(self._ready) + len(self._busy),
             abort=self._abort,
+            idle=None if self._tenure.lends else self._relieve,
+            give_back=self._give_back,
         )
 
     def _take(self, n: int, *, wait: bool) -> list[Job] | None:
@@ -242,7 +246,7 @@ class Sweep(Generic[ModelT]):
             jobs = self._revisit(n, wait=wait) if self._busy else []
         if jobs:
             self._wait_for_others = None
-            self._tenure.wait_for(())
+            self._waiting.end()
         self._bar.wait_for(len(self._busy))
         return jobs
 
@@ -289,7 +293,7 @@ class Sweep(Generic[ModelT]):
         patience = self._options.patience
         if self._wait_for_others is None:
             self._wait_for_others = Wait(patience)
-        self._tenure.wait_for([task.record_id for task in self._busy])
+        self._waiting.go_on([task.record_id for task in self._busy], self._wait_for_others.waited_s)
         if self._wait_for_others.is_worth_saying():
             self._say_who(holders)
         if self._wait_for_others.is_over():
@@ -298,8 +302,6 @@ class Sweep(Generic[ModelT]):
                 "everything else is stored"
             )
         if wait:
-            if self._wait_for_others.waited_s > GIVE_BACK_S:
-                give_back_before_waiting()
             self._table.database.rest()
             self._wait_for_others.pause()
 
@@ -315,7 +317,7 @@ class Sweep(Generic[ModelT]):
 
     def _finish(self, outcomes: list[Outcome | NotBegun]) -> None:
         # Whoever took the key, or gets it now, commits it or gives it back.
-        self._busy.extend(self._tasks[o.record_id] for o in outcomes if isinstance(o, NotBegun))
+        self._give_back([outcome for outcome in outcomes if isinstance(outcome, NotBegun)])
         finished = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         lost = self._tenure.publish(finished)
@@ -335,6 +337,23 @@ class Sweep(Generic[ModelT]):
         for failure in given_up:
             self._failures[self._tasks.pop(failure.record_id).identity.id] = failure
         self._bar.add(done=len(finished) - len(lost), failed=len(given_up))
+
+    def _give_back(self, jobs: Sequence[Job | NotBegun]) -> None:
+        """Come back to keys later, whoever runs them."""
+        self._tenure.release(job.record_id for job in jobs)
+        self._busy.extend(self._tasks[job.record_id] for job in jobs if job.record_id in self._tasks)
+
+    def _relieve(self) -> bool:
+        """Do for workers that wait for other runs what they cannot do; return whether there are any.
+
+        What such a worker will not begin is given back, and what it has finished is committed: it may be what another
+        one waits for, or this one itself.
+        """
+        found = list(notes(self._table.root, f"-{self._sweep}"))
+        for note in found:
+            self._tenure.release(note.struck.get(self._sweep, ()))
+            self._tenure.commit_for(unfinished(self._table, read_sidecar(note.folder)))
+        return bool(found)
 
     def _is_tried_again(self, failure: Failure) -> bool:
         """Queue a run that failed once more, after all others, if it may fail again."""

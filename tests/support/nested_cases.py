@@ -12,6 +12,7 @@ from typing import Any
 
 from entropic import Base, Mapped, Store
 from tests.support.counting import append_line
+from tests.support.waiting import wait_for
 
 
 class Node(Base):
@@ -44,6 +45,8 @@ class Needs:
     leaves: Mapping[int, Sequence[int]] | None = None
     back: Mapping[int, Sequence[int]] | None = None
     is_leaf: bool = False
+    meet: int = 0
+    """How many runs must have begun, each for the first time, before any of them asks."""
 
     @property
     def __name__(self) -> str:
@@ -52,6 +55,7 @@ class Needs:
     def __call__(self, params: dict[str, Any]) -> None:
         n = params["n"]
         append_line(Path(self.folder, "log"), f"{self.__name__}{n} {os.getpid()}")
+        wait_for(lambda: len(self.calls()) >= self.meet)
         nodes, leaves = (self.back, {}) if self.is_leaf else (self.graph, self.leaves)
         total = 1
         for is_leaf, needs in ((False, nodes), (True, leaves)):
@@ -64,7 +68,7 @@ class Needs:
         """Return the Store of this runner's table, or of the other one, one for each in a process."""
         key = (os.getpid(), self.folder, is_leaf)
         if key not in _stores:
-            runner = Needs(self.folder, self.url, self.graph, self.leaves, self.back, is_leaf)
+            runner = Needs(self.folder, self.url, self.graph, self.leaves, self.back, is_leaf, self.meet)
             name = "leaves" if is_leaf else "nodes"
             _stores[key] = Store(runner, Leaf if is_leaf else Node, Path(self.folder, name), ".txt", self.url)
         return _stores[key]
