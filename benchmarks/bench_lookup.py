@@ -29,6 +29,8 @@ def run(*, rows: int, many_rows: int, rounds: int, calls: int) -> list[Table]:
         few = data.params(rows)
         cases = _cases(Path(folder, "few"), stack, few)
         cases["run_or_retrieve, engine events on"] = _with_events(Path(folder, "events"), stack, few)
+        for name, make in _OPTIONS.items():
+            cases[f"run_or_retrieve, {name}"] = _with_options(Path(folder, name), stack, [*map(make, few)])
         for name, cached in memoizers(Path(folder, "peers"), stack, _compute).items():
             cases[name] = warm(cached, few)
         tables.append(compare(f"Hit, {rows} rows", cases, rounds=rounds, calls=calls))
@@ -59,6 +61,15 @@ def _with_events(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]])
     store = data.open_store(folder, stack)
     data.fill(store, sets)
     event.listen(store.database.engine, "before_cursor_execute", lambda *_: None)
+    return in_turn(store.run_or_retrieve, sets)
+
+
+_OPTIONS = {"a nested JSON parameter": data.nested_options, "a dataclass": data.solver_options}
+
+
+def _with_options(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]]) -> Callable[[], object]:
+    store = data.open_store(folder, stack, model=data.RunWithOptions)
+    store.sweep(sets, progress=False)
     return in_turn(store.run_or_retrieve, sets)
 
 

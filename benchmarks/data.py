@@ -8,6 +8,7 @@ import random
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,35 @@ class Run(Base):
     method: Mapped[str]
 
 
+class RunWithOptions(Base):
+    """A run with a JSON parameter."""
+
+    __tablename__ = "benchmark_runs_with_options"
+
+    n: Mapped[int]
+    options: Mapped[dict[str, Any]]
+
+
+@dataclass
+class Solver:
+    """An object that is a parameter."""
+
+    dt: float
+    method: str
+    order: int = 4
+
+
+def nested_options(one: dict[str, Any]) -> dict[str, Any]:
+    """Return the set *one* as a nested JSON parameter."""
+    grid = {"cells": [one["n"], 2, 3], "spacing": [0.5, 0.25], "periodic": True, "label": None}
+    return {"n": one["n"], "options": {"solver": {"dt": one["dt"], "method": one["method"]}, "grid": grid}}
+
+
+def solver_options(one: dict[str, Any]) -> dict[str, Any]:
+    """Return the set *one* as a parameter that holds a dataclass."""
+    return {"n": one["n"], "options": {"solver": Solver(one["dt"], one["method"])}}
+
+
 def params(count: int, *, first: int = 0) -> list[dict[str, Any]]:
     """Return *count* parameter sets, all different, and different from those of another *first* block."""
     rng = random.Random(SEED + first)
@@ -65,12 +95,14 @@ def write_result(parameters: dict[str, Any]) -> None:
         file.write(RESULT)
 
 
-def open_store(folder: Path, stack: ExitStack, *, runner: Any = None, **options: Any) -> Store[Run]:
+def open_store(
+    folder: Path, stack: ExitStack, *, runner: Any = None, model: type[Any] = Run, **options: Any
+) -> Store[Any]:
     """Open a Store whose database and results lie in *folder*, until *stack* ends."""
     folder.mkdir(parents=True, exist_ok=True)
     database = Database(f"sqlite:///{folder / 'cache.sqlite3'}")
     stack.callback(database.dispose)
-    return Store(runner or write_result, Run, folder / "results", ".bin", database, **options)
+    return Store(runner or write_result, model, folder / "results", ".bin", database, **options)
 
 
 def fill(store: Store[Run], sets: Sequence[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import URL, ColumnElement, func, select
 from sqlalchemy.exc import DBAPIError
 
 from entropic.diagnosis.history import FailedRun, failed_runs, warn_of_other_code
@@ -24,11 +24,13 @@ from entropic.diagnosis.integrity import Report, check_table
 from entropic.disk.files import digest_of, remove
 from entropic.disk.names import safe_name
 from entropic.display.frames import frame_of
+from entropic.display.text import Listing
 from entropic.errors import (
+    NotFoundError,
     ParameterError,
     ResultFileMissingError,
 )
-from entropic.model.base import Base
+from entropic.model.base import RESERVED, Base
 from entropic.model.records import Found
 from entropic.model.selection import NOT_GIVEN, selection
 from entropic.process.patience import Patience
@@ -36,7 +38,7 @@ from entropic.process.provenance import CodeState, code_label, git_state
 from entropic.runs.attempts import Runner
 from entropic.runs.recovery import recover
 from entropic.runs.result_table import ResultTable
-from entropic.runs.single import RunMaker
+from entropic.runs.single import RunMaker, clear_away
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepOptions, SweepResult
@@ -113,6 +115,7 @@ class Store(Generic[ModelT]):
         self.file_suffix = file_suffix
         self.results_dir = Path(results_dir).expanduser().absolute()
         self.database = Database.of(db_url)
+        self._has_own_database = isinstance(db_url, str | URL)
         self._patience = Patience(limit_s=wait_timeout_s)
         self._table = ResultTable.open(
             self.database,
@@ -123,7 +126,7 @@ class Store(Generic[ModelT]):
             suffix=file_suffix,
         )
         warn_of_other_code(self._table)
-        if self._table.has_root():
+        if self._table.can_write():
             try:
                 recover(self._table)
             except (OSError, DBAPIError) as error:
@@ -147,7 +150,7 @@ class Store(Generic[ModelT]):
         params : mapping
             By name of the model's parameters; those at their default may be left out. Never modified.
         **custom_data
-            JSON values for the row. Ignored on a hit.
+            JSON values for the row. Ignored on a hit: `annotate` changes the notes of a record that is there.
 
         Raises
         ------
@@ -174,6 +177,8 @@ class Store(Generic[ModelT]):
         if found is None or not self._table.is_present(found):
             self._note_code()
             found = self._runs().obtain(identity, found, _checked_custom(custom_data), is_forced=False)
+        elif custom_data:
+            log.debug("%s is a hit: annotate() would add %s to it", found.id, ", ".join(custom_data))
         return self._table.reader.record(found)
 
     def run(self, /, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
@@ -228,10 +233,17 @@ class Store(Generic[ModelT]):
         """Make a file that was computed elsewhere the result of *params*.
 
         The file stays where it is; its size and digest are recorded. Registering the same file again replaces its
-        ``custom_data`` only.
+        ``custom_data`` and the outputs that are given, and nothing else.
+
+        Parameters
+        ----------
+        **custom_data
+            What is an `output()` column of the model goes there, the rest are JSON values for ``custom_data``.
 
         Raises
         ------
+        ParameterError
+            If the parameters are not those of the model, or a value does not fit its column.
         ResultFileMissingError
             If the file is not there.
         ResultFileError
@@ -239,14 +251,15 @@ class Store(Generic[ModelT]):
         AlreadyExistsError
             If *params* have another result, unless *overwrite*; or if the file is what a run of other parameters wrote.
         """
-        custom = _checked_custom(custom_data)
+        outputs, rest = self._table.parameters.outputs_in(custom_data)
+        custom = {**outputs, **_checked_custom(rest)}
         path = Path(result_file).expanduser().absolute()
         if not path.exists():
             raise ResultFileMissingError(f"the file to register is not there: {str(path)!r}")
         identity = self._table.parameters.identify(params)
         found = self._table.find(identity)
         if found is not None and self._is_same_file(found, path):
-            self._table.publisher.patch_custom(found.id, custom)
+            self._table.publisher.patch_registered(found.id, custom)
         else:
             if found is not None and not overwrite:
                 self._table.refuse_other_file(found, path)
@@ -287,6 +300,42 @@ class Store(Generic[ModelT]):
         if remove_file:
             self._remove_file(found)
         return deleted
+
+    def annotate(self, /, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
+        """Change the notes of a record that exists, its ``custom_data``, and return it; nothing is run.
+
+        Parameters
+        ----------
+        params : mapping
+            As for `retrieve`: an ``id`` alone will do.
+        **custom_data
+            JSON values, merged into those that are there; None removes one.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no record.
+        ParameterError
+            If a value is none of JSON's, or a name is that of a parameter or output.
+
+        Notes
+        -----
+        Several processes may annotate one record: each adds to what the others wrote.
+        """
+        parameters = self._table.parameters
+        if columns := [
+            n for n in custom_data if n in {*parameters.names, *parameters.output_names, *RESERVED}
+        ]:
+            raise ParameterError(
+                f"{columns[0]!r} is a column of {self._table.model.__name__}, and no note on it"
+            )
+        notes = _checked_custom(custom_data)
+        identity = parameters.identify(params, complete=False)
+        found = self._table.find(identity)
+        if found is None or not self._table.publisher.annotate(found.id, notes):
+            raise NotFoundError(f"there is no record of {dict(params)!r:.300}: it would have to run first")
+        (found,) = self._table.reader.find((found.id,))
+        return self._table.reader.record(found)
 
     # Many runs
 
@@ -398,7 +447,7 @@ class Store(Generic[ModelT]):
         asked = selection(self._table.parameters, where, equals, order_by=order_by, limit=limit)
         with self.database.reading() as connection:
             found = list(self._table.reader.select(asked.where, asked.order_by, asked.limit, connection))
-        return [self._table.reader.record(one) for one in found]
+        return Listing(self._table.reader.record(one) for one in found)
 
     def count(self, /, *where: ColumnElement[bool], **equals: Any) -> int:
         """Return how many records meet all conditions, given as for `records`."""
@@ -419,7 +468,7 @@ class Store(Generic[ModelT]):
 
     def failures(self) -> list[FailedRun]:
         """Return the last attempt of every key whose last one failed, oldest first."""
-        return failed_runs(self._table)
+        return Listing(failed_runs(self._table))
 
     # After a crash
 
@@ -466,6 +515,21 @@ class Store(Generic[ModelT]):
             If the folder is another table's.
         """
         self._table.adopt_root()
+
+    def close(self) -> None:
+        """Let go of what this Store holds: its connections, and its folder of runs that are committed.
+
+        Notes
+        -----
+        A Store that is used again connects again. A `Database` or an engine that was given stays open for others,
+        but for the connection of this thread; a database in memory is gone with the Store that made it. Wait until
+        other threads have done with it.
+        """
+        clear_away(self._table)
+        if self._has_own_database:
+            self.database.dispose()
+        else:
+            self.database.release()
 
     # Helpers
 

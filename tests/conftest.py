@@ -26,6 +26,14 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture
+def leases_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the end of a lease count at once in this process, though nobody has watched the claim."""
+    from entropic.leases import claims
+
+    monkeypatch.setattr(claims, "WATCHED", 0.0)
+
+
+@pytest.fixture
 def sqlite_url(tmp_path: "Path") -> str:
     """URL of a SQLite file that does not exist yet."""
     return f"sqlite:///{tmp_path / 'entropic.sqlite3'}"

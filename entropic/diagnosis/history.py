@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import and_, exists, func, select
 
+from entropic.display.text import short
+from entropic.model.base import table_key
 from entropic.runs.result_table import ResultTable
 from entropic.sql.tables import AttemptRow, FileRow
 from entropic.sql.tables.attempts import COMPLETED, FAILED
@@ -48,6 +50,11 @@ class FailedRun:
     ended_at: datetime
     exception: BaseException | None = None
 
+    def __repr__(self) -> str:
+        params = ", ".join(f"{name}={short(value)}" for name, value in self.params.items())
+        ended = f"{self.ended_at:%Y-%m-%d %H:%M}"
+        return f"FailedRun({params}: {self.error_type}: {' '.join(self.message.split()):.200}; {self.host}, {ended})"
+
 
 def failed_runs(table: ResultTable[Any]) -> list[FailedRun]:
     """Return the last attempt of every key whose last one failed, oldest first."""
@@ -65,7 +72,7 @@ def failed_runs(table: ResultTable[Any]) -> list[FailedRun]:
     statement = (
         select(_attempts)
         .where(
-            _attempts.c.table_name == table.model.__tablename__,
+            _attempts.c.table_name == table_key(table.model),
             _attempts.c.state == FAILED,
             ~succeeded_or_failed_since,
             ~registered_since,
@@ -76,7 +83,7 @@ def failed_runs(table: ResultTable[Any]) -> list[FailedRun]:
     return [
         FailedRun(
             id=row.record_id,
-            params=table.parameters.load(row.params),
+            params=table.parameters.for_people(row.params),
             error_type=row.error_type or "",
             message=row.message or "",
             traceback=row.traceback or "",
@@ -96,7 +103,7 @@ def warn_of_other_code(table: ResultTable[Any]) -> None:
         .select_from(_attempts)
         .join(_files, and_(_files.c.attempt == _attempts.c.id, _files.c.table_name == _attempts.c.table_name))
         .where(
-            _attempts.c.table_name == table.model.__tablename__,
+            _attempts.c.table_name == table_key(table.model),
             _attempts.c.state == COMPLETED,
             _attempts.c.code != table.code.label,
             _files.c.record_id == _attempts.c.record_id,
@@ -108,6 +115,6 @@ def warn_of_other_code(table: ResultTable[Any]) -> None:
             "%d rows of %s were computed by another version of the runner, the first of them on %s; they are used as "
             "they are. store.run(...) computes one again",
             count,
-            table.model.__tablename__,
+            table_key(table.model),
             since.strftime("%Y-%m-%d"),
         )

@@ -130,7 +130,7 @@ class _Check:
     def _is_ours(self, row: Found) -> bool:
         """Whether a run of ours made the file: one that was registered may be the only copy."""
         attempt = select(_files.c.attempt).where(
-            _files.c.table_name == self._rows.name, _files.c.record_id == row.id
+            _files.c.table_name == self._rows.fullname, _files.c.record_id == row.id
         )
         with self._table.database.reading() as connection:
             return connection.scalar(attempt) is not None
@@ -181,7 +181,7 @@ class _Check:
         if self._fix:
             size, sha256 = digest_of(Path(path))
             values = {
-                "table_name": self._rows.name,
+                "table_name": self._rows.fullname,
                 "record_id": row.id,
                 "name": Path(path).name if inside else path,
                 "size_bytes": size,
@@ -195,7 +195,7 @@ class _Check:
         statement = (
             select(_files.c.record_id, _files.c.name)
             .outerjoin(self._rows, self._rows.c.id == _files.c.record_id)
-            .where(_files.c.table_name == self._rows.name, self._rows.c.id.is_(None))
+            .where(_files.c.table_name == self._rows.fullname, self._rows.c.id.is_(None))
         )
         with self._table.database.reading() as connection:
             strays = connection.execute(statement).all()
@@ -256,5 +256,5 @@ class _Check:
 
     def _delete_record(self) -> Any:
         return delete(_files).where(
-            and_(_files.c.table_name == self._rows.name, _files.c.record_id == bindparam("key"))
+            and_(_files.c.table_name == self._rows.fullname, _files.c.record_id == bindparam("key"))
         )

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,12 +74,21 @@ def located(path: Path) -> Iterator[tuple[str, int | None]]:
 
 
 @contextmanager
-def make_folder(name: str, folder: int) -> Iterator[int]:
-    """Give a descriptor of the folder *name* in another one; made if it is not there, never for the world to write."""
-    with suppress(FileExistsError):
+def make_folder(name: str, folder: int, *, is_shared: bool = False) -> Iterator[int]:
+    """Give a descriptor of the folder *name* in another one; made if it is not there, never for the world to write.
+
+    With *is_shared* whoever may write in the one may in the other, but for the world: a group that was invited.
+    """
+    is_made = True
+    try:
         os.mkdir(name, 0o775, dir_fd=folder)
+    except FileExistsError:
+        is_made = False
     descriptor = os.open(name, FOLDER, dir_fd=folder)
     try:
+        above = stat.S_IMODE(os.fstat(folder).st_mode)
+        if is_made and is_shared and above & stat.S_IWGRP:
+            os.fchmod(descriptor, above & ~stat.S_IWOTH)
         yield descriptor
     finally:
         os.close(descriptor)

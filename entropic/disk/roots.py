@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ __all__ = [
     "QUARANTINE",
     "STATE",
     "Marker",
+    "access_problem",
     "foreign_problem",
     "quarantine",
     "read_marker",
@@ -87,8 +90,8 @@ def quarantine(path: Path) -> Path:
     try:
         with (
             open_folder(root) as above,
-            make_folder(STATE, above) as state,
-            make_folder(QUARANTINE, state) as aside,
+            make_folder(STATE, above, is_shared=True) as state,
+            make_folder(QUARANTINE, state, is_shared=True) as aside,
             make_folder(target.name, aside) as own,
             located(path) as (name, folder),
         ):
@@ -120,6 +123,24 @@ def root_problem(root: Path, marker: Marker) -> str | None:
     if found.table != marker.table:
         return foreign_problem(root, found, marker.table)
     return f"the results folder {str(root)!r} belongs to another database or to an earlier folder. {ways_out}"
+
+
+def access_problem(root: Path) -> str | None:
+    """Return why this user cannot write in a results folder that is there, and who can change that; None if it can."""
+    for folder in (root, root / STATE):
+        if os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+            continue
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return f"{str(folder)!r} is on a Read-only file system: results can be read, and nothing was run"
+        status, path = folder.stat(), shlex.quote(str(folder))
+        return (
+            f"this user (uid {os.geteuid()}, groups {sorted({os.getegid(), *os.getgroups()})}) may not write in "
+            f"{str(folder)!r}, which is of uid {status.st_uid} and group {status.st_gid}, mode "
+            f"{stat.S_IMODE(status.st_mode):o}: results can be read, and nothing was run. For a group to share the "
+            f"folder let its owner run: chgrp -R GROUP {path} && chmod -R g+rwX,o-w {path} && find {path} -type d "
+            "-exec chmod g+s {} +"
+        )
+    return None
 
 
 def foreign_problem(root: Path, found: Marker | None, table: str) -> str:

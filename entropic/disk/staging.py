@@ -170,6 +170,13 @@ class Staging:
             self._has_new_names = True
             return slot
 
+    def touch(self, name: str) -> None:
+        """Make an empty file of this name, beside the slots."""
+        with self._lock:
+            if not self.folder.is_dir():
+                self._open()
+            (self.folder / name).touch()
+
     def give_back(self, slot: Path, *, clear: bool = False) -> None:
         """Offer *slot* for use again, once it is empty; with *clear*, empty it now."""
         if clear:
@@ -253,7 +260,7 @@ def _state_folder(path: Path, root: int) -> Iterator[int]:
     """Give a descriptor of the folder of state, made if need be; raise unless a result can be renamed out of it."""
     with ExitStack() as stack:
         try:
-            state = stack.enter_context(make_folder(STATE, root))
+            state = stack.enter_context(make_folder(STATE, root, is_shared=True))
         except OSError as error:
             if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
                 raise
@@ -282,6 +289,8 @@ def staging_for(root: Path, name: str, holder: Mapping[str, Any]) -> Staging:
         for old, ended in list(_staging.items()):
             if ended.is_gone():
                 _staging.pop(old, None)
+        # One folder may be reached by two paths, and a slot is taken once.
+        real = (process.owner, os.path.realpath(root), name)
         made = Staging(root, name, {**process.as_dict(), "holder": dict(holder)})
-        staging = _staging.setdefault(key, made)
+        staging = _staging[key] = _staging.setdefault(real, made)
     return staging

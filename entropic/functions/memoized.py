@@ -8,6 +8,7 @@ kept under its module and qualified name, in a table and a folder of its own.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -29,17 +30,20 @@ from entropic.functions.signatures import (
     error_of,
     kinds_of,
     require_function,
-    returned_class,
+    returned_classes,
     table_name_of,
 )
+from entropic.functions.sources import Source, remember_source, require_source, source_of
 from entropic.model.base import Base
 from entropic.model.parameters import Parameters
 from entropic.model.selection import NOT_GIVEN
+from entropic.process.provenance import code_label
 from entropic.sql.database import Database, DatabaseLike
 from entropic.store import LEASE_S, Store
 from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepResult
 from entropic.values.codecs import can_save
+from entropic.values.documents import know
 
 if TYPE_CHECKING:
     import pandas
@@ -101,7 +105,7 @@ class MemoizedFunction(Generic[P, R]):
     Attributes
     ----------
     model : type
-        Subclass of `entropic.Base`, whose columns are the parameters and outputs.
+        Subclass of `entropic.Base`, whose columns are the parameters and outputs, such as ``fit.model.rmse``.
 
     Notes
     -----
@@ -116,6 +120,8 @@ class MemoizedFunction(Generic[P, R]):
         _require_storable(function)
         functools.update_wrapper(self, function)
         self.__wrapped__ = function
+        signature = f"{function.__name__}{inspect.signature(function)}"
+        self.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{signature}\n{_METHODS}".lstrip()
         self._name: str = function.__qualname__
         self._uid = uid or uuid4().hex
         _known[self._uid] = self
@@ -127,7 +133,7 @@ class MemoizedFunction(Generic[P, R]):
         self._options = replace(
             options, db_url=self._database, table=self.table, results_dir=self.results_dir.parent
         )
-        self.model: type[Base] = derive_model(function, kinds, table=self.table, outputs=options.outputs)
+        self.model: type[Any] = derive_model(function, kinds, table=self.table, outputs=options.outputs)
         Parameters(self.model, self._database.url.get_dialect()())  # which refuses a default that is no value
         self._arguments = Arguments(function, kinds)
         self.runner = CallRunner(function, self._arguments, tuple(options.outputs))
@@ -143,23 +149,44 @@ class MemoizedFunction(Generic[P, R]):
         Raises
         ------
         SchemaError
-            If the signature changed by more than new parameters with defaults, or the library's tables are of another
-            version.
+            If the signature changed by more than new parameters with defaults, the table is that of another function of
+            this name, or the library's tables are of another version.
         ResultsDirUnavailableError
             If the table is new and the folder is another table's.
         """
         if self._store is None:
             # Without a lock, which a fork might find held: two threads may open two, and one of them is kept.
-            self._store = Store(
-                self.runner,
-                self.model,
-                self.results_dir,
-                "",
-                self._database,
-                lease_s=self._options.lease_s,
-                wait_timeout_s=self._options.wait_timeout_s,
-            )
+            self._store = self._opened()
         return self._store
+
+    def _opened(self) -> Store[Base]:
+        source = self._source()
+        if source is not None:
+            require_source(self._database, self.table, source, self._name)
+        store = Store(
+            self.runner,
+            self.model,
+            self.results_dir,
+            "",
+            self._database,
+            lease_s=self._options.lease_s,
+            wait_timeout_s=self._options.wait_timeout_s,
+        )
+        if source is not None:
+            remember_source(self._database, self.table, source)
+        return store
+
+    def _source(self) -> Source | None:
+        return source_of(self.__wrapped__, code_label(self.runner))
+
+    def adopt_code(self) -> None:
+        """Say that the results in the table are this function's, although it was moved and changed at once.
+
+        A function is known by the file that defines it, or by its body; one with another file and another body is
+        taken for another function of the same name, and refused.
+        """
+        if (source := self._source()) is not None:
+            remember_source(self._database, self.table, source)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return what the function returns for these arguments; run it if that is not known.
@@ -250,6 +277,21 @@ class MemoizedFunction(Generic[P, R]):
         """Forget the result of a call, its file too, and return whether there was one."""
         return self.store.delete(self._arguments.bind(args, kwargs), remove_file=True)
 
+    def clear(self) -> int:
+        """Forget every result of the function, files too, and return how many there were.
+
+        Files that were registered stay where they are. What runs just now is stored all the same.
+
+        Notes
+        -----
+        Safe between processes: a result that another one deletes meanwhile is not counted.
+        """
+        count = 0
+        for record in self.store.records():
+            is_own = Path(record.result_file).parent == self.results_dir
+            count += self.store.delete(hash=record.id, remove_file=is_own)
+        return count
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         if named(self.__wrapped__) == self:
             return self._name
@@ -263,6 +305,15 @@ class MemoizedFunction(Generic[P, R]):
         finally:
             _pickling.reset(token)
         return _restore, (self._uid, self.__module__, self._name, self.table, pickled)
+
+
+_METHODS = """    is memoized: a call returns what is kept for its arguments, or runs.
+
+    .run(...)        runs again and replaces       .sweep(sets)      many calls, returns records
+    .retrieve(...)   what is kept, or None         .records(...)     what there is, by conditions
+    .record(...)     parameters, outputs, file     .to_frame(...)    the same as a DataFrame
+    .delete(...)     forgets a call                .clear()          forgets all
+    .store, .model   the Store and its table"""
 
 
 @overload
@@ -357,15 +408,17 @@ def _require_options(options: Mapping[str, Any]) -> None:
 
 
 def _require_storable(function: Callable[..., Any]) -> None:
-    """Raise TypeError if the return annotation is a class whose values cannot be stored: not after a night's run."""
-    class_ = returned_class(function)
-    if class_ is not None and not can_save(class_):
-        name = class_.__qualname__
-        raise error_of(
-            function,
-            f"it returns a {name}, and there is no way to store that. Say before how it is written and read, with "
-            f"entropic.register_codec({name}, suffix, save=..., load=...), or return plain values and arrays",
-        )
+    """Raise TypeError if the return annotation has a class whose values cannot be stored: not after a night's run."""
+    classes = returned_classes(function)
+    for class_, is_direct in classes.items():
+        if is_direct and not can_save(class_):
+            name = class_.__qualname__
+            raise error_of(
+                function,
+                f"it returns a {name}, and there is no way to store that. Say before how it is written and read, with "
+                f"entropic.register_codec({name}, suffix, save=..., load=...), or return plain values and arrays",
+            )
+    know(classes)
 
 
 def _shared(db_url: DatabaseLike) -> Database:

@@ -6,21 +6,23 @@ that has the same function there, else by value; with it go the codecs that were
 
 from __future__ import annotations
 
+import glob
 import importlib
-import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
+from entropic.disk.files import remove
+from entropic.disk.roots import quarantine
 from entropic.functions.signatures import Arguments
-from entropic.values.codecs import adopt, registered_codecs, save
+from entropic.model.parameters import REMARK
+from entropic.values.codecs import adopt, registered_codecs, save, save_rest
 from entropic.values.formats import Format
 
 __all__ = ["CallRunner", "by_name", "named"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class CallRunner:
     def __call__(self, params: dict[str, Any]) -> dict[str, Any]:
         """Call the function with *params*, keep what it returns, and return the outputs."""
         value = self.arguments.call(self.function, params)
-        save(value, params["result_file"])
+        try:
+            save(value, params["result_file"])
+        except TypeError as error:
+            raise _kept_aside(value, params["result_file"], error) from error
         return _outputs_in(value, self.outputs)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -54,11 +59,23 @@ class CallRunner:
         return _runner, (self.function, self.arguments, self.outputs, registered_codecs())
 
 
+def _kept_aside(value: Any, stem: str, reason: TypeError) -> TypeError:
+    """Keep what can be kept of a value that was computed and has no format; return the error that says where."""
+    for half_written in Path(stem).parent.glob(f"{glob.escape(Path(stem).name)}*"):
+        remove(half_written)
+    path, left_out = save_rest(value, stem)
+    kept = quarantine(path)
+    return TypeError(
+        f"{reason}. It was computed, and is not lost: {str(kept)!r} has it, as text what has no format "
+        f"({', '.join(left_out[:5])})"
+    )
+
+
 def _outputs_in(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Return the outputs that a value holds; a finished run is not lost for one that it does not."""
     found = {name: value[name] for name in names if name in value} if isinstance(value, Mapping) else {}
     if missing := [name for name in names if name not in found]:
-        log.warning("the returned %s has no %s: NULL in the row", type(value).__name__, ", ".join(missing))
+        found[REMARK] = f"the returned {type(value).__name__} has no {', '.join(missing)}: NULL in the row"
     return found
 
 

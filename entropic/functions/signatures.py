@@ -15,12 +15,13 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
-from entropic.functions.annotations import Kind, Unsupported, kind_of
+from entropic.functions.annotations import Kind, Unsupported, bare, kind_of, members_of
 from entropic.functions.contents import contents_of
 from entropic.model.base import (
     HIDING,
@@ -34,6 +35,7 @@ from entropic.model.base import (
 )
 from entropic.sql.limits import free_name
 from entropic.values.hashing import NoForm
+from entropic.values.objects import shape_of
 from entropic.values.parameter_documents import Documents
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "kinds_of",
     "require_function",
     "returned_class",
+    "returned_classes",
     "shown",
     "table_name_of",
 ]
@@ -402,10 +405,48 @@ def error_of(function: Callable[..., Any], what: str) -> TypeError:
 
 def returned_class(function: Callable[..., Any]) -> type | None:
     """Return the class that the return annotation names; None if there is none, or it is no class."""
+    return _class_in(_returned(function))
+
+
+def returned_classes(function: Callable[..., Any]) -> dict[type, bool]:
+    """Return the classes in the return annotation: those of unions and containers, and of the fields of objects.
+
+    Returns
+    -------
+    dict
+        For each class whether it is in the annotation itself, and not of a field.
+    """
+    found: dict[type, bool] = {}
+    seen: list[Any] = []
+    waiting = [(_returned(function), True)]
+    while waiting:
+        annotation, is_direct = waiting.pop()
+        annotation = bare(annotation)
+        class_ = _class_in(annotation)
+        if annotation in seen or typing.get_origin(annotation) is typing.Literal:
+            continue
+        seen.append(annotation)
+        waiting += [(one, is_direct) for one in typing.get_args(annotation) if one is not ...]
+        if class_ is None or members_of(annotation) is not None:
+            continue
+        is_fields = typing.is_typeddict(class_)
+        if not is_fields:
+            found[class_] = found.get(class_, False) or is_direct
+        if is_fields or shape_of(class_) is not None:
+            with suppress(*_NO_ANNOTATION):
+                hints = typing.get_type_hints(class_, include_extras=True)
+                waiting += [(one, is_direct and is_fields) for one in hints.values()]
+    return found
+
+
+def _returned(function: Callable[..., Any]) -> Any:
     try:
-        annotation = _evaluated(function, "return", function.__annotations__.get("return", object))
+        return bare(_evaluated(function, "return", function.__annotations__.get("return", object)))
     except _NO_ANNOTATION:  # only type checkers see it
         return None
+
+
+def _class_in(annotation: Any) -> type | None:
     class_ = typing.get_origin(annotation) or annotation
     return class_ if isinstance(class_, type) and class_ is not Any else None  # which is a class since 3.11
 

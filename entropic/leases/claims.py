@@ -5,12 +5,17 @@ own: looking first and writing later would let two win. Each claim has a token t
 deletes the claim with that token, and if nothing is deleted the claim was lost and nothing is published. The protocol
 is that of leases with fencing tokens (C. Gray and D. Cheriton, "Leases", SOSP 1989; M. Kleppmann, "How to do
 distributed locking", 2016).
+
+A clock that is set takes nothing away, and keeps nothing: that a lease is over counts only of a claim that was watched
+for a third of a lease, by this process's own clock, and did not change. An owner that lives changes it six times in a
+lease. A claim that does not change for a whole lease is over whatever the database's clock says.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -41,6 +46,7 @@ __all__ = ["CHUNK", "Claims", "Grant", "Holder", "new_token"]
 log = logging.getLogger(__name__)
 
 CHUNK = 500  # keys per statement
+WATCHED = 1 / 3  # of a lease, for which a claim must not have changed before the end of its lease counts
 
 _claims: Any = ClaimRow.__table__
 
@@ -53,12 +59,15 @@ class Holder:
     process: Process
     token: str
     acquired_at: float
+    expires_at: float
     left_s: float
-    """Seconds until the lease is over; negative when it is."""
+    """Seconds until the lease is over by the database's clock; negative when it is."""
+    is_silent: bool
+    """Whether the lease is over, and that counts."""
 
     def is_gone(self) -> bool:
         """Whether the key may be taken over: the lease is over, or its owner has surely ended."""
-        return self.left_s <= 0 or self.process.is_dead() or self.is_forgotten()
+        return self.is_silent or self.process.is_dead() or self.is_forgotten()
 
     def is_forgotten(self) -> bool:
         """Whether the claim is this process's own, and nobody in it will give it back: a clean-up failed."""
@@ -66,9 +75,8 @@ class Holder:
 
     def is_abandoned(self) -> bool:
         """Whether nobody will give the claim back: its owner has ended or, where that cannot be seen, is silent."""
-        if self.process.boot and self.process.boot == this_process().boot:
-            return self.process.is_dead()
-        return self.left_s <= 0
+        is_alive = self.process.is_alive()
+        return self.is_silent if is_alive is None else not is_alive
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.acquired_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -88,30 +96,50 @@ def new_token() -> str:
     return uuid4().hex
 
 
+class _Seen(NamedTuple):
+    """How a claim was found, and by which time of our own: first so, and last at all."""
+
+    token: str
+    expires_at: float
+    since: float
+    last: float
+
+
 class Claims:
     """The claims on the keys of one table.
 
     Parameters
     ----------
     lease_s : float
-        How long a claim holds, in seconds, unless extended.
+        How long a claim holds, in seconds, unless extended. All who work on a table are to name the same.
     clock : Clock
         By which a lease is counted.
+    watch : callable
+        Seconds that nobody sets, by which the claims of others are watched.
 
     Notes
     -----
     Safe between threads and processes. What the database says counts; kept in memory is only what it could not be
-    told.
+    told, and since when the claims of others have not changed.
     """
 
     def __init__(
-        self, database: Database, table_name: str, *, lease_s: float, clock: Clock = database_now
+        self,
+        database: Database,
+        table_name: str,
+        *,
+        lease_s: float,
+        clock: Clock = database_now,
+        watch: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._now = clock
         self._table = table_name
         self.lease_s = lease_s
+        self._watch = watch
         self._unreleased: set[tuple[str, str]] = set()  # given up while the database could not be written
+        self._watched: dict[str, _Seen] = {}  # claims of whoever
+        self._forget_at = 2 * CHUNK  # so many of them
         # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
         is_table = _claims.c.table_name == table_name
         is_key = _claims.c.record_id.in_(bindparam("keys", expanding=True))
@@ -158,9 +186,30 @@ class Claims:
         found: dict[str, Holder] = {}
         for chunk in chunks(keys, CHUNK):
             for row in self._database.look(partial(self._fetch_holders, keys=chunk)):
-                process = Process(row.owner, row.host, row.boot, row.pid, row.started)
-                found[row.record_id] = Holder(row.record_id, process, row.token, row.acquired_at, row.left_s)
+                found[row.record_id] = self._holder(row)
         return found
+
+    def _holder(self, row: Any) -> Holder:
+        """Return who holds a key, and note since when its claim has been as it is."""
+        now = self._watch()
+        seen = self._watched.get(row.record_id)
+        is_same = seen is not None and (seen.token, seen.expires_at) == (row.token, row.expires_at)
+        since = seen.since if seen is not None and is_same else now
+        self._watched[row.record_id] = _Seen(row.token, row.expires_at, since, now)
+        if len(self._watched) > self._forget_at:
+            old = now - max(self.lease_s, 0)
+            self._watched = {key: seen for key, seen in list(self._watched.items()) if seen.last >= old}
+            self._forget_at = 2 * (len(self._watched) + CHUNK)
+        needed_s = self.lease_s * (WATCHED if row.left_s <= 0 else 1)
+        return Holder(
+            record_id=row.record_id,
+            process=Process(row.owner, row.host, row.boot, row.pid, row.started),
+            token=row.token,
+            acquired_at=row.acquired_at,
+            expires_at=row.expires_at,
+            left_s=row.left_s,
+            is_silent=now - since >= needed_s,
+        )
 
     def _fetch_holders(self, connection: Connection, keys: Sequence[str]) -> Sequence[Any]:
         return connection.execute(self._select_holders, {"keys": keys}).all()
@@ -181,14 +230,12 @@ class Claims:
         return self._database.read(lambda connection: connection.scalar(statement)) is not None
 
     def has_live(self, owners: Iterable[str]) -> bool:
-        """Whether any of these processes holds a claim on this table whose lease is not over."""
-        statement = (
-            select(_claims.c.owner)
-            .where(_claims.c.table_name == self._table, _claims.c.owner.in_(list(owners)))
-            .where(_claims.c.expires_at > self._now())
-            .limit(1)
+        """Whether any of these processes holds a claim on this table whose lease is not over, as far as that counts."""
+        statement = select(_claims.c.record_id).where(
+            _claims.c.table_name == self._table, _claims.c.owner.in_(list(owners))
         )
-        return self._database.read(lambda connection: connection.scalar(statement)) is not None
+        keys = self._database.read(lambda connection: connection.scalars(statement).all())
+        return any(not holder.is_silent for holder in self.holders(keys).values())
 
     def _insert(self, tokens: Mapping[str, str]) -> list[str]:
         if not tokens:
@@ -229,7 +276,7 @@ class Claims:
                 _claims.c.record_id == key,
                 _claims.c.token == holder.token,
                 # An owner that extended its lease after we looked keeps its claim, unless it is dead for sure.
-                or_(_claims.c.expires_at <= self._now(), literal(is_dead)),
+                or_(_claims.c.expires_at == holder.expires_at, literal(is_dead)),
             )
             .values(token=token, **self._lease_columns())
         )

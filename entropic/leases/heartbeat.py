@@ -24,7 +24,6 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -148,7 +147,9 @@ def _order(database: Database, claims: Claims, name: str, every_s: float) -> str
     args, kwargs = dialect.create_connect_args(database.url)
     if database.dialect == "sqlite":
         # Not to be made anew, where it was removed meanwhile.
-        args, kwargs = [f"file:{quote(str(Path(args[0])))}?mode=rw"], {**kwargs, "uri": True, "timeout": 30.0}
+        path = str(args[0])
+        uri = path if path.startswith("file:") else f"file:{quote(path)}?mode=rw"
+        args, kwargs = [uri], {**kwargs, "uri": True, "timeout": 30.0}
     # SQLAlchemy's own types for psycopg: the statement needs none, and they cannot be sent.
     kwargs = {name: value for name, value in kwargs.items() if name != "context"}
     before = ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"] if database.dialect in _MYSQL else []

@@ -8,6 +8,7 @@ MariaDB: doubles, 64-bit integers, strings compared bytewise, UTC times to the m
 
 from __future__ import annotations
 
+import enum
 import gc
 import inspect
 import math
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from sqlalchemy import (
     ColumnElement,
+    Enum,
     MetaData,
     String,
     Table,
@@ -32,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 
+from entropic.display.text import short
 from entropic.errors import SchemaError
 from entropic.sql.columns import (
     ID_LENGTH,
@@ -39,6 +42,7 @@ from entropic.sql.columns import (
     NAMING,
     TYPES,
     ByteString,
+    Choice,
     FiniteJSON,
     UTCDateTime,
 )
@@ -56,6 +60,7 @@ __all__ = [
     "is_output",
     "output",
     "param",
+    "table_key",
 ]
 
 RESERVED = ("id", "result_file", "created_at", "custom_data")
@@ -149,11 +154,12 @@ class Base(DeclarativeBase):
             raise
         if isinstance(table := cls.__dict__.get("__table__"), Table):
             quote_columns(table)
+            _keep_choices_readable(table)
 
     def __repr__(self) -> str:
         # Of what is here: to ask for more, an attribute that has expired would go to the database.
         names = [a.key for a in self.__mapper__.column_attrs if a.key not in RESERVED or a.key == "id"]
-        shown = ", ".join(f"{name}={vars(self)[name]!r}" for name in names if name in vars(self))
+        shown = ", ".join(f"{name}={short(vars(self)[name])}" for name in names if name in vars(self))
         return f"{self.__entropic__.title or type(self).__name__}({shown})"
 
     def load(self, *, verify: bool = False) -> Any:
@@ -273,6 +279,8 @@ def output(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
 
 def _server_default(value: Any) -> ColumnElement[Any] | TextClause | str | None:
     """Return *value* as SQL where all databases agree on it; MySQL takes no default on BLOB, TEXT and JSON."""
+    if isinstance(value, enum.Enum):
+        return None  # the column knows what it makes of it
     if isinstance(value, bool):
         return true() if value else false()
     if isinstance(value, float):
@@ -345,6 +353,13 @@ def _generics(cls: type[Base]) -> Iterator[Any]:
                 yield from found
 
 
+def _keep_choices_readable(table: Table) -> None:
+    """Let rows be read that hold Enum members or Literal choices of which there are none any more."""
+    for column in table.columns:
+        if type(column.type) is Enum:
+            column.type = Choice(enum=column.type)
+
+
 def _replace_former(cls: type[Base]) -> None:
     """Make room for *cls* where a class of this identity was mapped before, or say whose table it would take."""
     table_name = cls.__dict__.get("__tablename__")
@@ -379,3 +394,8 @@ def _mappers(cls: type[Base]) -> list[Any]:
 
 def _name(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def table_key(model: type[Any]) -> str:
+    """Return the name under which the library knows a model's table: with its schema, where it has one."""
+    return str(model.__table__.fullname)

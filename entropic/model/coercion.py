@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
+import struct
 import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
@@ -20,7 +21,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     JSON,
-    BigInteger,
     Boolean,
     Column,
     Date,
@@ -32,7 +32,6 @@ from sqlalchemy import (
     Interval,
     LargeBinary,
     Numeric,
-    SmallInteger,
     String,
     Time,
     TypeDecorator,
@@ -42,13 +41,16 @@ from sqlalchemy.exc import StatementError
 
 from entropic.sql.columns import (
     ByteString,
+    Choice,
     ExactDecimal,
     FiniteJSON,
+    GoneMember,
     LongBytes,
     Microseconds,
     MicroTime,
     UTCDateTime,
 )
+from entropic.sql.widths import byte_limit, int_range, is_single_precision
 from entropic.values.hashing import exact, normalise
 from entropic.values.plain import non_finite
 
@@ -56,9 +58,11 @@ __all__ = ["Caster", "Refused", "caster", "is_float", "kind_of"]
 
 Caster = Callable[[Any], Any]
 
-INT_BITS = {SmallInteger: 16, Integer: 32, BigInteger: 64}
+_MYSQL = frozenset({"mysql", "mariadb"})
 
 FULL_FSP = 6  # MySQL's name for microseconds
+
+DOUBLE_DIGITS = 15
 
 DECIMAL_DIGITS = 1000  # PostgreSQL's limit, where a column declares none
 
@@ -97,6 +101,8 @@ def is_float(column: Column[Any]) -> bool:
 def kind_of(column: Column[Any]) -> str:
     """Name the kind of value that *column* holds; SQLAlchemy 2.0 and 2.1 do not agree on a type's ``python_type``."""
     kind = column.type
+    if isinstance(kind, Choice):
+        return "enum"
     if isinstance(kind, Float | Numeric) and not kind.asdecimal:
         return "float"
     return next((name for classes, name in _KINDS if isinstance(kind, classes)), type(kind).__name__)
@@ -117,23 +123,26 @@ def caster(column: Column[Any], dialect: Dialect) -> Caster:
 
 
 def _cast_not_null(column: Column[Any], dialect: Dialect) -> Caster:
-    kind = column.type
+    kind: Any = column.type
+    if isinstance(kind, Choice):
+        kind = kind.enum  # which takes only what is a choice now
     if is_float(column):
-        return _float_caster(has_infinity=dialect.name not in {"mysql", "mariadb"})
+        has_infinity = dialect.name not in _MYSQL
+        return _float_caster(has_infinity=has_infinity, is_single=is_single_precision(kind, dialect))
     if isinstance(kind, Integer):
-        return _int_caster(_bits(kind, dialect))
+        return _int_caster(*int_range(kind, dialect))
     if isinstance(kind, Boolean):
         return _bool
     if isinstance(kind, ByteString) or (isinstance(kind, String) and not isinstance(kind, Enum)):
         elastic = dialect.name == "sqlite" or (dialect.name == "postgresql" and isinstance(kind, ByteString))
-        return _str_caster(None if elastic else kind.length)
+        return _str_caster(None if elastic else kind.length, byte_limit(kind, dialect))
     if isinstance(kind, FiniteJSON | JSON):
         return _json
-    if isinstance(kind, ExactDecimal) or (isinstance(kind, Numeric) and kind.asdecimal):
+    if isinstance(kind, ExactDecimal):
         return _decimal_caster(kind.precision, kind.scale)
     if isinstance(kind, Numeric):
-        inexact = _float_caster(has_infinity=False)
-        return inexact if kind.scale is None else lambda value: round(inexact(value), kind.scale)
+        cast = _decimal_caster(kind.precision, kind.scale, is_double=dialect.name == "sqlite")
+        return cast if kind.asdecimal else lambda value: float(cast(value))
     if isinstance(kind, Enum) and kind.enum_class is not None:
         return _member_caster(kind.enum_class, _round_trip(kind, dialect))
     return _round_trip(kind, dialect)
@@ -144,6 +153,8 @@ def _member_caster(enum_class: Any, cast: Caster) -> Caster:
 
     def cast_member(value: Any) -> Any:
         class_ = type(value)
+        if class_ is GoneMember:
+            raise Refused(f"is {value!r}: no run can be asked for with it, but its rows can be read")
         if (
             class_ is enum_class
             or not isinstance(value, enum.Enum)
@@ -176,11 +187,13 @@ def _scalar(value: Any) -> Any:
     return value
 
 
-def _float_caster(*, has_infinity: bool) -> Caster:
+def _float_caster(*, has_infinity: bool, is_single: bool) -> Caster:
     def cast(value: Any) -> float:
         if type(value) is not float:
             value = _float(value)
         if value - value == 0.0:  # finite
+            if is_single:
+                _require_single(value)
             return float(value) if value else 0.0  # -0.0 is 0.0
         if value != value:
             raise Refused("is NaN, which is equal to nothing and no key; use None in a nullable column")
@@ -191,6 +204,18 @@ def _float_caster(*, has_infinity: bool) -> Caster:
     return cast
 
 
+def _require_single(value: float) -> None:
+    try:
+        if struct.unpack("f", struct.pack("f", value))[0] == value:
+            return
+    except OverflowError:
+        pass
+    raise Refused(
+        f"has more digits than the single precision of the column: {_show(value)}; declare it as a Double, which "
+        "Mapped[float] is"
+    )
+
+
 def _float(value: Any) -> float:
     value = _scalar(value)
     if isinstance(value, bool | enum.Enum) or not isinstance(value, int | float | Decimal | Fraction):
@@ -199,22 +224,22 @@ def _float(value: Any) -> float:
         return float(value)
     except OverflowError:
         raise Refused(f"is too large for a double: {_show(value)}") from None
+    except ValueError:
+        raise Refused(f"is NaN, which is equal to nothing and no key: {_show(value)}") from None
 
 
-def _bits(kind: Integer, dialect: Dialect) -> int:
-    if dialect.name == "sqlite":
-        return 64
-    return next((INT_BITS[cls] for cls in type(kind).__mro__ if cls in INT_BITS), 32)
-
-
-def _int_caster(bits: int) -> Caster:
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+def _int_caster(low: int, high: int) -> Caster:
+    bits = (high - low).bit_length()
 
     def cast(value: Any) -> int:
         if type(value) is not int:
             value = _int(value)
         if not low <= value <= high:
-            raise Refused(f"is {value}, which does not fit the column's {bits} bits")
+            sign = "bits" if low else "bits without a sign"
+            raise Refused(
+                f"is {value}, which does not fit the column's {bits} {sign}: declare it as a Numeric(40, 0), or as a "
+                "string"
+            )
         return int(value)
 
     return cast
@@ -223,6 +248,8 @@ def _int_caster(bits: int) -> Caster:
 def _int(value: Any) -> int:
     value = _scalar(value)
     if isinstance(value, bool | enum.Enum) or not isinstance(value, int | float | Decimal | Fraction):
+        raise Refused(f"must be an integer, not {_show(value)}")
+    if isinstance(value, Decimal) and value.is_snan():
         raise Refused(f"must be an integer, not {_show(value)}")
     if not math.isfinite(value) or value != int(value):
         raise Refused(f"must be an integer, not {_show(value)}")
@@ -236,7 +263,7 @@ def _bool(value: Any) -> bool:
     return bool(value)
 
 
-def _str_caster(limit: int | None) -> Caster:
+def _str_caster(limit: int | None, most_bytes: int | None) -> Caster:
     def cast(value: Any) -> str:
         if type(value) is not str:
             value = _str(value)
@@ -248,7 +275,14 @@ def _str_caster(limit: int | None) -> Caster:
         if "\0" in value:
             raise Refused(f"holds a NUL character: {_show(value)}")
         if limit is not None and len(value) > limit:
-            raise Refused(f"has {len(value)} characters, but the column holds {limit}")
+            raise Refused(
+                f"has {len(value)} characters, but the column holds {limit}: declare it as a String({len(value)}) or "
+                "a longer one"
+            )
+        if most_bytes is not None and len(value) > most_bytes // 4 and len(value.encode()) > most_bytes:
+            raise Refused(
+                f"has {len(value.encode())} bytes, but the column holds {most_bytes}: use a LONGTEXT"
+            )
         return str(value)
 
     return cast
@@ -271,7 +305,7 @@ def _json(value: Any) -> Any:
     return plain
 
 
-def _decimal_caster(precision: int | None, scale: int | None) -> Caster:
+def _decimal_caster(precision: int | None, scale: int | None, *, is_double: bool = False) -> Caster:
     context = Context(prec=precision or DECIMAL_DIGITS)
 
     def cast(value: Any) -> Decimal:
@@ -281,15 +315,40 @@ def _decimal_caster(precision: int | None, scale: int | None) -> Caster:
         number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
         if not number.is_finite():
             raise Refused(f"must be finite, not {_show(value)}")
+        if is_double and not isinstance(value, float) and len(_digits(number)) > DOUBLE_DIGITS:
+            raise Refused(
+                f"has more than the {DOUBLE_DIGITS} digits that SQLite keeps in a Numeric column: {_show(value)}; "
+                "declare it as Mapped[Decimal] without a type of its own, or as a string"
+            )
         if scale is None:
             return number
         try:
             rounded = number.quantize(Decimal(1).scaleb(-scale), rounding=ROUND_HALF_EVEN, context=context)
         except InvalidOperation:
-            raise Refused(f"has more than the column's {context.prec} digits: {_show(value)}") from None
+            raise Refused(
+                f"has more than the column's {context.prec} digits, {scale} of them decimals: {_show(value)}; "
+                f"{_wider(number)}"
+            ) from None
+        # Of a float, digits that the key rounds away were never meant.
+        is_kept = (
+            math.isclose(rounded, value, rel_tol=1e-9) if isinstance(value, float) else rounded == number
+        )
+        if not is_kept:
+            raise Refused(f"has more than the column's {scale} decimals: {_show(value)}; {_wider(number)}")
         return rounded if rounded else rounded.copy_abs()  # no negative zero
 
     return cast
+
+
+def _digits(number: Decimal) -> str:
+    return "".join(map(str, number.as_tuple().digits)).strip("0")
+
+
+def _wider(number: Decimal) -> str:
+    """Say what column would hold *number*."""
+    decimals = max(0, -int(number.normalize().as_tuple().exponent))
+    digits = max(1, number.adjusted() + 1) + decimals
+    return f"declare it as a Numeric({digits}, {decimals}) or a wider one, as a string, or as a float"
 
 
 def _round_trip(kind: Any, dialect: Dialect) -> Caster:
@@ -300,21 +359,31 @@ def _round_trip(kind: Any, dialect: Dialect) -> Caster:
     ours = isinstance(kind, UTCDateTime | LongBytes | MicroTime | Interval)
     foreign = isinstance(kind, TypeDecorator) and not ours
     wanted = None if foreign or isinstance(kind, Enum) else _python_type(kind)
+    most_bytes = None if isinstance(kind, LongBytes) else byte_limit(kind, dialect)
 
     def cast(value: Any) -> Any:
         value = _plain_time(value)
         if wanted is not None and not isinstance(value, wanted):
             raise Refused(f"must be a {wanted.__name__}, not {_show(value)}")
         _refuse_lossy_time(kind, dialect, value)
-        if wanted in _ITSELF:
-            return wanted(value) if wanted is bytes else value
+        if wanted is bytes and most_bytes is not None and len(value) > most_bytes:
+            raise Refused(f"has {len(value)} bytes, but the column holds {most_bytes}: use Mapped[bytes]")
         try:
             bound = bind(value) if bind else value
+            if wanted in _ITSELF:
+                return _itself(value, bound, wanted)
             return result(bound) if result else bound
         except (StatementError, TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
             raise Refused(f"cannot be stored: {error}") from error
 
     return cast
+
+
+def _itself(value: Any, bound: Any, wanted: type[Any]) -> Any:
+    """Return what a column gives back as it was, once it is sure that it can be held."""
+    if wanted is timedelta and isinstance(bound, int) and bound.bit_length() > 63:
+        raise OverflowError(f"{_show(value)} has more microseconds than 64 bits hold")
+    return wanted(value) if wanted is bytes else value
 
 
 def _python_type(kind: Any) -> type[Any] | None:

@@ -13,6 +13,7 @@ import logging
 import math
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -26,7 +27,7 @@ from entropic.errors import HashCollisionError, ParameterError, UnhashableParamE
 from entropic.model.base import JSON_DEFAULT, RESERVED, TYPED_CONTENTS, Base, is_output
 from entropic.model.coercion import Caster, Refused, caster, is_float, kind_of
 from entropic.model.identities import Documented, Identity
-from entropic.sql.columns import FiniteJSON
+from entropic.sql.columns import FiniteJSON, GoneMember
 from entropic.values.hashing import NoForm, canonical, digest, hash_params, normalise, rounded_apart
 from entropic.values.parameter_documents import (
     NOTHING_ELSE,
@@ -37,10 +38,11 @@ from entropic.values.parameter_documents import (
     alike,
     as_former,
     key_form,
+    rebuild,
 )
 from entropic.values.plain import non_finite
 
-__all__ = ["KEY_RULE", "Parameters"]
+__all__ = ["KEY_RULE", "REMARK", "Parameters"]
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ FLOAT_TOLERANCE = (
     1e-9  # relative; looser than the 12 digits of a key, tighter than any single-precision column
 )
 
+
+REMARK = "__remark__"  # key of what a runner returns: a sentence for the log, which a sweep says once
 
 _ABSENT: Any = object()
 
@@ -119,6 +123,11 @@ class Parameters:
         return list(self._params)
 
     @property
+    def output_names(self) -> list[str]:
+        """The outputs, in the order of the model."""
+        return list(self._outputs)
+
+    @property
     def defaults(self) -> dict[str, Any]:
         """The parameters that have a key default, each with it as its column holds it."""
         return dict(self._defaults)
@@ -141,8 +150,17 @@ class Parameters:
                     f"{self._name}.{name} is JSON, which SQL cannot compare: select the records by other columns and "
                     "filter them in Python"
                 )
-            typed[name] = self._cast(self._params[name], value) if name in self._params else value
+            typed[name] = self._filter(self._params[name], value) if name in self._params else value
         return typed
+
+    def _filter(self, p: _Param, value: Any) -> Any:
+        enum_class = getattr(p.column.type, "enum_class", None)
+        if isinstance(value, str) and not isinstance(value, enum.Enum) and enum_class is not None:
+            if value not in p.column.type.enums:  # type: ignore[attr-defined]
+                return GoneMember(enum_class, value)
+        elif isinstance(value, GoneMember) and enum_class is not None:
+            return value
+        return self._cast(p, value)
 
     def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return typed *values* as JSON can hold them; `load` gives them back."""
@@ -151,7 +169,19 @@ class Parameters:
     def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the typed values of what `dump` made; names that the model has no more are left out."""
         known = ((name, value) for name, value in stored.items() if name in self._params)
-        return {**self._defaults, **{name: _load(self._params[name].column, value) for name, value in known}}
+        values = {
+            **self._defaults,
+            **{name: _load(self._params[name].column, value) for name, value in known},
+        }
+        return {name: values[name] for name in self._params if name in values}
+
+    def for_people(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what `dump` made as it was given; documents stay where only the caller has the classes or arrays."""
+        values = self.load(stored)
+        for name in self._documents & values.keys():
+            with suppress(KeyError):
+                values[name] = rebuild(values[name], NOTHING_ELSE)
+        return values
 
     def by_column(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values by the key of their column in the table instead of by attribute name."""
@@ -161,29 +191,58 @@ class Parameters:
         """Return every output as NULL: what a row has that a re-run fills no more."""
         return dict.fromkeys(self._outputs)
 
-    def split(self, returned: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def split(
+        self, returned: Mapping[str, Any], told: set[str] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Part what a runner returned into outputs, typed, and the rest, for ``custom_data``.
 
         NaN is NULL, and so is an infinity where the database has none. What a column or JSON cannot hold is left out
         with a WARNING that names it: a finished run is not lost for a metric.
+
+        Parameters
+        ----------
+        told : set of str, optional
+            The names that were warned of already, as in a sweep, where once is enough; the new ones are added.
         """
         outputs: dict[str, Any] = {}
         rest: dict[str, Any] = {}
+
+        def tell(name: str, reason: str) -> None:
+            log.log(logging.DEBUG if told and name in told else logging.WARNING, "%s", reason)
+            if told is not None:
+                told.add(name)
+
         for name, value in returned.items():
-            if name in self._outputs:
+            if name == REMARK:
+                tell(name, str(value))
+            elif name in self._outputs:
                 try:
                     outputs[name] = _output(self._outputs[name], value)
                 except (Refused, ValueError, UnhashableParamError) as reason:
-                    log.warning("%s.%s, returned by the runner, is left out: it %s", self._name, name, reason)
+                    tell(name, f"{self._name}.{name}, returned by the runner, is left out: it {reason}")
             elif name in RESERVED or name in self._params:
-                log.warning(
-                    "%r, returned by the runner, is left out: it is no output of %s", name, self._name
-                )
+                tell(name, f"{name!r}, returned by the runner, is left out: it is no output of {self._name}")
             elif (path := non_finite(value)) is not None:
-                log.warning("%r, returned by the runner, is left out: %s is NaN or infinite", name, path)
+                tell(name, f"{name!r}, returned by the runner, is left out: {path} is NaN or infinite")
             else:
                 rest[name] = value
         return outputs, rest
+
+    def outputs_in(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Part values that a user gives into outputs, typed, and the rest.
+
+        Raises
+        ------
+        ParameterError
+            If a column cannot hold its value.
+        """
+        outputs = {}
+        for name in values.keys() & self._outputs.keys():
+            try:
+                outputs[name] = _output(self._outputs[name], values[name])
+            except (Refused, ValueError, UnhashableParamError) as reason:
+                raise ParameterError(f"{self._name}.{name} {reason}") from None
+        return outputs, {name: value for name, value in values.items() if name not in outputs}
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return what the database remembers of the model: per parameter its type and, if it has one, its default."""
@@ -351,6 +410,8 @@ class Parameters:
         cast = caster(column, dialect)
         plain = is_float(column) or _is_plain(column)
         form: Callable[[Any], Any] = _float_form if is_float(column) else _itself if plain else _form
+        if kind_of(column) == "enum":
+            form = _name_of
         contents: Caster | None = None
         if kind_of(column) == "json":
             typed_contents = column.info.get(TYPED_CONTENTS)
@@ -462,6 +523,11 @@ def _float_form(value: float | None) -> float | None:
 
 def _form(value: Any) -> Any:
     return normalise(value, rounded_apart)
+
+
+def _name_of(value: Any) -> Any:
+    """Return the name of a member, which is the choice: its value may be another one tomorrow."""
+    return getattr(value, "name", value)
 
 
 def _same(form: Any, default_form: Any, is_plain: bool) -> bool:

@@ -78,7 +78,7 @@ class RecordReader(Generic[ModelT]):
         self._mapper: Any = mapper
         self._manager: Any = mapper.class_manager
         table: Any = mapper.local_table
-        on = and_(_files.c.table_name == table.name, _files.c.record_id == table.c.id)
+        on = and_(_files.c.table_name == table.fullname, _files.c.record_id == table.c.id)
         self._joined = select(
             *self._attributes.values(), _files.c.name, _files.c.sha256, _files.c.size_bytes
         ).select_from(table.outerjoin(_files, on))

@@ -18,6 +18,7 @@ from sqlalchemy import Column, Connection, inspect, null, select, update
 
 from entropic.disk.roots import Marker, foreign_problem, read_marker, write_marker
 from entropic.errors import ResultsDirUnavailableError, SchemaError
+from entropic.model.base import table_key
 from entropic.model.parameters import KEY_RULE, Parameters
 from entropic.sql.database import Database
 from entropic.sql.schema_lock import schema_lock
@@ -25,7 +26,7 @@ from entropic.sql.tables import TableRow
 from entropic.sql.upsert import upsert
 from entropic.sql.versions import database_uuid
 
-__all__ = ["adopt_root", "compare_keys", "grow_table", "register_table"]
+__all__ = ["adopt_root", "compare_keys", "grow_table", "refuse_other_case", "register_table"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def register_table(database: Database, parameters: Parameters, root: Path) -> Ma
     ResultsDirUnavailableError
         If the table has no folder yet and *root* is another table's.
     """
-    table = parameters.model.__tablename__
+    table = table_key(parameters.model)
     with database.reading() as connection:
         row = _registered(connection, table)
     if row is None or row.root is None:
@@ -77,11 +78,13 @@ def grow_table(database: Database, parameters: Parameters) -> None:
     described = parameters.describe()
 
     def new_columns(connection: Connection) -> list[Column[Any]]:
-        row = _registered(connection, table.name)
+        row = _registered(connection, table.fullname)
         if row is None:
             return []  # a new table, or one that is not ours
         _compare(parameters, dict(row.parameters), may_be_required=False)
-        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        there = {
+            column["name"] for column in inspect(connection).get_columns(table.name, schema=table.schema)
+        }
         return [column for column in table.columns if column.name not in there]
 
     with database.reading() as connection:
@@ -93,7 +96,7 @@ def grow_table(database: Database, parameters: Parameters) -> None:
             return  # another process was first
         log.info("adding %s to the table %s", ", ".join(column.name for column in columns), table.name)
         _add_columns(connection, table, columns, parameters.by_column(parameters.defaults))
-        change = update(_tables).where(_tables.c.table_name == table.name).values(parameters=described)
+        change = update(_tables).where(_tables.c.table_name == table.fullname).values(parameters=described)
         connection.execute(change)
 
 
@@ -109,7 +112,9 @@ def _add_columns(
         # Some types take no default on some server; NULL is then what the rows have until they are filled.
         nullable = column.nullable or default is None
         operations.add_column(
-            table.name, Column(column.name, column.type, nullable=nullable, server_default=default)
+            table.name,
+            Column(column.name, column.type, nullable=nullable, server_default=default),
+            schema=table.schema,
         )
         value = defaults.get(column.key)
         if column.server_default is None and value is not None:
@@ -118,11 +123,13 @@ def _add_columns(
 
 
 def _register(connection: Connection, database: Database, parameters: Parameters, root: Path) -> Marker:
-    table = parameters.model.__tablename__
+    table = table_key(parameters.model)
     row = _registered(connection, table)  # another process may have been first
     if row is not None and row.root is not None:
         _compare(parameters, dict(row.parameters))
         return Marker(row.root, database_uuid(database, connection), table)
+    if row is None:
+        refuse_other_case(connection, parameters)
     marker = _mark(root, database_uuid(database, connection), table)
     values = {
         "table_name": table,
@@ -134,6 +141,23 @@ def _register(connection: Connection, database: Database, parameters: Parameters
     }
     connection.execute(upsert(_tables, database.dialect, list(values)), values)
     return marker
+
+
+def refuse_other_case(connection: Connection, parameters: Parameters) -> None:
+    """Raise `SchemaError` if the database takes a model's table and one that is registered for one table."""
+    table = table_key(parameters.model)
+    if connection.dialect.name == "sqlite":
+        is_one = True
+    elif connection.dialect.name in {"mysql", "mariadb"}:
+        is_one = connection.exec_driver_sql("SELECT @@lower_case_table_names").scalar() != 0
+    else:
+        is_one = False
+    for known in connection.scalars(select(_tables.c.table_name)) if is_one else ():
+        if known != table and known.lower() == table.lower():
+            raise SchemaError(
+                f"this database holds the table {known!r} of another model, and takes {table!r} for the same one. "
+                "Nothing was read or written. Give the model another __tablename__ (memoize: table=)"
+            )
 
 
 def _registered(connection: Connection, table: str) -> Any:
@@ -156,7 +180,7 @@ def _mark(root: Path, database: str, table: str) -> Marker:
 def compare_keys(database: Database, parameters: Parameters) -> None:
     """Raise `SchemaError` if the keys of the rows that there are do not fit the model; nothing is changed."""
     with database.reading() as connection:
-        row = _registered(connection, parameters.model.__tablename__)
+        row = _registered(connection, table_key(parameters.model))
     if row is not None:
         _refuse_other_keys(parameters, dict(row.parameters), parameters.describe())
 
@@ -169,7 +193,7 @@ def _compare(parameters: Parameters, registered: dict[str, Any], *, may_be_requi
         log.warning(
             "%s.%s is a new parameter without a default: rows from before it are found by their id only; "
             "with param(default=...) they would stay hits",
-            parameters.model.__tablename__,
+            table_key(parameters.model),
             name,
         )
 
@@ -187,7 +211,7 @@ def _refuse_other_keys(
         return
     table = parameters.model.__tablename__
     anew = (
-        f"give the function another table, @memoize(table={table + '_2'!r}, ...)"
+        f"give the function another table (memoize: table={table + '_2'!r})"
         if parameters.model.__entropic__.is_derived
         else f"give the model another __tablename__, such as {table + '_2'!r}, and the Store another results_dir"
     )

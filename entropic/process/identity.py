@@ -1,4 +1,8 @@
-"""Who runs: process, host, batch job."""
+"""Who runs: process, host, batch job; and whether that one is still there.
+
+Unknown is not dead. Whether there is a process of a pid is asked of the kernel, which hides nobody; `/proc` may be
+that of another pid namespace, or hide the processes of other users.
+"""
 
 from __future__ import annotations
 
@@ -44,13 +48,21 @@ class Process:
 
     def is_dead(self) -> bool:
         """Whether the process has surely ended; False where this cannot be told, as for another host."""
+        return self.is_alive() is False
+
+    def is_alive(self) -> bool | None:
+        """Whether the process is there; None where this cannot be told, as for another host."""
         here = this_process()
-        if self.owner == here.owner or not self.boot or self.boot != here.boot:
+        if self.owner == here.owner:
+            return True
+        if not self.boot or self.boot != here.boot:
+            return None
+        if not _is_pid_in_use(self.pid):
             return False
         started = _started(self.pid)
         if started is None:
-            return True
-        return bool(self.started) and started != self.started
+            return False
+        return started == self.started if started and self.started else None
 
 
 def this_process() -> Process:
@@ -72,16 +84,36 @@ def _boot() -> str:
         return ""
 
 
-def _started(pid: int) -> str | None:
-    """Return the start time of a living process, None of one that has ended, "" where there is no /proc."""
+def _is_pid_in_use(pid: int) -> bool:
+    """Whether there may be a process of this pid in our pid namespace, of whatever user."""
+    if pid <= 0:  # to `kill` these are groups of processes
+        return True
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else ""
-    except OSError:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # not ours to signal
+        return True
+    return True
+
+
+def _started(pid: int) -> str | None:
+    """Return the start time of a process, None of one that has ended, "" where `/proc` does not tell."""
+    own = _stat("self")
+    if own is None or own.partition(" ")[0] != str(os.getpid()):
+        return ""  # that of another pid namespace: its numbers are not ours
+    stat = own if pid == os.getpid() else _stat(str(pid))
+    if stat is None:
         return ""
     fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
     return None if fields[0] in {"Z", "X"} else fields[19]
+
+
+def _stat(pid: str) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def batch_job() -> str | None:

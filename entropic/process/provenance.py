@@ -1,8 +1,4 @@
-"""Who runs, and with what code: process, host, batch job, the runner's source, the git commit.
-
-A process is named by a uuid of its *incarnation*, new after a fork; host and pid alone come round again. Within one
-boot and pid namespace, pid and start time tell whether a process lives.
-"""
+"""With what code a process runs: a digest of the runner's source, and the git commit."""
 
 from __future__ import annotations
 
@@ -10,8 +6,10 @@ import ast
 import functools
 import hashlib
 import inspect
+import os
 import subprocess
 import textwrap
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +17,17 @@ from typing import Any
 __all__ = ["CodeState", "code_label", "git_state"]
 
 GIT_TIMEOUT_S = 5.0
+
+
+_parsing = threading.Lock()  # CPython 3.11 fails now and then where two threads make trees at once
+
+
+def _forget_parsing() -> None:
+    global _parsing
+    _parsing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_parsing)
 
 
 def code_label(function: Callable[..., Any]) -> str | None:
@@ -35,7 +44,9 @@ def code_label(function: Callable[..., Any]) -> str | None:
     if not inspect.isroutine(target) and not inspect.isclass(target):
         target = type(target)
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(target)))
+        source = textwrap.dedent(inspect.getsource(target))
+        with _parsing:
+            tree = ast.parse(source)
     except (OSError, TypeError, SyntaxError):
         return None
     for node in ast.walk(tree):

@@ -14,9 +14,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 from entropic.disk.roots import MARKER, Marker, read_marker
@@ -165,9 +166,7 @@ class Work:
         clear = True
         try:
             with running(self._run_of(job, staging.folder, chunk), self.outer):
-                returned = self.runner(
-                    {**job.params, "id": job.record_id, "result_file": str(slot / job.name)}
-                )
+                returned = self._run({**job.params, "id": job.record_id, "result_file": str(slot / job.name)})
             elapsed = time.perf_counter() - clock
             staged = stage(slot, job.name)
             receipt = Receipt(
@@ -193,6 +192,31 @@ class Work:
             staging.give_back(slot, clear=clear)
         log.info("%s finished in %.3f s", job.record_id, elapsed)
         return receipt
+
+    def _run(self, params: dict[str, Any]) -> Any:
+        """Call the runner. A process that it forked ends here: all that follows is its parent's to do."""
+        pid = os.getpid()
+        try:
+            return self.runner(params)
+        finally:
+            if os.getpid() != pid:
+                _end_child(sys.exc_info()[1])
+
+
+def _end_child(error: BaseException | None) -> NoReturn:
+    """End a forked process as if its script ended here, without the clean-up that it has of its parent."""
+    status = 0
+    with suppress(BaseException):
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            status = (error.code or 0) & 0xFF
+        elif error is not None:
+            status = 1
+            what = [f"{error.code}\n"] if isinstance(error, SystemExit) else traceback.format_exception(error)
+            sys.stderr.writelines(what)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BaseException):  # it may be closed, or a pipe that nobody reads
+            stream.flush()
+    os._exit(status)
 
 
 @functools.lru_cache(maxsize=4)

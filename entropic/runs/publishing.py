@@ -4,6 +4,7 @@ In this order: delete the claims if their tokens are still ours, write rows, fil
 to their places, commit. A crash before the commit leaves the sidecar's lines, from which `recovery` does the
 same again; so every step can be repeated. A line is settled once its attempt is in the table of attempts. By that a
 transaction whose answer was lost, as when the server stopped, knows when it is repeated that it had been committed.
+A row that the database refuses is a run that failed; any other trouble leaves the line for recovery.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from entropic.disk.files import digest_of, remove, sync_folder
 from entropic.disk.names import is_name
@@ -24,17 +27,20 @@ from entropic.disk.roots import STATE, quarantine
 from entropic.disk.staging import move
 from entropic.errors import AlreadyExistsError, ClaimLostError
 from entropic.leases.claims import CHUNK, Claims, Holder
+from entropic.model.base import table_key
 from entropic.model.identities import Identity
 from entropic.model.parameters import Parameters
 from entropic.process.identity import batch_job, this_process
 from entropic.process.provenance import CodeState
 from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
+from entropic.runs.refusals import refused, spellings, storable
 from entropic.sql.database import Database
+from entropic.sql.drift import check_user_table
 from entropic.sql.tables import AttemptRow, FileRow, MetaRow
 from entropic.sql.tables.attempts import CANCELLED, COMPLETED, FAILED, LOST
 from entropic.sql.upsert import chunks, insert_new
 
-__all__ = ["Publisher"]
+__all__ = ["Published", "Publisher"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +52,15 @@ _insert_file, _insert_attempt = insert(_files), insert(_attempts)
 
 class _ClaimGone(Exception):
     """Some claim of the batch is not ours any more."""
+
+
+class Published(NamedTuple):
+    """What became of finished runs that were not committed."""
+
+    lost: set[str]
+    """Keys whose claim had been lost: nothing of them is published."""
+    refused: list[Failure]
+    """Runs whose row the database refuses; recorded, and their keys given back."""
 
 
 class Publisher:
@@ -62,7 +77,7 @@ class Publisher:
         self._claims = claims
         self._root = root
         self._rows: Any = parameters.model.__table__
-        self._table: str = parameters.model.__tablename__
+        self._table: str = table_key(parameters.model)
         # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
         keys: Any = bindparam("keys", expanding=True)
         is_record = (_files.c.table_name == self._table) & (_files.c.record_id == self._rows.c.id)
@@ -76,22 +91,43 @@ class Publisher:
         )
         self._insert_new_attempt = insert_new(_attempts, database.dialect)
 
-    def publish(self, finished: Sequence[tuple[Receipt, str]], code: CodeState) -> set[str]:
-        """Commit receipts, each with its claim's token, and return the keys whose claim had been lost.
+    def publish(
+        self, finished: Sequence[tuple[Receipt, str]], code: CodeState, told: set[str] | None = None
+    ) -> Published:
+        """Commit receipts, each with its claim's token, and return what could not be committed.
 
-        Of those nothing is published, and the staged copy is dropped.
+        One that was lost or refused does not keep the others from their rows.
+
+        Parameters
+        ----------
+        told : set of str, optional
+            What was warned of already (`Parameters.split`).
         """
+        lost: set[str] = set()
+        failed: list[Failure] = []
         if not finished:
-            return set()
+            return Published(lost, failed)
         try:
-            self._commit(finished, code)
+            self._commit(finished, code, told)
         except _ClaimGone:
             if len(finished) == 1:
-                return self._lose(finished[0][0])
-            return {key for one in finished for key in self.publish([one], code)}
-        return set()
+                return Published(self._lose(finished[0][0]), failed)
+        except Exception as error:
+            if not self._database.blames_row(error):
+                raise
+            if len(finished) == 1:
+                return Published(lost, [self._refuse(*finished[0], code, error)])
+        else:
+            return Published(lost, failed)
+        for one in finished:
+            published = self.publish([one], code, told)
+            lost |= published.lost
+            failed += published.refused
+        return Published(lost, failed)
 
-    def _commit(self, finished: Sequence[tuple[Receipt, str]], code: CodeState) -> None:
+    def _commit(
+        self, finished: Sequence[tuple[Receipt, str]], code: CodeState, told: set[str] | None
+    ) -> None:
         receipts = [receipt for receipt, _ in finished]
         pairs = sorted((receipt.record_id, token) for receipt, token in finished)
         keys = [receipt.record_id for receipt in receipts]
@@ -100,12 +136,12 @@ class Publisher:
 
         def work(connection: Connection) -> None:
             if self._claims.delete(connection, pairs) != len(pairs):
-                if self._settled(connection, attempts) == set(attempts):
+                if self._completed(connection, attempts) == set(attempts):
                     return  # by a commit whose answer was lost
                 raise _ClaimGone
             former = self._former(connection, keys)
             placed = [(receipt, self._name(receipt, former)) for receipt in receipts]
-            rows = {receipt.record_id: self._row(receipt, name) for receipt, name in placed}
+            rows = {receipt.record_id: self._row(receipt, name, told) for receipt, name in placed}
             self._write_rows(connection, rows, former)
             self._replace_files(connection, [self._file(receipt, name) for receipt, name in placed])
             connection.execute(_insert_attempt, [self._ended(receipt, code) for receipt in receipts])
@@ -179,8 +215,8 @@ class Publisher:
         connection.execute(self._delete_files, {"keys": [record["record_id"] for record in records]})
         connection.execute(_insert_file, records)
 
-    def _row(self, receipt: Receipt, name: str) -> dict[str, Any]:
-        outputs, rest = self._parameters.split(receipt.returned)
+    def _row(self, receipt: Receipt, name: str, told: set[str] | None) -> dict[str, Any]:
+        outputs, rest = self._parameters.split(receipt.returned, told)
         return {
             **self._parameters.by_column(self._parameters.load(receipt.stored)),
             **self._parameters.by_column(self._parameters.no_outputs()),
@@ -229,8 +265,8 @@ class Publisher:
             FAILED,
             outcome.stored,
             error_type=outcome.error_type[:255],
-            message=_storable(outcome.message),
-            traceback=_storable(outcome.traceback),
+            message=storable(outcome.message),
+            traceback=storable(outcome.traceback),
             exit_code=outcome.exit_code,
             **facts,
         )
@@ -240,14 +276,15 @@ class Publisher:
     ) -> None:
         """Write the row of a file that was made elsewhere, over the one that is there, and give the claim back."""
         self._refuse_own(path, identity.id)
+        outputs, notes = self._parameters.outputs_in(custom)
         size, sha256 = digest_of(path)
         row = {
             **self._parameters.by_column(identity.values),
-            **self._parameters.by_column(self._parameters.no_outputs()),
+            **self._parameters.by_column({**self._parameters.no_outputs(), **outputs}),
             "id": identity.id,
             "result_file": shown,
             "created_at": datetime.now(UTC),
-            "custom_data": dict(custom),
+            "custom_data": notes,
         }
         inside = path.parent == self._root
         record = {
@@ -278,10 +315,28 @@ class Publisher:
 
         self._database.write(work, repeatable=True)
 
-    def patch_custom(self, key: str, custom: Mapping[str, Any]) -> None:
-        """Replace the ``custom_data`` of a row."""
-        change = update(self._rows).where(self._rows.c.id == key).values(custom_data=dict(custom))
+    def patch_registered(self, key: str, custom: Mapping[str, Any]) -> None:
+        """Replace the ``custom_data`` of a row, and the outputs that are given with it."""
+        outputs, notes = self._parameters.outputs_in(custom)
+        values = {**self._parameters.by_column(outputs), "custom_data": notes}
+        change = update(self._rows).where(self._rows.c.id == key).values(values)
         self._database.write(lambda connection: connection.execute(change), repeatable=True)
+
+    def annotate(self, key: str, custom: Mapping[str, Any]) -> bool:
+        """Merge *custom* into the ``custom_data`` of a row, without what is None; return whether there is a row."""
+        notes = self._rows.c.custom_data
+        asked = select(notes).where(self._rows.c.id == key).with_for_update()
+
+        def work(connection: Connection) -> bool:
+            row = connection.execute(asked).first()
+            if row is None:
+                return False
+            merged = {**(row[0] or {}), **custom}
+            kept = {name: value for name, value in merged.items() if custom.get(name, value) is not None}
+            connection.execute(update(self._rows).where(self._rows.c.id == key).values({notes: kept}))
+            return True
+
+        return self._database.write(work, repeatable=True)
 
     def delete(self, key: str) -> bool:
         """Delete a row and its file record; return whether there was one."""
@@ -298,14 +353,14 @@ class Publisher:
         return was_there
 
     def fail(self, failed: Sequence[tuple[Failure, str]], code: CodeState) -> None:
-        """Record runs that raised and give their keys back."""
+        """Record runs that raised and give their keys back; trouble with that is only logged."""
         if not failed:
             return
         pairs = sorted((failure.record_id, token) for failure, token in failed)
-        self._end(pairs, [self._ended(failure, code) for failure, _ in failed])
+        self._end_anyhow(pairs, [self._ended(failure, code) for failure, _ in failed])
 
     def cancel(self, job: Job, token: str, started_at: datetime, code: CodeState) -> None:
-        """Record a run of this process that was interrupted, and give its key back."""
+        """Record a run of this process that was interrupted, and give its key back; trouble is only logged."""
         process = this_process()
         attempt = self._attempt(
             job.record_id,
@@ -318,7 +373,7 @@ class Publisher:
             started_at=started_at,
             **_code(code),
         )
-        self._end([(job.record_id, token)], [attempt])
+        self._end_anyhow([(job.record_id, token)], [attempt])
 
     def lose(self, lost: Sequence[tuple[Holder, Mapping[str, Any] | None]]) -> None:
         """Record attempts that ended with their process, or in silence, and give up what is left of their claims.
@@ -347,14 +402,42 @@ class Publisher:
         self._end([], [attempt])
 
     def _end(self, pairs: Sequence[tuple[str, str]], attempts: Sequence[Mapping[str, Any]]) -> None:
-        """Give claims up, and record attempts that came to no result."""
+        """Give claims up, and record attempts that came to no result, as far as the database can spell them."""
+        try:
+            self._end_as_it_is(pairs, attempts)
+        except Exception as error:
+            if not self._database.blames_row(error):
+                raise
+            for attempt in attempts:
+                self._end_spelled([pair for pair in pairs if pair[0] == attempt["record_id"]], attempt)
 
+    def _end_spelled(self, pairs: Sequence[tuple[str, str]], attempt: Mapping[str, Any]) -> None:
+        for spelling in spellings(attempt):
+            try:
+                return self._end_as_it_is(pairs, [spelling])
+            except Exception as error:
+                if not self._database.blames_row(error):
+                    raise
+                trouble = error
+        log.warning("the end of a run of %s could not be recorded: %s", attempt["record_id"], trouble)
+        self._claims.release(pairs)
+
+    def _end_as_it_is(self, pairs: Sequence[tuple[str, str]], attempts: Sequence[Mapping[str, Any]]) -> None:
         def work(connection: Connection) -> None:
             self._claims.delete(connection, pairs)
             # A commit whose answer was lost is repeated, and two processes that clear up may both come upon one.
             connection.execute(self._insert_new_attempt, attempts)
 
         self._database.write(work, repeatable=True)
+
+    def _end_anyhow(self, pairs: Sequence[tuple[str, str]], attempts: Sequence[Mapping[str, Any]]) -> None:
+        """As `_end`, but for what is on its way to the caller: an exception that matters more than its record."""
+        try:
+            self._end(pairs, attempts)
+        except SQLAlchemyError as trouble:
+            log.warning("the end of %d runs could not be recorded: %s", len(attempts), trouble)
+            with suppress(SQLAlchemyError):  # else the next who asks in this process tries again
+                self._claims.release(pairs)
 
     def _lost(self, holder: Holder, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the attempt of one who held a claim and did not come back."""
@@ -372,12 +455,16 @@ class Publisher:
         )
 
     def settled(self, attempts: Sequence[str]) -> set[str]:
-        """Return which of these attempts were committed, at any time: their rows may have been deleted since."""
-        return self._database.read(lambda connection: self._settled(connection, attempts))
+        """Return which of these attempts are over: committed, though their rows may be deleted since, or refused."""
+        return self._database.read(lambda connection: self._known(connection, attempts))
 
-    def _settled(self, connection: Connection, attempts: Sequence[str]) -> set[str]:
-        is_one = _attempts.c.id.in_(bindparam("ids", expanding=True))
-        statement = select(_attempts.c.id).where(is_one, _attempts.c.state == COMPLETED)
+    def _completed(self, connection: Connection, attempts: Sequence[str]) -> set[str]:
+        return self._known(connection, attempts, _attempts.c.state == COMPLETED)
+
+    def _known(
+        self, connection: Connection, attempts: Sequence[str], *where: ColumnElement[bool]
+    ) -> set[str]:
+        statement = select(_attempts.c.id).where(_attempts.c.id.in_(bindparam("ids", expanding=True)), *where)
         known: set[str] = set()
         for chunk in chunks(attempts, CHUNK):
             known.update(connection.scalars(statement, {"ids": chunk}))
@@ -396,8 +483,27 @@ class Publisher:
 
         self._database.write(touch, durable=True)  # SQLite only: there is no server to be lost
 
+    def _refuse(self, receipt: Receipt, token: str, code: CodeState, error: Exception) -> Failure:
+        """Record a run whose row the database refuses: its file first, so that a crash leaves nothing to publish."""
+        model = self._parameters.model
+        # Of a table that has changed meanwhile every row may be refused: no run is to blame for that.
+        check_user_table(self._database, self._rows, f"{model.__module__}.{model.__qualname__}")
+        failure = refused(receipt, error, self._put_aside(receipt))
+        self._end([(receipt.record_id, token)], [self._ended(failure, code)])
+        log.warning("%s: %s", receipt.record_id, failure.message)
+        return failure
+
+    def _put_aside(self, receipt: Receipt) -> Path | None:
+        """Move the file of a run that has no row to quarantine; return where it is, unless it is gone."""
+        if receipt.is_at(receipt.path(self._root)):
+            return quarantine(receipt.path(self._root))
+        # A constraint that the database looks at last, on COMMIT, is looked at after the file was moved.
+        rows = self._database.read(lambda connection: self._former(connection, [receipt.record_id]))
+        name = None if rows else receipt.placed(self._root)
+        return None if name is None else quarantine(self._root / name)
+
     def _lose(self, receipt: Receipt) -> set[str]:
-        if self.settled([receipt.attempt]):
+        if self._database.read(lambda connection: self._completed(connection, [receipt.attempt])):
             return set()  # the answer to a commit that had succeeded was lost, and it was tried again
         staged = receipt.path(self._root)
         if receipt.is_at(staged):
@@ -408,11 +514,6 @@ class Publisher:
 
 def _code(code: CodeState) -> dict[str, Any]:
     return {"code": code.label, "git_commit": code.commit, "git_dirty": code.is_dirty}
-
-
-def _storable(text: str) -> str:
-    """Return *text* with what some database would refuse written as escapes: a failure is not lost for its message."""
-    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
 
 
 def _ended_at(outcome: Outcome) -> datetime:

@@ -1,6 +1,6 @@
 """After a crash: commit what was finished, and clear away what nobody will finish.
 
-The sidecars say what was finished, the table of attempts what of it was committed. Whatever is neither committed nor
+The sidecars say what was finished, the table of attempts what of it is settled. Whatever is neither settled nor
 superseded is published under its claim, as its own process would have done; a claim that somebody alive holds is left
 alone. A process's folder goes when the process is gone and all its lines are settled. What does not say whose it was
 is never cleared away, and whose runs are not believed is not read.
@@ -96,7 +96,7 @@ def _warn_of_strangers(root: Path) -> None:
 
 
 def unfinished(table: ResultTable[Any], sidecar: Sidecar) -> list[Receipt]:
-    """Return the finished runs of a sidecar that were never committed and whose files are still there."""
+    """Return the finished runs of a sidecar that are not settled and whose files are still there."""
     receipts = {receipt.attempt: receipt for receipt in _receipts(table, sidecar)[0]}
     settled = table.publisher.settled(list(receipts))
     return [r for attempt, r in receipts.items() if attempt not in settled and _has_file(table, r)]
@@ -193,22 +193,25 @@ class _Taken:
 
 
 def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, str]) -> bool:
-    """Commit one finished run, which uses up the token of its key, or drop it; return whether it was committed."""
+    """Commit one finished run, which uses up the token of its key, or drop it; return whether it was committed.
+
+    What is raised leaves the token for whoever gives it back.
+    """
     # Before we had the claim, another one may have committed it, and deleted the row.
     if table.publisher.settled([receipt.attempt]) or not _is_wanted(table, receipt):
         remove(receipt.path(table.root))
         return False
     try:
-        lost = table.publisher.publish([(receipt, tokens[receipt.record_id])], table.code)
+        lost, refused = table.publisher.publish([(receipt, tokens[receipt.record_id])], table.code)
     except OperationalError:
         raise
-    except _ROW_FAULTS as error:  # the database refuses what it says, which does not keep the others
+    except _ROW_FAULTS as error:  # no row can be made of what it says, which does not keep the others
         log.warning(
             "%s, which had finished, cannot be made a row, and is left alone: %s", receipt.record_id, error
         )
         return False
     del tokens[receipt.record_id]
-    return not lost
+    return not (lost or refused)
 
 
 def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
@@ -233,7 +236,7 @@ def _is_at_work(sidecar: Sidecar) -> bool:
     holder = _process(sidecar.process["holder"]) if sidecar.process.get("holder") else writer
     if writer is None or holder is None or holder.owner == here.owner:
         return False
-    return all(p.boot == here.boot and p.boot and not p.is_dead() for p in (writer, holder))
+    return all(process.is_alive() for process in (writer, holder))
 
 
 def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
@@ -243,11 +246,11 @@ def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
     works: a run of an hour may write at its end only. A folder that does not say whose it is, is nobody's to give up.
     """
     writer = _process(sidecar.process)
-    here = this_process()
     if writer is None:
         return False
-    if writer.boot == here.boot and here.boot:
-        return writer.is_dead()
+    is_alive = writer.is_alive()
+    if is_alive is not None:
+        return not is_alive
     try:
         newest = newest_change(sidecar.folder)
     except OSError:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Dialect, inspect
+from sqlalchemy.exc import NoSuchTableError
 
 from entropic.disk.files import require_digest
 from entropic.disk.names import safe_name
-from entropic.disk.roots import Marker, root_problem
+from entropic.disk.roots import Marker, access_problem, root_problem
 from entropic.errors import (
     AlreadyExistsError,
     HashCollisionError,
@@ -24,17 +25,24 @@ from entropic.errors import (
 )
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
-from entropic.model.base import RESERVED, Base
+from entropic.model.base import RESERVED, Base, table_key
 from entropic.model.identities import Identity
 from entropic.model.parameters import Parameters
 from entropic.model.records import Found, RecordReader
-from entropic.model.registration import adopt_root, compare_keys, grow_table, register_table
+from entropic.model.registration import (
+    adopt_root,
+    compare_keys,
+    grow_table,
+    refuse_other_case,
+    register_table,
+)
 from entropic.process.provenance import CodeState
 from entropic.runs.jobs import Job
 from entropic.runs.publishing import Publisher
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
 from entropic.sql.limits import explained_limits, require_names
+from entropic.sql.rights import missing_rights
 from entropic.sql.versions import ensure_schema
 
 __all__ = ["ResultTable"]
@@ -68,6 +76,8 @@ class ResultTable(Generic[ModelT]):
     reader: RecordReader[ModelT]
     publisher: Publisher
     code: CodeState
+    may_not: str | None = None
+    """What this user may not do in the database, as it was when the Store opened."""
 
     @classmethod
     def open(
@@ -102,6 +112,10 @@ class ResultTable(Generic[ModelT]):
         except SchemaError:
             compare_keys(database, parameters)  # whose way out goes first: a column alone would not do
             raise
+        except NoSuchTableError:  # there is one, but for its case
+            with database.reading() as connection:
+                refuse_other_case(connection, parameters)
+            raise
         marker = register_table(database, parameters, root)
         return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)
 
@@ -133,7 +147,7 @@ class ResultTable(Generic[ModelT]):
         code: CodeState,
     ) -> ResultTable[ModelT]:
         model: Any = parameters.model
-        claims = Claims(database, model.__tablename__, lease_s=lease_s)
+        claims = Claims(database, table_key(model), lease_s=lease_s)
         return cls(
             database=database,
             model=model,
@@ -153,14 +167,33 @@ class ResultTable(Generic[ModelT]):
 
     @property
     def names_of_columns(self) -> list[str]:
-        """The attributes of a record that are columns, the user's first, in the order of the model."""
+        """The attributes of a record that are columns: parameters, outputs, and what the library brings."""
+        first = [*self.parameters.names, *self.parameters.output_names]
         names = [attribute.key for attribute in inspect(self.model).column_attrs]
-        return [*(name for name in names if name not in RESERVED), *RESERVED]
+        return [*first, *(name for name in names if name not in {*first, *RESERVED}), *RESERVED]
 
     def require_root(self) -> None:
-        """Raise `ResultsDirUnavailableError` unless the results folder is there and ours."""
-        if (problem := root_problem(self.root, self.marker)) is not None:
+        """Raise `ResultsDirUnavailableError` unless the results folder is there, ours, and for us to write.
+
+        Raise `SchemaError` if it is the database that this user may not write in.
+        """
+        problem = root_problem(self.root, self.marker) or access_problem(self.root)
+        if problem is not None:
             raise ResultsDirUnavailableError(problem)
+        if self.may_not is not None:  # by now it may have been granted
+            self.may_not = missing_rights(self.database, inspect(self.model).local_table)  # type: ignore[arg-type]
+        if self.may_not is not None:
+            raise SchemaError(self.may_not)
+
+    def can_write(self) -> bool:
+        """Whether runs can be made here; why not is logged, once for each Store that opens."""
+        if not self.has_root():
+            return False
+        self.may_not = missing_rights(self.database, inspect(self.model).local_table)  # type: ignore[arg-type]
+        problem = access_problem(self.root) or self.may_not
+        if problem is not None:
+            log.warning("%s", problem)
+        return problem is None
 
     def has_root(self) -> bool:
         """Whether the results folder is there and ours."""
@@ -168,7 +201,7 @@ class ResultTable(Generic[ModelT]):
 
     def adopt_root(self) -> None:
         """Make the folder this table's, whatever folder was before."""
-        self.marker = adopt_root(self.database, self.model.__tablename__, self.root)
+        self.marker = adopt_root(self.database, table_key(self.model), self.root)
 
     def find(self, identity: Identity) -> Found | None:
         """Return the row of *identity*: one SELECT.

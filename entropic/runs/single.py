@@ -27,7 +27,7 @@ from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Claimed, Tenure, own_staging
 from entropic.runs.waits import Waiting
 
-__all__ = ["RunMaker"]
+__all__ = ["RunMaker", "clear_away"]
 
 log = logging.getLogger(__name__)
 
@@ -140,11 +140,13 @@ class RunMaker:
 
     def _publish(self, receipt: Receipt, tenure: Tenure) -> None:
         table = self.table
-        lost = tenure.publish([receipt])
+        lost, refused = tenure.publish([receipt])
         staging = own_staging(table)
         if receipt.folder == staging.folder.name and staging.settle():
             table.publisher.flush()
             staging.forget()
+        if refused:
+            raise refused[0].error()
         if lost:
             error = ClaimLostError(
                 f"{receipt.record_id!r} was taken over while it ran: this process was silent for longer than its "
@@ -165,13 +167,17 @@ class RunMaker:
         return found[0]
 
 
+def clear_away(table: ResultTable[Any]) -> None:
+    """Remove this process's own folder if all that it held is committed."""
+    # The database or the folder may be gone; recover() knows what to make of the rest.
+    with suppress(Exception):
+        staging = own_staging(table)
+        if staging.folder.is_dir() and table.has_root():
+            table.publisher.flush()
+            staging.close()
+
+
 @atexit.register
-def _clear_away() -> None:
-    """Remove this process's own folders if all that they held is committed."""
+def _clear_all_away() -> None:
     for table in list(_used.values()):
-        # The database or the folder may be gone; recover() knows what to make of the rest.
-        with suppress(Exception):
-            staging = own_staging(table)
-            if staging.folder.is_dir() and table.has_root():
-                table.publisher.flush()
-                staging.close()
+        clear_away(table)

@@ -24,6 +24,7 @@ from entropic.model.records import Found
 from entropic.process.identity import this_process
 from entropic.runs.inside import inside_of, refuse_circle, wait_for
 from entropic.runs.jobs import Failure, Job, Receipt
+from entropic.runs.publishing import Published
 from entropic.runs.recovery import recover
 from entropic.runs.result_table import ResultTable
 
@@ -66,11 +67,14 @@ class Tenure:
         self._table = table
         self._tokens: dict[str, str] = {}
         self._lock = threading.RLock()
-        self._settled: dict[str, bool] = {}  # attempts that were committed for others, and whether in vain
+        self._settled: dict[
+            str, Published
+        ] = {}  # attempts that were ended for others, and what became of them
         self._is_waiting = False
         self.name = name
         self.lends = lends
         self.is_open = True
+        self._told: set[str] = set()  # of outputs that were warned of: once for all runs of a sweep
 
     def __enter__(self) -> Self:
         return self
@@ -265,17 +269,22 @@ class Tenure:
             outcomes = [hold.outcome for hold in holds if hold is not None and hold.keeper is self]
             ended = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
             failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-            lost = self.publish(ended)
-            self._settled |= {outcome.attempt: outcome.record_id in lost for outcome in ended}
+            self._commit_early(ended)
             self.fail(failed)
-            self._settled |= {outcome.attempt: False for outcome in failed}
+            self._settled |= {outcome.attempt: Published(set(), []) for outcome in failed}
+
+    def _commit_early(self, receipts: Sequence[Receipt]) -> None:
+        lost, refused = self.publish(receipts)
+        for receipt in receipts:
+            key = receipt.record_id
+            failures = [failure for failure in refused if failure.record_id == key]
+            self._settled[receipt.attempt] = Published({key} & lost, failures)
 
     def commit_for(self, receipts: Iterable[Receipt]) -> None:
         """Commit what a worker has finished of what is held, before it says so itself; `publish` knows of it then."""
         with self._lock:
             ended = list({r.record_id: r for r in receipts if r.record_id in self._tokens}.values())
-            lost = self.publish(ended)
-            self._settled |= {receipt.attempt: receipt.record_id in lost for receipt in ended}
+            self._commit_early(ended)
 
     def reset(self, keys: Iterable[str]) -> None:
         """Let keys be begun again that a backend had, which is lost."""
@@ -284,22 +293,23 @@ class Tenure:
 
     # The end of what was run
 
-    def publish(self, receipts: Sequence[Receipt]) -> set[str]:
-        """Commit finished runs, and return the keys whose claim had been lost: nothing of those is published."""
+    def publish(self, receipts: Sequence[Receipt]) -> Published:
+        """Commit finished runs, and return what could not be committed."""
         with self._lock:
-            early = {
-                r.record_id: self._settled.pop(r.attempt) for r in receipts if r.attempt in self._settled
-            }
-            todo = [receipt for receipt in receipts if receipt.record_id not in early]
+            todo = [receipt for receipt in receipts if receipt.attempt not in self._settled]
+            early = [self._settled.pop(r.attempt) for r in receipts if r.attempt in self._settled]
             finished = [(receipt, self._tokens[receipt.record_id]) for receipt in todo]
             try:
-                lost = self._table.publisher.publish(finished, self._table.code)
+                published = self._table.publisher.publish(finished, self._table.code, self._told)
             except BaseException:
                 # Their sidecars have the runs: whoever gets the keys next is to look there first, this process too.
                 _uncommitted.update({self._own_mark(receipt.record_id): receipt.folder for receipt in todo})
                 raise
             self._drop(receipt.record_id for receipt in todo)
-            return lost | {key for key, is_lost in early.items() if is_lost}
+            return Published(
+                published.lost.union(*(one.lost for one in early)),
+                [*published.refused, *(failure for one in early for failure in one.refused)],
+            )
 
     def register(self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any]) -> None:
         """Commit a file that was made elsewhere as the result of *identity*."""

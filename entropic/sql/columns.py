@@ -14,6 +14,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Double,
+    Enum,
     Integer,
     Interval,
     LargeBinary,
@@ -35,8 +36,10 @@ __all__ = [
     "NAMING",
     "TYPES",
     "ByteString",
+    "Choice",
     "ExactDecimal",
     "FiniteJSON",
+    "GoneMember",
     "LibraryBase",
     "LongBytes",
     "LongText",
@@ -166,6 +169,81 @@ class FiniteJSON(TypeDecorator[Any]):
                 f"JSON holds no NaN or infinity, but the value at {path} is one; store None or a string"
             )
         return value
+
+
+class GoneMember:
+    """A member that a row names and its Enum class has no more: it was renamed or removed.
+
+    It is equal to no member. Rows can be selected by it, or by its name; a run with it cannot be asked for.
+
+    Attributes
+    ----------
+    enum_class : type
+        The class, without the member.
+    name : str
+        What the member was called.
+    """
+
+    def __init__(self, enum_class: type, name: str) -> None:
+        self.enum_class = enum_class
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.enum_class.__qualname__}.{self.name}, which is gone>"
+
+    def __str__(self) -> str:
+        return f"{self.enum_class.__qualname__}.{self.name}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GoneMember):
+            return NotImplemented
+        return (str(self), self.enum_class.__module__) == (str(other), other.enum_class.__module__)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+class Choice(TypeDecorator[Any]):
+    """An `sqlalchemy.Enum` whose rows stay readable when its members change.
+
+    A name that is no member's any more is read as a `GoneMember`; a string that is no choice any more, as it stands.
+    """
+
+    impl = Enum
+    cache_ok = True
+
+    def __init__(self, *choices: Any, enum: Enum | None = None, **options: Any) -> None:
+        super().__init__(*choices, **options)
+        self.enum: Enum = self.impl if enum is None else enum  # type: ignore[assignment]
+        self.impl = self.enum  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Choice{repr(self.impl).removeprefix('Enum')}"  # what Alembic writes into a migration
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        """Return a processor that takes a gone member's name, for a search and for a row that has it."""
+        bind = super().bind_processor(dialect)
+        plain = String().dialect_impl(dialect).bind_processor(dialect)
+
+        def process(value: Any) -> Any:
+            if isinstance(value, GoneMember):
+                return plain(value.name) if plain else value.name
+            return bind(value) if bind else value
+
+        return process
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """Return a processor that reads what is no choice any more."""
+        result = super().result_processor(dialect, coltype)
+        enum_class = self.enum.enum_class
+
+        def process(value: Any) -> Any:
+            try:
+                return result(value) if result else value
+            except LookupError:
+                return value if enum_class is None else GoneMember(enum_class, value)
+
+        return process
 
 
 class ExactDecimal(TypeDecorator[Decimal]):

@@ -18,7 +18,7 @@ import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -28,7 +28,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from entropic.process.patience import Wait
 from entropic.sql import outages
 from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
-from entropic.sql.outages import is_locked, is_lost, is_transient
+from entropic.sql.forks import keep_for_ever, statements
+from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient
 from entropic.sql.urls import parse_url, scrub, shown
 
 __all__ = ["Database", "DatabaseLike"]
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ATTEMPTS = 10
+LARGE_BYTES = 1 << 16  # below that no server takes a statement for too large
 
 _engines: dict[str, Engine] = {}
 _engines_lock = threading.Lock()
@@ -92,6 +94,8 @@ class Database:
         self._engine: Engine | None = None
         self._held = threading.local()
         self._all_held: weakref.WeakSet[_Held] = weakref.WeakSet()
+        # A driver of a server has no locks that a fork would leave locked, and an answer of its server may take long.
+        self._statement: Any = statements if self.dialect == "sqlite" else nullcontext()
         _databases.add(self)
 
     @classmethod
@@ -157,7 +161,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a pooled connection for statements that need no transaction; nothing is tried again."""
-        with self.engine.connect().execution_options(**{BEGIN: ""}) as connection:
+        with self._statement, self.engine.connect().execution_options(**{BEGIN: ""}) as connection:
             yield connection
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -185,6 +189,8 @@ class Database:
             except DBAPIError as error:
                 if attempt == ATTEMPTS or is_final(error) or not (is_transient(error) or is_lost(error)):
                     raise
+                if self._is_too_large(error):
+                    raise
                 if is_locked(error) and not has_said and wait.is_worth_saying():
                     has_said = True
                     log.warning(
@@ -193,6 +199,24 @@ class Database:
                 log.debug("tried again after %s", error.orig)
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))
         raise RuntimeError("unreachable")
+
+    def blames_row(self, error: BaseException) -> bool:
+        """Whether an error of `write` says that the database will never take this row, whoever sends it, and when."""
+        return is_refused(error) or (isinstance(error, DBAPIError) and self._is_too_large(error))
+
+    def _is_too_large(self, error: DBAPIError) -> bool:
+        """Whether a connection was lost to MySQL's answer to a statement that is too large: it hangs up."""
+        if self.dialect not in {"mysql", "mariadb"} or not is_lost(error):
+            return False
+        size = bytes_of(error.params) + len(error.statement or "")
+        if size < LARGE_BYTES:
+            return False
+        ask = "SELECT @@max_allowed_packet"
+        try:
+            limit: int = self.read(lambda connection: connection.exec_driver_sql(ask).scalar_one())
+        except DBAPIError:
+            return False
+        return size > limit
 
     def write(self, work: Callable[[Connection], T], *, durable: bool = False, repeatable: bool = False) -> T:
         """Run ``work(connection)`` in one transaction that may write, and return what it returns.
@@ -230,14 +254,14 @@ class Database:
         return self._tried_again(once, is_in_doubt)
 
     def _write_once(self, work: Callable[[Connection], T], durable: bool) -> T:
-        with self.engine.connect().execution_options(**{BEGIN: "IMMEDIATE"}) as connection:
+        options = {BEGIN: "IMMEDIATE"}
+        with self._statement, self.engine.connect().execution_options(**options) as connection:
             raw: Any = connection.connection.dbapi_connection
             if durable:
                 (level,) = raw.execute("PRAGMA synchronous").fetchone()
                 raw.execute("PRAGMA synchronous=FULL")
             try:
-                with connection.begin():
-                    return work(connection)
+                return _in_transaction(connection, work)
             finally:
                 # An interrupt in a statement closes the connection, and must not become an error of the database.
                 if durable and not connection.invalidated:
@@ -253,7 +277,8 @@ class Database:
         held: _Held | None = getattr(self._held, "value", None)
         if held is not None:
             try:
-                return work(held.connection)
+                with self._statement:
+                    return work(held.connection)
             except DBAPIError as error:
                 self.release()
                 if not (is_lost(error) or is_transient(error)):
@@ -264,7 +289,8 @@ class Database:
 
     def _look_anew(self, work: Callable[[Connection], T]) -> T:
         try:
-            return work(self._hold().connection)
+            with self._statement:
+                return work(self._hold().connection)
         except DBAPIError:
             self.release()
             raise
@@ -308,7 +334,8 @@ class Database:
     def _forget_parent(self) -> None:
         """In a forked child: leave the parent's connections alone and open none of them again."""
         for held in list(self._all_held):
-            held.forget()
+            held.close.detach()
+            keep_for_ever(held.connection)
         self._all_held = weakref.WeakSet()
         self._held = threading.local()
         if self.is_memory:
@@ -320,6 +347,22 @@ DatabaseLike = Database | Engine | URL | str
 
 def _token(url: URL) -> str:
     return hashlib.sha256(url.render_as_string(hide_password=False).encode()).hexdigest()
+
+
+def _in_transaction(connection: Connection, work: Callable[[Connection], T]) -> T:
+    first: DBAPIError | None = None
+    try:
+        with connection.begin():
+            try:
+                return work(connection)
+            except DBAPIError as error:
+                first = error
+                raise
+    except DBAPIError as error:
+        # MySQL hangs up on a packet that is too large, so that the roll-back fails too, which would hide why.
+        if first is not None and error is not first:
+            raise first from error
+        raise
 
 
 class _Held:
@@ -337,17 +380,13 @@ class _Held:
             self.connection.close()
             raise
         # Not __del__: of a cycle the collector may end the driver's connection first, unclosed, which is a warning.
-        self.close = weakref.finalize(self, _close, self.connection)
-
-    def forget(self) -> None:
-        """Let go of the connection without closing it: another process uses it."""
-        self.close.detach()
-        self.connection = None
+        self.close = weakref.finalize(self, _close, self.connection, engine.dialect.name == "sqlite")
 
 
-def _close(connection: Connection) -> None:
+def _close(connection: Connection, is_sqlite: bool) -> None:
     try:
-        connection.close()
+        with statements if is_sqlite else nullcontext():
+            connection.close()
     except DBAPIError as error:  # the server ended it first: there is nothing left to close
         log.debug("a connection was gone before it was closed: %s", error)
 
@@ -357,14 +396,32 @@ def _rest_all() -> None:
         database.rest()
 
 
-def _after_fork() -> None:
+_at_fork: list[_Held] = []
+
+
+def _before_fork() -> None:
+    # In the child Python drops what other threads kept for themselves before it tells us: it must not be closed there.
+    _at_fork.extend(held for database in _members(_databases) for held in _members(database._all_held))
+
+
+def _members(those: weakref.WeakSet[T]) -> list[T]:
+    while True:
+        try:
+            return list(those)
+        except RuntimeError:  # another thread has put one in
+            continue
+
+
+def _after_fork_in_child() -> None:
     global _engines_lock
     _engines_lock = threading.Lock()
     for database in list(_databases):
         database._forget_parent()
+    _at_fork.clear()
     for engine in _engines.values():
         if not is_memory(engine.url):
+            keep_for_ever(engine.pool)
             engine.dispose(close=False)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_at_fork.clear, after_in_child=_after_fork_in_child)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 import weakref
 from collections.abc import Callable
@@ -178,13 +179,13 @@ def normalise_url(url: URL) -> URL:
     """Name the driver that entropic's extras install, and resolve a relative SQLite path."""
     if url.drivername in DRIVERS:
         return url.set(drivername=DRIVERS[url.drivername])
-    if (
-        url.get_backend_name() == "sqlite"
-        and not is_memory(url)
-        and not str(url.database).startswith("file:")
-    ):
-        return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
-    return url
+    if url.get_backend_name() != "sqlite" or is_memory(url):
+        return url
+    # A URI's path too: the working directory may be another one when the file is opened.
+    scheme, path = re.match(r"(file:)?(.*)", str(url.database), re.DOTALL).groups("")  # type: ignore[union-attr]
+    if scheme and path.startswith("//"):
+        return url
+    return url.set(database=scheme + str(Path(path).expanduser().absolute()))
 
 
 def is_memory(url: URL) -> bool:

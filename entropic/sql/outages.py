@@ -1,4 +1,4 @@
-"""When a database is in the way: which errors pass, and the wait for a server that is away or full.
+"""When a database is in the way: which errors pass, which blame the row, and the wait for a server away or full.
 
 A deadlock, a lock that timed out and a connection that was lost are worth another try. A connection that cannot be made
 is waited for where it is made, so that it does not matter who asked for it.
@@ -9,17 +9,17 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from entropic.process.patience import Patience, Wait
 from entropic.sql.urls import scrub, shown
 
-__all__ = ["Connector", "is_locked", "is_lost", "is_transient"]
+__all__ = ["Connector", "bytes_of", "is_locked", "is_lost", "is_refused", "is_transient"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,13 @@ AWAY_MYSQL = {1053, 2002, 2003, 2006, 2013}
 FULL_MYSQL = {1040, 1203, 1226}  # too many connections: of all, of this user
 FULL_SQLSTATE = "53300"
 FULL_TEXTS = ("too many clients", "connection slots are reserved", "too many connections")
+# NULL, duplicate, foreign key, CHECK, a trigger of the user's; a row, a packet, a text that is too long; a value that
+# is out of range, of another type, or not in the character set.
+REFUSED_MYSQL = {1048, 1062, 1452, 3819, 4025, 1644} | {1118, 1153, 1162, 1301, 1406}
+REFUSED_MYSQL |= {1264, 1265, 1292, 1366, 1690, 1977, 3140, 3988}
+# A view's CHECK, a row that is too long, a trigger of the user's; and the classes 22 and 23.
+REFUSED_SQLSTATES = {"44000", "54000", "P0001"}
+_ESCAPED = "\0\n\r\x1a\"'\\"  # what takes two bytes in a statement of MySQL's
 
 
 class Connector:
@@ -104,6 +111,34 @@ def is_lost(error: DBAPIError) -> bool:
     code = _code(error.orig)
     is_psql = isinstance(code, str) and (code in LOST_SQLSTATES or code.startswith("08"))
     return error.connection_invalidated or is_psql or code in LOST_MYSQL
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether a row is to blame for an error: a constraint, a length, a character that the database cannot spell.
+
+    A server may say so with any class of error, and a driver before the server is asked.
+    """
+    if isinstance(error, IntegrityError | DataError):
+        return True
+    if isinstance(error, DBAPIError):
+        code = _code(error.orig)
+        is_psql = isinstance(code, str) and (code in REFUSED_SQLSTATES or code[:2] in {"22", "23"})
+        return is_psql or code in REFUSED_MYSQL
+    if isinstance(error, StatementError):  # a type would not write the value
+        return isinstance(error.orig, ValueError | OverflowError)
+    return isinstance(error, UnicodeEncodeError | OverflowError)
+
+
+def bytes_of(parameters: Any) -> int:
+    """Return about how many bytes the largest row of a statement's parameters takes in the statement."""
+    if isinstance(parameters, Mapping):
+        return sum(map(bytes_of, parameters.values()))
+    if isinstance(parameters, list | tuple):
+        is_many = any(isinstance(one, Mapping | list | tuple) for one in parameters)
+        return max(map(bytes_of, parameters)) if is_many else sum(map(bytes_of, parameters))
+    if isinstance(parameters, str):
+        return len(parameters.encode(errors="replace")) + sum(map(parameters.count, _ESCAPED))
+    return len(parameters) if isinstance(parameters, bytes) else len(repr(parameters))
 
 
 def _is_away(error: Any) -> bool:

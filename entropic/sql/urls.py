@@ -30,7 +30,7 @@ _HARMLESS = {
     "port": r"[0-9]{1,5}",
 }
 _HOST = re.compile(r"[\w.:-]*\Z")
-_PATH = re.compile(r"[\w./~ -]+\Z")
+_PATH = re.compile(r"[\w./~ -]+\.(?:sqlite3?|db3?)\Z")  # a file of a database, and surely no password
 _LEAST = 3  # characters of a secret that is looked for in others' words; fewer are in every sentence
 
 

@@ -80,6 +80,16 @@ _version = Table(
 _meta: Any = MetaRow.__table__
 
 
+def _refuse_own_name(table: Table) -> None:
+    """Raise `SchemaError` if a user's table has the name of one of the library's, in whatever case."""
+    own = {VERSION_TABLE, *LibraryBase.metadata.tables}
+    if table.metadata is not LibraryBase.metadata and table.name.lower() in own:
+        raise SchemaError(
+            f"the table {table.name!r} has the name of one of entropic's own. Nothing was made. Give the model another "
+            "__tablename__"
+        )
+
+
 def ensure_schema(database: Database, tables: Sequence[Table]) -> None:
     """Make what is missing of the library's tables and the user's *tables*; refuse a schema of another version.
 
@@ -99,6 +109,8 @@ def ensure_schema(database: Database, tables: Sequence[Table]) -> None:
     Safe to call from any number of processes at once. Where nothing is missing it writes nothing, takes no lock and
     needs no right but to read.
     """
+    for table in tables:
+        _refuse_own_name(table)
     if _is_complete(database, tables):
         return
     try:

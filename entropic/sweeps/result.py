@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from entropic.diagnosis.history import FailedRun
 from entropic.display.frames import frame_of
+from entropic.display.text import Listing
 from entropic.model.base import Base
 from entropic.process.patience import Patience
 from entropic.sweeps.grids import parameter_sets
@@ -21,7 +22,7 @@ __all__ = ["SweepOptions", "SweepResult"]
 ModelT = TypeVar("ModelT", bound=Base)
 
 
-class SweepResult(list[ModelT]):
+class SweepResult(Listing[ModelT]):
     """The records of a sweep, in input order, one per distinct key.
 
     Attributes
@@ -39,7 +40,7 @@ class SweepResult(list[ModelT]):
         names: Sequence[str],
     ) -> None:
         super().__init__(records.values())
-        self.failed = list(failed)
+        self.failed: list[FailedRun] = Listing(failed)
         self._by_key = records
         self._key_of = key_of
         self._names = list(names)

@@ -42,7 +42,7 @@ from entropic.runs.inside import inside_of, outer_runs
 from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt, WorkerDied
 from entropic.runs.recovery import leftovers, recover, unfinished
 from entropic.runs.result_table import ResultTable
-from entropic.runs.tenure import Tenure
+from entropic.runs.tenure import Tenure, own_staging
 from entropic.runs.waits import Waiting, notes
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend
@@ -320,12 +320,16 @@ class Sweep(Generic[ModelT]):
         self._give_back([outcome for outcome in outcomes if isinstance(outcome, NotBegun)])
         finished = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        lost = self._tenure.publish(finished)
+        lost, refused = self._tenure.publish(finished)
         own = self._staging()
         own.settle(sum(o.folder == own.folder.name and o.record_id not in lost for o in finished))
         self._tenure.fail(failed)
+        failed += refused
+        is_refused = {failure.record_id for failure in refused}
         for receipt in finished:
             key = receipt.record_id
+            if key in is_refused:
+                continue
             if key in lost:  # another process has it now, and will commit it
                 self._busy.append(self._tasks[key])
             else:
@@ -336,7 +340,7 @@ class Sweep(Generic[ModelT]):
         given_up = [failure for failure in failed if not self._is_tried_again(failure)]
         for failure in given_up:
             self._failures[self._tasks.pop(failure.record_id).identity.id] = failure
-        self._bar.add(done=len(finished) - len(lost), failed=len(given_up))
+        self._bar.add(done=len(finished) - len(lost) - len(refused), failed=len(given_up))
 
     def _give_back(self, jobs: Sequence[Job | NotBegun]) -> None:
         """Come back to keys later, whoever runs them."""
@@ -398,8 +402,7 @@ class Sweep(Generic[ModelT]):
     def _abort(self) -> None:
         with suppress(OSError):
             # In this process's own folder, which goes when the process ends, even if a worker is never told.
-            self._stop.parent.mkdir(parents=True, exist_ok=True)
-            self._stop.touch()
+            own_staging(self._table).touch(self._stop.name)
 
     # When all is done
 
@@ -431,7 +434,7 @@ class Sweep(Generic[ModelT]):
     def _failed(self, failure: Failure) -> FailedRun:
         return FailedRun(
             id=failure.record_id,
-            params=self._table.parameters.load(failure.stored),
+            params=self._table.parameters.for_people(failure.stored),
             error_type=failure.error_type,
             message=failure.message,
             traceback=failure.traceback,

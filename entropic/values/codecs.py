@@ -11,13 +11,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from entropic.disk.files import require_digest
 from entropic.errors import CorruptFileError, ResultFileMissingError
-from entropic.values.documents import PLAIN, encode, is_plain_array
+from entropic.values.documents import PLAIN, encode, encode_rest, is_plain_array, read_files_with
 from entropic.values.formats import FORMATS, Format, open_binary
+from entropic.values.objects import shape_of
+from entropic.values.untrusted import require_regular
 
 __all__ = [
     "adopt",
@@ -28,6 +32,7 @@ __all__ = [
     "register_loader",
     "registered_codecs",
     "save",
+    "save_rest",
 ]
 
 T = TypeVar("T")
@@ -146,7 +151,7 @@ def can_save(type_: type) -> bool:
     """Whether values of *type_* can be written; false only if none can."""
     import numpy as np
 
-    if _format_of(type_) is not None or issubclass(type_, np.generic):
+    if _format_of(type_) is not None or issubclass(type_, np.generic | Enum) or shape_of(type_) is not None:
         return True
     own = [kind for one in registered_codecs() for kind in one.types if isinstance(kind, type)]
     return any(issubclass(known, type_) for known in (*PLAIN, np.ndarray, np.ma.MaskedArray, *own))
@@ -164,10 +169,20 @@ def save(value: Any, stem: str) -> None:
     if found is None and is_plain_array(value):
         found = FORMATS[".npy"]
     elif found is None:
-        content = encode(value)
+        content = encode(value, _as_file)
         found = FORMATS[".value.h5" if content[1] else ".value.json"]
     write: Any = found.save
     write(content, stem + found.suffix)
+
+
+def save_rest(value: Any, stem: str) -> tuple[Path, list[str]]:
+    """Write what can be written of a value that `save` refused, the rest as text; return the file, and what is text."""
+    document, arrays, left_out = encode_rest(value, _as_file)
+    found = FORMATS[".value.h5" if arrays else ".value.json"]
+    write: Any = found.save
+    path = stem + found.suffix
+    write((document, arrays), path)
+    return Path(path), left_out
 
 
 def load(path: str, recorded: tuple[int, str] | None = None, *, verify: bool = False) -> Any:
@@ -200,6 +215,7 @@ def load(path: str, recorded: tuple[int, str] | None = None, *, verify: bool = F
             )
         _compare(path, recorded)
     try:
+        require_regular(path)
         return loader(path)
     except FileNotFoundError as error:
         raise _missing(path) from error
@@ -226,9 +242,35 @@ def open_file(path: str) -> Any:
     """
     suffix = _suffix_of(path, FORMATS)
     try:
+        require_regular(path)
         return FORMATS[suffix].open(path) if suffix else open_binary(path)
     except FileNotFoundError as error:
         raise _missing(path) from error
+
+
+def _as_file(value: Any) -> tuple[str, Any] | None:
+    """Return suffix and bytes of a value within another one that has a format of its own."""
+    found = _format_of(type(value))
+    if found is None or found.save is None or isinstance(value, PLAIN):
+        return None
+    import numpy as np
+
+    with TemporaryDirectory(prefix="entropic-") as folder:
+        path = Path(folder, f"value{found.suffix}")
+        found.save(value, str(path))
+        if not path.is_file():
+            return None  # a folder: such a value is returned by itself
+        return found.suffix, np.frombuffer(path.read_bytes(), "u1")
+
+
+def _from_file(suffix: str, content: bytes) -> Any:
+    with TemporaryDirectory(prefix="entropic-") as folder:
+        path = Path(folder, f"value{suffix}")
+        path.write_bytes(content)
+        return _loader_of(str(path))(str(path))
+
+
+read_files_with(_from_file)
 
 
 def _format_of(type_: type) -> Format | None:
@@ -278,11 +320,23 @@ def _loader_of(path: str) -> Loader:
     suffix = _suffix_of(path, _known)
     if not suffix:
         own = Path(path).suffix
+        if Path(path).is_dir():
+            raise ValueError(_described_folder(Path(path), own))
         raise ValueError(
             f"there is no loader for {Path(path).name!r}: say how such a file is read, with "
             f"entropic.register_loader({own or '.suffix'!r}, function), or open it with record.open()"
         )
     return _known[suffix].reader or _known[suffix].load
+
+
+def _described_folder(path: Path, suffix: str) -> str:
+    names = sorted(one.name for one in path.iterdir())
+    inside = ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    way = f"say how it is read, with entropic.register_loader({suffix!r}, function), or " if suffix else ""
+    return (
+        f"the result {path.name!r} is a folder with {inside or 'nothing in it'}: {way}read what is in it, as in "
+        f"Path(record.result_file, {names[0] if names else 'name'!r})"
+    )
 
 
 def _suffix_of(path: str, known: Iterable[str]) -> str:

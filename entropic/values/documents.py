@@ -3,7 +3,8 @@
 JSON has no tuples, no NaN, no complex numbers and no NumPy scalars, so those are written as an object with the one
 marker key `__entropic__`, its kind, and its content; everything JSON has is written as it is. Arrays are put aside and
 referred to by name: whoever writes the file stores them in a form of their own. There is no pickle: reading a document
-runs nothing.
+runs nothing. Objects that are their fields, and members of an Enum, are written by the name of their class; it is found
+among the classes that this process has named or returned (`know`), and never imported by a name that a file holds.
 """
 
 from __future__ import annotations
@@ -13,17 +14,33 @@ import math
 import re
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from enum import Enum, Flag
 from fractions import Fraction
+from functools import reduce
+from operator import or_
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from entropic.errors import DecodeError
+from entropic.values.objects import class_name, shape_of, state_of
 
-__all__ = ["CODECS", "MARKER", "PLAIN", "decode", "encode", "is_plain_array"]
+__all__ = [
+    "CODECS",
+    "MARKER",
+    "PLAIN",
+    "decode",
+    "encode",
+    "encode_rest",
+    "is_plain_array",
+    "know",
+    "read_files_with",
+]
 
 MARKER = "__entropic__"
 
@@ -31,9 +48,31 @@ _DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digit
 _ARRAY_KINDS = frozenset("biufcmMSUV")
 _UNNAMED = "#"  # of an array whose place in the value makes no good name
 
+_classes: dict[str, type] = {}
 
-def encode(value: Any) -> tuple[Any, dict[str, Any]]:
+
+def know(classes: Iterable[type]) -> None:
+    """Let documents hold objects of these classes; a class of the same name takes the place of the former."""
+    for class_ in classes:
+        _classes[class_name(class_)] = class_
+
+
+def _class_of(name: Any) -> Any:
+    if name not in _classes:
+        raise DecodeError(
+            f"the value holds a {name}, a class that this process has not named: say that the function returns it, as "
+            f"in def function(...) -> {str(name).rpartition('.')[2]}, and call it again; nothing is lost"
+        )
+    return _classes[name]
+
+
+def encode(value: Any, files: Callable[[Any], Any] = lambda value: None) -> tuple[Any, dict[str, Any]]:
     """Return *value* as JSON can hold it, and the arrays in it by the names that the document calls them.
+
+    Parameters
+    ----------
+    files : callable
+        Returns suffix and bytes, as an array, of a value that is written as a file of its own, else None.
 
     Raises
     ------
@@ -41,11 +80,17 @@ def encode(value: Any) -> tuple[Any, dict[str, Any]]:
         If there is something in it that is neither plain nor an array. The text says where, and names
         `entropic.register_codec`.
     """
-    encoder = _Encoder()
+    encoder = _Encoder(files)
     try:
         return encoder.encode(value), encoder.arrays
     except RecursionError:
         raise TypeError("cannot store a value that contains itself, or is nested too deeply") from None
+
+
+def encode_rest(value: Any, files: Callable[[Any], Any]) -> tuple[Any, dict[str, Any], list[str]]:
+    """Return what `encode` would of the parts of *value* that can be written, and what was in the way of the others."""
+    encoder = _Encoder(files, is_lenient=True)
+    return encoder.encode(value), encoder.arrays, encoder.left_out
 
 
 def decode(document: Any, arrays: Callable[[str], Any]) -> Any:
@@ -97,6 +142,16 @@ def _decode(document: Any, arrays: Callable[[str], Any]) -> Any:
         ) from error
 
 
+def read_files_with(function: Callable[[str, bytes], Any]) -> None:
+    """Let *function* make the value of a file within a document, of its suffix and bytes."""
+
+    def read(content: Any) -> Any:
+        suffix, octets = _parts(content, (str,), (_numpy("ndarray"),))
+        return function(suffix, octets.tobytes())
+
+    _DECODERS["file"] = read
+
+
 def is_plain_array(value: Any) -> bool:
     """Whether *value* is an array that npy holds without pickle: exactly `numpy.ndarray`, of one of NumPy's dtypes."""
     return type(value) is _numpy("ndarray") and _is_plain_dtype(value.dtype)
@@ -112,11 +167,25 @@ def _numpy(name: str) -> Any:
 
 
 class _Encoder:
-    def __init__(self) -> None:
+    def __init__(self, files: Callable[[Any], Any], *, is_lenient: bool = False) -> None:
         self.arrays: dict[str, Any] = {}
+        self.left_out: list[str] = []
+        self._is_lenient = is_lenient
+        self._files = files
         self._path: list[str] = []  # keys and indices that lead to the value at hand
 
     def encode(self, value: Any) -> Any:
+        if not self._is_lenient:
+            return self._encode(value)
+        path = list(self._path)
+        try:
+            return self._encode(value)
+        except (TypeError, RecursionError) as error:
+            self._path = path
+            self.left_out.append("".join(f"[{step}]" for step in path) or f"the {type(value).__qualname__}")
+            return _tagged("left out", [str(error), _as_text(value)])
+
+    def _encode(self, value: Any) -> Any:
         kind = type(value)
         if kind is str or kind is bool or value is None:
             return value
@@ -140,7 +209,47 @@ class _Encoder:
             return self._array(value)
         if kind is getattr(_numpy("ma"), "MaskedArray", None):
             return _tagged("masked", self._masked(value))
+        if (file := self._files(value)) is not None:
+            return _tagged("file", [file[0], self._array(file[1])])
+        if isinstance(value, Enum):
+            return self._member(value, kind)
+        if kind is OrderedDict or kind is Counter:
+            return _tagged(_DICTS[kind], self._pairs(value))
+        if kind is defaultdict and value.default_factory in _FACTORIES.values():
+            name = next(name for name, made in _FACTORIES.items() if made is value.default_factory)
+            return _tagged("default dict", [name, self._pairs(value)])
+        if kind is deque:
+            return _tagged("deque", [self._items(value), value.maxlen])
+        if shape_of(kind) is not None:
+            return self._object(value, kind)
         raise self._refuse(value)
+
+    def _member(self, value: Enum, kind: Any) -> Any:
+        names = (
+            [str(member.name) for member in kind if member in value]
+            if isinstance(value, Flag)
+            else [value.name]
+        )
+        if _member_of([class_name(kind), names], kind) != value:
+            raise self._refuse(value)
+        know([kind])
+        return _tagged("member", [class_name(kind), names])
+
+    def _object(self, value: Any, kind: type) -> Any:
+        shape: Any = shape_of(kind)
+        try:
+            given = shape.get(value)
+            extra = dict(getattr(value, "__pydantic_extra__", None) or {})
+            made = value if shape.has_only_fields(value) and not extra else shape.make(kind, given, extra)
+        except Exception as error:  # the user's constructor may do anything
+            raise self._refuse(value) from error
+        if made is not value and not _is_same(state_of(made), state_of(value)):
+            raise self._refuse(value)
+        know([kind])
+        fields = {name: self._at(name, item) for name, item in given.items()}
+        return _tagged(
+            "object", [class_name(kind), fields, {name: self._at(name, item) for name, item in extra.items()}]
+        )
 
     def _at(self, step: str, value: Any) -> Any:
         self._path.append(step)
@@ -154,8 +263,10 @@ class _Encoder:
     def _mapping(self, values: Mapping[Any, Any]) -> Any:
         if MARKER not in values and all(type(key) is str for key in values):
             return {key: self._at(key, value) for key, value in values.items()}
-        pairs = [[self._at(_UNNAMED, key), self._at(_UNNAMED, value)] for key, value in values.items()]
-        return _tagged("dict", pairs)
+        return _tagged("dict", self._pairs(values))
+
+    def _pairs(self, values: Mapping[Any, Any]) -> Any:
+        return [[self._at(_UNNAMED, key), self._at(_UNNAMED, value)] for key, value in values.items()]
 
     def _scalar(self, value: Any) -> Any:
         dtype = value.dtype
@@ -188,11 +299,30 @@ class _Encoder:
         if isinstance(value, _numpy("ndarray")):
             name = f"{name} of dtype {value.dtype}"
             hint = "return numpy.asarray(...) with a dtype that is no object, or "
+        if kind in PLAIN or isinstance(value, Enum):  # which cannot be registered
+            way = (
+                "a zone of zoneinfo or datetime.timezone"
+                if kind in {datetime, time}
+                else "a plain value, or a dict"
+            )
+            return TypeError(
+                f"cannot store the returned value{place and f' at {place}'}: it is {value!r:.200}, a {name} of which "
+                f"no document would give an equal one back. Return one with {way} in its place"
+            )
         return TypeError(
             f"cannot store the returned value{place and f' at {place}'}: it is a {name}. To keep it, {hint}say how "
             f"such a value is written and read, with entropic.register_codec({kind.__qualname__}, suffix, save=..., "
             "load=...)" + (", and return it by itself" if place else "")
         )
+
+
+def _as_text(value: Any) -> str:
+    """Return a value that no format holds as text, for a person to read: a frame whole, others as they print."""
+    if hasattr(value, "to_csv"):
+        return str(value.to_csv())
+    return (
+        repr(value.to_dict()) if hasattr(value, "to_dict") else repr(value)
+    )  # of xarray, whose repr is short
 
 
 def _is_good_name(step: str) -> bool:
@@ -204,26 +334,72 @@ def _tagged(name: str, content: Any) -> dict[str, Any]:
     return {MARKER: name, "value": content}
 
 
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two states would be written alike."""
+    try:
+        (first, arrays), (second, others) = encode(one), encode(other)
+    except TypeError:
+        return False
+    pairs = [(array, others[name]) for name, array in arrays.items()] if first == second else []
+    return first == second and all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def _member_of(content: Any, class_: Any = None) -> Any:
+    name, members = _parts(content, (str,), (list,))
+    class_ = _class_of(name) if class_ is None else class_
+    if issubclass(class_, Flag):
+        return reduce(or_, (class_[member] for member in members), class_(0))
+    return class_[members[0]]
+
+
+def _make_object(content: Any) -> Any:
+    name, fields, extra = _parts(content, (str,), (dict,), (dict,))
+    class_ = _class_of(name)
+    shape = shape_of(class_)
+    if shape is None or fields.keys() != set(shape.names):
+        raise DecodeError(
+            f"the value holds a {name} with the fields {', '.join(fields)}, and the class has "
+            f"{', '.join(shape.names) if shape else 'none'} now: run the function again"
+        )
+    return shape.make(class_, fields, extra)
+
+
+def _decode_default_dict(content: Any) -> Any:
+    name, pairs = _parts(content, (str, type(None)), (list,))
+    return defaultdict(_FACTORIES[name], _decode_pairs(pairs))
+
+
 def _encode_datetime(value: datetime) -> list[Any] | None:
+    if type(value.tzinfo) is ZoneInfo and value.tzinfo.key:
+        return [value.replace(tzinfo=None).isoformat(), value.fold, value.tzinfo.key]
     if value.tzinfo is not None and type(value.tzinfo) is not timezone:
-        return None  # of a zone by name only the offset would be kept
+        return None  # of a zone without a name only the offset would be kept
     # The offset by itself: fromisoformat() reads one of less than a second as UTC.
     return [value.replace(tzinfo=None).isoformat(), value.fold, value.utcoffset()]
 
 
 def _decode_datetime(content: Any) -> datetime:
-    text, fold, offset = _parts(content, (str,), (int,), (timedelta, type(None)))
-    zone = None if offset is None else timezone(offset)
+    text, fold, offset = _parts(content, (str,), (int,), (timedelta, str, type(None)))
+    zone: Any = ZoneInfo(offset) if isinstance(offset, str) else None if offset is None else timezone(offset)
     return datetime.fromisoformat(text).replace(fold=fold, tzinfo=zone)
 
 
 def _encode_time(value: time) -> list[Any] | None:
-    return None if value.tzinfo is not None else [value.isoformat(), value.fold]
+    zone = value.tzinfo
+    text = [value.replace(tzinfo=None).isoformat(), value.fold]
+    if zone is None:
+        return text
+    if type(zone) is ZoneInfo and zone.key:
+        return [*text, zone.key]
+    return [*text, zone.utcoffset(None)] if type(zone) is timezone else None
 
 
 def _decode_time(content: Any) -> time:
-    text, fold = _parts(content, (str,), (int,))
-    return time.fromisoformat(text).replace(fold=fold)
+    if len(_of(content, list)) == 2:  # without a zone
+        content = [*content, None]
+    text, fold, offset = _parts(content, (str,), (int,), (timedelta, str, type(None)))
+    zone: Any = ZoneInfo(offset) if isinstance(offset, str) else None if offset is None else timezone(offset)
+    return time.fromisoformat(text).replace(fold=fold, tzinfo=zone)
 
 
 def _decode_set(content: Any) -> set[Any]:
@@ -335,7 +511,18 @@ CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 _NAMES = {kind: name for name, (kind, _, _) in CODECS.items()}
 _ENCODERS = {kind: to_document for kind, to_document, _ in CODECS.values()}
+_FACTORIES: dict[Any, Any] = {None: None} | {
+    f.__name__: f for f in (int, float, str, bool, list, dict, set, tuple)
+}
+_DICTS: dict[Any, str] = {OrderedDict: "ordered dict", Counter: "counter"}
 _DECODERS: dict[str, Callable[[Any], Any]] = {
+    "left out": lambda content: _parts(content, (str,), (str,))[1],
+    "member": _member_of,
+    "object": _make_object,
+    "default dict": _decode_default_dict,
+    "ordered dict": lambda content: OrderedDict(_decode_pairs(content)),
+    "counter": lambda content: Counter(_decode_pairs(content)),
+    "deque": lambda content: deque(*_parts(content, (list,), (int, type(None)))),
     "int": _from_text(lambda text: int(text, 16)),
     "float": _from_text(float),
     "tuple": lambda content: tuple(_of(content, list)),
@@ -348,5 +535,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     **{name: from_document for name, (_, _, from_document) in CODECS.items()},
 }
 
-PLAIN = (type(None), bool, int, float, str, list, dict, tuple, set, frozenset, *_ENCODERS)
+PLAIN = (
+    *(type(None), bool, int, float, str, list, dict, tuple, set, frozenset),
+    *(OrderedDict, Counter, defaultdict, deque, *_ENCODERS),
+)
 """Types whose values a document holds, as far as what is in them does; and NumPy's arrays and scalars."""

@@ -7,16 +7,26 @@ are datasets under `arrays/`, named by their place in the value, and the rest is
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from entropic.disk.files import size_of
 from entropic.errors import DecodeError
 from entropic.extras import need
 from entropic.values import labelled
 from entropic.values.documents import decode
+from entropic.values.untrusted import (
+    Budget,
+    hdf5_children,
+    require_inside,
+    require_plain_codecs,
+    require_small_zip,
+    zarr_budget,
+)
 
 __all__ = ["FORMATS", "Format"]
 
@@ -85,15 +95,21 @@ def load_value_hdf5(path: str) -> Any:
     import h5py
     import numpy as np
 
+    def _values(node: Any) -> Any:
+        budget.take(node.nbytes, node.name)
+        return node[()]
+
     def array(name: str) -> Any:
         node = file[_ARRAYS][name]
         if node.attrs.get("format") == "npy":
-            return np.lib.format.read_array(BytesIO(node[()].tobytes()), allow_pickle=False)
-        found = np.asarray(node[()], dtype=node.dtype)
+            return np.lib.format.read_array(BytesIO(_values(node).tobytes()), allow_pickle=False)
+        found = np.asarray(_values(node), dtype=node.dtype)
         return found.T if node.attrs.get("order") == "F" else found
 
     with h5py.File(path, "r") as file:
-        return decode(json.loads(file[_DOCUMENT][()].tobytes()), array)
+        require_inside(file, path)
+        budget = Budget(path, os.path.getsize(path))
+        return decode(_parsed(_values(file[_DOCUMENT]).tobytes()), array)
 
 
 def load_npy(path: str) -> Any:
@@ -108,8 +124,10 @@ def load_npz(path: str) -> dict[str, Any]:
     import numpy as np
 
     # Opened here: of a damaged archive NumPy would leave it open.
-    with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
+    with Path(path).open("rb") as file:
+        require_small_zip(file, path, os.path.getsize(path))
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
 
 
 def open_numpy(path: str) -> Any:
@@ -121,27 +139,42 @@ def open_numpy(path: str) -> Any:
 
 def load_json(path: str) -> Any:
     """Return what the JSON says."""
-    return json.loads(Path(path).read_bytes())
+    return _parsed(Path(path).read_bytes())
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise DecodeError("the JSON is nested too deeply to be read") from None
 
 
 def load_hdf5(path: str) -> dict[str, Any]:
     """Return groups as dicts and datasets as arrays, scalars or text; attributes are left out."""
     import h5py
 
-    def read(node: Any) -> Any:
+    def read(node: Any, above: tuple[Any, ...] = ()) -> Any:
         if isinstance(node, h5py.Group):
-            return {name: read(child) for name, child in node.items()}
+            return {name: read(child, here) for name, child, here in hdf5_children(node, above, path)}
+        budget.take(node.nbytes, node.name)
         return node.asstr()[()] if h5py.check_string_dtype(node.dtype) else node[()]
 
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
+        budget = Budget(path, os.path.getsize(path))
         return dict(read(file))
 
 
 def open_hdf5(path: str) -> Any:
-    """Return an `h5py.File`."""
+    """Return an `h5py.File`, in which nothing leads to another file."""
     import h5py
 
-    return h5py.File(path, "r")
+    file = h5py.File(path, "r")
+    try:
+        require_inside(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def load_zarr(path: str) -> Any:
@@ -149,10 +182,13 @@ def load_zarr(path: str) -> Any:
 
     def read(node: Any) -> Any:
         if hasattr(node, "shape"):
+            budget.take(node.nbytes, node.path)
             return node[...]
         return {name: read(node[name]) for name in sorted([*node.array_keys(), *node.group_keys()])}
 
-    return read(open_zarr(path))
+    opened = open_zarr(path)
+    budget = zarr_budget(path, size_of(Path(path)))
+    return read(opened)
 
 
 def open_zarr(path: str) -> Any:
@@ -160,7 +196,9 @@ def open_zarr(path: str) -> Any:
     zarr = need("zarr", "zarr", "reading zarr")
     if not Path(path).exists():  # zarr's own errors differ from release to release
         raise FileNotFoundError(path)
-    return zarr.open(path, mode="r")
+    opened = zarr.open(path, mode="r")
+    require_plain_codecs(opened, path)
+    return opened
 
 
 def open_text(path: str) -> Any:

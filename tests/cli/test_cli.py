@@ -73,7 +73,7 @@ def test_check_of_an_outdated_database_ends_with_the_reason(sqlite_url, monkeypa
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("nonsense", "could not parse 'nonsense' as the URL"),
+        ("nonsense", "could not parse db_url (not shown, a password may be in it) as the URL"),
         ("nosuch://db", "entropic works on SQLite, PostgreSQL, MySQL and MariaDB, not on nosuch"),
         ("sqlite:////proc/nobody/db.sqlite3", "/proc/nobody"),
         ("postgresql://127.0.0.1:1/db", "refused"),

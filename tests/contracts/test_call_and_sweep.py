@@ -26,6 +26,8 @@ from entropic.process.identity import Process, this_process
 from entropic.process.patience import Patience
 from tests.support.protocol_cases import Place
 
+pytestmark = pytest.mark.usefixtures("leases_end_at_once")
+
 PARAMS = {"a": 1.5}
 ROWS = ("none", "there", "file gone", "other digest", "other, file gone", "registered", "registered, gone")
 CLAIMS = ("none", "live other's", "dead", "over", "own and orphaned")

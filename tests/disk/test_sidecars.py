@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from entropic.disk.files import remove
-from entropic.disk.sidecars import clear_away, read_sidecar
+from entropic.disk.sidecars import SidecarIndex, clear_away, process_folders, read_sidecar
 
 
 def test_bad_lines_are_counted_one_by_one(tmp_path):
@@ -46,3 +46,99 @@ def test_folder_that_another_clears_away_meanwhile_is_no_error(tmp_path: Path, m
 def test_folder_that_is_gone_already_is_no_error(tmp_path):
     clear_away(tmp_path / "gone")
     remove(tmp_path / "gone")
+
+
+# The index of what others have finished
+
+
+def write(root: Path, folder: str, *lines: tuple[str, str]) -> Path:
+    """Write the sidecar of a process anew, a line for each key and attempt."""
+    path = root / ".entropic" / folder / "sidecar.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f'{{"record_id": "{key}", "attempt": "{attempt}"}}\n' for key, attempt in lines))
+    return path
+
+
+def attempt_of(index: SidecarIndex, key: str) -> str | None:
+    line = index.get(key)
+    return None if line is None else line["attempt"]
+
+
+def test_index_gives_the_newest_line_of_a_key_and_its_folder(tmp_path):
+    write(tmp_path, "one", ("k1", "a1"), ("k2", "a2"), ("k1", "a3"))
+    write(tmp_path, "two", ("k3", "a4"))
+    index = SidecarIndex(tmp_path)
+    index.refresh()
+
+    assert [attempt_of(index, key) for key in ("k1", "k2", "k3", "k4")] == ["a3", "a2", "a4", None]
+    assert index.get("k3")["folder"] == "two"
+
+
+def test_index_reads_a_line_once_it_is_whole(tmp_path):
+    path = write(tmp_path, "one", ("k1", "a1"))
+    whole = path.read_bytes() + b'{"record_id": "k2", "attempt": "a2"}\n'
+    path.write_bytes(whole[:-5])
+    index = SidecarIndex(tmp_path)
+    index.refresh()
+    torn = attempt_of(index, "k2")
+    path.write_bytes(whole)
+    index.refresh()
+
+    assert torn is None
+    assert [attempt_of(index, key) for key in ("k1", "k2")] == ["a1", "a2"]
+
+
+def test_index_reads_a_folder_that_went_and_came_again_from_its_beginning(tmp_path):
+    path = write(tmp_path, "one", ("k1", "a1"))
+    index = SidecarIndex(tmp_path)
+    index.refresh()
+    shutil.rmtree(path.parent)
+    index.refresh()
+    gone = attempt_of(index, "k1")
+    write(tmp_path, "one", ("k2", "a2"), ("k3", "a3"))
+    index.refresh()
+
+    assert gone is None
+    assert [attempt_of(index, key) for key in ("k1", "k2", "k3")] == [None, "a2", "a3"]
+
+
+def test_index_never_gives_the_line_of_another_key(tmp_path):
+    """The sidecar was emptied and begun anew since it was read."""
+    write(tmp_path, "one", ("k1", "a1"))
+    index = SidecarIndex(tmp_path)
+    index.refresh()
+    write(tmp_path, "one", ("k2", "a2"))
+
+    assert index.get("k1") is None
+
+
+def test_index_leaves_out_one_folder_and_reads_it_when_it_no_longer_is_to(tmp_path):
+    write(tmp_path, "mine", ("k1", "a1"))
+    write(tmp_path, "other", ("k2", "a2"))
+    index = SidecarIndex(tmp_path)
+    index.refresh(skip="mine")
+    skipped = [attempt_of(index, key) for key in ("k1", "k2")]
+    index.refresh()
+
+    assert skipped == [None, "a2"]
+    assert attempt_of(index, "k1") == "a1"
+
+
+# Which folders there are
+
+
+def test_folders_of_processes_are_those_by_name_without_files_and_quarantine(tmp_path):
+    assert list(process_folders(tmp_path)) == []
+
+    for name in ("two", "quarantine", "one"):
+        (tmp_path / ".entropic" / name).mkdir(parents=True)
+    (tmp_path / ".entropic" / "stray").touch()
+
+    assert [path.name for path in process_folders(tmp_path)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("says", ["[]", "17", "no json", ""])
+def test_process_that_is_not_named_is_empty(tmp_path, says):
+    (tmp_path / "process.json").write_text(says)
+
+    assert read_sidecar(tmp_path).process == {}

@@ -1,13 +1,18 @@
 """A process's own folder: what of it is on the disk by name, and who may use a slot."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from entropic.disk import roots, sidecars
 from entropic.disk.roots import Marker
-from entropic.disk.staging import Staging, move
+from entropic.disk.sidecars import read_sidecar
+from entropic.disk.staging import Staging, move, stage, staging_for
+from entropic.errors import ResultFileError
+from entropic.process.identity import this_process
 from tests.support.disk_order import disk_order
+from tests.support.processes import open_files
 
 
 @pytest.fixture
@@ -68,3 +73,165 @@ def test_move_that_the_disk_refuses_raises_its_error_and_leaves_both(root, monke
     assert caught.value is error
     assert ((root / "new").read_text(), (root / "final").read_text()) == ("new", "old")
     assert not (root / roots.STATE).exists()
+
+
+# Slots and their folder
+
+
+def test_slot_that_is_full_yet_waits_behind_the_others(root):
+    staging = Staging(root, "process", {"pid": 1})
+    full, empty = staging.take(), staging.take()
+    (full / "k").write_text("x")
+    staging.give_back(full)
+    staging.give_back(empty)
+
+    first, second = staging.take(), staging.take()
+    (full / "k").unlink()
+
+    assert first not in {full, empty}  # one look is enough: a slot costs less than many looks
+    assert second == empty
+    assert staging.take() == full
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_slot_that_is_given_back_is_emptied_only_if_asked_for(root, clear):
+    staging = Staging(root, "process", {"pid": 1})
+    slot = staging.take()
+    (slot / "part").write_text("x")
+
+    staging.give_back(slot, clear=clear)
+
+    assert [path.name for path in slot.iterdir()] == ([] if clear else ["part"])
+
+
+def test_folder_that_others_cleared_away_is_gone_and_holds_no_file_open(root):
+    staging = Staging(root, "process", {"pid": 1})
+    before_use = staging.is_gone()
+    staging.take()
+    staging.append(line())
+    in_use = staging.is_gone()
+    sidecar = str(staging.folder / "sidecar.jsonl")
+    was_open = sidecar in open_files()
+    shutil.rmtree(staging.folder)
+
+    assert (before_use, in_use, was_open) == (False, False, True)
+    assert staging.is_gone()
+    assert not any(path.startswith(sidecar) for path in open_files())
+
+
+def test_sidecar_is_closed_with_its_folder_and_opened_anew_with_the_next(root):
+    staging = Staging(root, "process", {"pid": 1})
+    staging.take()
+    staging.append(line())
+    staging.settle()
+    staging.close()
+    closed = not any(path.startswith(str(staging.folder)) for path in open_files())
+    staging.take()
+    staging.append(line(attempt="a2"))
+
+    assert closed
+    assert read_sidecar(staging.folder).process == {"pid": 1}
+    assert [one["attempt"] for one in read_sidecar(staging.folder).lines] == ["a2"]
+
+
+def test_lines_are_counted_anew_after_the_sidecar_was_emptied(root, monkeypatch):
+    monkeypatch.setattr("entropic.disk.staging.LINES", 2)
+    staging = Staging(root, "process", {"pid": 1})
+    staging.take()
+    due = []
+    for n in range(4):
+        staging.append(line(attempt=f"a{n}"))
+        due.append(staging.settle())
+        if due[-1]:
+            staging.forget()
+
+    assert due == [False, True, False, True]
+
+
+def test_several_lines_are_settled_at_once(root, monkeypatch):
+    monkeypatch.setattr("entropic.disk.staging.LINES", 2)
+    staging = Staging(root, "process", {"pid": 1})
+    staging.take()
+    for n in range(3):
+        staging.append(line(attempt=f"a{n}"))
+
+    assert (staging.settle(2), staging.settle()) == (False, True)
+
+
+def test_folder_of_a_name_is_the_same_each_time_and_says_who_holds_the_claims(root):
+    holder = {"owner": "another"}
+    one = staging_for(root, "process", holder)
+    one.take()
+
+    assert staging_for(root, "process", holder) is one
+    assert staging_for(root, "another", holder) is not one
+    said = read_sidecar(one.folder).process
+    assert said == {**this_process().as_dict(), "holder": holder}
+
+
+def test_folders_that_are_gone_are_forgotten_when_another_is_made(root):
+    one = staging_for(root, "first", {})
+    one.take()
+    shutil.rmtree(one.folder)
+    staging_for(root, "second", {})
+
+    assert staging_for(root, "first", {}) is not one
+
+
+# Links in what a runner wrote
+
+
+def test_links_in_a_folder_are_copies_afterwards_however_deep(root):
+    elsewhere = root / "elsewhere"
+    elsewhere.write_text("kept")
+    slot = Staging(root, "process", {"pid": 1}).take()
+    deep = slot / "k" / "a" / "b"
+    deep.mkdir(parents=True)
+    for link in (slot / "k" / "top", deep / "part"):
+        link.symlink_to(elsewhere)
+
+    stage(slot, "k")
+    elsewhere.write_text("changed")
+
+    assert [(path.is_symlink(), path.read_text()) for path in (slot / "k" / "top", deep / "part")] == [
+        (False, "kept")
+    ] * 2
+    assert sorted(path.name for path in deep.iterdir()) == ["part"]
+
+
+@pytest.mark.parametrize("place", ["k", "k/part"])
+@pytest.mark.parametrize("target", ["folder", "nothing"])
+def test_link_to_what_is_no_file_is_refused_and_named(root, place, target):
+    (root / "folder").mkdir()
+    slot = Staging(root, "process", {"pid": 1}).take()
+    path = slot / place
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(root / target)
+
+    with pytest.raises(ResultFileError, match="is a link to") as caught:
+        stage(slot, "k")
+
+    assert str(path) in str(caught.value)
+    assert str(root / target) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "written", "is_said"),
+    [
+        ("k.h5", "k.h5", False),
+        ("k", "k", False),
+        ("k", "k.npy", False),
+        ("k", "kk", True),
+        ("k.h5", "k.h5.npy", True),
+        ("k.h5", "other", True),
+    ],
+)
+def test_name_that_was_not_asked_for_is_taken_and_said(root, caplog, wanted, written, is_said):
+    slot = Staging(root, "process", {"pid": 1}).take()
+    (slot / written).write_text("x")
+
+    with caplog.at_level("INFO", "entropic"):
+        staged = stage(slot, wanted)
+
+    assert staged.name == written
+    assert (f"was to write {wanted} and wrote {written}" in caplog.text) == is_said

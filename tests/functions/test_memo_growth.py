@@ -99,7 +99,7 @@ def test_old_records_say_that_they_are_the_runs_at_the_defaults(tmp_path, databa
     assert (record.day, record.span) == (datetime.date(2026, 1, 2), datetime.timedelta(seconds=1.5))
     assert (record.key, record.raw) == (uuid.UUID(int=7), b"\x00\xff")
     assert (record.scheme, record.method, record.source) == (Scheme.RK4, "rk4", "in.csv")
-    assert record.shape == [2, 3]
+    assert record.shape == {"__entropic__": "tuple", "value": [2, 3]}
     assert (record.label, record.limit) == (None, 2.0)
 
 

@@ -123,6 +123,16 @@ def test_annotation_that_makes_no_column_is_refused(annotation):
         kind_of(annotation)
 
 
+def test_numeric_of_an_annotation_keeps_every_digit_on_every_database():
+    def function(x: Annotated[Decimal, Numeric(40, 0)]):
+        return x
+
+    exact = Decimal(10**39 + 1)
+
+    assert call(function, exact) == exact
+    assert str(model_of(function).__table__.c.x.type.compile(sqlite.dialect())) == "VARCHAR"
+
+
 def test_class_with_a_hasher_makes_a_column(monkeypatch):
     monkeypatch.setattr(hashing, "_hashers", {})
     register_hasher(Mesh, lambda mesh: {"cells": mesh.cells})

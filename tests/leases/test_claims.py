@@ -16,7 +16,7 @@ from tests.support import protocol_cases as cases
 from tests.support.gone import dead, elsewhere, living
 from tests.support.lost_commits import lose_commit
 from tests.support.processes import outcomes_of, run_together
-from tests.support.protocol_cases import claims_on
+from tests.support.protocol_cases import Watch, claims_on
 
 BETWEEN_PROCESSES = ("sqlite-file", "postgresql", "mysql")
 
@@ -35,6 +35,21 @@ def stored(database: Database) -> dict[tuple[str, str], str]:
     with database.reading() as connection:
         rows = connection.execute(text("SELECT table_name, record_id, token FROM entropic_claims"))
         return {(row.table_name, row.record_id): row.token for row in rows}
+
+
+def watched(database: Database, keys: list[str], seconds: float = 60.0):
+    """Claims of somebody who has watched the holders of *keys* for so long, by a clock of the test's."""
+    watch = Watch()
+    taker = claims_on(database, watch=watch)
+    taker.holders(keys)
+    watch.wait(seconds)
+    return taker
+
+
+def move_elsewhere(database: Database) -> None:
+    """Make every claim that of another host."""
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE entropic_claims SET boot = 'of another host', host = 'elsewhere'"))
 
 
 def meeting(folder: Path) -> Path:
@@ -66,7 +81,7 @@ def test_acquire_after_the_lease_takes_over_with_another_token(database_url):
     database = Database(database_url)
     former = claims_on(database, lease_s=-1.0).acquire(["k"])["k"]
 
-    taken = claims_on(database).acquire(["k"])["k"]
+    taken = watched(database, ["k"]).acquire(["k"])["k"]
 
     assert taken.former.token == former.token
     assert taken.token != former.token
@@ -77,6 +92,7 @@ def test_lease_ends_when_its_seconds_are_over_on_the_clock_and_not_before(databa
     clock = ManualClock()
     owner = claims_on(Database(database_url), lease_s=60.0, clock=clock)
     owner.acquire(["k"])
+    owner.holders(["k"])
 
     clock.advance(59.0)
     within_lease, left_s = owner.acquire(["k"]), owner.holders(["k"])["k"].left_s
@@ -93,6 +109,7 @@ def test_take_over_of_a_claim_that_was_extended_meanwhile_fails(database_url):
     late = claims_on(database, clock=clock)
     late.acquire(["k"])
     rival = claims_on(database, clock=clock)
+    rival.holders(["k"])
     clock.advance(61.0)
     seen = rival.holders(["k"])["k"]
     late.extend()
@@ -108,7 +125,7 @@ def test_release_leaves_a_claim_that_was_lost_to_its_new_owner(database_url):
     database = Database(database_url)
     late = claims_on(database, lease_s=-1.0)
     former = late.acquire(["k"])["k"]
-    taken = claims_on(database).acquire(["k"])["k"]
+    taken = watched(database, ["k"]).acquire(["k"])["k"]
 
     late.release([("k", former.token)])
 
@@ -175,9 +192,11 @@ def test_has_live_tells_whether_a_process_holds_a_claim_in_its_lease(database_ur
     database = Database(database_url)
     owner = this_process().owner
     claims_on(database, lease_s=-1.0).acquire(["over"])
-    before = claims_on(database).has_live([owner])
+    at_first = claims_on(database).has_live([owner])
+    before = watched(database, ["over"]).has_live([owner])
     claims_on(database).acquire(["k"])
 
+    assert at_first
     assert not before
     assert claims_on(database).has_live([owner, "another"])
     assert not claims_on(database).has_live(["another"])
@@ -231,21 +250,25 @@ def test_holder_says_process_host_and_time(sqlite_url):
     assert "UTC" in text_of
 
 
-@pytest.mark.parametrize(("left_s", "is_gone"), [(60.0, False), (0.5, False), (0.0, True), (-0.5, True)])
-def test_claim_of_another_host_holds_to_the_end_of_its_lease(left_s, is_gone):
-    holder = Holder("k", elsewhere(), "token", 0.0, left_s)
+def holder_of(process, *, is_silent):
+    return Holder("k", process, "token", acquired_at=0.0, expires_at=60.0, left_s=-1.0, is_silent=is_silent)
 
-    assert (holder.is_gone(), holder.is_abandoned()) == (is_gone, is_gone)
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_claim_of_another_host_holds_until_its_owner_is_silent(is_silent):
+    holder = holder_of(elsewhere(), is_silent=is_silent)
+
+    assert (holder.is_gone(), holder.is_abandoned()) == (is_silent, is_silent)
 
 
 def test_claim_of_a_process_of_this_host_that_is_alive_is_not_abandoned_when_its_lease_is_over():
-    holder = Holder("k", living(), "token", 0.0, -1.0)
+    holder = holder_of(living(), is_silent=True)
 
     assert (holder.is_gone(), holder.is_abandoned()) == (True, False)
 
 
 def test_claim_of_a_process_of_this_host_that_has_ended_is_gone_at_once():
-    holder = Holder("k", dead(), "token", 0.0, 3600.0)
+    holder = holder_of(dead(), is_silent=False)
 
     assert (holder.is_gone(), holder.is_abandoned()) == (True, True)
 
@@ -280,7 +303,7 @@ def test_eight_processes_that_find_expired_claims_take_over_each_once(shared_url
     keys = [f"k{n}" for n in range(50)]
     claims_on(Database(shared_url), lease_s=-1.0).acquire(keys)
 
-    granted = run_together(cases.acquire_together, [(shared_url, keys, meeting(tmp_path), 8)] * 8)
+    granted = run_together(cases.take_over_together, [(shared_url, keys, meeting(tmp_path), 8)] * 8)
 
     assert Counter(key for one in granted for key in one) == Counter(keys)
     assert set(stored(Database(shared_url)).values()) == {token for one in granted for token in one.values()}
@@ -300,19 +323,97 @@ def test_claim_of_a_dead_owner_on_this_host_is_taken_over_at_once(shared_url):
 
 @between_processes
 def test_claim_of_an_owner_on_another_host_is_kept_until_its_lease_is_over(shared_url):
-    database, clock = Database(shared_url), ManualClock(time.time())
-    owner = claims_on(database, clock=clock)
-    outcomes_of(cases.acquire_and_die, [(shared_url, ["k"], 3600.0)])
-    change = text("UPDATE entropic_claims SET boot = 'of another host', host = 'elsewhere'")
-    with database.engine.begin() as connection:
-        connection.execute(change)
-    within_lease = owner.acquire(["k"])
-    clock.advance(4000.0)
+    database = Database(shared_url)
+    claims_on(database)
+    outcomes_of(cases.acquire_and_die, [(shared_url, ["k"])])
+    move_elsewhere(database)
+    clock = ManualClock(time.time())
+    taker = claims_on(database, clock=clock)
+    at_first = taker.acquire(["k"])
+    clock.advance(50.0)
+    within_lease = taker.acquire(["k"])
+    clock.advance(20.0)
 
-    after_lease = owner.acquire(["k"])
+    after_lease = taker.acquire(["k"])
 
-    assert within_lease == {}
+    assert at_first == within_lease == {}
     assert after_lease["k"].former is not None
+
+
+def test_end_of_a_lease_counts_once_the_claim_was_watched_for_a_third_of_it(database_url):
+    database, clock, watch = Database(database_url), ManualClock(), Watch()
+    claims_on(database, clock=clock).acquire(["k"])
+    clock.advance(600)
+    taker = claims_on(database, clock=clock, watch=watch)
+
+    granted = {}
+    for second in (0, 19, 20):
+        watch.now_s = 1000.0 + second
+        granted[second] = list(taker.acquire(["k"]))
+
+    assert granted == {0: [], 19: [], 20: ["k"]}
+
+
+@pytest.mark.parametrize("seconds", [600, -600])
+def test_clock_that_is_set_takes_nothing_from_an_owner_that_lives(database_url, seconds):
+    database, clock, watch = Database(database_url), ManualClock(), Watch()
+    owner, taker = claims_on(database, clock=clock), claims_on(database, clock=clock, watch=watch)
+    owner.acquire(["k"])
+
+    taken = dict(taker.acquire(["k"]))
+    clock.advance(seconds)
+    for _ in range(20):
+        taken |= taker.acquire(["k"])
+        watch.wait(10.0)
+        clock.advance(10.0)
+        owner.extend()
+
+    assert taken == {}
+
+
+def test_claim_that_does_not_change_for_a_lease_is_over_whatever_the_clock_says(database_url):
+    database, clock, watch = Database(database_url), ManualClock(), Watch()
+    claims_on(database, clock=clock).acquire(["k"])
+    clock.advance(-600)
+    taker = claims_on(database, clock=clock, watch=watch)
+    taker.holders(["k"])
+
+    watch.wait(59.0)
+    before = taker.acquire(["k"])
+    watch.wait(1.0)
+
+    assert before == {}
+    assert taker.acquire(["k"])["k"].former is not None
+
+
+def test_claim_that_is_extended_is_watched_from_then_on(sqlite_url):
+    database, watch = Database(sqlite_url), Watch()
+    owner, taker = claims_on(database, lease_s=-1.0), claims_on(database, watch=watch)
+    owner.acquire(["k"])
+    taker.holders(["k"])
+    watch.wait(19.0)
+    owner.extend()
+    taker.holders(["k"])
+    watch.wait(19.0)
+
+    too_early = taker.acquire(["k"])
+    watch.wait(1.0)
+
+    assert too_early == {}
+    assert list(taker.acquire(["k"])) == ["k"]
+
+
+def test_claims_that_were_not_looked_at_for_a_lease_are_forgotten(sqlite_url):
+    database, watch = Database(sqlite_url), Watch()
+    keys = [f"k{n}" for n in range(3 * CHUNK)]
+    claims_on(database).acquire(keys)
+    taker = claims_on(database, watch=watch)
+    taker.holders(keys[:CHUNK])
+    watch.wait(100.0)
+
+    taker.holders(keys[CHUNK:])
+
+    assert set(taker._watched) == set(keys[CHUNK:])
 
 
 def test_claim_whose_pid_belongs_to_another_process_now_is_taken_over(sqlite_url):

@@ -159,8 +159,75 @@ def test_decimal_column_refuses_more_digits_than_it_has(kind, value):
         cast(kind, value)
 
 
-def test_numeric_column_of_floats_has_its_scale():
-    assert same(cast(Numeric(10, 2, asdecimal=False), 1.239), 1.24)
+def test_numeric_column_of_floats_has_its_scale_and_refuses_more():
+    assert same(cast(Numeric(8, 2, asdecimal=False), 1.25), 1.25)
+    assert same(cast(Numeric(8, 2, asdecimal=False), 0.1 + 0.2), 0.3)
+    with pytest.raises(Refused, match="more than the column's 2 decimals"):
+        cast(Numeric(8, 2, asdecimal=False), 1.239)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "dialect", "words"),
+    [
+        (mysql.TINYINT(), 128, MYSQL, "does not fit the column's 8 bits"),
+        (mysql.TINYINT(unsigned=True), 256, MYSQL, "does not fit the column's 8 bits without a sign"),
+        (mysql.TINYINT(unsigned=True), -1, MYSQL, "does not fit the column's 8 bits without a sign"),
+        (mysql.MEDIUMINT(), 2**23, MYSQL, "24 bits"),
+        (mysql.INTEGER(unsigned=True), 2**32, MYSQL, "32 bits without a sign"),
+        (Integer().with_variant(mysql.TINYINT(), "mysql"), 200, MYSQL, "8 bits"),
+        (BigInteger(), 2**63, MYSQL, r"64 bits: declare it as a Numeric\(40, 0\)"),
+        (Float(), 0.1, MYSQL, "single precision of the column"),
+        (postgresql.REAL(), 1e300, POSTGRES, "single precision of the column"),
+        (Text(), "é" * 40_000, MYSQL, "has 80000 bytes, but the column holds 65535"),
+        (mysql.TINYTEXT(), "a" * 256, MYSQL, "has 256 bytes, but the column holds 255"),
+        (LargeBinary(), bytes(70_000), MYSQL, "has 70000 bytes, but the column holds 65535"),
+        (String(3), "abcd", MYSQL, r"declare it as a String\(4\)"),
+        (Interval(), timedelta(days=3_000_000), SQLITE, "cannot be stored: date value out of range"),
+        (Interval(), timedelta(days=-800_000), SQLITE, "cannot be stored: date value out of range"),
+        (TYPES[timedelta], timedelta.max, MYSQL, "more microseconds than 64 bits hold"),
+        (
+            TYPES[Decimal],
+            Decimal("6.62607015e-34"),
+            SQLITE,
+            r"12 decimals: .* declare it as a Numeric\(43, 42\)",
+        ),
+        (TYPES[Decimal], Decimal("1e20"), SQLITE, r"30 digits, 12 of them decimals.* Numeric\(21, 0\)"),
+        (
+            Numeric(40, 0),
+            Decimal("12345678901234567"),
+            SQLITE,
+            "15 digits that SQLite keeps in a Numeric column",
+        ),
+        *[(kind, Decimal("sNaN"), SQLITE, "NaN") for kind in (Float(), Integer(), TYPES[Decimal])],
+    ],
+    ids=str,
+)
+def test_value_that_is_wider_than_its_column_is_refused_with_what_would_hold_it(kind, value, dialect, words):
+    with pytest.raises(Refused, match=words):
+        cast(kind, value, dialect)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "dialect"),
+    [
+        (mysql.TINYINT(), -128, MYSQL),
+        (mysql.TINYINT(unsigned=True), 255, MYSQL),
+        (mysql.BIGINT(unsigned=True), 2**64 - 1, MYSQL),
+        (Float(), 0.5, MYSQL),
+        (Float(53), 0.1, MYSQL),
+        (Float(), 0.1, POSTGRES),
+        (TYPES[float], 0.1, MYSQL),
+        (Float(), 0.1, SQLITE),
+        (mysql.MEDIUMTEXT(), "a" * 70_000, MYSQL),
+        (TYPES[bytes], bytes(70_000), MYSQL),
+        (Interval(), timedelta(days=3_000_000), POSTGRES),
+        (Numeric(40, 0), Decimal("12345678901234567"), POSTGRES),
+        (Numeric(40, 0), Decimal("1e30"), SQLITE),
+    ],
+    ids=str,
+)
+def test_value_that_its_column_just_holds_is_taken(kind, value, dialect):
+    assert cast(kind, value, dialect) == value
 
 
 # Text

@@ -177,7 +177,7 @@ def test_key_of_typed_values_not_at_a_default_is_their_hash(params):
     everything = Parameters(Everything, DIALECTS["sqlite"])
     identity = everything.identify({**params, "maybe": 1.5, "rate": 1.5, "tree": {}})
 
-    assert hash_params(identity.values) == identity.id
+    assert hash_params({**identity.values, "colour": identity.values["colour"].name}) == identity.id
 
 
 @quick
@@ -476,6 +476,20 @@ def test_row_of_the_published_release_has_lists_for_tuples():
 @pytest.mark.parametrize("value", [{1, 2}, Path("a"), Colour.RED, np.arange(2), {1: 2}, b"x"], ids=repr)
 def test_value_that_the_published_release_could_not_store_is_not_looked_for_twice(value):
     assert named({"rate": 1, "grid": {"a": value}}).former_id is None
+
+
+def test_parameters_for_people_are_as_given_where_their_document_says_all():
+    parameters_ = decay()
+    given_ = {"rate": 1.0, "grid": {"at": (1, Path("a")), "of": {2: datetime(2026, 1, 2)}}}
+    with_array = {"rate": 1.0, "grid": {"cells": np.arange(2)}}
+
+    shown = [
+        parameters_.for_people(json.loads(json.dumps(parameters_.dump(parameters_.identify(one).values))))
+        for one in (given_, with_array)
+    ]
+
+    assert shown[0]["grid"] == given_["grid"]
+    assert shown[1]["grid"]["cells"]["__entropic__"] == "array"
 
 
 def test_dict_that_looks_like_a_document_is_a_dict():

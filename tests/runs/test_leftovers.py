@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from entropic import hash_params
+from entropic.disk.sidecars import read_sidecar
 from entropic.process.identity import this_process
+from entropic.runs.recovery import is_abandoned
 from tests.support.gone import Left, claim, dead, digest, elsewhere, living
 from tests.support.protocol_cases import Place, Sim
+
+pytestmark = pytest.mark.usefixtures("leases_end_at_once")
 
 A = {"a": 1.5}
 KEY = hash_params(A)
@@ -365,6 +369,14 @@ def test_folder_in_which_something_was_written_lately_stays(place, store):
     store.recover()
 
     assert left.folder.exists()
+
+
+def test_folder_that_cannot_be_looked_at_is_nobodys_to_clear_away(place, store):
+    left = Left(place, elsewhere())
+    sidecar = read_sidecar(left.folder)
+    left.folder.rename(place.folder / "aside")  # as a network file system loses sight of one
+
+    assert not is_abandoned(store._table, sidecar)
 
 
 def test_folder_that_does_not_say_whose_it_is_is_left_alone_however_long_it_was_silent(place, store):

@@ -20,6 +20,9 @@ from tests.support.processes import run_together
 from tests.support.protocol_cases import Place, Sim
 
 A = {"a": 1.5}
+NO_ROW_TO_BLAME = (
+    "CREATE TRIGGER refuse BEFORE INSERT ON protocol_sims BEGIN INSERT INTO refused VALUES (1); END"
+)
 EXPIRE = "UPDATE entropic_claims SET expires_at = 0, owner = 'frozen', boot = 'another host'"
 
 
@@ -54,7 +57,7 @@ def states(place: Place) -> list[str]:
 
 
 def test_late_owner_publishes_nothing_and_is_told_who_won(any_place):
-    store = late(any_place, lambda: run_together(cases.call, [(any_place, A)]))
+    store = late(any_place, lambda: run_together(cases.take, [(any_place, A)]))
 
     with pytest.raises(ClaimLostError, match="silent for longer than its lease") as caught:
         store.run_or_retrieve(A)
@@ -67,7 +70,7 @@ def test_late_owner_publishes_nothing_and_is_told_who_won(any_place):
 
 
 def test_late_result_is_kept_in_quarantine(place):
-    store = late(place, lambda: run_together(cases.call, [(place, A)]))
+    store = late(place, lambda: run_together(cases.take, [(place, A)]))
 
     with pytest.raises(ClaimLostError):
         store.run_or_retrieve(A)
@@ -79,7 +82,7 @@ def test_late_result_is_kept_in_quarantine(place):
 
 
 def test_late_owner_whose_rival_has_not_finished_publishes_nothing(any_place):
-    store = late(any_place, lambda: run_together(cases.acquire, [(any_place.url, [store.key(A)])]))
+    store = late(any_place, lambda: run_together(cases.acquire_watched, [(any_place.url, [store.key(A)])]))
 
     with pytest.raises(ClaimLostError) as caught:
         store.run_or_retrieve(A)
@@ -107,7 +110,7 @@ def test_late_register_writes_nothing_and_says_so(any_place, monkeypatch):
 
     def frozen(path):
         any_place.sql(EXPIRE)
-        run_together(cases.call, [(any_place, A)])
+        run_together(cases.take, [(any_place, A)])
         return digest_of(path)
 
     monkeypatch.setattr(publishing, "digest_of", frozen)
@@ -137,7 +140,7 @@ def test_register_that_fails_gives_the_key_back(place, monkeypatch):
 def test_late_equal_result_is_reported_as_nothing(place):
     def same(params):
         place.sql(EXPIRE)
-        run_together(cases.call, [(place, A)])
+        run_together(cases.take, [(place, A)])
         return place.runner()(params)
 
     store = Store(same, Sim, place.results, ".txt", place.url)
@@ -183,9 +186,7 @@ def test_claim_is_deleted_before_anything_is_written(place):
 
 def test_commit_that_fails_loses_nothing_and_the_next_call_does_not_run_again(place):
     store = place.store()
-    place.sql(
-        "CREATE TRIGGER refuse BEFORE INSERT ON protocol_sims BEGIN SELECT RAISE(ABORT, 'refused'); END"
-    )
+    place.sql(NO_ROW_TO_BLAME)
     with pytest.raises(DBAPIError, match="refused"):
         store.run_or_retrieve(A)
     rows = place.rows()
@@ -201,9 +202,7 @@ def test_commit_that_fails_loses_nothing_and_the_next_call_does_not_run_again(pl
 
 def test_commit_that_fails_is_made_by_the_next_process(place):
     store = place.store()
-    place.sql(
-        "CREATE TRIGGER refuse BEFORE INSERT ON protocol_sims BEGIN SELECT RAISE(ABORT, 'refused'); END"
-    )
+    place.sql(NO_ROW_TO_BLAME)
     with pytest.raises(DBAPIError, match="refused"):
         store.run_or_retrieve(A)
     place.sql("DROP TRIGGER refuse")
@@ -235,6 +234,18 @@ def test_rerun_replaces_row_file_and_file_record(place):
     assert contents(place) == ["version 2 of 1.5"]
     assert (file.size_bytes, file.sha256) == files.digest_of(Path(record.result_file))
     assert place.sql("SELECT count(*) FROM entropic_attempts")[0][0] == 2
+
+
+def test_rerun_under_another_name_removes_its_own_former_file_only(place):
+    store = place.store()
+    for a in (1.5, 2.5, 3.5):
+        store.run({"a": a})
+
+    place.store("2", file_suffix=".dat").run({"a": 2.5})
+
+    assert contents(place) == ["version 1 of 1.5", "version 1 of 3.5"]
+    assert [path.read_text() for path in place.results.glob("*.dat")] == ["version 2 of 2.5"]
+    assert not store.check(checksum=True)
 
 
 def test_rerun_that_fails_leaves_the_good_result(place):

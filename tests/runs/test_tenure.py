@@ -16,6 +16,8 @@ from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure
 from tests.support.protocol_cases import Place, claims_on
 
+pytestmark = pytest.mark.usefixtures("leases_end_at_once")
+
 A, B = {"a": 1.5}, {"a": 2.5}
 
 
@@ -145,7 +147,7 @@ def test_end_of_a_run_uses_the_claim_up(place, store, end):
     with Tenure(store._table) as tenure:
         tenure.claim(wanted(store, A))
         if end == "publish":
-            assert tenure.publish([outcome_of(store, key)]) == set()
+            assert tenure.publish([outcome_of(store, key)]) == (set(), [])
         elif end == "fail":
             store.runner = failing
             tenure.fail([outcome_of(store, key)])
@@ -165,7 +167,7 @@ def test_claim_that_was_lost_publishes_nothing_and_is_the_new_owners(place, stor
         receipt = outcome_of(store, key)
         place.sql("UPDATE entropic_claims SET token = 'another', owner = 'another'")
 
-        assert tenure.publish([receipt]) == {key}
+        assert tenure.publish([receipt]).lost == {key}
     assert place.rows() == {}
     assert claimed_keys(place) == [key]
 

@@ -87,7 +87,7 @@ def test_home_in_a_path_is_expanded(tmp_path, monkeypatch):
 def test_repr_does_not_tell_the_password():
     shown = repr(Database("postgresql://me:secret@host/db?password=secret2&sslmode=require"))
 
-    assert shown == "Database('postgresql+psycopg://me@host/db?sslmode=require')"
+    assert shown == "Database('postgresql+psycopg://***@host/db?password=***&sslmode=***')"
 
 
 def test_database_file_that_is_made_is_said_once(sqlite_url, caplog):
@@ -953,3 +953,14 @@ def test_interrupt_in_a_transaction_leaves_no_lock_to_who_handles_it(sqlite_url,
     else:
         pytest.fail("nothing was interrupted")
     database.dispose()
+
+
+def test_roll_back_that_fails_does_not_hide_why_it_was_made(sqlite):
+    def work(connection):
+        try:
+            connection.exec_driver_sql("SELECT absent")
+        finally:
+            connection.connection.dbapi_connection.close()
+
+    with pytest.raises(OperationalError, match="no such column: absent"):
+        sqlite.write(work)

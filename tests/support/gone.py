@@ -28,7 +28,8 @@ def dead() -> Process:
 def living() -> Process:
     """Another process of this host that is alive: the one that started this one."""
     here = this_process()
-    return Process(uuid4().hex, here.host, here.boot, os.getppid(), "")
+    started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
+    return Process(uuid4().hex, here.host, here.boot, os.getppid(), started)
 
 
 def elsewhere() -> Process:

@@ -50,6 +50,8 @@ FLOATS = [
     ("1.0", "10**400", E, "it is larger than any double"),
     ("1.0", "float('nan')", E, "NaN is equal to nothing"),
     ("1.0", "Decimal('NaN')", E, "NaN is equal to nothing"),
+    ("1.0", "Decimal('sNaN')", E, "NaN is equal to nothing"),
+    ("0.0005 + 4.8e-13", "0.0005 - 4.8e-13", S, "12 decimals are the same"),
     ("1.0", "np.float32('nan')", E, "NaN is equal to nothing"),
     ("5.0", "Metres(5)", S, "a subclass is its number, and the runner is given that"),
     ("0.5", "np.float16(0.5)", S, "half precision holds it exactly"),
@@ -343,6 +345,13 @@ TIMEDELTAS = [
     ("timedelta(seconds=1)", "np.timedelta64(1, 's')", S, "a NumPy scalar is its Python value"),
     ("timedelta(0)", "pd.Timedelta(1, 'ns')", E, "nanoseconds would be lost"),
     ("timedelta(seconds=1)", "1.0", E, "a number has no unit"),
+    (
+        "timedelta(seconds=1)",
+        "timedelta(days=3_000_000)",
+        E,
+        "SQLite's durations end with the year 9999",
+        {"postgresql": D, "mysql": D},
+    ),
 ]
 
 DECIMALS = [
@@ -356,7 +365,9 @@ DECIMALS = [
     ("Decimal('0')", "Decimal('-0')", S, "a column of numbers has one zero"),
     ("Decimal('100')", "Decimal('1E+2')", S, "one number"),
     ("Decimal('1E-12')", "Decimal('2E-12')", D, "the column has 12 decimals"),
-    ("Decimal('0')", "Decimal('1E-13')", S, "the column has 12 decimals: the runner is given 0"),
+    ("Decimal('0')", "Decimal('1E-13')", E, "the column has 12 decimals, and no digit goes silently"),
+    ("Decimal('0')", "6.62607015e-34", E, "the column has 12 decimals, and no digit goes silently"),
+    ("Decimal('1')", "Decimal('sNaN')", E, "NaN is equal to nothing"),
     (
         "Decimal('123456789012345678.123456789012')",
         "Decimal('123456789012345678.123456789013')",

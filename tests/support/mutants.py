@@ -40,25 +40,17 @@ NEIGHBOURS = {  # where the tests of a wing's modules are, the nearest first
 }
 SQLITE = "not postgres and not mysql and not dask"
 
-_OPPOSITES: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.And: ast.Or,
-    ast.Or: ast.And,
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.BitOr: ast.BitAnd,
-    ast.BitAnd: ast.BitOr,
-}
+_PAIRS: list[tuple[type[ast.AST], type[ast.AST]]] = [
+    (ast.Eq, ast.NotEq),
+    (ast.Is, ast.IsNot),
+    (ast.In, ast.NotIn),
+    (ast.Lt, ast.LtE),
+    (ast.Gt, ast.GtE),
+    (ast.And, ast.Or),
+    (ast.Add, ast.Sub),
+    (ast.BitOr, ast.BitAnd),
+]
+_OPPOSITES = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
 
 
 @dataclass(frozen=True)
@@ -93,11 +85,11 @@ def draw(source: str, seed: int, count: int) -> list[Mutant]:
 
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk over all that is run: not over annotations."""
+    """Walk over all that is run when a function is: not over annotations and decorators."""
     yield node
     for name, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST) and name not in {"annotation", "returns"}:
+            if isinstance(child, ast.AST) and name not in {"annotation", "returns", "decorator_list"}:
                 yield from _walk(child)
 
 
@@ -213,11 +205,9 @@ class Bench:
     def set_up(self) -> None:
         """Copy what the tests need."""
         for name in COPIED:
-            source, ignored = ROOT / name, shutil.ignore_patterns("__pycache__", ".*_cache")
-            if source.is_dir():
-                shutil.copytree(source, self.folder / name, ignore=ignored)
-            else:
-                shutil.copy(source, self.folder / name)
+            source = ROOT / name
+            put: Callable[..., object] = shutil.copytree if source.is_dir() else shutil.copy
+            put(source, self.folder / name)
 
     def is_noticed(self, module: Path, source: str) -> bool:
         """Whether some test fails, or hangs, while a module has this text."""
@@ -296,10 +286,8 @@ def _report(bench: Bench, module: Path, source: str, drawn: list[Mutant], only: 
         begun = time.monotonic()
         is_noticed = bench.is_noticed(module, mutant.source)
         tried, noticed = tried + 1, noticed + is_noticed
-        word = "noticed" if is_noticed else "SURVIVED"
-        print(
-            f"{module} {number:3} line {mutant.line:3} {mutant.kind}: {word} ({time.monotonic() - begun:.0f} s)"
-        )
+        word = f"{'noticed' if is_noticed else 'SURVIVED'} ({time.monotonic() - begun:.0f} s)"
+        print(f"{module} {number:3} line {mutant.line:3} {mutant.kind}: {word}")
         if not is_noticed:
             lines = difflib.unified_diff(plain.splitlines(), mutant.source.splitlines(), lineterm="", n=2)
             print("\n".join(f"    {line}" for line in list(lines)[2:]))

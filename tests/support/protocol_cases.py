@@ -19,7 +19,7 @@ from entropic import Base, Database, Mapped, Store, param
 from entropic.disk import sidecars, staging
 from entropic.leases import claims
 from entropic.runs import attempts, publishing
-from entropic.sql.clock import Clock, database_now
+from entropic.sql.clock import Clock, ManualClock, database_now
 from entropic.sql.versions import ensure_schema
 from tests.support.counting import append_line
 
@@ -101,6 +101,8 @@ class Place:
         """The folders of processes under `.entropic`."""
         return list(sidecars.process_folders(self.results))
 
+
+QUICK_S = 0.3  # a lease, where nobody takes over from who has it
 
 TABLES = ("protocol_sims", "entropic_files", "entropic_attempts", "entropic_claims")
 
@@ -231,17 +233,42 @@ def call(place: Place, params: dict[str, Any]) -> str:
     return Path(place.store().run_or_retrieve(params).result_file).read_text()
 
 
+def take(place: Place, params: dict[str, Any]) -> None:
+    """Run *params* after a lease that is over, without waiting for long until that counts."""
+    place.store(lease_s=QUICK_S).run_or_retrieve(params)
+
+
 def rerun(place: Place, params: dict[str, Any], version: str) -> None:
-    """Run *params* with another version of the runner."""
-    place.store(version).run(params)
+    """Do what `take` does with another version of the runner, whatever result there is."""
+    place.store(version, lease_s=QUICK_S).run(params)
+
+
+class Watch:
+    """A clock of one's own that a test puts forward."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def wait(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.now_s += seconds
 
 
 def claims_on(
-    database: Database, table: str = "protocol_sims", *, lease_s: float = 60.0, clock: Clock = database_now
+    database: Database,
+    table: str = "protocol_sims",
+    *,
+    lease_s: float = 60.0,
+    clock: Clock = database_now,
+    watch: Callable[[], float] | None = None,
 ) -> claims.Claims:
-    """Claims on one table of a database whose schema is made if need be."""
+    """Claims on one table of a database whose schema is made if need be; a clock set by hand is one's own, too."""
     ensure_schema(database, [])
-    return claims.Claims(database, table, lease_s=lease_s, clock=clock)
+    by_hand = (lambda: clock.now) if isinstance(clock, ManualClock) else time.monotonic
+    return claims.Claims(database, table, lease_s=lease_s, clock=clock, watch=watch or by_hand)
 
 
 def acquire(url: str, keys: list[str], lease_s: float = 60.0) -> dict[str, str]:
@@ -252,14 +279,43 @@ def acquire(url: str, keys: list[str], lease_s: float = 60.0) -> dict[str, str]:
     return {key: grant.token for key, grant in granted.items()}
 
 
+def acquire_watched(url: str, keys: list[str]) -> None:
+    """Acquire *keys*, whose leases are over, when that counts, and end without giving them back."""
+    database, watch = Database(url), Watch()
+    taker = claims_on(database, watch=watch)
+    taker.holders(keys)
+    watch.wait(taker.lease_s)
+    assert taker.acquire(keys).keys() == set(keys)
+    database.dispose()
+
+
 def acquire_together(url: str, keys: list[str], meeting: Path, parties: int) -> dict[str, str]:
     """Acquire *keys* and stay alive until all *parties* have tried: a dead owner would be succeeded at once."""
     granted = acquire(url, keys)
+    meet(meeting, parties)
+    return granted
+
+
+def take_over_together(url: str, keys: list[str], meeting: Path, parties: int) -> dict[str, str]:
+    """Watch who holds *keys* for a lease, then acquire them when all *parties* do."""
+    database, watch = Database(url), Watch()
+    taker = claims_on(database, watch=watch)
+    taker.holders(keys)
+    watch.wait(taker.lease_s)
+    meet(meeting / "before", parties)
+    granted = taker.acquire(keys)
+    database.dispose()
+    meet(meeting / "after", parties)
+    return {key: grant.token for key, grant in granted.items()}
+
+
+def meet(meeting: Path, parties: int) -> None:
+    """Wait until all *parties* are in one place."""
+    meeting.mkdir(exist_ok=True)
     (meeting / str(os.getpid())).touch()
     deadline = time.monotonic() + 60
     while len(os.listdir(meeting)) < parties and time.monotonic() < deadline:
         time.sleep(0.01)
-    return granted
 
 
 def acquire_and_die(url: str, keys: list[str], lease_s: float = 60.0) -> None:

@@ -141,11 +141,12 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 @contextmanager
-def postgres_database(server: URL) -> Iterator[str]:
+def postgres_database(server: URL, *, latin1: bool = False) -> Iterator[str]:
     """Make an empty database on *server*; yield its URL; drop it, whoever is still connected."""
+    how = "TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'" if latin1 else ""
     name = f"entropic_{uuid4().hex}"
     # WAL_LOG copies the small template through the buffers, where FILE_COPY would force two checkpoints.
-    _execute_postgres(server, f"CREATE DATABASE {name} STRATEGY = WAL_LOG")
+    _execute_postgres(server, f"CREATE DATABASE {name} STRATEGY = WAL_LOG {how}")
     try:
         yield server.set(database=name).render_as_string(hide_password=False)
     finally:
@@ -181,11 +182,11 @@ def mysql_server() -> URL:
 
 
 @contextmanager
-def mysql_database(server: URL) -> Iterator[str]:
+def mysql_database(server: URL, *, latin1: bool = False) -> Iterator[str]:
     """Make an empty database on *server*; yield its URL; drop it, whoever is still connected."""
     name = f"entropic_{uuid4().hex}"
     with _connect_mysql(server) as connection, connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET {'latin1' if latin1 else 'utf8mb4'}")
     try:
         yield server.set(database=name).render_as_string(hide_password=False)
     finally:

@@ -16,6 +16,7 @@ from entropic.disk.roots import Marker, write_marker
 from entropic.process.identity import this_process
 from entropic.runs.attempts import Work
 from entropic.runs.jobs import Job, WorkerDied
+from entropic.sweeps.backends.task_notes import NotedWork
 from tests.support.clusters import cluster, is_idle, local_client
 from tests.support.process_states import is_alive
 from tests.support.processes import outcomes_of, run_together
@@ -217,16 +218,16 @@ def jobs(count):
 
 def run_task(work, count):
     """Run in a process of its own."""
-    return len(work.for_task("task")(jobs(count)))
+    return len(NotedWork(work).for_task("task")(jobs(count)))
 
 
 def test_task_that_has_ended_may_run_again(work):
     """As when the worker dies that holds its answer."""
-    first = work.for_task("task")(jobs(3))
-    again = work.for_task("task")(jobs(3))
+    first = NotedWork(work).for_task("task")(jobs(3))
+    again = NotedWork(work).for_task("task")(jobs(3))
 
     assert [receipt.record_id for receipt in first] == [receipt.record_id for receipt in again]
-    assert work.death("task") is None
+    assert NotedWork(work).death("task") is None
 
 
 def test_task_whose_process_was_killed_is_not_run_by_the_next(work):
@@ -234,11 +235,11 @@ def test_task_whose_process_was_killed_is_not_run_by_the_next(work):
 
     for _ in range(2):
         with pytest.raises(WorkerDied, match="ran out of memory, or could not be reached") as refused:
-            work.for_task("task")(jobs(6))
+            NotedWork(work).for_task("task")(jobs(6))
         assert refused.value.at == 3
     assert outcome.exitcode == -signal.SIGKILL
     assert work.runner.count() == dict.fromkeys(range(4), 1)
-    assert len(work.for_task("another task")(jobs(2))) == 2
+    assert len(NotedWork(work).for_task("another task")(jobs(2))) == 2
 
 
 def test_task_that_another_worker_has_taken_begins_no_further_run(work):
@@ -246,14 +247,14 @@ def test_task_that_another_worker_has_taken_begins_no_further_run(work):
         work.runner(params)
         if params["n"] == 1:
             with pytest.raises(WorkerDied) as refused:
-                work.for_task("task")(jobs(3))
+                NotedWork(work).for_task("task")(jobs(3))
             assert refused.value.at == 1
 
     with pytest.raises(WorkerDied, match="given to another Dask worker"):
-        replace(work, runner=runner).for_task("task")(jobs(3))
+        NotedWork(replace(work, runner=runner)).for_task("task")(jobs(3))
 
     assert work.runner.count() == {0: 1, 1: 1}
-    assert work.death("task").at == 1
+    assert NotedWork(work).death("task").at == 1
 
 
 def test_task_whose_note_was_torn_names_no_run(work, tmp_path):
@@ -262,7 +263,7 @@ def test_task_whose_note_was_torn_names_no_run(work, tmp_path):
     note.touch()
 
     with pytest.raises(WorkerDied) as refused:
-        work.for_task("task")(jobs(3))
+        NotedWork(work).for_task("task")(jobs(3))
 
     assert refused.value.at is None
     assert work.runner.count() == {}
@@ -272,7 +273,7 @@ def test_task_that_cannot_be_noted_runs_all_the_same(work, tmp_path, caplog):
     (tmp_path / "results" / ".entropic").mkdir()
     (tmp_path / "results" / ".entropic" / "tasks-s1").write_text("no folder")
 
-    assert len(work.for_task("task")(jobs(3))) == 3
+    assert len(NotedWork(work).for_task("task")(jobs(3))) == 3
     assert "the task could not be noted" in caplog.text
 
 

@@ -21,7 +21,7 @@ def meet(needs, numbers, options):
 
 def test_two_processes_that_need_each_others_keys_share_them(tmp_path, sqlite_url):
     """One begins at each end of a chain: each holds what the other waits for, and gives back what it has not begun."""
-    needs = Needs(str(tmp_path), sqlite_url, chain(16))
+    needs = Needs(str(tmp_path), sqlite_url, chain(16), meet=2)
     needs.store()
     up, down = list(range(16)), list(range(15, -1, -1))
 
@@ -35,7 +35,7 @@ def test_two_processes_that_need_each_others_keys_share_them(tmp_path, sqlite_ur
 @pytest.mark.parametrize("where", ["workers", "processes", pytest.param("dask", marks=pytest.mark.slow)])
 def test_workers_take_from_each_other_what_they_need(tmp_path, sqlite_url, where, request):
     """From the wrong end: every run needs one that another worker was given, or its own further on in its chunk."""
-    needs = Needs(str(tmp_path), sqlite_url, chain(10))
+    needs = Needs(str(tmp_path), sqlite_url, chain(10), meet=2)
     numbers = list(range(9, -1, -1))
 
     with place(where, request) as options:

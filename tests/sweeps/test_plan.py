@@ -6,12 +6,13 @@ from entropic import HashCollisionError, ParameterError, ResultFileMissingError,
 from entropic.sweeps import plan
 from entropic.sweeps.plan import make_plan
 from tests.support.counting import statements
-from tests.support.sweep_runs import Runs, open_store, sets
+from tests.support.stores import open_store
+from tests.support.sweep_runs import Runs, Swept, sets
 
 
 @pytest.fixture
 def store(tmp_path):
-    return open_store(tmp_path, Runs(tmp_path / "log"))
+    return open_store(Swept, tmp_path, Runs(tmp_path / "log"))
 
 
 def planned(store, params):

@@ -25,6 +25,7 @@ from entropic.leases.claims import Claims
 from entropic.model.records import RecordReader
 from entropic.process.identity import this_process
 from entropic.process.patience import Patience
+from entropic.runs.attempts import Work
 from tests.support.counting import statements
 from tests.support.executors import executor_of
 from tests.support.processes import run_together
@@ -296,6 +297,22 @@ def test_sweep_that_waits_looks_at_all_keys_at_once(tmp_path, server_url, monkey
 
     assert [record.n for record in result] == list(range(30))
     assert not others.holders(keys)
+
+
+@pytest.mark.parametrize("where", ["serial", "threads"], indirect=True)
+def test_run_that_comes_back_without_an_outcome_is_an_error_and_leaves_no_claim(tmp_path, where, monkeypatch):
+    call = Work.__call__
+    monkeypatch.setattr(
+        Work, "__call__", lambda work, jobs: [o for o in call(work, jobs) if o.stored["n"] != 3]
+    )
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log"))
+
+    with pytest.raises(ClusterError, match="without exactly one"):
+        store.sweep(sets(5), **where)
+
+    assert claims(tmp_path) == 0
+    monkeypatch.undo()
+    assert [record.n for record in store.sweep(sets(5))] == list(range(5))
 
 
 # Runs that fail

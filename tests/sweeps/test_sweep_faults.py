@@ -400,8 +400,9 @@ def test_script_without_a_main_guard_runs_once_with_workers(tmp_path):
             def take(n, *, wait):
                 taken, left[:n] = left[:n], []
                 return taken or None
+            def key(one): return one[0] if isinstance(one, tuple) else one.n
             with backend_for(work, workers=2) as backend:
-                dispatch(take, done.extend, backend, key=lambda one: getattr(one, 'n', None) or one[0], crashed=print)
+                dispatch(take, done.extend, backend, key=key, crashed=print)
             print(sorted(n for n, _ in done) == list(range(20)), {type(e) is Failed for _, e in done})
             print(__file__.endswith("script.py"), __spec__)
             """

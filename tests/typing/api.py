@@ -69,6 +69,8 @@ def one_run() -> None:
     assert_type(store.records(Sim.n > 1, Sim.rmse < 0.1, order_by=Sim.rmse, limit=3, label="a"), list[Sim])
     assert_type(store.count(Sim.n > 1, n=2), int)
     assert_type(store.recover(), int)
+    assert_type(store.annotate({"n": 1}, note="seen"), Sim)
+    store.close()
     assert_type(store.failures()[0].params, dict[str, Any])
 
 
@@ -81,6 +83,8 @@ def many_runs(store: Store[Sim]) -> None:
     assert_type(swept.align([{"n": 1}]), list[Sim | None])
     assert_type(swept.failed[0].exception, BaseException | None)
     assert_type([one.dt for one in store.sweep({"n": n} for n in range(3))], list[float])
+    assert_type(store.sweep({"n": [1, 2], "dt": np.array([0.1])}), SweepResult[Sim])
+    assert_type(bare.sweep(range(3)), SweepResult[Any])
 
 
 def functions_and_mistakes(store: Store[Sim]) -> None:
@@ -118,7 +122,9 @@ def memoized_functions() -> None:
     assert_type(bare.retrieve(1), float | None)
     assert_type(bare.delete(n=1), bool)
     assert_type(bare.store, Store[Base])
-    assert_type(bare.model, type[Base])
+    assert_type(bare.model, type[Any])
+    assert_type(fit.model.rmse, Any)
+    assert_type(fit.clear(), int)
     assert_type(bare.sweep([{"n": 1}], workers=2), SweepResult[Any])
     assert_type(bare.records(bare.model.id == "x", limit=1), list[Any])
     assert_type(fit(3), dict[str, float])

@@ -13,7 +13,15 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from entropic import Base, CorruptFileError, Mapped, ResultFileMissingError, Store, register_loader
+from entropic import (
+    Base,
+    CorruptFileError,
+    Mapped,
+    ResultFileMissingError,
+    Store,
+    mapped_column,
+    register_loader,
+)
 from entropic.values import codecs
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed")
@@ -283,24 +291,24 @@ def test_load_of_hdf5_and_npy_needs_no_optional_package(tmp_path):
 
 
 class Beam(Base):
-    """A mechanical load is a parameter like any other."""
+    """A mechanical load is a parameter like any other; only its attribute must not hide a method of records."""
 
     __tablename__ = "beams"
 
-    load: Mapped[float]  # type: ignore[assignment]
+    load_: Mapped[float] = mapped_column("load")
 
 
-def test_parameter_may_be_called_as_a_method_of_records_is(tmp_path):
+def test_column_may_be_called_as_a_method_of_records_is(tmp_path):
     store = Store(
-        lambda params: np.save(params["result_file"], params["load"]),
+        lambda params: np.save(params["result_file"], params["load_"]),
         Beam,
         tmp_path / "results",
         ".npy",
         f"sqlite:///{tmp_path / 'db.sqlite3'}",
     )
 
-    record = store.run_or_retrieve({"load": 2.5})
+    record = store.run_or_retrieve({"load_": 2.5})
 
-    assert record.load == 2.5
-    assert codecs.load(record.result_file) == 2.5
+    assert record.load_ == 2.5
+    assert record.load() == 2.5
     assert record.open()[()] == 2.5

@@ -10,12 +10,18 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 
 import entropic
-from entropic import ClaimLostError, hash_params
+from entropic import ClaimLostError, ClaimTimeoutError, ResultFileMissingError, hash_params
+from entropic.disk.staging import staging_for
 from entropic.leases.claims import Claims
+from entropic.process.identity import this_process
 from tests.support.gone import Left, claim, elsewhere, living
+from tests.support.processes import open_files
 from tests.support.protocol_cases import Place
+
+pytestmark = pytest.mark.usefixtures("leases_end_at_once")
 
 A, B = {"a": 1.5}, {"a": 2.5}
 KEY = hash_params(A)
@@ -94,7 +100,47 @@ def test_forced_run_replaces_what_was_finished_between_look_up_and_claim(place, 
     assert not store.check(checksum=True)
 
 
+@each_way
+def test_file_that_was_registered_between_look_up_and_claim_and_is_gone_is_no_reason_to_run(
+    place, store, monkeypatch, way
+):
+    other, made = place.store(), place.folder / "made.txt"
+
+    def register():
+        made.write_text("made elsewhere")
+        other.register(A, made)
+        made.unlink()
+
+    before_claim(monkeypatch, register)
+
+    with pytest.raises(ResultFileMissingError, match="registered file"):
+        CALLS[way](store)
+
+    assert place.runner().calls == []
+    assert claims_on(place) == []
+
+
 # A finished run that nobody has committed
+
+
+@each_way
+def test_run_whose_commit_failed_is_committed_by_the_next_call_and_leaves_no_folder(place, store, way):
+    place.sql(
+        "CREATE TRIGGER refuse BEFORE INSERT ON protocol_sims BEGIN INSERT INTO refused VALUES (1); END"
+    )
+    with pytest.raises(DBAPIError, match="refused"):
+        store.run_or_retrieve(A)
+    blocked = claims_on(place)
+    place.sql("DROP TRIGGER refuse")
+
+    record = CALLS[way](store)
+
+    own = staging_for(place.results, this_process().owner, this_process().as_dict())
+    own.close()  # as when the process ends
+    assert blocked == []
+    assert Path(record.result_file).read_bytes() == place.runner().result(1.5)
+    assert place.runner().calls == [KEY]
+    assert place.state_folders() == []
 
 
 @each_way
@@ -115,6 +161,12 @@ def test_forced_run_runs_although_a_finished_run_lies_there(place, store):
 
     assert record.custom_data["version"] == "1"
     assert place.runner().calls == [KEY]
+
+
+def test_sweep_leaves_no_file_of_its_folder_open(place, store):
+    store.sweep([A, B], progress=False)
+
+    assert not [path for path in open_files() if path.startswith(str(place.results))]
 
 
 # Claims of another host, whose lease is over while we are at work
@@ -269,6 +321,22 @@ def test_who_waits_names_the_next_holder_too(place, store, monkeypatch, caplog):
     ]
 
 
+def test_who_gives_up_names_nobody_where_the_holder_has_just_gone(place, monkeypatch):
+    impatient = place.store(wait_timeout_s=0.0)
+    claim(place, KEY, living(), left_s=3600.0)
+    real = Claims.acquire
+
+    def acquire(self, *args, **kwargs):
+        granted = real(self, *args, **kwargs)
+        place.sql("DELETE FROM entropic_claims")
+        return granted
+
+    monkeypatch.setattr(Claims, "acquire", acquire)
+
+    with pytest.raises(ClaimTimeoutError, match="is held by another process for longer than"):
+        impatient.run_or_retrieve(A)
+
+
 # An interrupt, or an error, between any two steps
 
 
@@ -297,7 +365,9 @@ class Interruption:
 
 
 @pytest.mark.parametrize("part", range(4))
-@pytest.mark.parametrize("error", [KeyboardInterrupt()], ids=["interrupt"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError("the disk is gone")], ids=["interrupt", "error"]
+)
 def test_whatever_comes_between_two_steps_gives_the_key_back(place, store, error, part):
     store.run({"a": 0.0})  # what is made once is made
     with Interruption(error) as counted:

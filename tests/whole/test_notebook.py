@@ -296,3 +296,66 @@ def test_notebook_with_a_parameter_added_keeps_every_hit(kernel, memoized):
     assert shown.endswith("[0, 1, 2, 3, 4] 2\n")
     assert kernel.ran()[0] == [0, 1, 2, 2, 3, 4]
     assert kernel.run("print(list(simulate.to_frame()['noise']))") == "[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]\n"
+
+
+FIRST_HOUR = """
+import enum, dataclasses
+from entropic import Base, Mapped, Store, memoize
+
+class Sim(Base):
+    __tablename__ = "sims"
+    n: Mapped[int]
+
+class Scheme(enum.Enum):
+    EULER = 1
+    RK4 = 4
+
+@dataclasses.dataclass
+class Point:
+    x: float
+"""
+
+
+@pytest.mark.slow
+def test_notebook_of_a_first_hour_with_cells_run_again_misspellings_and_small_things(kernel):
+    """What somebody new does, cell by cell, each of them twice; what is shown is one line that says what works."""
+    kernel.run(FIRST_HOUR)
+    kernel.run(
+        "store = Store(lambda p: open(p['result_file'], 'w').close(), Sim, 'sims', '.txt', 'sqlite:///s.sqlite3')\n"
+        "store.sweep({'n': range(5)}, progress=False)\nformer = Sim"
+    )
+    kernel.run(
+        "@memoize(outputs={'rmse': float})\n"
+        "def fit(point: Point, scheme: Scheme = Scheme.EULER, limit: int = 3, xmin: float = 0.0) -> dict:\n"
+        "    'Fit.'\n"
+        "    return {'rmse': point.x + (scheme is Scheme.RK4)}\n"
+        "fit(Point(1.0), Scheme.RK4); fit(Point(2.0))"
+    )
+    kernel.run(FIRST_HOUR)
+
+    for model in ("Sim", "former"):
+        asked = "[r.n for r in store.records(M.n > 2)], store.count(M.n > 2), len(store.to_frame(M.n > 2))"
+        assert kernel.run(f"print({asked.replace('M', model)})") == "[3, 4] 2 2\n"
+    hits = "fit(Point(1.0), Scheme.RK4)['rmse'], fit(Point(2.0))['rmse'], len(fit.records())"
+    assert kernel.run(f"print({hits}, fit.records(limit=3)[0].rmse)") == "2.0 2.0 2 2.0\n"
+    assert (
+        kernel.run("print(fit(Point(3.0), Scheme.RK4)['rmse'], len(fit.records(scheme=Scheme.RK4)))")
+        == "4.0 2\n"
+    )
+
+    for cell, words in {
+        "fit(Point(1.0), scheem=3)": "did you mean 'scheme'",
+        "fit.sweep([{'point': Point(1.0)}], 4)": "workers=4",
+        "memoize(outputs=['a'])": "outputs={'a': float}",
+        "memoize(db_url='my.sqlite3')(fit.__wrapped__)": "sqlite:///my.sqlite3",
+        "@memoize\ndef g(load: float) -> float: return load": "call it 'load_'",
+        "store.records(order_by='m')": "no column 'm' to order by",
+    }.items():
+        with pytest.raises(RuntimeError, match=re.escape(words)):
+            kernel.run(cell)
+
+    assert "RK4" in kernel.run("print(fit.records())")
+    assert kernel.run("help(fit)").count("Fit.") == 1
+    assert kernel.run("print(list(fit.to_frame())[:5])") == "['point', 'scheme', 'limit', 'xmin', 'rmse']\n"
+    assert kernel.run("print(store.annotate({'n': 1}, seen=1).custom_data['seen'])") == "1\n"
+    assert kernel.run("print(fit.clear(), fit.records()); store.close()") == "3 []\n"

@@ -155,7 +155,7 @@ def test_default_that_the_machine_makes_names_ignore_which_works(in_folder):
 
     define()(1)
     with pytest.raises(
-        SchemaError, match=r"begin anew with ignore=\['started'\][^@]*@memoize\(table='timed_2'"
+        SchemaError, match=r"begin anew with ignore=\['started'\](.|\n)*memoize: table='timed_2'"
     ):
         define()(1)
 
@@ -168,12 +168,12 @@ def test_default_that_the_machine_makes_names_ignore_which_works(in_folder):
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("my.sqlite3", "SQLite file it is 'sqlite:///my.sqlite3'"),
-        ("", "SQLite file it is 'sqlite:///file.sqlite3'"),
+        ("my.sqlite3", "SQLite file write 'sqlite:///my.sqlite3'"),
+        ("", "SQLite file write 'sqlite:///file.sqlite3'"),
         ("sqlite://my.sqlite3", "'sqlite:///my.sqlite3', or four"),
         ("sqlite://data/my.sqlite3", "'sqlite:///data/my.sqlite3'"),
         (Path("my.sqlite3"), "such as 'sqlite:///my.sqlite3'"),
-        (None, "named by its URL, not by None"),
+        (None, "named by its URL, not by a NoneType"),
         ("postgres://lab@db/runs", "not on postgres; did you mean 'postgresql'"),
         ("oracle://lab@db/runs", "not on oracle"),
     ],

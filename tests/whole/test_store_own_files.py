@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from entropic import AlreadyExistsError, ResultFileError
-from tests.support.store_cases import PARAMS, Runner, results_in, rows_of, warnings_of
+from tests.support.store_cases import PARAMS, Pendulum, Runner, results_in, rows_of, warnings_of
 from tests.support.stores import open_store
 
 OTHER = {"length": 9.5, "swings": 9}
@@ -16,7 +16,7 @@ OTHER = {"length": 9.5, "swings": 9}
 
 @pytest.fixture
 def store(sqlite, tmp_path):
-    return open_store(sqlite, tmp_path)
+    return open_store(Pendulum, tmp_path, Runner(), sqlite)
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def a_fifo_in_a_folder(path):
 
 @pytest.mark.parametrize("make", [a_link, a_link_in_a_folder], ids=lambda make: make.__name__)
 def test_link_to_a_file_becomes_a_copy(sqlite, tmp_path, make):
-    store = open_store(sqlite, tmp_path, writes(make))
+    store = open_store(Pendulum, tmp_path, writes(make), sqlite)
 
     record = store.run_or_retrieve(PARAMS)
     (tmp_path / "scratch").unlink()
@@ -236,7 +236,7 @@ def test_link_to_a_file_becomes_a_copy(sqlite, tmp_path, make):
     ids=lambda make: make.__name__,
 )
 def test_what_is_no_file_fails_the_run_at_once(sqlite, tmp_path, make):
-    store = open_store(sqlite, tmp_path, writes(make))
+    store = open_store(Pendulum, tmp_path, writes(make), sqlite)
 
     with pytest.raises(ResultFileError, match="file"):
         store.run_or_retrieve(PARAMS)
@@ -263,13 +263,13 @@ def test_what_took_the_place_of_a_result_is_no_hit_and_check_goes_on(store, resu
 
 
 def test_copy_of_a_database_beside_its_original_replaces_nothing_of_it(sqlite, sqlite_url, tmp_path):
-    mine = open_store(sqlite, tmp_path)
+    mine = open_store(Pendulum, tmp_path, Runner(), sqlite)
     mine.run_or_retrieve(OTHER)
     sqlite.dispose()
     shutil.copy(tmp_path / "entropic.sqlite3", tmp_path / "two.sqlite3")
     runner = Runner()
     runner.note = b"two"
-    two = open_store(f"sqlite:///{tmp_path / 'two.sqlite3'}", tmp_path, runner)
+    two = open_store(Pendulum, tmp_path, runner, f"sqlite:///{tmp_path / 'two.sqlite3'}")
 
     mine.run_or_retrieve(PARAMS)
     two.run_or_retrieve(PARAMS)

@@ -195,13 +195,14 @@ def test_run_over_a_registered_file_leaves_that_file_alone(sqlite, tmp_path, els
 
 def test_run_over_a_registered_file_in_the_results_folder_leaves_that_file_alone(sqlite, tmp_path):
     store = open_store(Pendulum, tmp_path, Runner(), sqlite)
-    of_another_key = Path(store.run_or_retrieve({**PARAMS, "length": 2.5}).result_file)
-    store.register(PARAMS, of_another_key)
+    registered = tmp_path / "results" / f"{store.key(PARAMS)}.json"
+    registered.write_text("the only copy")
+    store.register(PARAMS, registered)
 
     store.run(PARAMS)
 
-    assert of_another_key.read_bytes() == expected_bytes({**PARAMS, "length": 2.5})
-    assert not store.check(checksum=True)
+    assert registered.read_text() == "the only copy"
+    assert [finding.kind for finding in store.check(checksum=True)] == ["stray-file"]
 
 
 def test_register_of_a_folder_is_a_result(sqlite, tmp_path, elsewhere):

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from entropic.disk.guarded import load_json, located, read_file
 from entropic.disk.roots import STATE
 from entropic.disk.sidecars import PROCESS
 from entropic.process.identity import this_process
@@ -29,6 +30,7 @@ __all__ = ["NotedWork"]
 log = logging.getLogger(__name__)
 
 _UNKNOWN = "a Dask worker was killed, ran out of memory, or could not be reached for too long"
+_NOTE_BYTES = 1 << 16
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
@@ -58,19 +60,20 @@ class NotedWork:
     def death(self, task: str) -> WorkerDied | None:
         """Return what the note of *task* says of a worker that began it and did not end it; None without a note."""
         try:
-            text = self._note(task).read_text(encoding="utf-8")
+            with located(self._note(task)) as (name, folder):
+                text = read_file(name, folder=folder, limit=_NOTE_BYTES)
         except OSError:
             return None
-        who, _, number = text.partition("\n")
+        who, _, number = text.partition(b"\n")
         try:
-            worker, host, pid = json.loads(who)
+            worker, host, pid = load_json(who)
             return WorkerDied(
                 f"the Dask worker {worker}, process {pid} on {host}, was killed, ran out of memory, or could not be "
                 "reached for too long",
                 at=int(number),
                 worker=worker,
             )
-        except ValueError:  # it died before the note was written
+        except (ValueError, TypeError):  # it died before the note was written
             return WorkerDied(_UNKNOWN)
 
     def _note(self, task: str) -> Path:

@@ -1,0 +1,91 @@
+"""Whose table it is: two functions of one name are told apart, and one that was moved or mended is still itself."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+from entropic import memoize
+{options}
+def simulate(n: int) -> int:
+    return {body}
+{before}
+print(simulate(3))
+"""
+
+
+def script(folder: Path, body: str = "n + 1", options: str | None = None, before: str = "") -> Path:
+    """Write a script of the name that every script has, and return its path."""
+    folder.mkdir(exist_ok=True)
+    lab = folder.parent
+    options = (
+        options or f"@memoize(results_dir={str(lab / 'results')!r}, db_url='sqlite:///{lab / 'lab.sqlite3'}')"
+    )
+    path = folder / "run.py"
+    path.write_text(SCRIPT.format(options=options, body=body, before=before))
+    return path
+
+
+def run(path: Path) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, path],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return done.stdout.strip(), done.stderr
+
+
+def test_function_of_one_name_in_another_script_with_another_body_is_refused(tmp_path):
+    mine, hers = script(tmp_path / "alice"), script(tmp_path / "bob", "n * 1000")
+    first = run(mine)[0]
+
+    printed, said = run(hers)
+
+    assert (first, printed) == ("4", "")
+    assert "SchemaError" in said
+    for part in (str(mine), str(hers), "table=", "simulate.adopt_code()"):
+        assert part in said
+    assert run(mine)[0] == "4"
+
+
+def test_function_with_a_table_of_its_own_works_beside(tmp_path):
+    run(script(tmp_path / "alice"))
+    options = (
+        f"@memoize(table='bobs', results_dir='{tmp_path}/results', db_url='sqlite:///{tmp_path}/lab.sqlite3')"
+    )
+
+    assert run(script(tmp_path / "bob", "n * 1000", options))[0] == "3000"
+
+
+def test_function_that_was_moved_and_changed_is_adopted_when_that_is_said(tmp_path):
+    run(script(tmp_path / "alice"))
+
+    adopted = run(script(tmp_path / "bob", "n + 2", before="simulate.adopt_code()"))[0]
+    afterwards = run(script(tmp_path / "bob", "n + 2"))[0]
+
+    assert (adopted, afterwards) == ("4", "4")
+
+
+def test_project_that_moves_then_is_mended_and_a_second_clone_keep_their_results(tmp_path):
+    printed = [
+        run(script(tmp_path / "project"))[0],
+        run(script(tmp_path / "moved"))[0],
+        run(script(tmp_path / "moved", "1 + n"))[0],
+        run(script(tmp_path / "project"))[0],
+        run(script(tmp_path / "clone", "1 + n"))[0],
+        run(script(tmp_path / "clone", "n + 1 + 0"))[0],
+    ]
+
+    assert printed == ["4"] * 6
+
+
+@pytest.mark.parametrize("body", ["n + 1  # the same", "(n + 1)"])
+def test_comments_and_brackets_do_not_make_another_function(tmp_path, body):
+    run(script(tmp_path / "alice"))
+
+    assert run(script(tmp_path / "bob", body))[0] == "4"
