@@ -200,3 +200,34 @@ def test_nothing_is_held_any_more_when_all_has_ended(needing):
     assert not {mark for mark in held._holds if mark[0] == needs.store()._table.marker.root}
     assert not held._inner
     assert not held._waits
+
+
+# Deep ones
+
+
+@pytest.mark.slow
+def test_call_that_is_too_deep_says_how_to_go_on_and_leaves_no_claim(needing):
+    needs = needing(chain(400))
+
+    with pytest.raises(RecursionError) as caught:
+        needs.store().run_or_retrieve({"n": 399})
+
+    assert any("sweep the parameters from those that need no other run" in n for n in caught.value.__notes__)
+    assert needs.store().run_or_retrieve({"n": 0}).n == 0
+    sweep(needs, range(400))  # what a clean-up could not give back, either
+
+
+@pytest.mark.slow
+def test_sweep_tries_a_run_that_was_too_deep_again_after_all_others(needing):
+    needs = needing(chain(300))
+
+    assert sweep(needs, [299, *range(299)]) == [300, *range(1, 300)]
+    assert claims(needs) == 0
+
+
+@pytest.mark.slow
+def test_chain_of_a_thousand_is_a_thousand_runs(needing):
+    needs = needing(chain(1000))
+
+    assert sweep(needs, range(1000)) == list(range(1, 1001))
+    assert set(needs.calls().values()) == {1}
