@@ -22,6 +22,7 @@ pickling, since it may have travelled from a worker. Facts that a program may ne
     ├── ClaimLostError (RuntimeError)
     ├── ClaimTimeoutError (TimeoutError)
     ├── ClusterError (RuntimeError)
+    ├── DependencyCycleError (RuntimeError)
     └── SchemaError (RuntimeError)
 """
 
@@ -37,6 +38,7 @@ __all__ = [
     "ConfigNotFoundError",
     "CorruptFileError",
     "DecodeError",
+    "DependencyCycleError",
     "DuplicateNameError",
     "EntropicError",
     "HashCollisionError",
@@ -161,6 +163,10 @@ class ClaimTimeoutError(EntropicError, TimeoutError):
 
 class ClusterError(EntropicError, RuntimeError):
     """The cluster or process pool failed, or a run killed its worker twice."""
+
+
+class DependencyCycleError(EntropicError, RuntimeError):
+    """Runs need each other's results, so that none of them can end first."""
 
 
 class SchemaError(EntropicError, RuntimeError):

@@ -32,6 +32,7 @@ TREE = {
     "ClaimLostError": ("EntropicError", "RuntimeError"),
     "ClaimTimeoutError": ("EntropicError", "TimeoutError"),
     "ClusterError": ("EntropicError", "RuntimeError"),
+    "DependencyCycleError": ("EntropicError", "RuntimeError"),
     "SchemaError": ("EntropicError", "RuntimeError"),
 }
 ERRORS = [getattr(errors, name) for name in TREE]

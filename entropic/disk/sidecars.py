@@ -18,13 +18,15 @@ from typing import Any, BinaryIO
 from entropic.disk.guarded import STATE, load_json, located, open_file, open_folder, remove_at
 from entropic.disk.owners import Believed, process_folders
 
-__all__ = ["Sidecar", "SidecarIndex", "clear_away", "process_folders", "read_sidecar"]
+__all__ = ["WAITS", "Sidecar", "SidecarIndex", "clear_away", "process_folders", "read_sidecar", "read_waits"]
 
 SIDECAR = "sidecar.jsonl"
 PROCESS = "process.json"
+WAITS = "waits-"  # how the names of the notes begin of those who wait
 
 LINES = 1000  # committed lines after which a sidecar is emptied
 PROCESS_BYTES = 1 << 16
+WAITS_BYTES = 1 << 20
 LINE_BYTES = 1 << 25  # with parameters and custom data; the arrays of a result are in its file
 SIDECAR_BYTES = 1 << 31  # a worker of a sweep may write millions of lines
 
@@ -65,6 +67,20 @@ def read_sidecar(folder: Path) -> Sidecar:
     return Sidecar(
         folder, process if isinstance(process, dict) else {}, [line for _, line in lines], malformed
     )
+
+
+def read_waits(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the notes in a process's folder of those who wait; what cannot be read is left out."""
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith(WAITS)]
+    except OSError:
+        return
+    for name in names:
+        with suppress(OSError, ValueError):
+            with _opened(folder, name, WAITS_BYTES) as file:
+                note = load_json(file.read(WAITS_BYTES))
+            if isinstance(note, dict):
+                yield note
 
 
 @contextmanager

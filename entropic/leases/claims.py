@@ -34,6 +34,7 @@ from sqlalchemy import (
     update,
 )
 
+from entropic.leases import held
 from entropic.process.identity import Process, this_process
 from entropic.sql.clock import Clock, database_now
 from entropic.sql.database import Database
@@ -66,7 +67,11 @@ class Holder:
 
     def is_gone(self) -> bool:
         """Whether the key may be taken over: the lease is over, or its owner has surely ended."""
-        return self.is_silent or self.process.is_dead()
+        return self.is_silent or self.process.is_dead() or self.is_forgotten()
+
+    def is_forgotten(self) -> bool:
+        """Whether the claim is this process's own, and nobody in it will give it back: a clean-up failed."""
+        return self.process.owner == this_process().owner and not held.is_known(self.token)
 
     def is_abandoned(self) -> bool:
         """Whether nobody will give the claim back: its owner has ended or, where that cannot be seen, is silent."""
@@ -154,18 +159,20 @@ class Claims:
         ----------
         tokens : mapping, optional
             A new token for each key. A caller that may be interrupted in here makes them itself, so that it can give
-            back what it was granted without having been told.
+            back what it was granted without having been told, and sees to it that they are known as held here.
         """
         self.release(list(self._unreleased))  # or this process would wait for itself
         grants: dict[str, Grant] = {}
-        tokens = tokens or {key: new_token() for key in keys}
+        if not tokens:
+            tokens = {key: new_token() for key in keys}
+            held.know(tokens.values())
         # Sorted, so that two processes that want the same keys lock them in one order and never deadlock.
         for chunk in chunks(sorted(set(keys)), CHUNK):
             # Looking first sizes the work, and keeps losers from InnoDB's shared lock on the duplicate.
-            held = self.holders(chunk)
-            won = self._insert({key: tokens[key] for key in chunk if key not in held})
+            holders = self.holders(chunk)
+            won = self._insert({key: tokens[key] for key in chunk if key not in holders})
             grants |= {key: Grant(tokens[key]) for key in won}
-            for key, holder in held.items():
+            for key, holder in holders.items():
                 if holder.is_gone() and self._take_over(key, holder, tokens[key]):
                     grants[key] = Grant(tokens[key], holder)
         if taken := {key: grant.former for key, grant in grants.items() if grant.former}:
@@ -213,6 +220,15 @@ class Claims:
         keys = self._database.read(lambda connection: connection.scalars(statement).all())
         return [holder for holder in self.holders(keys).values() if holder.is_abandoned()]
 
+    def has_others(self) -> bool:
+        """Whether another process holds a claim on this table, be it alive or not."""
+        statement = (
+            select(_claims.c.owner)
+            .where(_claims.c.table_name == self._table, _claims.c.owner != this_process().owner)
+            .limit(1)
+        )
+        return self._database.read(lambda connection: connection.scalar(statement)) is not None
+
     def has_live(self, owners: Iterable[str]) -> bool:
         """Whether any of these processes holds a claim on this table whose lease is not over, as far as that counts."""
         statement = select(_claims.c.record_id).where(
@@ -252,6 +268,7 @@ class Claims:
         return {**this_process().as_dict(), "acquired_at": now, "expires_at": now + self.lease_s}
 
     def _take_over(self, key: str, holder: Holder, token: str) -> bool:
+        is_dead = holder.process.is_dead() or holder.is_forgotten()
         statement = (
             update(_claims)
             .where(
@@ -259,7 +276,7 @@ class Claims:
                 _claims.c.record_id == key,
                 _claims.c.token == holder.token,
                 # An owner that extended its lease after we looked keeps its claim, unless it is dead for sure.
-                or_(_claims.c.expires_at == holder.expires_at, literal(holder.process.is_dead())),
+                or_(_claims.c.expires_at == holder.expires_at, literal(is_dead)),
             )
             .values(token=token, **self._lease_columns())
         )

@@ -24,8 +24,10 @@ from entropic.disk.roots import MARKER, Marker, read_marker
 from entropic.disk.sidecars import SidecarIndex
 from entropic.disk.staging import stage, staging_for
 from entropic.errors import ResultsDirUnavailableError
+from entropic.leases import held
 from entropic.process.identity import Process, batch_job, this_process
-from entropic.runs.jobs import Failure, Job, Outcome, Receipt
+from entropic.runs.inside import Chunk, Run, running
+from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt
 from entropic.values.plain import plain
 
 __all__ = ["Runner", "Work", "dask_worker"]
@@ -35,6 +37,11 @@ log = logging.getLogger(__name__)
 Runner = Callable[[dict[str, Any]], Any]
 
 _LOOK_S = 0.2
+_ASKING = {"entropic.store", "entropic.functions.memoized"}
+_DEEP = (
+    "too many runs were inside of each other: sweep the parameters from those that need no other run on, so that each "
+    "finds the results that it needs"
+)
 
 _indices: dict[str, SidecarIndex] = {}
 os.register_at_fork(after_in_child=_indices.clear)  # a lock of theirs may have been held at the fork
@@ -56,6 +63,8 @@ class Work:
         While a file of this path exists, no further job is begun; empty for none.
     holder : dict
         The process that holds the claims. Once it has surely died no further job is begun.
+    outer : tuple of Run
+        The runs that the sweep itself is inside of.
     """
 
     runner: Runner
@@ -64,10 +73,11 @@ class Work:
     sweep: str = ""
     stop: str = ""
     holder: dict[str, Any] = field(default_factory=dict)
+    outer: tuple[Run, ...] = ()
 
     def __call__(
         self, jobs: list[Job], on_begin: Callable[[int], None] = lambda number: None
-    ) -> list[Outcome]:
+    ) -> list[Outcome | NotBegun]:
         """Run *jobs* one after the other; the rest is left out once the sweep is being stopped.
 
         Parameters
@@ -91,17 +101,27 @@ class Work:
             index = _index_of(root)
             # Its own lines a process need not read if it publishes them itself; a worker may be given a task again.
             index.refresh(skip=self._folder() if self.holder.get("owner") == this_process().owner else "")
-        outcomes: list[Outcome] = []
+        is_holder = self.holder.get("owner") == this_process().owner
+        chunk = Chunk(self.sweep, [job.record_id for job in jobs]) if self.sweep else None
+        outcomes: list[Outcome | NotBegun] = []
         for number, job in enumerate(jobs):
             if self._is_over():
                 break
+            mark = (self.marker.root, job.record_id)
+            if chunk is not None and not chunk.is_struck:
+                chunk.at = number
+            if (chunk is not None and chunk.is_struck) or (is_holder and not held.begin(mark, self.sweep)):
+                outcomes.append(NotBegun(job.record_id))
+                continue
             on_begin(number)
             receipt = self._finished(root, job, index.get(job.record_id)) if job.look else None
             if receipt is not None:
                 log.info("%s was finished by an earlier attempt, which is taken", job.record_id)
                 outcomes.append(replace(receipt, custom={**receipt.custom, **job.custom}))
             else:
-                outcomes.append(self._attempt(root, job))
+                outcomes.append(self._attempt(root, job, chunk))
+            if is_holder:
+                held.end(mark, self.sweep, outcomes[-1])
         return outcomes
 
     def _is_over(self) -> bool:
@@ -132,7 +152,12 @@ class Work:
         owner = this_process().owner
         return f"{owner}-{self.sweep}" if self.sweep else owner
 
-    def _attempt(self, root: Path, job: Job) -> Outcome:
+    def _run_of(self, job: Job, folder: Path, chunk: Chunk | None) -> Run:
+        function = getattr(self.runner, "__wrapped__", self.runner)  # of a memoized function
+        name = getattr(function, "__name__", None) or type(function).__name__
+        return Run((self.marker.root, job.record_id), name, job.stored, str(folder), chunk)
+
+    def _attempt(self, root: Path, job: Job, chunk: Chunk | None) -> Outcome:
         staging = staging_for(root, self._folder(), self.holder)
         attempt = uuid4().hex
         where = _where()
@@ -140,7 +165,8 @@ class Work:
         begun, clock = time.time(), time.perf_counter()
         clear = True
         try:
-            returned = self._run({**job.params, "id": job.record_id, "result_file": str(slot / job.name)})
+            with running(self._run_of(job, staging.folder, chunk), self.outer):
+                returned = self._run({**job.params, "id": job.record_id, "result_file": str(slot / job.name)})
             elapsed = time.perf_counter() - clock
             staged = stage(slot, job.name)
             receipt = Receipt(
@@ -239,7 +265,10 @@ def dask_worker() -> str | None:
 def _failure(
     job: Job, attempt: str, begun: float, elapsed: float, where: dict[str, Any], error: BaseException
 ) -> Failure:
+    is_deep = isinstance(error, RecursionError) and _has_asked(error)
     error.add_note(f"while running {job.record_id} with {_brief(job.stored)}")
+    if is_deep and _DEEP not in error.__notes__:
+        error.add_note(_DEEP)
     return Failure(
         record_id=job.record_id,
         attempt=attempt,
@@ -251,10 +280,21 @@ def _failure(
         elapsed_s=elapsed,
         where=where,
         exception=error,
+        is_deep=is_deep,
         exit_code=error.code & 0xFF
         if isinstance(error, SystemExit) and isinstance(error.code, int)
         else None,
     )
+
+
+def _has_asked(error: BaseException) -> bool:
+    """Whether an error came while a runner asked for another run."""
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_globals.get("__name__") in _ASKING:
+            return True
+        step = step.tb_next
+    return False
 
 
 def _text(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from entropic.disk.roots import STATE
 from entropic.disk.staging import Staged
 from entropic.errors import ResultFileError
 
-__all__ = ["Failure", "Job", "Outcome", "Receipt", "WorkerDied"]
+__all__ = ["Failure", "Job", "NotBegun", "Outcome", "Receipt", "WorkerDied"]
 
 log = logging.getLogger(__name__)
 
@@ -220,6 +220,8 @@ class Failure:
     pickled: bytes | None = None
     exit_code: int | None = None
     """What a runner called `sys.exit` with; or of the process that died with it."""
+    is_deep: bool = False
+    """Whether it ended in a RecursionError, and had asked for other runs: once those are there it may succeed."""
 
     def __getstate__(self) -> dict[str, Any]:
         # The runner's exception may not pickle: it must not take the other outcomes of a chunk with it.
@@ -246,6 +248,13 @@ class Failure:
         )
         object.__setattr__(self, "exception", error)
         return error
+
+
+@dataclass(frozen=True, slots=True)
+class NotBegun:
+    """A job that was not run: its key was taken by whoever needed it sooner, or given back for others to run."""
+
+    record_id: str
 
 
 Outcome = Receipt | Failure

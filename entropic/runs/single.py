@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,15 +22,19 @@ from entropic.process.identity import this_process
 from entropic.process.patience import Patience, Wait
 from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
-from entropic.runs.jobs import Failure, Job, Receipt
+from entropic.runs.jobs import Failure, Job, NotBegun, Receipt
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Claimed, Tenure, own_staging
+from entropic.runs.waits import Waiting
 
 __all__ = ["RunMaker", "clear_away"]
 
 log = logging.getLogger(__name__)
 
-_running = threading.local()  # .keys: what this thread runs just now, so that it never waits for itself
+GIVE_BACK_S = (
+    0.1  # of waiting, after which the sweeps that a run is inside of give back what they have not begun
+)
+
 _used: dict[
     str, ResultTable[Any]
 ] = {}  # by root: the Stores may be gone when the process ends, the folders are not
@@ -89,20 +92,18 @@ class RunMaker:
 
     def _claim(self, tenure: Tenure, identity: Identity, record_id: str, *, is_forced: bool) -> Claimed:
         """Wait until the key is ours or, unless *is_forced*, somebody else has committed it."""
-        if (self.table.marker.root, record_id) in _keys():
-            raise RuntimeError(
-                f"the runner of {record_id!r} asked for {record_id!r} itself: it would wait for ever"
-            )
         wait, told = Wait(self.patience), ""
-        while True:
-            claimed = tenure.claim({record_id: identity}, is_forced=is_forced)
-            if claimed.granted or claimed.done:
-                return claimed
-            told = self._say_who(record_id, told) if wait.is_worth_saying() else told
-            if wait.is_over():
-                self._give_up(record_id)
-            self.table.database.rest()
-            wait.pause()
+        with Waiting(self.table, tenure) as waiting:
+            while True:
+                claimed = tenure.claim({record_id: identity}, is_forced=is_forced)
+                if claimed.granted or claimed.done:
+                    return claimed
+                waiting.go_on([record_id], wait.waited_s)
+                told = self._say_who(record_id, told) if wait.is_worth_saying() else told
+                if wait.is_over():
+                    self._give_up(record_id)
+                self.table.database.rest()
+                wait.pause()
 
     def _say_who(self, record_id: str, told: str) -> str:
         """Say who holds the key, unless that was told; return the token of the claim."""
@@ -124,19 +125,17 @@ class RunMaker:
         table = self.table
         _used[table.marker.root] = table
         work = Work(self.runner, str(table.root), table.marker, holder=this_process().as_dict())
-        key = (table.marker.root, job.record_id)
-        _keys().add(key)
         started_at = datetime.now(UTC)
         try:
             (outcome,) = work([job])
         except BaseException:
             tenure.cancel(job, started_at)
             raise
-        finally:
-            _keys().discard(key)
         if isinstance(outcome, Failure):
             tenure.fail([outcome])
             raise outcome.error()
+        if isinstance(outcome, NotBegun):
+            raise ClaimLostError(f"{job.record_id!r} was not begun: its claim is not this call's any more")
         return outcome
 
     def _publish(self, receipt: Receipt, tenure: Tenure) -> None:
@@ -166,11 +165,6 @@ class RunMaker:
         # What was published may be a run that another process had finished under this id.
         self.table.parameters.verify(identity, found[0].row)
         return found[0]
-
-
-def _keys() -> set[tuple[str, str]]:
-    keys: set[tuple[str, str]] = _running.__dict__.setdefault("keys", set())
-    return keys
 
 
 def clear_away(table: ResultTable[Any]) -> None:

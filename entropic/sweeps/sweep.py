@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 
 from entropic.diagnosis.history import FailedRun
 from entropic.disk.roots import STATE
+from entropic.disk.sidecars import read_sidecar
 from entropic.disk.staging import Staging, staging_for
 from entropic.display.progress import ProgressBar, progress_bar
 from entropic.errors import ClaimLostError, ClaimTimeoutError, ClusterError, EntropicError
@@ -37,10 +38,12 @@ from entropic.process.identity import this_process
 from entropic.process.patience import Wait
 from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
-from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
-from entropic.runs.recovery import leftovers, recover
+from entropic.runs.inside import inside_of, outer_runs
+from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt, WorkerDied
+from entropic.runs.recovery import leftovers, recover, unfinished
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure, own_staging
+from entropic.runs.waits import Waiting, notes
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.backends.task_notes import NotedWork
@@ -62,8 +65,8 @@ class Sweep(Generic[ModelT]):
         self._table = table
         self._runner = runner
         self._options = options
-        self._tenure = Tenure(table)
         self._sweep = uuid4().hex[:12]
+        self._tenure = Tenure(table, name=self._sweep)
         self._stop = table.root / STATE / this_process().owner / f"stop-{self._sweep}"
         self._has_orphans = False  # workers that a lost cluster left behind
         self._is_run_here = False  # in this thread
@@ -79,6 +82,7 @@ class Sweep(Generic[ModelT]):
         self._exit_codes: dict[str, int | None] = {}  # of workers that died once with a run
         self._looked_at = 0.0  # when the results of the tasks that come next were looked for
         self._wait_for_others: Wait | None = None
+        self._waiting = Waiting(table, self._tenure)
         self._told = ""
         self._bar = ProgressBar()
 
@@ -100,7 +104,6 @@ class Sweep(Generic[ModelT]):
         self._order, self._records, self._tasks = plan.order, plan.records, plan.tasks
         self._fresh.extend(self._tasks.values())
         self._looked_at = time.monotonic()
-        self._go_elsewhere()
 
     def _go_elsewhere(self) -> None:
         """Go on at a random place: others that are at work on this grid are unlikely to be there."""
@@ -113,6 +116,9 @@ class Sweep(Generic[ModelT]):
         self._table.require_root()
         if recover(self._table):
             self._refresh()
+        # Else in order: of runs that need each other the small ones come first, as a rule.
+        if self._table.claims.has_others():
+            self._go_elsewhere()
         work = Work(
             runner=self._runner,
             root=str(self._table.root),
@@ -120,9 +126,10 @@ class Sweep(Generic[ModelT]):
             sweep=self._sweep,
             stop=str(self._stop),
             holder=this_process().as_dict(),
+            outer=outer_runs(),
         )
         try:
-            with self._tenure:
+            with self._tenure, self._waiting:
                 self._dispatch(work)
                 self._require_ends()
         except BaseException:
@@ -165,8 +172,9 @@ class Sweep(Generic[ModelT]):
             except ClusterError as error:
                 self._fall_back(error, [])
             else:
+                is_here = self._tenure.lends = isinstance(options.executor, ThreadPoolExecutor)
                 try:
-                    with backend, beating(is_run_here=isinstance(options.executor, ThreadPoolExecutor)):
+                    with backend, beating(is_run_here=is_here):
                         self._loop(backend)
                 except BackendLost as lost:
                     # Workers may outlive their scheduler: they must not go on with a chunk that runs here too.
@@ -175,11 +183,11 @@ class Sweep(Generic[ModelT]):
                     self._fall_back(lost.cause, lost.remaining)
                 else:
                     return
-        self._is_run_here = True
+        self._is_run_here = self._tenure.lends = True
         with backend_for(partial(self._run_here, replace(work, stop=""))) as backend, beating():
             self._loop(backend)
 
-    def _run_here(self, work: Work, jobs: list[Job]) -> list[Outcome]:
+    def _run_here(self, work: Work, jobs: list[Job]) -> list[Outcome | NotBegun]:
         """Run one job in this thread; what interrupts it is recorded, and gives its key back."""
         (job,) = jobs
         begun = datetime.now(UTC)
@@ -196,6 +204,7 @@ class Sweep(Generic[ModelT]):
                 raise cause
             raise ClusterError(f"the cluster failed: {type(cause).__name__}: {cause}") from cause
         log.warning("the cluster failed, what is left runs in this process: %s", cause)
+        self._tenure.reset(job.record_id for job in remaining)
         for job in remaining:  # a run that began elsewhere may have changed its parameters
             identity = self._tasks[job.record_id].identity
             self._ready.append(replace(job, params=identity.for_runner()))
@@ -210,6 +219,8 @@ class Sweep(Generic[ModelT]):
             died=self._died,
             left=lambda: len(self._fresh) + len(self._ready) + len(self._busy),
             abort=self._abort,
+            idle=None if self._tenure.lends else self._relieve,
+            give_back=self._give_back,
         )
 
     def _take(self, n: int, *, wait: bool) -> list[Job] | None:
@@ -223,17 +234,19 @@ class Sweep(Generic[ModelT]):
         if self._ready:
             return [self._ready.popleft() for _ in range(min(n, len(self._ready)))]
         if not (self._fresh or self._busy):
-            return [] if self._options.retries and self._tasks else None  # what is in flight may come back
+            return [] if self._tasks and not wait else None  # what is in flight may come back
         if self._fresh and time.monotonic() - self._looked_at > self._options.patience.look_again_s:
             self._collect(self._fresh, CHUNK // 2)  # up to two keys each
         if self._fresh:
-            jobs = self._claim([self._fresh.popleft() for _ in range(min(n, len(self._fresh)))])
-            if self._busy:
+            before = len(self._busy)
+            jobs = self._claim([self._fresh.popleft() for _ in range(min(n, len(self._fresh)))], takes=False)
+            if len(self._busy) > before and not inside_of():
                 self._go_elsewhere()
         else:
             jobs = self._revisit(n, wait=wait) if self._busy else []
         if jobs:
             self._wait_for_others = None
+            self._waiting.end()
         self._bar.wait_for(len(self._busy))
         return jobs
 
@@ -259,16 +272,17 @@ class Sweep(Generic[ModelT]):
         self._collect(self._busy, held_before)
         holders = self._table.claims.holders([task.record_id for task in self._busy])
         is_held = {key for key, holder in holders.items() if not holder.is_gone()}
+        is_held = {key for key in is_held if not self._tenure.can_have(key)}
         left = [task for task in self._busy if task.record_id not in is_held][:n]
         wanted = {task.record_id for task in left}
         self._busy = deque(task for task in self._busy if task.record_id not in wanted)
-        jobs = self._claim(left)
+        jobs = self._claim(left, takes=True)
         if not jobs and len(self._busy) == held_before:
             self._pause(list(holders.values()), wait)
         return jobs
 
-    def _claim(self, wanted: Sequence[Task]) -> list[Job]:
-        granted, done = self._tenure.claim({task.record_id: task.identity for task in wanted})
+    def _claim(self, wanted: Sequence[Task], *, takes: bool) -> list[Job]:
+        granted, done = self._tenure.claim({task.record_id: task.identity for task in wanted}, takes=takes)
         self._note_done(done)
         self._busy.extend(
             task for task in wanted if task.record_id not in granted and task.record_id not in done
@@ -279,6 +293,7 @@ class Sweep(Generic[ModelT]):
         patience = self._options.patience
         if self._wait_for_others is None:
             self._wait_for_others = Wait(patience)
+        self._waiting.go_on([task.record_id for task in self._busy], self._wait_for_others.waited_s)
         if self._wait_for_others.is_worth_saying():
             self._say_who(holders)
         if self._wait_for_others.is_over():
@@ -300,7 +315,9 @@ class Sweep(Generic[ModelT]):
                 holders[0],
             )
 
-    def _finish(self, outcomes: list[Outcome]) -> None:
+    def _finish(self, outcomes: list[Outcome | NotBegun]) -> None:
+        # Whoever took the key, or gets it now, commits it or gives it back.
+        self._give_back([outcome for outcome in outcomes if isinstance(outcome, NotBegun)])
         finished = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         lost, refused = self._tenure.publish(finished)
@@ -325,9 +342,26 @@ class Sweep(Generic[ModelT]):
             self._failures[self._tasks.pop(failure.record_id).identity.id] = failure
         self._bar.add(done=len(finished) - len(lost) - len(refused), failed=len(given_up))
 
+    def _give_back(self, jobs: Sequence[Job | NotBegun]) -> None:
+        """Come back to keys later, whoever runs them."""
+        self._tenure.release(job.record_id for job in jobs)
+        self._busy.extend(self._tasks[job.record_id] for job in jobs if job.record_id in self._tasks)
+
+    def _relieve(self) -> bool:
+        """Do for workers that wait for other runs what they cannot do; return whether there are any.
+
+        What such a worker will not begin is given back, and what it has finished is committed: it may be what another
+        one waits for, or this one itself.
+        """
+        found = list(notes(self._table.root, f"-{self._sweep}"))
+        for note in found:
+            self._tenure.release(note.struck.get(self._sweep, ()))
+            self._tenure.commit_for(unfinished(self._table, read_sidecar(note.folder)))
+        return bool(found)
+
     def _is_tried_again(self, failure: Failure) -> bool:
         """Queue a run that failed once more, after all others, if it may fail again."""
-        left = self._tries.get(failure.record_id, self._options.retries)
+        left = self._tries.get(failure.record_id, self._options.retries + failure.is_deep)
         if not left:
             return False
         self._tries[failure.record_id] = left - 1

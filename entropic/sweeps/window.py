@@ -72,6 +72,8 @@ def dispatch(
     died: Callable[[JobT, WorkerDied], object] | None = None,
     left: Callable[[], int] | None = None,
     abort: Callable[[], object] | None = None,
+    idle: Callable[[], bool] | None = None,
+    give_back: Callable[[list[JobT]], object] | None = None,
 ) -> None:
     """Run the jobs that *take* gives on *backend* and hand their outcomes to *finish* as they arrive.
 
@@ -92,6 +94,11 @@ def dispatch(
         How many jobs *take* has yet to give, about: chunks shrink towards the end so that all slots share it.
     abort
         Called first when the loop ends by an exception, to make the work give up between two jobs.
+    idle
+        Called when nothing has arrived for a while; says whether runs wait for others. From then on no job waits in a
+        queue, and those that do are given back.
+    give_back
+        Takes jobs that were not begun, and which *take* may give again.
 
     Raises
     ------
@@ -104,7 +111,9 @@ def dispatch(
     -----
     When this has returned or raised no job is running.
     """
-    window = _Window(take, finish, backend, key=key, crashed=crashed, died=died, left=left)
+    window = _Window(
+        take, finish, backend, key=key, crashed=crashed, died=died, left=left, idle=idle, give_back=give_back
+    )
     try:
         window.run()
     except _Lost as lost:
@@ -187,6 +196,8 @@ class _Window(Generic[JobT, OutcomeT]):
         crashed: Callable[[JobT], OutcomeT],
         died: Callable[[JobT, WorkerDied], object] | None,
         left: Callable[[], int] | None,
+        idle: Callable[[], bool] | None,
+        give_back: Callable[[list[JobT]], object] | None,
     ) -> None:
         self._take = take
         self._finish = finish
@@ -196,6 +207,9 @@ class _Window(Generic[JobT, OutcomeT]):
         self._crashed = crashed
         self._died = died
         self._left = left
+        self._idle = idle
+        self._give_back = give_back
+        self._is_nested = False  # runs have waited for others
         self._drought = _Drought()
         self._exhausted = False
         self._taken: deque[JobT] = deque()
@@ -212,9 +226,26 @@ class _Window(Generic[JobT, OutcomeT]):
             if not self._suspects and (self._backend.isolates or not self._is_trying()):
                 self._fill(slots)
             if self._flying:
-                self._absorb(self._arrivals(_POLL_S))
+                arrived = self._arrivals(_POLL_S)
+                self._absorb(arrived)
+                if not arrived and self._idle is not None and self._idle():
+                    self._clear_queue()
             elif self._exhausted and not self._suspects and not self._taken:
                 return
+
+    def _clear_queue(self) -> None:
+        """Give back what nobody has begun: it may be what those wait for who are at work."""
+        self._is_nested = True
+        jobs = list(self._taken)
+        self._taken.clear()
+        for future in self._backend.withdraw():
+            chunk = self._flying.pop(future, None)
+            if chunk is not None and chunk.alone:
+                self._suspects.append(chunk)
+            elif chunk is not None:
+                jobs += chunk.jobs
+        if jobs and self._give_back is not None:
+            self._give_back(jobs)
 
     def _slots(self) -> int:
         try:
@@ -236,11 +267,13 @@ class _Window(Generic[JobT, OutcomeT]):
 
     def _fill(self, slots: int) -> None:
         # Two even without a worker: an adaptive cluster starts none before it has something to do.
-        capacity = max(2, 2 * slots) if self._backend.remote else 1
+        capacity = (max(2, 2 * slots) if self._backend.queues else slots) if self._backend.remote else 1
+        if self._is_nested:
+            capacity = max(1, slots)
         room = capacity - len(self._flying)
         if room <= 0:
             return
-        size = self._pace.size()
+        size = 1 if self._is_nested else self._pace.size()
         if not self._taken:  # else they are what a worker that died was given besides the job that it was at
             if self._exhausted:
                 return
@@ -285,7 +318,9 @@ class _Window(Generic[JobT, OutcomeT]):
         lost: BaseException | None = None
         wrong: ClusterError | None = None
         for future in arrived:
-            chunk = self._flying.pop(future)
+            chunk = self._flying.pop(future, None)
+            if chunk is None:  # it was withdrawn
+                continue
             error = future.exception()
             if error is None:
                 reply = future.result()

@@ -41,6 +41,7 @@ class ExecutorBackend(Backend):
         self._flying: dict[Future[Reply], Future[Any]] = {}
         self._pool: PoolBackend | None = None
         self._threads = isinstance(executor, ThreadPoolExecutor)
+        self.queues = self._threads  # what waits for a process cannot be had back
         self._work = work
         self._payload = b"" if self._threads else dump_work(work)
 
@@ -82,6 +83,9 @@ class ExecutorBackend(Backend):
             future.set_exception(error)
         else:
             future.set_result(reply)
+
+    def withdraw(self) -> list[Future[Reply]]:
+        return [] if self._pool is None else self._pool.withdraw()
 
     def stop(self) -> list[Any]:
         refuse(self._sweep)  # for threads: what is queued in them

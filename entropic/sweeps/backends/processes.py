@@ -61,13 +61,20 @@ class Processes:
         self._chunks.put((future, chunk))
         return future
 
-    def kill(self) -> None:
-        """End every process now and cancel what is queued."""
+    def withdraw(self) -> list[Future[Any]]:
+        """Cancel what is queued, and return its futures."""
+        withdrawn = []
         with contextlib.suppress(Empty):
             while True:
                 chunk = self._chunks.get_nowait()
                 if chunk is not None and chunk[0].cancel():
                     chunk[0].set_running_or_notify_cancel()  # only then does wait() count it as done
+                    withdrawn.append(chunk[0])
+        return withdrawn
+
+    def kill(self) -> None:
+        """End every process now and cancel what is queued."""
+        self.withdraw()
         for process in self._processes:
             process.terminate()
         self.close()
@@ -237,6 +244,9 @@ class PoolBackend(Backend):
         import cloudpickle
 
         return self._processes.submit(cloudpickle.dumps(jobs))
+
+    def withdraw(self) -> list[Future[Reply]]:
+        return self._processes.withdraw()
 
     def stop(self) -> list[Any]:
         self._processes.kill()

@@ -23,7 +23,7 @@ from entropic.disk.roots import STATE
 from entropic.disk.sidecars import PROCESS
 from entropic.process.identity import this_process
 from entropic.runs.attempts import Work, dask_worker
-from entropic.runs.jobs import Job, Outcome, WorkerDied
+from entropic.runs.jobs import Job, NotBegun, Outcome, WorkerDied
 
 __all__ = ["NotedWork"]
 
@@ -40,7 +40,7 @@ class NotedWork:
 
     work: Work
 
-    def __call__(self, jobs: list[Job], task: str | None = None) -> list[Outcome]:
+    def __call__(self, jobs: list[Job], task: str | None = None) -> list[Outcome | NotBegun]:
         """Run *jobs* under the name of a task.
 
         Raises
@@ -53,7 +53,7 @@ class NotedWork:
         with self._noted(task) as note:
             return self.work(jobs, note)
 
-    def for_task(self, task: str) -> Callable[[list[Job]], list[Outcome]]:
+    def for_task(self, task: str) -> Callable[[list[Job]], list[Outcome | NotBegun]]:
         """Return this work under the name of one task, which at most one worker begins."""
         return functools.partial(self, task=task)
 

@@ -1,0 +1,140 @@
+"""The runs that this context is inside of, and what becomes of a key that one of them asks for itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, NoReturn
+
+from entropic.errors import DependencyCycleError
+from entropic.leases import held
+from entropic.leases.held import Mark
+
+__all__ = ["Chunk", "Run", "inside_of", "outer_runs", "refuse_chain", "refuse_circle", "running", "wait_for"]
+
+
+class Chunk:
+    """Jobs that a worker was given.
+
+    Attributes
+    ----------
+    at : int
+        The number of the one that it is at.
+    is_struck : bool
+        Whether it begins no further one.
+    """
+
+    __slots__ = ("_keys", "at", "is_struck", "sweep")
+
+    def __init__(self, sweep: str, keys: Sequence[str]) -> None:
+        self.sweep = sweep
+        self.at = 0
+        self.is_struck = False
+        self._keys = keys
+
+    def left(self) -> list[str]:
+        """Return the keys that it has not begun."""
+        return list(self._keys[self.at + 1 :])
+
+
+class Run(NamedTuple):
+    """A run that goes on."""
+
+    mark: Mark
+    name: str
+    """Of the function."""
+    stored: Mapping[str, Any]
+    folder: str = ""
+    """Of the process that runs it, under its results folder; empty in another process."""
+    chunk: Chunk | None = None
+    """What of a sweep it is part of, where that sweep's claims are another process's."""
+
+    def __str__(self) -> str:
+        text = ", ".join(f"{name}={value!r}" for name, value in self.stored.items())
+        return f"{self.name}({text if len(text) <= 100 else text[:97] + '...'})"
+
+
+_runs: ContextVar[tuple[Run, ...]] = ContextVar("entropic_runs", default=())
+_going: dict[Mark, Run] = {}  # in all threads of this process
+
+
+def inside_of() -> tuple[Run, ...]:
+    """Return the runs of this context, outermost first."""
+    return _runs.get()
+
+
+def outer_runs() -> tuple[Run, ...]:
+    """Return the runs of this context as another process is told of them."""
+    return tuple(run._replace(folder="", chunk=None) for run in _runs.get())
+
+
+@contextmanager
+def running(run: Run, outer: tuple[Run, ...] = ()) -> Iterator[None]:
+    """Be inside of *run* in this block, and inside of *outer* if it was begun for those elsewhere."""
+    runs = _runs.get() or outer
+    token = _runs.set((*runs, run))
+    _going[run.mark] = run
+    if runs:
+        held.enter(runs[-1].mark, run.mark)
+    try:
+        yield
+    finally:
+        if runs:
+            held.leave(runs[-1].mark, run.mark)
+        _going.pop(run.mark, None)
+        _runs.reset(token)
+
+
+def refuse_circle(marks: Iterable[Mark]) -> None:
+    """Raise `DependencyCycleError` if a run of this context is among *marks*, which are asked for now."""
+    runs = inside_of()
+    if not runs:
+        return
+    place = {run.mark: number for number, run in enumerate(runs)}
+    for mark in marks:
+        if mark in place:
+            _refuse([*runs[place[mark] :], runs[place[mark]]])
+
+
+def wait_for(marks: Collection[Mark]) -> None:
+    """Note for which keys the innermost run of this context waits, which may be none.
+
+    Raises
+    ------
+    DependencyCycleError
+        If one of them is run by another thread of this process, and waits for a run of this context.
+    """
+    runs = inside_of()
+    if not runs:
+        return
+    # First the note, then the look: of two threads that close a circle at once one at least sees it.
+    held.wait_for(runs[-1].mark, marks)
+    place = {run.mark: number for number, run in enumerate(runs)}
+    for mark in marks:
+        if way := held.circle(mark, place.keys()):
+            held.wait_for(runs[-1].mark, ())
+            *others, last = way
+            _refuse([*runs[place[last] :], *(_going.get(other) for other in others), runs[place[last]]])
+
+
+def _refuse(chain: Sequence[Run | None]) -> NoReturn:
+    refuse_chain(["…" if run is None else str(run) for run in chain])
+
+
+def refuse_chain(chain: Sequence[str]) -> NoReturn:
+    """Raise `DependencyCycleError` for runs, of which the last is the first again."""
+    shown = " → ".join(chain)
+    raise DependencyCycleError(
+        f"these runs need each other: {shown}. None of them can end first: give one of them another way to its result"
+    )
+
+
+def _forget_parent() -> None:
+    # A child of a runner's is inside of nothing: what it asks for the parent cannot see.
+    _runs.set(())
+    _going.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parent)

@@ -1,0 +1,126 @@
+"""Runs that need other runs: functions that ask their own Store, or another, for what they build on; in any process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entropic import Base, Mapped, Store
+from tests.support.counting import append_line
+from tests.support.waiting import wait_for
+
+
+class Node(Base):
+    __tablename__ = "nested_nodes"
+
+    n: Mapped[int]
+
+
+class Leaf(Base):
+    __tablename__ = "nested_leaves"
+
+    n: Mapped[int]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """A runner that asks for what each key needs, by number, and writes the sum of what it finds and one.
+
+    Attributes
+    ----------
+    graph : mapping
+        What each number needs of the same table.
+    leaves : mapping
+        What it needs of the other one; those need numbers of this one in turn, by `back`.
+    """
+
+    folder: str
+    url: str
+    graph: Mapping[int, Sequence[int]]
+    leaves: Mapping[int, Sequence[int]] | None = None
+    back: Mapping[int, Sequence[int]] | None = None
+    is_leaf: bool = False
+    meet: int = 0
+    """How many runs must have begun, each for the first time, before any of them asks."""
+
+    @property
+    def __name__(self) -> str:
+        return "leaf" if self.is_leaf else "node"
+
+    def __call__(self, params: dict[str, Any]) -> None:
+        n = params["n"]
+        append_line(Path(self.folder, "log"), f"{self.__name__}{n} {os.getpid()}")
+        wait_for(lambda: len(self.calls()) >= self.meet)
+        nodes, leaves = (self.back, {}) if self.is_leaf else (self.graph, self.leaves)
+        total = 1
+        for is_leaf, needs in ((False, nodes), (True, leaves)):
+            for one in (needs or {}).get(n, ()):
+                record = self.store(is_leaf=is_leaf).run_or_retrieve({"n": one})
+                total += int(Path(record.result_file).read_text())
+        Path(params["result_file"]).write_text(str(total))
+
+    def store(self, *, is_leaf: bool = False) -> Store[Any]:
+        """Return the Store of this runner's table, or of the other one, one for each in a process."""
+        key = (os.getpid(), self.folder, is_leaf)
+        if key not in _stores:
+            runner = Needs(self.folder, self.url, self.graph, self.leaves, self.back, is_leaf, self.meet)
+            name = "leaves" if is_leaf else "nodes"
+            _stores[key] = Store(runner, Leaf if is_leaf else Node, Path(self.folder, name), ".txt", self.url)
+        return _stores[key]
+
+    def calls(self) -> Counter[str]:
+        """How often each run was begun, in whatever process."""
+        return Counter(line.split()[0] for line in self.lines())
+
+    def pids(self) -> set[str]:
+        """In which processes runs were begun."""
+        return {line.split()[1] for line in self.lines()}
+
+    def lines(self) -> list[str]:
+        """The runs in the order in which they were begun, each with its process."""
+        log = Path(self.folder, "log")
+        return log.read_text().splitlines() if log.exists() else []
+
+
+_stores: dict[tuple[int, str, bool], Store[Any]] = {}
+
+
+def chain(n: int) -> dict[int, tuple[int, ...]]:
+    """Each number but the first needs the one before."""
+    return {one: (one - 1,) for one in range(1, n)}
+
+
+def sweep(needs: Needs, numbers: Sequence[int], **options: Any) -> list[int]:
+    """Sweep *numbers* and return what their files say."""
+    store = needs.store()
+    records = store.sweep(({"n": n} for n in numbers), progress=False, **options)
+    return [int(Path(record.result_file).read_text()) for record in records]
+
+
+def expected(graph: Mapping[int, Sequence[int]], n: int) -> int:
+    """What the file of a number says in the end."""
+    return 1 + sum(expected(graph, one) for one in graph.get(n, ()))
+
+
+def in_threads(*calls: Callable[[], Any], timeout_s: float = 30.0) -> list[Any]:
+    """Make all calls at once; return what each returned or raised, or fail where one does not end."""
+    ended: list[Any] = [None] * len(calls)
+
+    def make(number: int) -> None:
+        try:
+            ended[number] = calls[number]()
+        except Exception as error:
+            ended[number] = error
+
+    threads = [threading.Thread(target=make, args=(number,), daemon=True) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout_s)
+        assert not thread.is_alive(), "a call does not end"
+    return ended

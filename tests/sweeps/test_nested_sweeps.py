@@ -1,0 +1,57 @@
+"""Sweeps of runs that need other runs, in several processes at once: they end, and each key runs once."""
+
+import pytest
+
+from entropic.disk.sidecars import WAITS
+from tests.support.nested_cases import Needs, chain, sweep
+from tests.support.processes import run_together
+from tests.support.sweep_runs import place
+
+
+def error_of(needs, n):
+    try:
+        needs.store().run_or_retrieve({"n": n})
+    except Exception as error:
+        return type(error).__name__, str(error)
+
+
+def meet(needs, numbers, options):
+    return sweep(needs, numbers, **options)
+
+
+def test_two_processes_that_need_each_others_keys_share_them(tmp_path, sqlite_url):
+    """One begins at each end of a chain: each holds what the other waits for, and gives back what it has not begun."""
+    needs = Needs(str(tmp_path), sqlite_url, chain(16), meet=2)
+    needs.store()
+    up, down = list(range(16)), list(range(15, -1, -1))
+
+    found = run_together(meet, [(needs, up, {}), (needs, down, {})], timeout_s=60)
+
+    assert found == [[n + 1 for n in up], [n + 1 for n in down]]
+    assert needs.calls() == {f"node{n}": 1 for n in up}
+    assert len(needs.pids()) == 2
+
+
+@pytest.mark.parametrize("where", ["workers", "processes", pytest.param("dask", marks=pytest.mark.slow)])
+def test_workers_take_from_each_other_what_they_need(tmp_path, sqlite_url, where, request):
+    """From the wrong end: every run needs one that another worker was given, or its own further on in its chunk."""
+    needs = Needs(str(tmp_path), sqlite_url, chain(10), meet=2)
+    numbers = list(range(9, -1, -1))
+
+    with place(where, request) as options:
+        found = sweep(needs, numbers, fallback="raise", **options)
+
+    assert found == [n + 1 for n in numbers]
+    assert needs.calls() == {f"node{n}": 1 for n in numbers}
+    assert len(needs.pids()) == 2
+    assert not list(tmp_path.rglob(f"{WAITS}*"))
+
+
+def test_circle_over_two_processes_is_an_error_that_shows_it(tmp_path, sqlite_url):
+    needs = Needs(str(tmp_path), sqlite_url, {0: (1,), 1: (0,)}, meet=2)
+    needs.store()
+
+    errors = run_together(error_of, [(needs, 0), (needs, 1)], timeout_s=60)
+
+    assert {name for name, _ in errors} == {"DependencyCycleError"}
+    assert all("node(n=0)" in text and "node(n=1)" in text and "→" in text for _, text in errors)
