@@ -19,6 +19,7 @@ from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from entropic.errors import SchemaError
+from entropic.sql.columns import Choice
 from entropic.sql.database import Database
 
 __all__ = ["check_user_table", "drift", "same_family"]
@@ -202,11 +203,10 @@ def _explain(
 def _alter_statements(connection: Connection, table: Table, difference: _Difference) -> Iterator[str]:
     from sqlalchemy.dialects.postgresql import CreateEnumType
 
-    own: Any
     name = connection.dialect.identifier_preparer.format_table(table)
     for column in difference.missing:
         if not column.primary_key:
-            if _has_own_type(own := column.type, connection.dialect):
+            if (own := _own_type(column.type, connection.dialect)) is not None:
                 yield f"{str(CreateEnumType(own).compile(dialect=connection.dialect)).strip()};"
             yield f"ALTER TABLE {name} ADD COLUMN {_definition(column, connection.dialect)};"
 
@@ -250,16 +250,17 @@ def _operations(connection: Connection, table: Table, difference: _Difference) -
     )
     lines = [line for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     lines = textwrap.dedent("\n".join(lines)).splitlines()
-    own = [column.type for column in difference.missing if _has_own_type(column.type, connection.dialect)]
-    creations = [f"sa.{type_!r}.create(op.get_bind(), checkfirst=True)" for type_ in own]
+    own = [_own_type(column.type, connection.dialect) for column in difference.missing]
+    creations = [f"sa.{type_!r}.create(op.get_bind(), checkfirst=True)" for type_ in own if type_ is not None]
     names = [name for name in ("postgresql", "mysql") if f"{name}." in code]
     imports = [f"from sqlalchemy.dialects import {', '.join(names)}"] if names else []
     return [*imports, *creations, *lines]
 
 
-def _has_own_type(type_: TypeEngine[Any], dialect: Dialect) -> bool:
-    """Whether a column of this type needs another statement first, which makes the type."""
-    return dialect.name == "postgresql" and isinstance(type_, Enum) and type_.native_enum
+def _own_type(type_: TypeEngine[Any], dialect: Dialect) -> Any:
+    """Return the type that another statement must make before a column can have it; None if there is no need."""
+    enum = type_.enum if isinstance(type_, Choice) else type_
+    return enum if dialect.name == "postgresql" and isinstance(enum, Enum) and enum.native_enum else None
 
 
 def _plain(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:

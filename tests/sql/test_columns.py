@@ -13,6 +13,7 @@ from tests.support.every_type import Everything
 
 KEPT = {
     "ByteString",
+    "Choice",
     "ExactDecimal",
     "FiniteJSON",
     "LongBytes",

@@ -149,12 +149,13 @@ def test_load_of_an_unknown_suffix_says_how_to_register_it(record_of):
         record.load()
 
 
-def test_registered_loader_reads_its_suffix_and_the_longest_one_wins(record_of):
+def test_registered_loader_reads_its_suffix_and_the_longest_one_wins(record_of, tmp_path):
     register_loader(".raw", lambda path: len(Path(path).read_bytes()))
     register_loader(".fine.raw", lambda path: "fine")
 
     assert record_of(".raw", lambda path: Path(path).write_bytes(b"abc")).load() == 3
-    assert codecs.load("somewhere/x.FINE.raw") == "fine"
+    (tmp_path / "x.FINE.raw").touch()
+    assert codecs.load(str(tmp_path / "x.FINE.raw")) == "fine"
 
 
 def test_loader_of_a_known_suffix_may_be_replaced(record_of):
