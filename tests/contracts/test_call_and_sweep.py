@@ -186,7 +186,7 @@ def test_call_and_sweep_of_one_do_the_same(lab, row, claim, sidecar):
         assert called.runs == 0
     elif row == "registered, gone":
         assert called.result is ResultFileMissingError
-    elif claim in {"live other's", "own and orphaned"}:
+    elif claim == "live other's":
         assert called.result is ClaimTimeoutError
     else:
         is_finished = sidecar == "finished" and row == "none"
@@ -205,7 +205,7 @@ def test_forced_call_runs_once_and_replaces_whatever_there_is_unless_somebody_is
     before = lab.look()
     forced = lab.outcome(lambda: lab.store.run(PARAMS))
 
-    if claim in {"live other's", "own and orphaned"}:
+    if claim == "live other's":
         assert forced == before._replace(result=ClaimTimeoutError)
         return
     assert (forced.result, forced.runs, forced.claims) == (lab.runs, 1, [])
