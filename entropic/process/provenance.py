@@ -44,9 +44,10 @@ def code_label(function: Callable[..., Any]) -> str | None:
     if not inspect.isroutine(target) and not inspect.isclass(target):
         target = type(target)
     try:
-        source = textwrap.dedent(inspect.getsource(target))
         with _parsing:
-            tree = ast.parse(source)
+            tree = ast.parse(
+                textwrap.dedent(inspect.getsource(target))
+            )  # of a class, it makes a tree as well
     except (OSError, TypeError, SyntaxError):
         return None
     for node in ast.walk(tree):

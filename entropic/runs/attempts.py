@@ -90,13 +90,8 @@ class Work:
         ResultsDirUnavailableError
             If this process does not see the results folder.
         """
+        self.require_root()
         root = Path(self.root)
-        if read_marker(root) != self.marker:
-            raise ResultsDirUnavailableError(
-                f"process {os.getpid()} on {this_process().host} does not see the results folder {self.root!r} "
-                f"(no {MARKER} of this table there). Workers must share the results folder: put it on a file system "
-                "that all of them mount at the same path"
-            )
         if any(job.look for job in jobs):
             index = _index_of(root)
             # Its own lines a process need not read if it publishes them itself; a worker may be given a task again.
@@ -123,6 +118,15 @@ class Work:
             if is_holder:
                 held.end(mark, self.sweep, outcomes[-1])
         return outcomes
+
+    def require_root(self) -> None:
+        """Raise `ResultsDirUnavailableError` unless this process sees the results folder."""
+        if read_marker(Path(self.root)) != self.marker:
+            raise ResultsDirUnavailableError(
+                f"process {os.getpid()} on {this_process().host} does not see the results folder {self.root!r} "
+                f"(no {MARKER} of this table there). Workers must share the results folder: put it on a file system "
+                "that all of them mount at the same path"
+            )
 
     def _is_over(self) -> bool:
         """Whether nobody waits for what would be run now."""

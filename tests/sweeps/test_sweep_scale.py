@@ -143,7 +143,7 @@ def test_sweep_of_10_000_misses_on_postgresql(tmp_path, capsys, postgres_url):
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from tests.sweeps.test_sweep_scale import open_store, write_little
+from tests.sweeps.test_sweep_scale import Swept, open_store, write_little
 
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

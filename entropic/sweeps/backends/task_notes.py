@@ -50,6 +50,7 @@ class NotedWork:
         """
         if task is None:
             return self.work(jobs)
+        self.work.require_root()  # nothing is noted in a folder that is not ours
         with self._noted(task) as note:
             return self.work(jobs, note)
 
