@@ -313,7 +313,7 @@ _METHODS = """    is memoized: a call returns what is kept for its arguments, or
     .retrieve(...)   what is kept, or None         .records(...)     what there is, by conditions
     .record(...)     parameters, outputs, file     .to_frame(...)    the same as a DataFrame
     .delete(...)     forgets a call                .clear()          forgets all
-    .store, .model   the Store and its table"""
+    .store, .model   the Store and its table       .adopt_code()     the table is this function's"""
 
 
 @overload

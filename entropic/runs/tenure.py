@@ -124,7 +124,7 @@ class Tenure:
 
     def _ask(self, wanted: Iterable[str], *, takes: bool) -> dict[str, Found | None]:
         """Take what nobody in this process has begun, and commit what has ended; return what is ours now."""
-        refuse_circle(self._mark(key) for key in wanted)
+        refuse_circle([self._mark(key) for key in wanted])
         taken: dict[str, Found | None] = {}
         for key in wanted:
             mark = self._mark(key)

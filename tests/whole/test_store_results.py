@@ -162,12 +162,12 @@ def test_moved_results_folder_is_found_without_a_write(database, tmp_path):
 
 def test_row_without_a_file_record_has_its_stored_path_while_something_is_there(sqlite, tmp_path):
     """Of a row that 2.3.0 wrote a copied folder may hold a namesake; where the file was moved, that is it."""
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     stored = Path(store.run_or_retrieve(PARAMS).result_file)
     sqlite.write(lambda connection: connection.execute(text("DELETE FROM entropic_files")))
     shutil.copytree(tmp_path / "results", tmp_path / "copied" / "results")
 
-    copied = open_store(sqlite, tmp_path / "copied")
+    copied = open_store(Pendulum, tmp_path / "copied", Runner(), sqlite)
     while_there = copied.retrieve(PARAMS).result_file
     stored.unlink()
     after = copied.retrieve(PARAMS).result_file
@@ -319,7 +319,7 @@ def test_row_edited_by_sql_raises_a_collision_with_both_values(database, tmp_pat
 
 
 def test_row_whose_value_its_column_would_refuse_is_a_collision(sqlite, tmp_path):
-    store = open_store(sqlite, tmp_path)
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.run_or_retrieve(PARAMS)
     sqlite.write(lambda connection: connection.execute(text("UPDATE pendulum SET swings = 'many'")))
 

@@ -411,7 +411,7 @@ def test_runner_that_asks_for_its_own_key_raises_instead_of_waiting(sqlite, tmp_
 
     store = open_store(Pendulum, tmp_path, runner, sqlite)
 
-    with pytest.raises(RuntimeError, match="itself"):
+    with pytest.raises(RuntimeError, match=r"need each other: runner\(.*swings=3\) → runner\("):
         store.run_or_retrieve(PARAMS)
 
     assert claims_of(sqlite) == 0
