@@ -631,7 +631,7 @@ def test_arrays_of_the_same_bytes_keep_apart_by_dtype_and_shape():
 
 def test_structured_array_hashes_its_fields_and_not_its_padding():
     dtype = np.dtype([("a", "u1"), ("b", "<f8", (2,)), ("c", [("d", "<i2")])], align=True)
-    one, other = np.zeros(3, dtype), np.frombuffer(b"\xff" * (3 * dtype.itemsize), dtype).copy()
+    one, other = np.zeros(3, dtype), np.frombuffer(bytearray(b"\xff" * (3 * dtype.itemsize)), dtype)
     for name in dtype.names:
         other[name] = one[name]
     changed = one.copy()
