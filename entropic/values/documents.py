@@ -427,6 +427,8 @@ def _decode_numpy(content: Any) -> Any:
         raise TypeError(f"{value!r} is no {dtype}")
     if dtype.kind in "mM":
         return np.array(value, "i8").view(dtype)[()]
+    if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+        raise ValueError(f"{value!r} is no {dtype}")  # NumPy before 2 takes what is left of the number
     scalar = dtype.type(value)
     if scalar.dtype != dtype or (scalar.item() != value and value == value):
         raise ValueError(f"{value!r} is no {dtype}")
