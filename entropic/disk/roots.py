@@ -128,7 +128,8 @@ def root_problem(root: Path, marker: Marker) -> str | None:
 def access_problem(root: Path) -> str | None:
     """Return why this user cannot write in a results folder that is there, and who can change that; None if it can."""
     for folder in (root, root / STATE):
-        if os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+        # In this order: another thread may make the folder between the two looks.
+        if not folder.is_dir() or os.access(folder, os.W_OK | os.X_OK):
             continue
         if os.statvfs(folder).f_flag & os.ST_RDONLY:
             return f"{str(folder)!r} is on a Read-only file system: results can be read, and nothing was run"
