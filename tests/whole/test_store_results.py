@@ -133,7 +133,7 @@ def test_missing_file_is_run_again_with_a_warning(database, tmp_path, caplog):
 
     again = store.run_or_retrieve(PARAMS, campaign="june")
 
-    (warning,) = warnings_of(caplog)
+    (warning,) = [one for one in warnings_of(caplog) if "gone" in one]  # a heartbeat may speak, too
     assert first.result_file in warning
     assert len(runner.seen) == 2
     assert again.custom_data["campaign"] == "june"
