@@ -43,15 +43,16 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def nothing_left_open() -> Iterator[None]:
     """Close what the Stores of a test leave open, or thousands of tests use up the process's descriptors."""
-    yield
     from entropic.disk import staging
     from entropic.sql import database
 
+    there, written = set(database._databases), set(staging._staging)
+    yield
     for one in list(database._databases):
-        if not one.is_memory:
+        if one not in there and not one.is_memory:
             one.dispose()
-    for own in list(staging._staging.values()):
-        own._close_sidecar()
+    for key in staging._staging.keys() - written:
+        staging._staging[key]._close_sidecar()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from urllib.parse import quote
 __all__ = [
     "FILE_NAME_BYTES",
     "NAME_BYTES",
+    "PLAIN",
     "decode_name",
     "encode_name",
     "is_name",
@@ -23,7 +24,7 @@ FILE_NAME_BYTES = 255  # most file systems take no more
 _ESCAPED = re.compile(r'[^ -~]|[%<>:"/\\|?*]|^\.|[. ]\Z')
 # Names of devices on Windows, with any suffix.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$) *(\.|\Z)", re.IGNORECASE)
-_PLAIN = re.compile(r"[^./\0][^/\0]*\Z")  # most names: those with a dot in front are looked at more closely
+PLAIN = re.compile(r"[^./\0][^/\0]*\Z")  # most names: those with a dot in front are looked at more closely
 
 
 def is_name(name: object) -> bool:
@@ -39,7 +40,7 @@ def is_name(name: object) -> bool:
 
 def plain_name(name: str) -> str:
     """Return a recorded *name* if it is one, else one that leads nowhere and shows what was recorded."""
-    if _PLAIN.match(name) or is_name(name):
+    if PLAIN.match(name) or is_name(name):
         return name
     return "%2E" + quote(name.encode("utf-8", "surrogatepass"), safe="")[:NAME_BYTES]
 

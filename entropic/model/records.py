@@ -18,7 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from sqlalchemy import ColumnElement, Connection, Dialect, and_, bindparam, inspect, select
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 
-from entropic.disk.names import plain_name
+from entropic.disk.names import PLAIN, plain_name
 from entropic.model.base import RECORDED, Base
 from entropic.sql.database import Database
 from entropic.sql.tables import FileRow
@@ -135,6 +135,8 @@ class RecordReader(Generic[ModelT]):
         name = found.file_name
         if name is None:
             return self._unrecorded(found)
+        if PLAIN.match(name):  # first: this is looked at twice on each hit
+            return self._prefix + name
         return name if os.path.isabs(name) else self._prefix + plain_name(name)
 
     def _unrecorded(self, found: Found) -> str:
@@ -154,11 +156,10 @@ class RecordReader(Generic[ModelT]):
         state.key = self._mapper.identity_key_from_primary_key((found.row["id"],))
         # What a session does on loading: MutableDict begins to watch custom_data, and users' own listeners run.
         self._manager.dispatch.load(state, None)
-        name = found.file_name
-        if name is None or not os.path.isabs(name):  # a registered path stays as it was given
-            plain = self._unrecorded(found) if name is None else self._prefix + plain_name(name)
-            name = values["result_file"] = plain
-        values[RECORDED] = name, found.size_bytes, found.sha256
+        path = self.path(found)
+        if path is not found.file_name:  # a registered path stays as it was given
+            values["result_file"] = path
+        values[RECORDED] = path, found.size_bytes, found.sha256
         return cast("ModelT", record)
 
     def _ask(self, ids: Sequence[str]) -> list[Found]:

@@ -228,28 +228,12 @@ class ResultTable(Generic[ModelT]):
 
     def is_present(self, found: Found) -> bool:
         """Whether the result of a row can be opened; looked for once more after listing its folder."""
-        return bool(self.present([found]))
+        return _is_there(self.reader.path(found), {})
 
     def present(self, rows: Iterable[Found]) -> set[str]:
         """Return the ids of the rows whose result can be opened; each folder is listed once at most."""
         listed: dict[str, set[str]] = {}
-        ids = set()
-        for found in rows:
-            path = self.reader.path(found)
-            try:
-                mode = os.stat(path).st_mode
-            except (OSError, ValueError):
-                folder, name = os.path.split(path)
-                if folder not in listed:
-                    # Network file systems remember for a while that a name was absent.
-                    listed[folder] = _names(folder)
-                # A link that dangles is there all the same, and is no result.
-                is_there = name in listed[folder] and not os.path.islink(path)
-            else:
-                is_there = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-            if is_there:
-                ids.add(found.id)
-        return ids
+        return {found.id for found in rows if _is_there(self.reader.path(found), listed)}
 
     def job(
         self,
@@ -318,6 +302,20 @@ class ResultTable(Generic[ModelT]):
                 + ", ".join(f"{name} ({one!r}, {two!r})" for name, (one, two) in different.items())
                 + ". Nothing was run. Give one of them an id of its own."
             )
+
+
+def _is_there(path: str, listed: dict[str, set[str]]) -> bool:
+    """Whether there is a file or a folder of this path; *listed* has the names in folders that were listed for it."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        folder, name = os.path.split(path)
+        if folder not in listed:
+            # Network file systems remember for a while that a name was absent.
+            listed[folder] = _names(folder)
+        # A link that dangles is there all the same, and is no result.
+        return name in listed[folder] and not os.path.islink(path)
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 def _names(folder: str | Path) -> set[str]:
