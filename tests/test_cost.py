@@ -10,6 +10,7 @@ from sqlalchemy import event, insert
 from entropic.model.records import CHUNK
 from tests.support.counting import statements
 from tests.support.memo_cases import memoized
+from tests.support.naming import shown
 from tests.support.store_cases import PARAMS, Pendulum, Runner
 from tests.support.stores import open_store
 
@@ -68,7 +69,7 @@ def test_watch_for_writes_sees_those_of_a_miss(sqlite, tmp_path, writes):
 
 
 @pytest.mark.parametrize(
-    "params", [{"length": 2, "swings": 3}, {**PARAMS, "damping": 0.0}, {"id": "mine", **PARAMS}], ids=str
+    "params", [{"length": 2, "swings": 3}, {**PARAMS, "damping": 0.0}, {"id": "mine", **PARAMS}], ids=shown
 )
 def test_hit_whose_parameters_were_typed_is_one_select(database, tmp_path, params):
     store = open_store(Pendulum, tmp_path, Runner(), database)

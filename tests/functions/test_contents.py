@@ -17,6 +17,7 @@ from sqlalchemy.dialects import sqlite
 
 from entropic.functions.contents import contents_of
 from entropic.model.coercion import Refused
+from tests.support.naming import shown
 from tests.support.values import Point
 
 
@@ -93,7 +94,7 @@ def exactly(value: Any) -> Any:
         (Options, {"tol": 1}, {"tol": 1.0}),
         (list[Options], [{"tol": 1, "where": "a"}], [{"tol": 1.0, "where": Path("a")}]),
     ],
-    ids=lambda one: str(one)[:50],
+    ids=shown,
 )
 def test_items_are_converted_as_parameters_of_their_type_are(annotation, given, got):
     assert str(exactly(contents_of(annotation, sqlite.dialect())(given))) == str(exactly(got))
@@ -129,7 +130,7 @@ def test_items_are_converted_as_parameters_of_their_type_are(annotation, given, 
         (Options, {"tol": 1.0, "tl": 2}, " has 'tl', which Options has not; it has: tol, where"),
         (list[Options], [{"tol": "x"}], "[0]['tol'] must be a number"),
     ],
-    ids=lambda one: str(one)[:50],
+    ids=shown,
 )
 def test_items_are_refused_with_their_place_as_parameters_of_their_type_are(annotation, given, words):
     cast = contents_of(annotation, sqlite.dialect())

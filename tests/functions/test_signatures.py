@@ -32,6 +32,7 @@ from entropic.functions.signatures import (
 from entropic.model.base import Base
 from entropic.model.parameters import Parameters
 from entropic.values import hashing
+from tests.support.naming import shown
 from tests.support.values import Mesh, Point
 
 
@@ -89,7 +90,7 @@ def model_of(function, *, ignore=(), outputs=None):
             )
         ],
     ],
-    ids=str,
+    ids=shown,
 )  # fmt: skip
 def test_annotation_makes_a_column(annotation, type_, nullable):
     def function(x):
@@ -116,7 +117,7 @@ def test_annotation_makes_a_column(annotation, type_, nullable):
         typing.TypeVar("T"),
         type,
     ],
-    ids=str,
+    ids=shown,
 )
 def test_annotation_that_makes_no_column_is_refused(annotation):
     with pytest.raises(Unsupported):
@@ -392,7 +393,7 @@ def test_object_with_a_hasher_reaches_the_function_as_it_is(monkeypatch):
         ({"t": [lambda: 1]}, r"function\.values\['t'\]\[0\] is a builtins\.function"),
         ([Mesh(1)], r"function\.values\[0\] is a tests\.support\.values\.Mesh.*register_hasher\(Mesh"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_value_that_has_no_document_is_refused_with_its_place(value, place):
     def function(values: list | dict):
@@ -497,7 +498,7 @@ def test_function_that_its_parameters_describe_is_taken(function):
         (made(positions), "a closure over 'scale', of type function"),
         (made(made), "a closure over 'scale', of type function"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_function_that_more_than_its_parameters_decides_is_refused_with_the_reason(function, reason):
     with pytest.raises(TypeError, match=reason):

@@ -41,6 +41,7 @@ from entropic.model.coercion import Refused, caster, kind_of
 from entropic.sql.columns import TYPES
 from tests.support import strategies
 from tests.support.every_type import Colour
+from tests.support.naming import shown
 
 SQLITE, POSTGRES, MYSQL = sqlite.dialect(), postgresql.dialect(), mysql.dialect()
 
@@ -200,7 +201,7 @@ def test_numeric_column_of_floats_has_its_scale_and_refuses_more():
         ),
         *[(kind, Decimal("sNaN"), SQLITE, "NaN") for kind in (Float(), Integer(), TYPES[Decimal])],
     ],
-    ids=str,
+    ids=shown,
 )
 def test_value_that_is_wider_than_its_column_is_refused_with_what_would_hold_it(kind, value, dialect, words):
     with pytest.raises(Refused, match=words):
@@ -224,7 +225,7 @@ def test_value_that_is_wider_than_its_column_is_refused_with_what_would_hold_it(
         (Numeric(40, 0), Decimal("12345678901234567"), POSTGRES),
         (Numeric(40, 0), Decimal("1e30"), SQLITE),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_value_that_its_column_just_holds_is_taken(kind, value, dialect):
     assert cast(kind, value, dialect) == value

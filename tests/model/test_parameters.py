@@ -23,6 +23,7 @@ from entropic.values.hashing import digest
 from tests.support import strategies
 from tests.support.counting import NumberedRunner
 from tests.support.every_type import EXAMPLE, Colour, Everything, parameters
+from tests.support.naming import shown
 
 DIALECTS = {"sqlite": sqlite.dialect(), "postgresql": postgresql.dialect(), "mysql": mysql.dialect()}
 
@@ -473,7 +474,7 @@ def test_row_of_the_published_release_has_lists_for_tuples():
     assert decay().differences(identity, row).keys() == {"grid"}
 
 
-@pytest.mark.parametrize("value", [{1, 2}, Path("a"), Colour.RED, np.arange(2), {1: 2}, b"x"], ids=repr)
+@pytest.mark.parametrize("value", [{1, 2}, Path("a"), Colour.RED, np.arange(2), {1: 2}, b"x"], ids=shown)
 def test_value_that_the_published_release_could_not_store_is_not_looked_for_twice(value):
     assert named({"rate": 1, "grid": {"a": value}}).former_id is None
 

@@ -40,6 +40,7 @@ from entropic.model.base import Base, Mapped, mapped_column, output, param
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table, drift
 from tests.support.counting import statements
+from tests.support.naming import shown
 
 
 class Colour(enum.Enum):
@@ -277,7 +278,7 @@ def test_extra_column_that_the_server_numbers_itself_is_no_drift(server_url):
         (JSON(), "INTEGER"),
         (Interval(), "INTEGER"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_check_when_the_kind_of_storage_differs_names_both_types(database_url, model_type, stored):
     database = Database(database_url)
@@ -303,7 +304,7 @@ def test_check_when_the_kind_of_storage_differs_names_both_types(database_url, m
         (Float(53), "DOUBLE PRECISION"),
         (Float(53), "NUMERIC(20, 10)"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_type_that_holds_the_same_values_is_no_drift(database_url, model_type, stored):
     database = Database(database_url)
@@ -318,7 +319,7 @@ def test_type_that_holds_the_same_values_is_no_drift(database_url, model_type, s
 
 
 @pytest.mark.parametrize(
-    ("model_type", "stored"), [(Uuid(), "CHAR(32)"), (Boolean(), "SMALLINT"), (JSON(), "TEXT")], ids=str
+    ("model_type", "stored"), [(Uuid(), "CHAR(32)"), (Boolean(), "SMALLINT"), (JSON(), "TEXT")], ids=shown
 )
 def test_type_that_some_databases_store_as_another_is_drift_only_where_values_would_not_compare(
     database_url, model_type, stored

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from entropic import register_codec, register_loader
 from entropic.values import codecs, labelled
 from entropic.values.codecs import adopt, can_save, load, registered_codecs, save
+from tests.support.naming import shown
 from tests.support.values import Mesh, Point, arrays, is_same, read_mesh, values, write_mesh
 
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
@@ -80,7 +81,7 @@ def test_nested_value_comes_back_equal(there_and_back, value):
         (np.ma.masked_array([1, 2], mask=[True, False], fill_value=7), "key.value.h5"),
         (np.void(b"abc"), "key.value.h5"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=shown,
 )
 def test_format_is_that_of_the_value(there_and_back, value, name):
     back, found = there_and_back(value)

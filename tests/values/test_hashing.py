@@ -39,6 +39,7 @@ from entropic.values.hashing import (
     rounded_apart,
 )
 from tests.support import strategies
+from tests.support.naming import shown
 
 VECTORS = json.loads((pathlib.Path(__file__).parents[1] / "assets" / "hash_vectors.json").read_text("utf-8"))
 relaxed = settings(deadline=None)
@@ -148,7 +149,7 @@ def test_value_with_a_telling_text_hashes_as_that_text(name):
         (np.datetime64("2026-01-02T03:04:05"), datetime.datetime(2026, 1, 2, 3, 4, 5)),
         (np.timedelta64(90, "s"), datetime.timedelta(seconds=90)),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_numpy_scalar_hashes_as_its_python_value(scalar, python):
     assert of(scalar) == of(python)
@@ -199,7 +200,7 @@ class Pair(enum.Enum):
 @pytest.mark.parametrize(
     ("member", "value"),
     [(Color.BLUE, 2), (Level.LOW, 1), (Mode.FAST, "fast"), (Pair.HALF, [0.3, "red"])],
-    ids=repr,
+    ids=shown,
 )
 def test_enum_hashes_as_its_normalised_value(member, value):
     assert of(member) == of(value)
@@ -468,7 +469,7 @@ def test_dict_with_number_keys_sorts_them_as_numbers():
 @pytest.mark.parametrize(
     ("key", "plain"),
     [(np.int64(3), 3), (np.float32(0.5), 0.5), (np.bool_(True), True), (np.str_("a"), "a"), (Level.LOW, 1)],
-    ids=repr,
+    ids=shown,
 )
 def test_dict_key_that_is_a_scalar_hashes_as_the_plain_key(key, plain):
     form = normalise({key: 0})
@@ -487,7 +488,7 @@ def test_dict_with_a_nan_key_hashes_alike_in_each_order():
 
 
 @pytest.mark.parametrize(
-    "value", [{1: "a", "1": "b"}, {True: 1, "true": 2}, {float("nan"): 1, float("nan"): 2}], ids=repr
+    "value", [{1: "a", "1": "b"}, {True: 1, "true": 2}, {float("nan"): 1, float("nan"): 2}], ids=shown
 )
 def test_dict_keys_that_are_the_same_text_raise(value):
     with pytest.raises(
@@ -758,7 +759,7 @@ def test_pandas_values_that_differ_keep_apart_and_equal_ones_are_one(variants):
         (pd.Timestamp("2026-01-02 03:04:05"), "6f1bd39d06d87868"),
         (pd.Timedelta("1h"), "15c97f51a0c1aef8"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_key_of_a_pandas_scalar_never_changes(value, key):
     assert hash_params({"x": value}) == key
@@ -827,7 +828,7 @@ def test_normal_form_of_pandas_values_is_its_own_normal_form(variants):
         np.ma.array([1], mask=[1]),
         np.datetime64(5, "ns"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_normal_form_of_an_object_is_its_own_normal_form(value):
     assert of(normalise(value)) == of(value)

@@ -20,6 +20,7 @@ from entropic.values import hashing
 from entropic.values.hashing import NoForm, digest
 from entropic.values.parameter_documents import Documents, alike, key_form, rebuild
 from tests.support.key_pairs import PAIRS, SAME
+from tests.support.naming import shown
 
 T = TypeVar("T")
 AWKWARD = [[], 1e-13, -0.0, 2**70]  # of which the published release made another key
@@ -37,7 +38,7 @@ def refusal(value: Any) -> str:
     return "".join(reversed(caught.value.steps)) + f" {caught.value}"
 
 
-@pytest.mark.parametrize("value", [1, "é", None, [1, {"a": [True, 0.3]}], {"x": {}}, AWKWARD], ids=str)
+@pytest.mark.parametrize("value", [1, "é", None, [1, {"a": [True, 0.3]}], {"x": {}}, AWKWARD], ids=shown)
 def test_plain_json_is_its_own_document(value):
     document = Documents().of(value)
 
@@ -205,7 +206,7 @@ def grown(value: Picky) -> Picky:
         (pd.Timestamp("2026-01-02"), "such as value.to_pydatetime()"),
         (type, "builtins.type, which has no stable form"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=shown,
 )
 def test_value_that_its_document_would_not_hold_is_refused_with_place_and_way_out(value, words):
     assert words in refusal(value)
@@ -258,7 +259,7 @@ def test_depth_is_limited_and_not_by_python():
         pd.DataFrame({"a": pd.Categorical([3, 1, 3])}, index=pd.MultiIndex.from_product([["a"], [1, 2, 3]])),
         pd.Index(["a", 1], dtype=object),
     ],
-    ids=lambda frame: str(frame)[:20],
+    ids=shown,
 )
 def test_frame_is_copied_and_shares_nothing_with_the_one_given(frame):
     got = made([frame])[0]
@@ -290,7 +291,7 @@ def test_array_comes_back_as_a_copy_that_can_be_written_to():
 JSON_PAIRS = [pair for pair in PAIRS if pair.column == "Any (JSON)" and pair.outcome == SAME]
 
 
-@pytest.mark.parametrize("pair", JSON_PAIRS, ids=lambda pair: pair.label[:60])
+@pytest.mark.parametrize("pair", JSON_PAIRS, ids=lambda pair: shown(pair.label))
 def test_stored_document_survives_json_and_is_alike(pair):
     left, right = (Documents().of(values["x"]) for values in pair.values())
 

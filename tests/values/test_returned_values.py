@@ -20,6 +20,7 @@ from entropic.errors import DecodeError
 from entropic.functions.signatures import returned_classes
 from entropic.values import codecs, documents
 from entropic.values.codecs import load, save
+from tests.support.naming import shown
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -130,7 +131,7 @@ def types_in(value):
     return [type(value), *map(types_in, inner)]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=shown)
 def test_value_comes_back_equal_and_of_the_same_type(tmp_path, value):
     back = round_trip(tmp_path, value)
 
@@ -217,7 +218,7 @@ class Counting:
         self.x += 1
 
 
-@pytest.mark.parametrize("value", [Counting(1.0), defaultdict(lambda: 0), Opaque(), [Opaque()]], ids=repr)
+@pytest.mark.parametrize("value", [Counting(1.0), defaultdict(lambda: 0), Opaque(), [Opaque()]], ids=shown)
 def test_value_that_its_fields_do_not_make_again_is_refused(tmp_path, value):
     with pytest.raises(TypeError, match="cannot store the returned value"):
         save(value, str(tmp_path / "value"))
@@ -266,7 +267,7 @@ ANNOTATIONS = [
 ]
 
 
-@pytest.mark.parametrize("annotation", ANNOTATIONS, ids=str)
+@pytest.mark.parametrize("annotation", ANNOTATIONS, ids=shown)
 def test_return_annotation_is_accepted(annotation):
     def function(n: int):
         pass
@@ -277,7 +278,7 @@ def test_return_annotation_is_accepted(annotation):
 
 
 @pytest.mark.parametrize(
-    "annotation", [Opaque, Opaque | None, dict[str, Opaque], Annotated[list[Opaque], ""]], ids=str
+    "annotation", [Opaque, Opaque | None, dict[str, Opaque], Annotated[list[Opaque], ""]], ids=shown
 )
 def test_return_annotation_with_a_class_that_cannot_be_stored_is_refused(annotation):
     def function(n: int):
