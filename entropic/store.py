@@ -131,7 +131,9 @@ class Store(Generic[ModelT]):
                 recover(self._table)
             except (OSError, DBAPIError) as error:
                 # To read is possible on a full disk or without the right to write; what needs to write says so itself.
-                log.warning("what earlier processes left could not be recovered: %s", error)
+                log.warning(
+                    "what earlier processes left could not be recovered; recover() tries again: %s", error
+                )
 
     def __repr__(self) -> str:
         return f"Store({self._table.model.__name__}, {str(self.results_dir)!r}, {self.database!r})"
@@ -215,7 +217,11 @@ class Store(Generic[ModelT]):
         if found is None:
             return None
         if not self._table.is_present(found) and self._table.has_root():
-            log.warning("the result of %s is gone: %s", found.id, self._table.reader.path(found))
+            log.warning(
+                "the result of %s is gone: %s. run_or_retrieve() runs it again",
+                found.id,
+                self._table.reader.path(found),
+            )
             return None
         if verify:
             self._table.verify(found)
@@ -327,7 +333,8 @@ class Store(Generic[ModelT]):
             n for n in custom_data if n in {*parameters.names, *parameters.output_names, *RESERVED}
         ]:
             raise ParameterError(
-                f"{columns[0]!r} is a column of {self._table.model.__name__}, and no note on it"
+                f"{columns[0]!r} is a column of {self._table.model.__name__}, and no note on it: give the note another "
+                "name; an output is set by register(..., outputs) or a run"
             )
         notes = _checked_custom(custom_data)
         identity = parameters.identify(params, complete=False)
@@ -549,7 +556,9 @@ class Store(Generic[ModelT]):
                 why = error
             else:
                 return
-        log.warning("the row of %s is deleted, but its file is not: %s", found.id, why)
+        log.warning(
+            "the row of %s is deleted, but its file is not, and is yours to delete: %s", found.id, why
+        )
 
     def _is_same_file(self, found: Found, path: Path) -> bool:
         there = Path(self._table.reader.path(found)).absolute()

@@ -330,12 +330,16 @@ def _kind_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Kind
         raise Unsupported(f"the parameter {name!r} has no annotation: say what it is, as in {name}: float")
     if parameter.default is not parameter.empty and callable(parameter.default):
         raise Unsupported(
-            f"the default of {name!r} is a {type(parameter.default).__name__}, which is no value"
+            f"the default of {name!r} is {parameter.default!r:.80}, a {type(parameter.default).__name__}, which is no "
+            f"value: leave it out of the key, with ignore=[{name!r}], or pass its name"
         )
     try:
         annotation = _evaluated(function, name, parameter.annotation)
     except _NO_ANNOTATION as error:
-        raise Unsupported(f"the annotation of {name!r} cannot be evaluated: {error}") from None
+        raise Unsupported(
+            f"the annotation of {name!r}, {parameter.annotation!r}, cannot be evaluated: {error}. Import what it names "
+            "also when it runs, not for type checkers alone"
+        ) from None
     try:
         return kind_of(annotation)
     except Unsupported as reason:
@@ -348,12 +352,16 @@ def _kind_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Kind
 
 def _kind_of_output(name: str, annotation: Any, parameters: Iterable[str]) -> Kind:
     if name in parameters:
-        raise Unsupported(f"the output {name!r} is a parameter")
+        raise Unsupported(
+            f"the output {name!r} is a parameter: call one of them otherwise, such as {name + '_out'!r}"
+        )
     _require_column_name(name)
     try:
         return kind_of(annotation)
     except Unsupported as reason:
-        raise Unsupported(f"the output {name!r} is said to be {shown(annotation)}, {reason}") from None
+        raise Unsupported(
+            f"the output {name!r} is said to be {shown(annotation)}, {reason}: say float, int, str, bool or datetime"
+        ) from None
 
 
 def _evaluated(function: Callable[..., Any], name: str, annotation: Any) -> Any:
@@ -380,7 +388,7 @@ def _closure(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _require_column_name(name: str) -> None:
     if name in RESERVED:
-        raise Unsupported(f"{name!r} is a column that every record has: use another name")
+        raise Unsupported(f"{name!r} is a column that every record has: call it {name + '_'!r}")
     if name in HIDING:
         raise Unsupported(f"{name!r} would hide what every record has by this name: call it {name + '_'!r}")
     if name.startswith(("__", "_sa_", "_entropic_")) or len(name.encode()) > COLUMN_BYTES:

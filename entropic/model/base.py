@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 
+from entropic.display.hints import did_you_mean
 from entropic.display.text import short
 from entropic.errors import SchemaError
 from entropic.sql.columns import (
@@ -216,9 +217,15 @@ class Base(DeclarativeBase):
         """
         columns = {attribute.key for attribute in self.__mapper__.column_attrs}
         if unknown := sorted(set(data) - columns):
-            raise AttributeError(f"{type(self).__name__} has no column {', '.join(map(repr, unknown))}")
+            raise AttributeError(
+                f"{type(self).__name__} has no column {', '.join(map(repr, unknown))}"
+                f"{did_you_mean(unknown[0], columns)} It has: {', '.join(sorted(columns))}."
+            )
         if data.get("id") not in (None, self.id):
-            raise AttributeError(f"the id of a record cannot change (from {self.id!r} to {data['id']!r})")
+            raise AttributeError(
+                f"the id of a record cannot change (from {self.id!r} to {data['id']!r}): it is the key of its "
+                "parameters. Run or register the other ones"
+            )
         for key, value in data.items():
             if key == "custom_data":
                 self._apply_custom_data_patch(value)

@@ -108,6 +108,9 @@ def kind_of(column: Column[Any]) -> str:
     return next((name for classes, name in _KINDS if isinstance(kind, classes)), type(kind).__name__)
 
 
+NOT_NULLABLE = "but the column is not nullable: pass a value, or annotate it as ... | None"
+
+
 def caster(column: Column[Any], dialect: Dialect) -> Caster:
     """Return the function that brings a value to the type of *column*; it raises `Refused`."""
     cast = _cast_not_null(column, dialect)
@@ -116,7 +119,7 @@ def caster(column: Column[Any], dialect: Dialect) -> Caster:
         if value is None:
             if column.nullable:
                 return None
-            raise Refused("is None, but the column is not nullable")
+            raise Refused(f"is None, {NOT_NULLABLE}")
         return cast(value)
 
     return cast_or_null
@@ -223,7 +226,9 @@ def _float(value: Any) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise Refused(f"is too large for a double: {_show(value)}") from None
+        raise Refused(
+            f"is too large for a double: {_show(value)}; annotate it as Decimal, or as int"
+        ) from None
     except ValueError:
         raise Refused(f"is NaN, which is equal to nothing and no key: {_show(value)}") from None
 
@@ -271,9 +276,11 @@ def _str_caster(limit: int | None, most_bytes: int | None) -> Caster:
             try:
                 value.encode("utf-8")
             except UnicodeEncodeError:
-                raise Refused(f"is no valid Unicode: {_show(value)}") from None
+                raise Refused(
+                    f"is no valid Unicode: {_show(value)}; pass bytes, or what is left of it by errors='replace'"
+                ) from None
         if "\0" in value:
-            raise Refused(f"holds a NUL character: {_show(value)}")
+            raise Refused(f"holds a NUL character, which a text column cannot: {_show(value)}; pass bytes")
         if limit is not None and len(value) > limit:
             raise Refused(
                 f"has {len(value)} characters, but the column holds {limit}: declare it as a String({len(value)}) or "
@@ -374,7 +381,10 @@ def _round_trip(kind: Any, dialect: Dialect) -> Caster:
                 return _itself(value, bound, wanted)
             return result(bound) if result else bound
         except (StatementError, TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
-            raise Refused(f"cannot be stored: {error}") from error
+            raise Refused(
+                f"is {_show(value)}, which this database cannot store ({error}): pass another value, or keep it as a "
+                "float or str"
+            ) from error
 
     return cast
 
@@ -399,7 +409,10 @@ def _plain_time(value: Any) -> Any:
     for convert in ("to_pydatetime", "to_pytimedelta"):
         if hasattr(value, convert):
             if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
-                raise Refused(f"has nanoseconds, but a time column holds microseconds: {_show(value)}")
+                raise Refused(
+                    f"has nanoseconds, but a time column holds microseconds: {_show(value)}; round it, as in "
+                    ".floor('us')"
+                )
             return getattr(value, convert)()
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.datetime64 | numpy.timedelta64):
@@ -425,7 +438,9 @@ def _refuse_lossy_time(kind: Any, dialect: Dialect, value: Any) -> None:
             "annotate it as Mapped[datetime] without a type of its own"
         )
     if isinstance(value, time) and value.tzinfo is not None:
-        raise Refused(f"has a time zone, which the column would drop: {_show(value)}")
+        raise Refused(
+            f"has a time zone, which the column would drop: {_show(value)}; pass it without one, or a datetime"
+        )
     if (
         dialect.name in {"mysql", "mariadb"}
         and isinstance(kind, DateTime | Time | Interval)

@@ -25,7 +25,7 @@ from entropic.disk.names import safe_name
 from entropic.display.hints import did_you_mean
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
 from entropic.model.base import JSON_DEFAULT, RESERVED, TYPED_CONTENTS, Base, is_output
-from entropic.model.coercion import Caster, Refused, caster, is_float, kind_of
+from entropic.model.coercion import NOT_NULLABLE, Caster, Refused, caster, is_float, kind_of
 from entropic.model.identities import Documented, Identity
 from entropic.sql.columns import FiniteJSON, GoneMember
 from entropic.values.hashing import NoForm, canonical, digest, hash_params, normalise, rounded_apart
@@ -327,7 +327,7 @@ class Parameters:
     def _document(self, p: _Param, value: Any, documents: Documents) -> Document:
         """Return the document of a JSON parameter; None is NULL."""
         if value is None and not p.column.nullable:
-            raise ParameterError(f"{self._name}.{p.name} is None, but the column is not nullable")
+            raise ParameterError(f"{self._name}.{p.name} is None, {NOT_NULLABLE}")
         try:
             return documents.of(value if value is None else p.contents(value))  # type: ignore[misc]
         except (Refused, BadValue) as reason:

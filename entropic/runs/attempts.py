@@ -240,7 +240,7 @@ def _kept(returned: Any) -> dict[Any, Any]:
         try:
             kept[name] = plain(value)
         except TypeError as error:
-            log.warning("the runner returned %r, which is left out: %s", name, error)
+            log.warning("the runner returned %r, which is left out of custom_data: %s", name, error)
     return kept
 
 

@@ -508,7 +508,11 @@ class Publisher:
         staged = receipt.path(self._root)
         if receipt.is_at(staged):
             quarantine(staged)
-        log.warning("the claim on %s was lost while it ran: nothing was published", receipt.record_id)
+        log.warning(
+            "the claim on %s was lost while it ran, because this process was silent for longer than its lease: nothing "
+            "was published",
+            receipt.record_id,
+        )
         return {receipt.record_id}
 
 

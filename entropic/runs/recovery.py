@@ -64,7 +64,11 @@ def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> i
         try:
             count += _recover_lines(table, sidecar, held)
         except OSError as error:  # a full disk: the others may be there all the same
-            log.warning("what a process left in %s could not be recovered: %s", folder, error)
+            log.warning(
+                "what a process left in %s could not be recovered, and stays there; store.recover() tries again: %s",
+                folder,
+                error,
+            )
             trouble.append(error)
         else:
             _clear_if_done(table, sidecar)

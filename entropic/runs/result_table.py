@@ -269,7 +269,9 @@ class ResultTable(Generic[ModelT]):
                 "store.check(fix=True) records one"
             )
         if not self.is_present(found):
-            raise ResultFileMissingError(f"the result of {found.id!r} is not there: {path!r}")
+            raise ResultFileMissingError(
+                f"the result of {found.id!r} is not there: {path!r}. Bring it back; or the next call runs it again"
+            )
         require_digest(Path(path), int(found.size_bytes or 0), found.sha256)
 
     def is_registered(self, found: Found) -> bool:

@@ -160,7 +160,8 @@ class RunMaker:
         found = self.table.reader.find((record_id,))
         if not found:
             raise ClaimLostError(
-                f"the row of {record_id!r} was deleted by another process right after its commit"
+                f"the row of {record_id!r} was deleted by another process right after its commit: call again if it was "
+                "not meant to be"
             )
         # What was published may be a run that another process had finished under this id.
         self.table.parameters.verify(identity, found[0].row)

@@ -81,7 +81,10 @@ class SweepOptions:
                 f"workers={self.client!r}"
             )
         if isinstance(self.client, Executor):
-            raise TypeError("the second argument of a sweep is a Dask client: give an executor as executor=")
+            raise TypeError(
+                f"the second argument of a sweep is a Dask client, not a {type(self.client).__name__}: give an "
+                "executor as executor="
+            )
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries must be an int of at least 0, not {self.retries!r}")
         for name, allowed in (

@@ -202,7 +202,9 @@ class Sweep(Generic[ModelT]):
         if self._options.fallback == "raise":
             if isinstance(cause, EntropicError):
                 raise cause
-            raise ClusterError(f"the cluster failed: {type(cause).__name__}: {cause}") from cause
+            raise ClusterError(
+                f"the cluster failed: {type(cause).__name__}: {cause}. What is finished is stored: sweep again"
+            ) from cause
         log.warning("the cluster failed, what is left runs in this process: %s", cause)
         self._tenure.reset(job.record_id for job in remaining)
         for job in remaining:  # a run that began elsewhere may have changed its parameters
@@ -299,7 +301,7 @@ class Sweep(Generic[ModelT]):
         if self._wait_for_others.is_over():
             raise ClaimTimeoutError(
                 f"{len(self._busy)} keys have been held by others for {patience.limit_s:g} s (wait_timeout_s); "
-                "everything else is stored"
+                "everything else is stored. Sweep again later"
             )
         if wait:
             self._table.database.rest()
@@ -412,7 +414,8 @@ class Sweep(Generic[ModelT]):
             self._records[key_of.pop(found.id)] = self._table.reader.record(found)
         if deleted := [key for key in self._finished if key in key_of]:
             raise ClaimLostError(
-                f"the row of {deleted[0]!r} was deleted by another process right after its commit"
+                f"the row of {deleted[0]!r} was deleted by another process right after its commit: sweep again if it "
+                "was not meant to be"
             )
         failed = [self._failed(self._failures[key]) for key in self._order if key in self._failures]
         if failed and self._options.on_error == "raise":

@@ -352,7 +352,10 @@ class _Window(Generic[JobT, OutcomeT]):
 
     def _suspect(self, chunk: _Chunk[JobT], error: WorkerDied) -> list[OutcomeT]:
         if chunk.alone and chunk.deaths + 1 >= _DEADLY:
-            log.warning("A run has lost its second worker and is given up: %s", error)
+            log.warning(
+                "A run has lost its second worker and is given up (its workers' logs tell why, often memory): %s",
+                error,
+            )
             return [self._crashed(chunk.jobs[0])]
         at = 0 if len(chunk.jobs) == 1 else error.at
         if at is None:
@@ -391,7 +394,11 @@ class _Window(Generic[JobT, OutcomeT]):
             if outcomes:
                 self._finish(outcomes)
         except Exception:
-            log.warning("%d outcomes could not be handed over after an error", len(outcomes), exc_info=True)
+            log.warning(
+                "%d outcomes could not be handed over after an error; what finished is taken in when a Store opens",
+                len(outcomes),
+                exc_info=True,
+            )
 
     def _stop(self) -> list[OutcomeT]:
         outcomes: list[OutcomeT] = list(self._backend.stop())

@@ -16,11 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from entropic.disk.files import require_digest
+from entropic.disk.files import remove, require_digest
 from entropic.errors import CorruptFileError, ResultFileMissingError
 from entropic.values.documents import PLAIN, encode, encode_rest, is_plain_array, read_files_with
 from entropic.values.formats import FORMATS, Format, open_binary
 from entropic.values.objects import shape_of
+from entropic.values.pandas_parts import is_labelled
 from entropic.values.untrusted import require_regular
 
 __all__ = [
@@ -153,6 +154,8 @@ def can_save(type_: type) -> bool:
 
     if _format_of(type_) is not None or issubclass(type_, np.generic | Enum) or shape_of(type_) is not None:
         return True
+    if is_labelled(type_):
+        return True
     own = [kind for one in registered_codecs() for kind in one.types if isinstance(kind, type)]
     return any(issubclass(known, type_) for known in (*PLAIN, np.ndarray, np.ma.MaskedArray, *own))
 
@@ -165,12 +168,19 @@ def save(value: Any, stem: str) -> None:
     TypeError
         If no format would give an equal value back. The text names `register_codec`.
     """
-    found, content = _format_of(type(value)), value
-    if found is None and is_plain_array(value):
-        found = FORMATS[".npy"]
-    elif found is None:
-        content = encode(value, _as_file)
-        found = FORMATS[".value.h5" if content[1] else ".value.json"]
+    found = FORMATS[".npy"] if is_plain_array(value) else None
+    found = _format_of(type(value)) or found
+    if found is not None and found.save is not None:
+        try:
+            found.save(value, stem + found.suffix)
+        except TypeError:
+            if found.suffix not in FORMATS:
+                raise  # of a user's
+            remove(Path(stem + found.suffix))
+        else:
+            return
+    content = encode(value, lambda inner: None if inner is value else _as_file(inner))
+    found = FORMATS[".value.h5" if content[1] else ".value.json"]
     write: Any = found.save
     write(content, stem + found.suffix)
 
@@ -257,7 +267,12 @@ def _as_file(value: Any) -> tuple[str, Any] | None:
 
     with TemporaryDirectory(prefix="entropic-") as folder:
         path = Path(folder, f"value{found.suffix}")
-        found.save(value, str(path))
+        try:
+            found.save(value, str(path))
+        except TypeError:
+            if found.suffix not in FORMATS:
+                raise
+            return None  # which is taken apart
         if not path.is_file():
             return None  # a folder: such a value is returned by itself
         return found.suffix, np.frombuffer(path.read_bytes(), "u1")
@@ -353,4 +368,6 @@ def _compare(path: str, recorded: tuple[int, str]) -> None:
 
 
 def _missing(path: str) -> ResultFileMissingError:
-    return ResultFileMissingError(f"the result is not there: {path!r}")
+    return ResultFileMissingError(
+        f"the result is not there: {path!r}. Bring it back; or run_or_retrieve() runs it again"
+    )

@@ -29,6 +29,8 @@ from zoneinfo import ZoneInfo
 
 from entropic.errors import DecodeError
 from entropic.values.objects import class_name, shape_of, state_of
+from entropic.values.pandas_parts import make_pandas, pandas_parts
+from entropic.values.xarray_parts import make_xarray, xarray_parts
 
 __all__ = [
     "CODECS",
@@ -39,7 +41,9 @@ __all__ = [
     "encode_rest",
     "is_plain_array",
     "know",
+    "parts_of",
     "read_files_with",
+    "require_same",
 ]
 
 MARKER = "__entropic__"
@@ -167,7 +171,10 @@ def _numpy(name: str) -> Any:
 
 
 class _Encoder:
-    def __init__(self, files: Callable[[Any], Any], *, is_lenient: bool = False) -> None:
+    def __init__(
+        self, files: Callable[[Any], Any], *, is_lenient: bool = False, is_inside: bool = False
+    ) -> None:
+        self._is_inside = is_inside  # of a value that is compared as a whole
         self.arrays: dict[str, Any] = {}
         self.left_out: list[str] = []
         self._is_lenient = is_lenient
@@ -211,6 +218,8 @@ class _Encoder:
             return _tagged("masked", self._masked(value))
         if (file := self._files(value)) is not None:
             return _tagged("file", [file[0], self._array(file[1])])
+        if (labelled := parts_of(value)) is not None:
+            return self._labelled(value, *labelled)
         if isinstance(value, Enum):
             return self._member(value, kind)
         if kind is OrderedDict or kind is Counter:
@@ -250,6 +259,23 @@ class _Encoder:
         return _tagged(
             "object", [class_name(kind), fields, {name: self._at(name, item) for name, item in extra.items()}]
         )
+
+    def _labelled(self, value: Any, name: str, parts: dict[str, Any]) -> Any:
+        if not self._is_inside:  # once for all that is in it
+            encoder = _Encoder(self._files, is_lenient=self._is_lenient, is_inside=True)
+            encoder._path = list(self._path)
+            document = encoder.encode(parts)
+            try:
+                made = _DECODERS[name](decode(document, encoder.arrays.__getitem__))
+                if not encoder.left_out:
+                    require_same(made, value)
+            except Exception as error:  # of pandas and xarray, whose releases differ in what they can
+                raise self._refuse(value) from error
+        was_inside, self._is_inside = self._is_inside, True
+        try:
+            return _tagged(name, self.encode(parts))
+        finally:
+            self._is_inside = was_inside
 
     def _at(self, step: str, value: Any) -> Any:
         self._path.append(step)
@@ -334,14 +360,39 @@ def _tagged(name: str, content: Any) -> dict[str, Any]:
     return {MARKER: name, "value": content}
 
 
+def parts_of(value: Any) -> tuple[str, dict[str, Any]] | None:
+    """Return what a document calls an object of pandas or xarray, and its parts; None if it is none."""
+    for name, take_apart in (("pandas", pandas_parts), ("xarray", xarray_parts)):
+        if (parts := take_apart(value)) is not None:
+            return name, parts
+    return None
+
+
+def require_same(back: Any, before: Any) -> None:
+    """Raise TypeError unless two values would be written alike, types included."""
+    found, expected = (_Encoder(lambda value: None, is_inside=True) for _ in "ab")
+    (first, arrays), (second, others) = (
+        (found.encode(back), found.arrays),
+        (
+            expected.encode(before),
+            expected.arrays,
+        ),
+    )
+    if first != second or not all(_are_equal(array, others[name]) for name, array in arrays.items()):
+        raise TypeError(f"it would be {back!r:.100}, not {before!r:.100}")
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+
+
 def _is_same(one: Any, other: Any) -> bool:
     """Whether two states would be written alike."""
     try:
-        (first, arrays), (second, others) = encode(one), encode(other)
+        require_same(one, other)
     except TypeError:
         return False
-    pairs = [(array, others[name]) for name, array in arrays.items()] if first == second else []
-    return first == second and all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
+    return True
 
 
 def _member_of(content: Any, class_: Any = None) -> Any:
@@ -519,6 +570,8 @@ _FACTORIES: dict[Any, Any] = {None: None} | {
 _DICTS: dict[Any, str] = {OrderedDict: "ordered dict", Counter: "counter"}
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "left out": lambda content: _parts(content, (str,), (str,))[1],
+    "pandas": lambda content: make_pandas(_of(content, dict)),
+    "xarray": lambda content: make_xarray(_of(content, dict)),
     "member": _member_of,
     "object": _make_object,
     "default dict": _decode_default_dict,

@@ -103,7 +103,7 @@ def load_value_hdf5(path: str) -> Any:
         node = file[_ARRAYS][name]
         if node.attrs.get("format") == "npy":
             return np.lib.format.read_array(BytesIO(_values(node).tobytes()), allow_pickle=False)
-        found = np.asarray(_values(node), dtype=node.dtype)
+        found = np.asarray(_values(node), dtype=np.dtype(node.dtype.str))  # h5py's own looks another
         return found.T if node.attrs.get("order") == "F" else found
 
     with h5py.File(path, "r") as file:

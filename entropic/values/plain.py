@@ -70,4 +70,6 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, Decimal | UUID | PurePath):
         return str(value)
-    raise TypeError(f"JSON cannot hold a {type(value).__name__}")
+    raise TypeError(
+        f"JSON cannot hold {value!r:.100}, a {type(value).__name__}: pass numbers, texts, None, lists and dicts of them"
+    )

@@ -170,16 +170,18 @@ def test_series_comes_back_as_a_series(there_and_back, name):
     [
         pd.DataFrame({"mixed": [1, "a"]}),
         pd.DataFrame({"o": [{1, 2}]}),
-        pd.DataFrame({"t": [(1, 2)]}),
         pd.Series([1, "a"]),
+        xarray.Dataset({"c": ("x", np.array([1 + 2j]))}, attrs={"o": {"a": 1}}),
     ],
-    ids=["mixed", "sets", "tuples", "series"],
+    ids=["mixed", "sets", "series", "dataset"],
 )
-def test_frame_that_parquet_would_change_is_refused(tmp_path, frame):
-    with pytest.raises(
-        TypeError, match=r"as parquet it would not come back as it is.*register_codec\(pandas\."
-    ):
-        save(frame, str(tmp_path / "key"))
+def test_value_that_its_file_format_would_change_is_a_document_instead(there_and_back, frame):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        back, name = there_and_back(frame)
+
+    assert name.startswith("key.value.")
+    assert frame.equals(back)
 
 
 def test_subclass_of_a_frame_is_refused(tmp_path):
@@ -253,15 +255,6 @@ def test_classic_netcdf_is_left_to_xarray(tmp_path):
     path.write_bytes(b"CDF\x01" + bytes(28))
 
     assert labelled._engine(str(path)) is None
-
-
-def test_xarray_object_that_netcdf_would_change_is_refused(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(TypeError, match="as netCDF it would not come back as it is"):
-            save(
-                xarray.Dataset({"c": ("x", np.array([1 + 2j]))}, attrs={"o": {"a": 1}}), str(tmp_path / "key")
-            )
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def kept(n: int):
         "array": np.arange(n),
         "fit": Fit(1.0),
         "inner": [1, Opaque()],
-        "frame": pd.DataFrame({"u": [2**70]}),
+        "frame": pd.DataFrame({"u": [2**70, Opaque()]}),
     }
 
 
@@ -326,6 +326,6 @@ def test_value_that_was_computed_is_kept_aside_and_the_error_says_where(tmp_path
     assert back["fit"] == Fit(1.0)
     assert back["inner"][0] == 1
     assert "Opaque object" in back["inner"][1]
-    assert str(2**70) in back["frame"]
-    assert str(caught.value).endswith("([inner][1], [frame])")
+    assert back["frame"]["u"][0] == 2**70
+    assert str(caught.value).endswith("([inner][1], [frame][data][u][objects][1])")
     assert (function.records(), len(function.store.failures())) == ([], 1)

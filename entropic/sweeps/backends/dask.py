@@ -54,7 +54,8 @@ class DaskBackend(Backend):
     def _recount(self) -> None:
         if self._client.status != "running":
             raise ClusterError(
-                f"the Dask scheduler cannot be reached any more (the client's status is {self._client.status!r})"
+                f"the Dask scheduler cannot be reached any more (the client's status is {self._client.status!r}). What "
+                "is finished is stored: sweep again with a client that is connected"
             )
         self._workers = self._client.nthreads()
         self._counted_at = time.monotonic()
@@ -102,7 +103,8 @@ class DaskBackend(Backend):
         """Settle a chunk whose task has ended, or send it again if it is to blame for nothing."""
         if task.status == "cancelled":
             raise ClusterError(
-                "Dask cancelled a task of the sweep: somebody restarted the cluster, or cancelled it"
+                "Dask cancelled a task of the sweep: somebody restarted the cluster, or cancelled it. What is finished "
+                "is stored: sweep again"
             )
         answered = self._gather(task)
         if answered is not None:

@@ -137,7 +137,8 @@ class _Process:
                 raise ClusterError("the sweep was stopped") from None
             if not was_ready:  # no job is to blame: another process would end in the same way
                 raise ClusterError(
-                    f"a process for the sweep ended with exit code {exit_code} as it started"
+                    f"a process for the sweep ended with exit code {exit_code} as it started: what it printed tells "
+                    "why. Without workers= the sweep runs in this process"
                 ) from error
             message = f"a process of the sweep ended with exit code {exit_code}"
             raise WorkerDied(message, exit_code=exit_code) from error

@@ -118,7 +118,11 @@ class NotedWork:
         except FileExistsError:
             raise self._take_note(path) from None
         except OSError as error:  # a full disk, for instance: the runs will say so themselves
-            log.warning("the task could not be noted in %s: %s", path.parent, error)
+            log.warning(
+                "the task could not be noted in %s, so that it cannot be said what ran if its worker dies: %s",
+                path.parent,
+                error,
+            )
         return descriptor
 
     def _take_note(self, path: Path) -> WorkerDied:
