@@ -35,7 +35,7 @@ from entropic.model.records import Found
 from entropic.model.selection import NOT_GIVEN, selection
 from entropic.process.patience import Patience
 from entropic.process.provenance import CodeState, code_label, git_state
-from entropic.runs.attempts import Runner
+from entropic.runs.attempts import Runner, require_runner
 from entropic.runs.recovery import recover
 from entropic.runs.result_table import ResultTable
 from entropic.runs.single import RunMaker, clear_away
@@ -106,9 +106,10 @@ class Store(Generic[ModelT]):
         wait_timeout_s: float | None = None,
     ) -> None:
         if not (isinstance(result_cls, type) and issubclass(result_cls, Base)):
-            raise TypeError(f"result_cls must be a subclass of entropic.Base, not {result_cls!r}")
-        if not callable(runner):
-            raise TypeError(f"runner must be a function of one dict, not {runner!r}")
+            raise TypeError(
+                f"result_cls must be a subclass of entropic.Base, not {result_cls!r}: write Store(runner, Model, ...)"
+            )
+        require_runner(runner)
         safe_name(result_cls.__tablename__)
         safe_name("0" * 16, file_suffix)
         self.runner = runner

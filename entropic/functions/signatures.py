@@ -112,7 +112,9 @@ class Arguments:
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self._name}() {error}{hint} It is {self._name}{self.signature}") from None
+            raise TypeError(
+                f"{self._name}() {error}{hint or '.'} It is {self._name}{self.signature}"
+            ) from None
         raise RuntimeError("unreachable")
 
     def bind_named(self, named: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +130,7 @@ class Arguments:
         ]:
             was, has = ("was", "has") if len(missing) == 1 else ("were", "have")
             unknown = next((name for name in named if name not in self.signature.parameters), None)
-            meant = "" if unknown is None else f" {unknown!r} was{did_you_mean(unknown, missing)}"
+            meant = "" if unknown is None else f" {unknown!r} was{did_you_mean(unknown, missing) or '.'}"
             raise ParameterError(
                 f"{self._name} needs {', '.join(map(repr, missing))}, which {was} not given and {has} no default."
                 f"{meant} It has: {', '.join(self.signature.parameters)}."
@@ -156,6 +158,8 @@ def require_function(function: Any) -> None:
         raise error_of(
             function, "it is a method, whose object is not in the key: memoize a function of its attributes"
         )
+    if hasattr(function, "adopt_code"):
+        raise error_of(function, f"it is memoized already: {function!r}")
     if not inspect.isfunction(function):
         raise TypeError(
             f"memoize takes a function defined with def, not {function!r}: the results are kept under its module and "

@@ -160,6 +160,11 @@ class Parameters:
                 return GoneMember(enum_class, value)
         elif isinstance(value, GoneMember) and enum_class is not None:
             return value
+        elif isinstance(value, list | tuple | set):
+            raise ParameterError(
+                f"{self._name}.{p.name} is compared with one value, not with {value!r:.80}; one of several is a "
+                f"condition, as in records(Model.{p.name}.in_([...]))"
+            )
         return self._cast(p, value)
 
     def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,6 +274,12 @@ class Parameters:
         UnhashableParamError
             If a value has no stable hash.
         """
+        given: Any = params
+        if type(given) is not dict and not isinstance(given, Mapping):
+            name = next(iter(self._params), "n")
+            raise ParameterError(
+                f"the parameters of {self._name} are a dict by name, as in {{{name!r}: ...}}, not {params!r:.200}"
+            )
         values = dict(self._defaults)
         forms: dict[str, Any] = {}
         originals: dict[str, Any] = {}

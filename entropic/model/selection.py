@@ -7,7 +7,7 @@ runs twice, is one on the Store's: SQL would else join the table with itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -40,7 +40,7 @@ class Selection:
 
 def selection(
     parameters: Parameters,
-    where: Iterable[ColumnElement[bool]],
+    where: Sequence[ColumnElement[bool]],
     equals: Mapping[str, Any],
     *,
     order_by: Any = NOT_GIVEN,
@@ -59,13 +59,24 @@ def selection(
         equals["limit"], limit = limit, None
     if "order_by" in columns and order_by is not NOT_GIVEN and not _is_sql(order_by):
         equals["order_by"], order_by = order_by, None
+    for condition in where:
+        if not _is_sql(condition):
+            raise ParameterError(
+                f"{condition!r} is no condition: one is an expression of a column, as in records(Model.n > 3), or "
+                "given by name, as in records(n=3)"
+            )
+    if not (limit is None or limit is NOT_GIVEN or (type(limit) is int and limit >= 0)):
+        raise ParameterError(f"limit= is how many records at most, an int of at least 0, not {limit!r}")
     conditions = [_of_table(model.__table__, condition) for condition in where]
     conditions += [getattr(model, name) == value for name, value in parameters.typed_filters(equals).items()]
     if order_by is None or order_by is NOT_GIVEN:
         order_by = [model.created_at, model.id]
     elif not isinstance(order_by, list | tuple):
         order_by = [order_by]
-    order = [_of_table(model.__table__, _ordering(one, columns, model.__name__)) for one in order_by]
+    order = [
+        _of_table(model.__table__, _ordering(one, columns, model.__entropic__.title or model.__name__))
+        for one in order_by
+    ]
     return Selection(conditions, order, None if limit is NOT_GIVEN else limit)
 
 

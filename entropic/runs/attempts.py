@@ -8,6 +8,7 @@ claim moves a file to its place.
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
 import sys
@@ -30,7 +31,7 @@ from entropic.runs.inside import Chunk, Run, running
 from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt
 from entropic.values.plain import plain
 
-__all__ = ["Runner", "Work", "dask_worker"]
+__all__ = ["Runner", "Work", "dask_worker", "require_runner"]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,23 @@ _DEEP = (
 
 _indices: dict[str, SidecarIndex] = {}
 os.register_at_fork(after_in_child=_indices.clear)  # a lock of theirs may have been held at the fork
+
+
+def require_runner(runner: Any) -> None:
+    """Raise TypeError unless *runner* can be called with one dict."""
+    if not callable(runner):
+        raise TypeError(f"runner must be a function of one dict, not {runner!r}")
+    try:
+        signature = inspect.signature(runner)
+    except (ValueError, TypeError):
+        return  # of what C defines there may be none
+    try:
+        signature.bind({})
+    except TypeError as error:
+        raise TypeError(
+            f"runner is called with one dict of parameters, as runner(params), but {runner!r} takes {signature} "
+            f"({error}): take them from the dict; or memoize a function of parameters"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,14 @@ class SweepOptions:
                 f"the second argument of a sweep is a Dask client, not a {type(self.client).__name__}: give an "
                 "executor as executor="
             )
+        given = [f"{name}=" for name in ("client", "workers", "executor") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"{' and '.join(given)} exclude each other: give one, or none to run in this process"
+            )
+        workers = 1 if self.workers is None else self.workers
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise ValueError(f"workers must be an int of at least 1, not {workers!r}")
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries must be an int of at least 0, not {self.retries!r}")
         for name, allowed in (

@@ -30,6 +30,7 @@ from zoneinfo import ZoneInfo
 from entropic.errors import DecodeError
 from entropic.values.objects import class_name, shape_of, state_of
 from entropic.values.pandas_parts import make_pandas, pandas_parts
+from entropic.values.refusals import as_text, refusal
 from entropic.values.xarray_parts import make_xarray, xarray_parts
 
 __all__ = [
@@ -190,7 +191,7 @@ class _Encoder:
         except (TypeError, RecursionError) as error:
             self._path = path
             self.left_out.append("".join(f"[{step}]" for step in path) or f"the {type(value).__qualname__}")
-            return _tagged("left out", [str(error), _as_text(value)])
+            return _tagged("left out", [str(error), as_text(value)])
 
     def _encode(self, value: Any) -> Any:
         kind = type(value)
@@ -318,37 +319,7 @@ class _Encoder:
         return [self._at(step, part) for step, part in (("data", value.data), ("mask", mask), ("fill", fill))]
 
     def _refuse(self, value: Any) -> TypeError:
-        kind = type(value)
-        name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-        place = "".join(f"[{step}]" for step in self._path)
-        hint = "return plain values and arrays instead, or " if place else ""
-        if isinstance(value, _numpy("ndarray")):
-            name = f"{name} of dtype {value.dtype}"
-            hint = "return numpy.asarray(...) with a dtype that is no object, or "
-        if kind in PLAIN or isinstance(value, Enum):  # which cannot be registered
-            way = (
-                "a zone of zoneinfo or datetime.timezone"
-                if kind in {datetime, time}
-                else "a plain value, or a dict"
-            )
-            return TypeError(
-                f"cannot store the returned value{place and f' at {place}'}: it is {value!r:.200}, a {name} of which "
-                f"no document would give an equal one back. Return one with {way} in its place"
-            )
-        return TypeError(
-            f"cannot store the returned value{place and f' at {place}'}: it is a {name}. To keep it, {hint}say how "
-            f"such a value is written and read, with entropic.register_codec({kind.__qualname__}, suffix, save=..., "
-            "load=...)" + (", and return it by itself" if place else "")
-        )
-
-
-def _as_text(value: Any) -> str:
-    """Return a value that no format holds as text, for a person to read: a frame whole, others as they print."""
-    if hasattr(value, "to_csv"):
-        return str(value.to_csv())
-    return (
-        repr(value.to_dict()) if hasattr(value, "to_dict") else repr(value)
-    )  # of xarray, whose repr is short
+        return refusal(value, self._path, is_fixed=type(value) in PLAIN)
 
 
 def _is_good_name(step: str) -> bool:

@@ -359,3 +359,48 @@ def test_notebook_of_a_first_hour_with_cells_run_again_misspellings_and_small_th
     assert kernel.run("print(list(fit.to_frame())[:5])") == "['point', 'scheme', 'limit', 'xmin', 'rmse']\n"
     assert kernel.run("print(store.annotate({'n': 1}, seen=1).custom_data['seen'])") == "1\n"
     assert kernel.run("print(fit.clear(), fit.records()); store.close()") == "3 []\n"
+
+
+VALUES = """
+from typing import NamedTuple
+import pandas as pd
+from entropic import memoize
+
+class Fit(NamedTuple):
+    slope: float
+
+@memoize
+def result(kind: str) -> dict[str, Fit | pd.DataFrame] | None:
+    print("computed")
+    return {"fit": Fit(1.5), "frame": pd.DataFrame({"u": pd.Series([2**70, (1, 2)], dtype=object)})}
+
+@memoize
+def single(n: int, m: int = 1) -> int:
+    return n * m
+"""
+
+
+@pytest.mark.slow
+def test_notebook_of_values_sweeps_and_another_signature(kernel):
+    kernel.run(VALUES)
+    look = "value = result('a'); print(type(value['fit']) is Fit, value['frame']['u'].tolist())"
+    first = kernel.run(look)
+    kernel.run(VALUES)
+
+    assert first == "computed\nTrue [1180591620717411303424, (1, 2)]\n"
+    assert kernel.run(look) == "True [1180591620717411303424, (1, 2)]\n"
+
+    for sets in ("{'n': [1, 2]}", "pd.DataFrame({'n': [1, 2]})", "[{'n': 1}, {'n': 2}]"):
+        assert kernel.run(f"print([r.load() for r in single.sweep({sets}, progress=False)])") == "[1, 2]\n"
+
+    assert kernel.run(
+        VALUES.replace("m: int = 1", "m: int = 1, k: int = 1") + "print(single(1), len(single.records()))"
+    ) == ("1 2\n")
+    kernel.run(VALUES.replace("m: int = 1", "m: int = 2"))
+    with pytest.raises(RuntimeError, match="another table"):
+        kernel.run("single(1)")
+    with pytest.raises(RuntimeError, match="can be read once only"):
+        kernel.run("@memoize\ndef lazy(n: int):\n    return map(str, range(n))\nlazy(2)")
+    lost = kernel.run("print(lazy.store.failures()[0].error)")
+
+    assert "is not lost" in lost

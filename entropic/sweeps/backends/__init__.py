@@ -31,23 +31,10 @@ def backend_for(
 
     Raises
     ------
-    ValueError
-        If more than one of the three is given, or *workers* is not a positive int.
     ClusterError
         If *work* would have to be pickled and cannot be. Nothing has run.
     """
-    given = [
-        f"{name}="
-        for name, value in (("client", client), ("workers", workers), ("executor", executor))
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise ValueError(
-            f"{' and '.join(given)} exclude each other: give one, or none to run in this process"
-        )
     if workers is not None:
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise ValueError(f"workers must be an int of at least 1, not {workers!r}")
         return PoolBackend(dump_work(work), workers)
     if executor is not None:
         return ExecutorBackend(work, executor)

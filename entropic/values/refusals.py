@@ -1,0 +1,55 @@
+"""What is said of a returned value that no document holds, and what is left of it for a person to read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime, time
+from enum import Enum
+from io import IOBase
+from typing import Any
+
+__all__ = ["as_text", "refusal"]
+
+
+def refusal(value: Any, path: Sequence[str], *, is_fixed: bool) -> TypeError:
+    """Return the error of a value at the place to which *path* leads.
+
+    Parameters
+    ----------
+    is_fixed : bool
+        Whether its type is one that cannot be given to `entropic.register_codec`.
+    """
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    place = "".join(f"[{step}]" for step in path)
+    start = f"cannot store the returned value{place and f' at {place}'}: it is"
+    if isinstance(value, Iterator | IOBase):
+        return TypeError(
+            f"{start} a {name}, which can be read once only. Return what it gives, as in list(...)"
+        )
+    if is_fixed or kind is object or isinstance(value, Enum):
+        is_time = kind in {datetime, time}
+        way = "a zone of zoneinfo or datetime.timezone" if is_time else "a plain value, or a dict"
+        return TypeError(
+            f"{start} {value!r:.200}, a {name} of which no document would give an equal one back. Return one with "
+            f"{way} in its place"
+        )
+    hint = "return plain values and arrays instead, or " if place else ""
+    array: Any = getattr(sys.modules.get("numpy"), "ndarray", ())
+    if isinstance(value, array):
+        name = f"{name} of dtype {value.dtype}"
+        hint = "return numpy.asarray(...) with a dtype that is no object, or "
+    return TypeError(
+        f"{start} a {name}. To keep it, {hint}say how such a value is written and read, with "
+        f"entropic.register_codec({kind.__qualname__}, suffix, save=..., load=...)"
+        + (", and return it by itself" if place else "")
+    )
+
+
+def as_text(value: Any) -> str:
+    """Return a value that no format holds as text: a frame whole, others as they print."""
+    if hasattr(value, "to_csv"):
+        return str(value.to_csv())
+    # Of xarray, whose repr is short, all.
+    return repr(value.to_dict()) if hasattr(value, "to_dict") else repr(value)
