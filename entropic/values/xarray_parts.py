@@ -29,8 +29,7 @@ def make_xarray(parts: Parts) -> Any:
     """Return the object of which `xarray_parts` made *parts*."""
     import xarray
 
-    variables = {name: _made_variable(one) for name, one in parts["variables"]}
-    coords = {name: variables.pop(name) for name in parts["coords"]}
+    variables, coords = ({n: _made_variable(one) for n, one in parts[of]} for of in ("variables", "coords"))
     made = xarray.Dataset(variables, coords).drop_indexes(parts["without_index"])
     for dimension, index, attrs in parts["levels"]:
         made = made.assign_coords(xarray.Coordinates.from_pandas_multiindex(index, dimension))
@@ -53,9 +52,9 @@ def _variables(dataset: Any) -> Parts:
             names = [name, *index.names]
             of_levels.update(names)
             levels.append([name, index, [[one, dict(dataset[one].attrs)] for one in names]])
-    variables = [[name, _variable(one)] for name, one in dataset.variables.items() if name not in of_levels]
-    coords = [name for name in dataset.coords if name not in of_levels]
-    without = [name for name in coords if name in dataset.dims and name not in dataset.indexes]
+    variables = [[name, _variable(one.variable)] for name, one in dataset.data_vars.items()]
+    coords = [[n, _variable(one.variable)] for n, one in dataset.coords.items() if n not in of_levels]
+    without = [name for name, _ in coords if name in dataset.dims and name not in dataset.indexes]
     return {"variables": variables, "coords": coords, "without_index": without, "levels": levels}
 
 

@@ -393,9 +393,8 @@ def test_notebook_of_values_sweeps_and_another_signature(kernel):
     for sets in ("{'n': [1, 2]}", "pd.DataFrame({'n': [1, 2]})", "[{'n': 1}, {'n': 2}]"):
         assert kernel.run(f"print([r.load() for r in single.sweep({sets}, progress=False)])") == "[1, 2]\n"
 
-    assert kernel.run(
-        VALUES.replace("m: int = 1", "m: int = 1, k: int = 1") + "print(single(1), len(single.records()))"
-    ) == ("1 2\n")
+    grown = VALUES.replace("m: int = 1", "m: int = 1, k: int = 1")
+    assert kernel.run(f"{grown}\nprint(single(1), len(single.records()))").endswith("\n1 2\n")
     kernel.run(VALUES.replace("m: int = 1", "m: int = 2"))
     with pytest.raises(RuntimeError, match="another table"):
         kernel.run("single(1)")
