@@ -245,7 +245,7 @@ class Bench:
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         paths = [str(Path("tests") / one) for one in self.tests]
-        return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-k", self.chosen, *paths]))
+        return int(pytest.main(["-q", "-x", "-n0", "-p", "no:cacheprovider", "-k", self.chosen, *paths]))
 
 
 def main(arguments: list[str] | None = None) -> None:
