@@ -268,9 +268,10 @@ def _start(url: str) -> str:
     return versions.database_uuid(database)
 
 
+@pytest.mark.parametrize("processes", [4, pytest.param(16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("database_url", ["sqlite-file", "postgresql", "mysql"], indirect=True)
-def test_sixteen_first_starters_all_succeed_and_agree(database_url):
-    uuids = run_together(_start, [(database_url,)] * 16)
+def test_many_first_starters_all_succeed_and_agree(database_url, processes):
+    uuids = run_together(_start, [(database_url,)] * processes)
 
     assert len(set(uuids)) == 1
 
