@@ -171,6 +171,24 @@ def test_link_in_a_users_folder_that_leads_nowhere_is_not_left_out(tmp_path):
             measure(linked)
 
 
+def test_folder_in_a_slot_that_becomes_a_link_after_the_look_is_not_followed(root, monkeypatch):
+    folder = folder_of(root / roots.STATE / "process" / "0", "k", {"a": b"1"})
+    real = os.open
+
+    def late(name, *args, **kwargs):
+        if name == "k":
+            folder.rename(root / "elsewhere")
+            folder.symlink_to(root / "elsewhere")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", late)
+
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        digest_of(folder)
+
+    assert folder.is_symlink()
+
+
 @pytest.mark.parametrize("newest", ["", "part", "sub", "sub/part", "link"])
 def test_newest_change_is_that_of_a_folder_or_of_anything_in_it(root, newest):
     folder = folder_of(root / roots.STATE, "process", {"part": b"1", "sub/part": b"2"})
