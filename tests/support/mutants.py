@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import cache_from_source
+from itertools import accumulate
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -352,6 +353,9 @@ def main(arguments: list[str] | None = None) -> None:
         action="store_true",
         help="run also the tests that come to the faulty function in no way seen",
     )
+    parser.add_argument(
+        "--at-most-s", type=float, default=float("inf"), help="of tests for each, the shortest first"
+    )
     parser.add_argument("--chosen", default=SQLITE, help="pytest's -k")
     parser.add_argument("--limit-s", type=float, default=240.0, help="a run that lasts longer hangs: noticed")
     options = parser.parse_args(arguments)
@@ -374,7 +378,11 @@ def main(arguments: list[str] | None = None) -> None:
                 near = sorted((took, test) for test, (took, called) in watched.items() if place in called)
                 far = sorted((took, test) for test, (took, called) in watched.items() if place not in called)
                 begun = time.monotonic()
-                chosen = [test for _, test in ([*near, *far] if options.all or not near else near)]
+                ordered = [*near, *far] if options.all or not near else near
+                until = accumulate(took for took, _ in ordered)
+                chosen = [
+                    test for end, (_, test) in zip(until, ordered, strict=True) if end <= options.at_most_s
+                ]
                 noticer = bench.notice(module, mutant.source, chosen)
                 tried, noticed = tried + 1, noticed + (noticer is not None)
                 _show(module, number, mutant, source, noticer, time.monotonic() - begun)
