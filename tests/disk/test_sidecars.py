@@ -8,7 +8,7 @@ import pytest
 
 from entropic.disk import sidecars
 from entropic.disk.files import remove
-from entropic.disk.sidecars import SidecarIndex, clear_away, process_folders, read_sidecar
+from entropic.disk.sidecars import SidecarIndex, clear_away, process_folders, read_sidecar, read_waits
 
 
 def test_bad_lines_are_counted_one_by_one(tmp_path):
@@ -185,3 +185,24 @@ def test_process_that_is_not_named_is_empty(tmp_path, says, process):
     (folder / "process.json").write_text(says)
 
     assert read_sidecar(folder).process == process
+
+
+# Who waits
+
+
+def test_notes_of_who_waits_are_read_and_what_is_none_is_left_out(tmp_path):
+    folder = tmp_path / ".entropic" / "process"
+    folder.mkdir(parents=True)
+    for name, says in {
+        "waits-1": '{"run": 1}',
+        "waits-2": "[]",
+        "waits-3": "no json",
+        "waits-4": '{"run": 4}',
+        "process.json": '{"pid": 1}',
+    }.items():
+        (folder / name).write_text(says)
+    (folder / "waits-5").symlink_to("waits-1")
+    os.mkfifo(folder / "waits-6")
+
+    assert sorted(note["run"] for note in read_waits(folder)) == [1, 4]
+    assert list(read_waits(tmp_path / ".entropic" / "gone")) == []
