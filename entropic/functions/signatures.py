@@ -130,7 +130,9 @@ class Arguments:
         ]:
             was, has = ("was", "has") if len(missing) == 1 else ("were", "have")
             unknown = next((name for name in named if name not in self.signature.parameters), None)
-            meant = "" if unknown is None else f" {unknown!r} was{did_you_mean(unknown, missing) or '.'}"
+            meant = (
+                "" if unknown is None else f" {unknown!r} was{did_you_mean(unknown, missing) or ' given.'}"
+            )
             raise ParameterError(
                 f"{self._name} needs {', '.join(map(repr, missing))}, which {was} not given and {has} no default."
                 f"{meant} It has: {', '.join(self.signature.parameters)}."

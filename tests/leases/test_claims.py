@@ -18,7 +18,7 @@ from tests.support.lost_commits import lose_commit
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import Watch, claims_on
 
-BETWEEN_PROCESSES = ("sqlite-file", "postgresql", "mysql")
+BETWEEN_PROCESSES = ("sqlite-file", "postgresql", pytest.param("mysql", marks=pytest.mark.slow))
 
 
 @pytest.fixture

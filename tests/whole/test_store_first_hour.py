@@ -81,6 +81,7 @@ def test_sweep_takes_a_grid_of_several_and_a_frame_with_the_types_of_its_columns
         ("n", "'n' is no parameter sets"),
         ({"n": [1], "dt": 0.5}, r"wrap it in a list, \[0.5\]"),
         ([{"N": 1}], "needs 'n', .* 'N' was; did you mean 'n'?"),
+        ([{"m": 1}], r"needs 'n', .* 'm' was given\. It has: n, dt\."),
         ([{"n": 1, "dtt": 1}], "no parameter 'dtt'; did you mean 'dt'?"),
     ],
 )
@@ -96,7 +97,100 @@ def test_sweep_with_a_second_number_or_an_executor_names_the_keyword(in_folder):
         memoize(once).sweep([1], executor)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": 0}, "workers must be an int of at least 1, not 0"),
+        ({"workers": "4"}, "not '4'"),
+        ({"workers": 2, "client": object()}, "client= and workers= exclude each other"),
+        ({"on_error": "ignore"}, "on_error must be one of .*, not 'ignore'"),
+    ],
+)
+def test_sweep_with_an_option_that_is_none_says_so_even_where_nothing_is_to_run(in_folder, options, words):
+    function = memoize(once)
+    function(1)
+
+    with pytest.raises(ValueError, match=words):
+        function.sweep([1], **options)
+
+
+# What there is
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (True, "True is no condition: one is an expression of a column"),
+        ("n > 3", "'n > 3' is no condition"),
+        (3, "3 is no condition"),
+        (lambda record: record.n > 3, "is no condition"),
+    ],
+)
+def test_condition_that_is_none_is_refused(in_folder, where, words):
+    function = memoize(once)
+    function(1)
+
+    for ask in (function.records, function.store.count, function.to_frame):
+        with pytest.raises(ParameterError, match=words):
+            ask(where)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"limit": -1}, "at least 0, not -1"),
+        ({"limit": "a"}, "at least 0, not 'a'"),
+        ({"limit": 2.5}, r"at least 0, not 2\.5"),
+        ({"n": [1, 2]}, r"once.n is compared with one value, not with \[1, 2\]; .*Model\.n\.in_"),
+        ({"order_by": "m"}, r"once has no column 'm' to order by; did you mean 'n'\?"),
+    ],
+)
+def test_question_that_cannot_be_meant_says_what_can(in_folder, asked, words):
+    with pytest.raises(ParameterError, match=words):
+        memoize(once).records(**asked)
+
+
+def test_limit_of_zero_and_of_none_are_what_they_say(in_folder):
+    function = memoize(once)
+    function.sweep([1, 2], progress=False)
+
+    assert (len(function.records(limit=0)), len(function.records(limit=None))) == (0, 2)
+
+
 # Calls and decorations
+
+
+@pytest.mark.parametrize("params", [1000, [("n", 1)], "n", None])
+def test_parameters_that_are_no_dict_are_refused(in_folder, params):
+    with pytest.raises(
+        ParameterError, match=r"the parameters of once are a dict by name, as in \{'n': \.\.\.\}, not"
+    ):
+        memoize(once).store.run_or_retrieve(params)
+
+
+def test_function_that_is_memoized_already_says_so():
+    function = memoize(once)
+
+    with pytest.raises(TypeError, match="cannot memoize once: it is memoized already"):
+        memoize(function)
+
+
+@pytest.mark.parametrize(
+    "runner", [twice, lambda: None, lambda *, params: None], ids=["two", "none", "keyword"]
+)
+def test_runner_that_takes_no_dict_is_refused_before_anything_is_made(in_folder, runner):
+    model = memoize(once).model
+
+    with pytest.raises(
+        TypeError, match=r"called with one dict of parameters, as runner\(params\), but .* takes \("
+    ):
+        Store(runner, model, "results")
+    assert list(in_folder.iterdir()) == []
+
+
+def test_missing_argument_of_a_call_is_said_in_sentences(in_folder):
+    with pytest.raises(TypeError, match=r"missing a required argument: 'n'\. It is twice\(n, dt=0\.5\)"):
+        memoize(twice)()
 
 
 def test_misspelt_argument_of_a_call_is_a_type_error_with_what_was_meant(in_folder):
