@@ -115,6 +115,8 @@ def _type(annotation: Any) -> Any:
         return ByteString(PATH_LENGTH)
     if class_ in _CONTAINERS or issubclass(class_, tuple | dict) or _is_hashable_object(class_):
         return FiniteJSON()
+    if class_.__module__ == "numpy" and hasattr(class_, "dtype"):
+        raise Unsupported("whose values are given as Python's own: write int, float, bool or str for it")
     raise Unsupported(
         "whose values have no column and no stable hash (entropic.register_hasher gives them one)"
     )

@@ -39,6 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import StatementError
 
+from entropic.display.hints import did_you_mean
 from entropic.sql.columns import (
     ByteString,
     Choice,
@@ -242,8 +243,8 @@ def _int_caster(low: int, high: int) -> Caster:
         if not low <= value <= high:
             sign = "bits" if low else "bits without a sign"
             raise Refused(
-                f"is {value}, which does not fit the column's {bits} {sign}: declare it as a Numeric(40, 0), or as a "
-                "string"
+                f"is {value}, which does not fit the column's {bits} {sign}: declare it as a Numeric(40, 0) of "
+                "SQLAlchemy's, as in Annotated[int, Numeric(40, 0)], or as a str"
             )
         return int(value)
 
@@ -371,7 +372,9 @@ def _round_trip(kind: Any, dialect: Dialect) -> Caster:
     def cast(value: Any) -> Any:
         value = _plain_time(value)
         if wanted is not None and not isinstance(value, wanted):
-            raise Refused(f"must be a {wanted.__name__}, not {_show(value)}")
+            is_text = isinstance(value, str) and hasattr(wanted, "fromisoformat")
+            hint = f"; write {wanted.__name__}.fromisoformat({value!r})" if is_text else ""
+            raise Refused(f"must be a {wanted.__name__}, not {_show(value)}{hint}")
         _refuse_lossy_time(kind, dialect, value)
         if wanted is bytes and most_bytes is not None and len(value) > most_bytes:
             raise Refused(f"has {len(value)} bytes, but the column holds {most_bytes}: use Mapped[bytes]")
@@ -381,12 +384,29 @@ def _round_trip(kind: Any, dialect: Dialect) -> Caster:
                 return _itself(value, bound, wanted)
             return result(bound) if result else bound
         except (StatementError, TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+            if isinstance(kind, Enum):
+                raise Refused(_no_choice(kind, value)) from None
             raise Refused(
-                f"is {_show(value)}, which this database cannot store ({error}): pass another value, or keep it as a "
-                "float or str"
+                f"cannot be stored: {error}, of {_show(value)}; pass another value, or annotate it as what can, such "
+                "as float or str"
             ) from error
 
     return cast
+
+
+def _no_choice(kind: Enum, value: Any) -> str:
+    """Say what would be a choice of an Enum or a Literal, and which of them may have been meant."""
+    class_ = kind.enum_class
+    if class_ is None:
+        hint = did_you_mean(value, kind.enums) if isinstance(value, str) else ""
+        return f"must be one of {', '.join(map(repr, kind.enums))}, not {_show(value)}{hint}"
+    names = [f"{class_.__name__}.{name}" for name in kind.enums]
+    meant = [
+        f"{class_.__name__}.{m.name}" for m in class_ if type(m.value) is type(value) and m.value == value
+    ]
+    hint = did_you_mean(value, kind.enums) if isinstance(value, str) else ""
+    hint = f"; did you mean {meant[0]}?" if meant else hint
+    return f"must be one of {', '.join(names)}, not {_show(value)}{hint}"
 
 
 def _itself(value: Any, bound: Any, wanted: type[Any]) -> Any:
@@ -430,7 +450,7 @@ def _plain_time(value: Any) -> Any:
 
 def _refuse_lossy_time(kind: Any, dialect: Dialect, value: Any) -> None:
     if isinstance(kind, Date) and isinstance(value, datetime):
-        raise Refused(f"must be a date, not a datetime: {_show(value)}")
+        raise Refused(f"must be a date, not a datetime: {_show(value)}; write .date()")
     keeps_zone = isinstance(kind, DateTime) and kind.timezone and dialect.name == "postgresql"
     if isinstance(kind, DateTime) and isinstance(value, datetime) and value.tzinfo and not keeps_zone:
         raise Refused(

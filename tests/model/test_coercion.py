@@ -348,13 +348,13 @@ def test_enum_column_takes_members_and_their_names():
 
 @pytest.mark.parametrize("value", ["blue", 2, "red", object()])
 def test_enum_column_refuses_all_else(value):
-    with pytest.raises(Refused, match="cannot be stored"):
+    with pytest.raises(Refused, match=r"must be one of Colour\.\w+, "):
         cast(Enum(Colour), value)
 
 
 def test_enum_column_of_strings_takes_its_strings():
     assert cast(Enum("a", "b"), "a") == "a"
-    with pytest.raises(Refused, match="cannot be stored"):
+    with pytest.raises(Refused, match="must be one of 'a', 'b', not 'c'"):
         cast(Enum("a", "b"), "c")
 
 

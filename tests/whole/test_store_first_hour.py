@@ -1,16 +1,18 @@
 """What somebody new writes: each either works, or says in one sentence what does."""
 
+import enum
 import functools
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytest
-from sqlalchemy import CheckConstraint, inspect
+from sqlalchemy import CheckConstraint, Numeric, inspect
 from sqlalchemy.exc import ArgumentError
 
 from entropic import Base, Database, Mapped, ParameterError, SchemaError, Store, memoize
@@ -142,7 +144,7 @@ def test_condition_that_is_none_is_refused(in_folder, where, words):
         ({"limit": "a"}, "at least 0, not 'a'"),
         ({"limit": 2.5}, r"at least 0, not 2\.5"),
         ({"n": [1, 2]}, r"once.n is compared with one value, not with \[1, 2\]; .*Model\.n\.in_"),
-        ({"order_by": "m"}, r"once has no column 'm' to order by; did you mean 'n'\?"),
+        ({"order_by": "nn"}, r"once has no column 'nn' to order by; did you mean 'n'\?"),
     ],
 )
 def test_question_that_cannot_be_meant_says_what_can(in_folder, asked, words):
@@ -158,6 +160,70 @@ def test_limit_of_zero_and_of_none_are_what_they_say(in_folder):
 
 
 # Calls and decorations
+
+
+class Scheme(enum.Enum):
+    EULER = 1
+    RK4 = 4
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "words"),
+    [
+        (Scheme, 4, r"must be one of Scheme\.EULER, Scheme\.RK4, not 4 \(int\); did you mean Scheme\.RK4\?"),
+        (
+            Literal["rk4", "euler"],
+            "rk",
+            r"must be one of 'rk4', 'euler', not 'rk' \(str\); did you mean 'rk4'\?",
+        ),
+        (
+            datetime,
+            "2024-01-01",
+            r"must be a datetime, not .*; write datetime\.fromisoformat\('2024-01-01'\)",
+        ),
+        (date, datetime(2024, 1, 1), r"must be a date, not a datetime: .*; write \.date\(\)"),
+        (
+            timedelta,
+            timedelta(days=3_000_000),
+            r"cannot be stored: .* of datetime\.timedelta\(days=3000000\)",
+        ),
+        (int, 2**70, r"is 1180591620717411303424, .*Annotated\[int, Numeric\(40, 0\)\], or as a str"),
+        (
+            int,
+            None,
+            r"is None, but the column is not nullable: pass a value, or annotate it as \.\.\. \| None",
+        ),
+        (str, "a\0", r"holds a NUL character, .*'a\\x00' \(str\); pass bytes"),
+    ],
+    ids=["member", "choice", "time as text", "date", "duration", "int", "None", "NUL"],
+)
+def test_value_that_does_not_fit_says_which_and_what_to_write(in_folder, annotation, value, words):
+    def fitting(value):
+        return 0
+
+    fitting.__annotations__["value"] = annotation
+
+    with pytest.raises(ParameterError, match=rf"fitting\.value {words}"):
+        memoize(fitting)(value)
+
+
+def test_int_of_any_size_fits_the_column_that_the_message_names(in_folder):
+    @memoize
+    def wide(value: Annotated[int, Numeric(40, 0)]) -> int:
+        return int(value)
+
+    assert wide(2**70) == 2**70
+
+
+@pytest.mark.parametrize("annotation", [np.float64, np.int32, np.bool_], ids=lambda one: one.__name__)
+def test_annotation_of_a_numpy_scalar_names_pythons_own(annotation):
+    def scaled(value):
+        return 0
+
+    scaled.__annotations__["value"] = annotation
+
+    with pytest.raises(TypeError, match="write int, float, bool or str for it"):
+        memoize(scaled)
 
 
 @pytest.mark.parametrize("params", [1000, [("n", 1)], "n", None])
@@ -176,7 +242,7 @@ def test_function_that_is_memoized_already_says_so():
 
 
 @pytest.mark.parametrize(
-    "runner", [twice, lambda: None, lambda *, params: None], ids=["two", "none", "keyword"]
+    "runner", [lambda n, dt: None, lambda: None, lambda *, params: None], ids=["two", "none", "keyword"]
 )
 def test_runner_that_takes_no_dict_is_refused_before_anything_is_made(in_folder, runner):
     model = memoize(once).model
