@@ -30,7 +30,7 @@ from zoneinfo import ZoneInfo
 from entropic.errors import DecodeError
 from entropic.values.objects import class_name, shape_of, state_of
 from entropic.values.pandas_parts import make_pandas, pandas_parts
-from entropic.values.refusals import as_text, refusal
+from entropic.values.refusals import as_text, parts_left, refusal
 from entropic.values.xarray_parts import make_xarray, xarray_parts
 
 __all__ = [
@@ -178,6 +178,7 @@ class _Encoder:
         self._is_inside = is_inside  # of a value that is compared as a whole
         self.arrays: dict[str, Any] = {}
         self.left_out: list[str] = []
+        self._begun: set[int] = set()
         self._is_lenient = is_lenient
         self._files = files
         self._path: list[str] = []  # keys and indices that lead to the value at hand
@@ -191,7 +192,18 @@ class _Encoder:
         except (TypeError, RecursionError) as error:
             self._path = path
             self.left_out.append("".join(f"[{step}]" for step in path) or f"the {type(value).__qualname__}")
-            return _tagged("left out", [str(error), as_text(value)])
+            return self._rest(value, error)
+
+    def _rest(self, value: Any, error: Exception) -> Any:
+        """Return what is left of a value that no document holds: its parts as far as they go, and its text."""
+        text = as_text(value)
+        if id(value) in self._begun or (parts := parts_left(value)) is None:
+            return _tagged("left out", [str(error), text])
+        self._begun.add(id(value))  # it may contain itself
+        try:
+            return self.encode({"class": class_name(type(value)), "text": text, "parts": parts})
+        finally:
+            self._begun.discard(id(value))
 
     def _encode(self, value: Any) -> Any:
         kind = type(value)

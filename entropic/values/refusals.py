@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime, time
 from enum import Enum
 from io import IOBase
+from types import FunctionType, ModuleType
 from typing import Any
 
-__all__ = ["as_text", "refusal"]
+from entropic.values.objects import state_of
+
+__all__ = ["as_text", "parts_left", "refusal"]
 
 
 def refusal(value: Any, path: Sequence[str], *, is_fixed: bool) -> TypeError:
@@ -45,6 +48,22 @@ def refusal(value: Any, path: Sequence[str], *, is_fixed: bool) -> TypeError:
         f"entropic.register_codec({kind.__qualname__}, suffix, save=..., load=...)"
         + (", and return it by itself" if place else "")
     )
+
+
+def parts_left(value: Any) -> Any:
+    """Return what makes up a value of a type that has no format, for what of it has one; None if that is not known."""
+    array: Any = getattr(sys.modules.get("numpy"), "ndarray", ())
+    if isinstance(value, array):
+        return value.tolist()
+    try:
+        if isinstance(value, Mapping):
+            return dict(value.items())
+        if isinstance(value, list | tuple | Set):
+            return list(value)
+        is_code = isinstance(value, type | ModuleType | FunctionType)
+        return None if is_code else state_of(value) or None
+    except Exception:  # of a type of the user's, which may do anything
+        return None
 
 
 def as_text(value: Any) -> str:

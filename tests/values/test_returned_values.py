@@ -1,11 +1,12 @@
 """What functions return comes back equal in type: objects, members, containers, zones, and frames within them."""
 
 import enum
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, UserDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal, NamedTuple, Optional, TypedDict
 from zoneinfo import ZoneInfo
 
@@ -302,6 +303,52 @@ def test_classes_of_fields_are_known_too():
         float: False,
         tuple: False,
     } | {type(None): False}
+
+
+class Result:
+    def __init__(self, **state):
+        self.__dict__.update(state)
+
+
+class Named(dict):
+    pass
+
+
+LARGE = np.arange(5000.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Result(field=LARGE, inner=Result(fit=Fit(1.0))), lambda b: b["parts"]["field"]),
+        ({"a": Result(field=LARGE)}, lambda b: b["a"]["parts"]["field"]),
+        (Named(field=LARGE, code=len), lambda b: b["parts"]["field"]),
+        (np.array([LARGE, None], object), lambda b: b["parts"][0]),
+        (LARGE.view(np.matrix), lambda b: np.array(b["parts"][0])),
+        (UserDict(field=LARGE), lambda b: b["parts"]["field"]),
+        (SimpleNamespace(field=LARGE), lambda b: b["parts"]["field"]),
+    ],
+    ids=["object", "object inside", "dict of its own", "objects", "matrix", "user's dict", "namespace"],
+)
+def test_parts_of_an_object_that_no_format_holds_are_kept_whole(tmp_path, value, expected):
+    with pytest.raises(TypeError, match="cannot store the returned value"):
+        save(value, str(tmp_path / "value"))
+
+    path, left_out = codecs.save_rest(value, str(tmp_path / "rest"))
+
+    assert expected(load(str(path))).tolist() == LARGE.tolist()
+    assert left_out
+
+
+def test_object_that_contains_itself_is_kept_without_end(tmp_path):
+    value = Result(n=1)
+    value.itself = value
+
+    path, _ = codecs.save_rest(value, str(tmp_path / "rest"))
+
+    parts = load(str(path))["parts"]
+    assert parts["n"] == 1
+    assert "Result object" in parts["itself"]
 
 
 def kept(n: int):
