@@ -342,9 +342,10 @@ def _kind_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Kind
     try:
         annotation = _evaluated(function, name, parameter.annotation)
     except _NO_ANNOTATION as error:
+        is_name = isinstance(error, NameError)
+        way = ". Import what it names also when it runs, not for type checkers alone" if is_name else ""
         raise Unsupported(
-            f"the annotation of {name!r}, {parameter.annotation!r}, cannot be evaluated: {error}. Import what it names "
-            "also when it runs, not for type checkers alone"
+            f"the annotation of {name!r}, {parameter.annotation!r}, cannot be evaluated: {error}{way}"
         ) from None
     try:
         return kind_of(annotation)
