@@ -85,7 +85,7 @@ def draw(source: str, seed: int, count: int) -> list[Mutant]:
             del kinds[kind]
         mutated = copy.deepcopy(tree)
         node = next(node for n, node in enumerate(_walk(mutated)) if n == number)
-        line = getattr(node, "lineno", 0)
+        line = node.target.lineno if isinstance(node, ast.comprehension) else getattr(node, "lineno", 0)
         change(node)
         text = ast.unparse(ast.fix_missing_locations(mutated))
         drawn.setdefault(text, Mutant(kind, line, text))
