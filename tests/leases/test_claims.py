@@ -275,6 +275,19 @@ def test_claim_of_a_process_of_this_host_that_has_ended_is_gone_at_once():
 
 @between_processes
 @pytest.mark.parametrize("arrives", [True, False])
+def test_extension_whose_answer_is_lost_is_made(shared_url, arrives):
+    database = Database(shared_url)
+    claims_on(database, lease_s=5.0).acquire(["k1"])
+    lose_commit(database, arrives=arrives)
+
+    claims_on(database, lease_s=1000.0).extend()
+
+    assert claims_on(database).holders(["k1"])["k1"].left_s > 900
+    database.dispose()
+
+
+@between_processes
+@pytest.mark.parametrize("arrives", [True, False])
 def test_release_whose_answer_is_lost_is_made_once(shared_url, arrives):
     database = Database(shared_url)
     owner = claims_on(database)
