@@ -75,6 +75,10 @@ class Work:
     holder: dict[str, Any] = field(default_factory=dict)
     outer: tuple[Run, ...] = ()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # In another process their folders and chunks are out of reach.
+        return {**self.__dict__, "outer": tuple(run._replace(folder="", chunk=None) for run in self.outer)}
+
     def __call__(
         self, jobs: list[Job], on_begin: Callable[[int], None] = lambda number: None
     ) -> list[Outcome | NotBegun]:

@@ -12,7 +12,16 @@ from entropic.errors import DependencyCycleError
 from entropic.leases import held
 from entropic.leases.held import Mark
 
-__all__ = ["Chunk", "Run", "inside_of", "outer_runs", "refuse_chain", "refuse_circle", "running", "wait_for"]
+__all__ = [
+    "Chunk",
+    "Run",
+    "inside_of",
+    "outside",
+    "refuse_chain",
+    "refuse_circle",
+    "running",
+    "wait_for",
+]
 
 
 class Chunk:
@@ -65,9 +74,18 @@ def inside_of() -> tuple[Run, ...]:
     return _runs.get()
 
 
-def outer_runs() -> tuple[Run, ...]:
-    """Return the runs of this context as another process is told of them."""
-    return tuple(run._replace(folder="", chunk=None) for run in _runs.get())
+@contextmanager
+def outside() -> Iterator[None]:
+    """Be inside of no run in this block.
+
+    What a worker begins is not inside of what its thread's context says: a Dask worker starts a task in the context of
+    whoever left it the slot, which may be a run that waits.
+    """
+    token = _runs.set(())
+    try:
+        yield
+    finally:
+        _runs.reset(token)
 
 
 @contextmanager

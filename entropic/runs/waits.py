@@ -22,7 +22,7 @@ from typing import Any, Self
 from entropic.disk.sidecars import WAITS, process_folders, read_waits
 from entropic.leases.held import Mark
 from entropic.process.identity import Process, this_process
-from entropic.runs.inside import Run, inside_of, refuse_chain
+from entropic.runs.inside import Run, inside_of, outside, refuse_chain
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure, give_back_before_waiting
 
@@ -105,7 +105,7 @@ class Waiting:
                 path.unlink()
         if self._has_seceded:
             self._has_seceded = False
-            with suppress(Exception):  # of a cluster that is closing
+            with suppress(Exception), outside():  # of a cluster that is closing
                 sys.modules["distributed"].rejoin()
 
     def go_on(self, keys: Sequence[str], waited_s: float) -> None:
@@ -158,7 +158,7 @@ class Waiting:
         """On a Dask worker, let its other tasks go on: one of them may be what is waited for."""
         distributed = sys.modules.get("distributed")
         if distributed is not None and not self._has_seceded:
-            with suppress(Exception):  # not in a task, or one that has seceded already
+            with suppress(Exception), outside():  # not in a task, or one that has seceded already
                 distributed.get_worker()
                 distributed.secede()
                 self._has_seceded = True

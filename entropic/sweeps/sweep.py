@@ -38,7 +38,7 @@ from entropic.process.identity import this_process
 from entropic.process.patience import Wait
 from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
-from entropic.runs.inside import inside_of, outer_runs
+from entropic.runs.inside import inside_of
 from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt, WorkerDied
 from entropic.runs.recovery import leftovers, recover, unfinished
 from entropic.runs.result_table import ResultTable
@@ -126,7 +126,7 @@ class Sweep(Generic[ModelT]):
             sweep=self._sweep,
             stop=str(self._stop),
             holder=this_process().as_dict(),
-            outer=outer_runs(),
+            outer=inside_of(),
         )
         try:
             with self._tenure, self._waiting:

@@ -9,6 +9,8 @@ import pytest
 from entropic import Base, DependencyCycleError, Mapped, Store
 from entropic.leases import held
 from entropic.runs import tenure as module
+from entropic.runs.inside import Run, inside_of, running
+from entropic.sweeps.chunks import run_timed
 from tests.support.nested_cases import Needs, chain, expected, in_threads, sweep
 
 GRAPH = {0: (3, 7), 1: (0,), 2: (5, 6), 4: (1, 2), 5: (6, 9), 8: (4,)}
@@ -108,6 +110,14 @@ def test_failure_in_the_same_chunk_is_run_again_by_who_needs_it(tmp_path, sqlite
     assert calls == [0, 1, 0, 2]
     assert [failed.error_type for failed in result.failed] == ["ValueError"]
     assert store.count() == 3
+
+
+def test_what_a_worker_begins_is_not_inside_of_what_its_context_says():
+    outer = Run(("root", "outer"), "outer", {})
+
+    with running(outer):
+        assert run_timed(lambda jobs: [inside_of()], []).outcomes == [()]
+        assert inside_of() == (outer,)
 
 
 # Circles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -93,6 +94,13 @@ _stores: dict[tuple[int, str, bool], Store[Any]] = {}
 def chain(n: int) -> dict[int, tuple[int, ...]]:
     """Each number but the first needs the one before."""
     return {one: (one - 1,) for one in range(1, n)}
+
+
+def shuffled(n: int, seed: int) -> tuple[dict[int, tuple[int, ...]], list[int]]:
+    """Return what each of *n* numbers needs of those below it, up to three, and all of them in an order."""
+    chance = random.Random(seed)
+    graph = {one: tuple(chance.sample(range(one), min(one, chance.randrange(4)))) for one in range(n)}
+    return graph, chance.sample(range(n), n)
 
 
 def sweep(needs: Needs, numbers: Sequence[int], **options: Any) -> list[int]:

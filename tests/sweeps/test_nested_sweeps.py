@@ -3,7 +3,8 @@
 import pytest
 
 from entropic.disk.sidecars import WAITS
-from tests.support.nested_cases import Needs, chain, sweep
+from tests.support.clusters import local_client
+from tests.support.nested_cases import Needs, chain, expected, shuffled, sweep
 from tests.support.processes import run_together
 from tests.support.sweep_runs import place
 
@@ -45,6 +46,26 @@ def test_workers_take_from_each_other_what_they_need(tmp_path, sqlite_url, where
     assert needs.calls() == {f"node{n}": 1 for n in numbers}
     assert len(needs.pids()) == 2
     assert not list(tmp_path.rglob(f"{WAITS}*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "threads"), [(2, 1), (1, 2)])
+def test_tasks_in_threads_of_this_process_are_inside_of_nothing_but_their_own_run(tmp_path, workers, threads):
+    """Dask starts a task in the context of whoever left the slot: of a run that waits, which the task is not inside of.
+
+    Such runs wait for each other, or are taken for circles, in a good part of these sweeps.
+    """
+    with local_client(workers=workers, threads=threads, processes=False) as client:
+        for seed in range(6):
+            graph, numbers = shuffled(30, seed)
+            folder = tmp_path / str(seed)
+            folder.mkdir()
+            needs = Needs(str(folder), f"sqlite:///{folder / 'entropic.sqlite3'}", graph)
+
+            found = sweep(needs, numbers, client=client, fallback="raise")
+
+            assert found == [expected(graph, n) for n in numbers]
+            assert needs.calls() == {f"node{n}": 1 for n in numbers}
 
 
 def test_circle_over_two_processes_is_an_error_that_shows_it(tmp_path, sqlite_url):
