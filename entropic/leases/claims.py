@@ -65,6 +65,11 @@ class Holder:
     is_silent: bool
     """Whether the lease is over, and that counts."""
 
+    @property
+    def held_s(self) -> float:
+        """For how long it has been held, by the database's clock."""
+        return self.expires_at - self.left_s - self.acquired_at
+
     def is_gone(self) -> bool:
         """Whether the key may be taken over: the lease is over, or its owner has surely ended."""
         return self.is_silent or self.process.is_dead() or self.is_forgotten()

@@ -7,6 +7,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,61 @@ class Needs:
         log = Path(self.folder, "log")
         return log.read_text().splitlines() if log.exists() else []
 
+
+def error_of(needs: Needs, n: int) -> tuple[str, str] | None:
+    """Ask for a number and return what is raised."""
+    try:
+        needs.store().run_or_retrieve({"n": n})
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return None
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """A runner that sweeps three numbers of another table, and writes how many it got.
+
+    Attributes
+    ----------
+    how : str
+        On what: "serial", "workers", "threads" (those of `pool`), or "dask".
+    """
+
+    folder: str
+    url: str
+    how: str
+
+    def __call__(self, params: dict[str, Any]) -> None:
+        options: dict[str, Any] = {}
+        if self.how == "workers":
+            options = {"workers": 2}
+        elif self.how == "threads":
+            options = {"executor": pool[0]}
+        elif self.how == "dask":
+            from distributed import get_client
+
+            options = {"client": get_client()}
+        sets = [{"n": 10 * params["n"] + k} for k in range(3)]
+        found = self.inner().sweep(sets, progress=False, fallback="raise", **options)
+        Path(params["result_file"]).write_text(str(len(found)))
+
+    def inner(self) -> Store[Any]:
+        return Store(self._leaf, Leaf, Path(self.folder, "leaves"), ".txt", self.url)
+
+    def _leaf(self, params: dict[str, Any]) -> None:
+        append_line(Path(self.folder, "log"), f"{params['n']} {os.getpid()}")
+        Path(params["result_file"]).write_text("1")
+
+    def ran(self) -> list[int]:
+        log = Path(self.folder, "log")
+        return [int(line.split()[0]) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def store(self) -> Store[Any]:
+        return Store(self, Node, Path(self.folder, "nodes"), ".txt", self.url)
+
+
+pool: list[Executor] = []
+"""The executor of a sweep whose runs sweep on it, too."""
 
 _stores: dict[tuple[int, str, bool], Store[Any]] = {}
 

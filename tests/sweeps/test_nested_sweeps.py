@@ -2,18 +2,12 @@
 
 import pytest
 
+from entropic import ClusterError
 from entropic.disk.sidecars import WAITS
 from tests.support.clusters import local_client
-from tests.support.nested_cases import Needs, chain, expected, shuffled, sweep
+from tests.support.nested_cases import Needs, Sweeps, chain, error_of, expected, shuffled, sweep
 from tests.support.processes import run_together
 from tests.support.sweep_runs import place
-
-
-def error_of(needs, n):
-    try:
-        needs.store().run_or_retrieve({"n": n})
-    except Exception as error:
-        return type(error).__name__, str(error)
 
 
 def meet(needs, numbers, options):
@@ -76,3 +70,46 @@ def test_circle_over_two_processes_is_an_error_that_shows_it(tmp_path, sqlite_ur
 
     assert {name for name, _ in errors} == {"DependencyCycleError"}
     assert all("node(n=0)" in text and "node(n=1)" in text and "→" in text for _, text in errors)
+
+
+# Sweeps inside of runs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inner", ["dask", "serial"])
+def test_tasks_of_a_cluster_may_sweep_on_it(tmp_path, sqlite_url, dask_client, inner):
+    """All its workers are in runs that wait for their sweeps: they let go of their slots meanwhile."""
+    runner = Sweeps(str(tmp_path), sqlite_url, inner)
+
+    found = runner.store().sweep([{"n": n} for n in range(4)], dask_client, progress=False, fallback="raise")
+
+    assert len(found) == 4
+    assert sorted(runner.ran()) == [10 * n + k for n in range(4) for k in range(3)]
+
+
+@pytest.mark.slow
+def test_workers_may_sweep_with_workers(tmp_path, sqlite_url):
+    runner = Sweeps(str(tmp_path), sqlite_url, "workers")
+
+    assert len(runner.store().sweep([{"n": 1}, {"n": 2}], workers=2, progress=False, fallback="raise")) == 2
+    assert sorted(runner.ran()) == [10, 11, 12, 20, 21, 22]
+
+
+@pytest.mark.slow
+def test_worker_that_cannot_have_children_says_so(tmp_path, sqlite_url, dask_client):
+    runner = Sweeps(str(tmp_path), sqlite_url, "workers")
+
+    with pytest.raises(ClusterError, match=r"workers=2 was asked for .* which cannot have children"):
+        runner.store().sweep([{"n": 1}], dask_client, progress=False, fallback="raise")
+
+
+@pytest.mark.parametrize("where", ["processes", pytest.param("dask", marks=pytest.mark.slow)])
+def test_worker_cannot_reach_a_database_in_memory_and_says_which(tmp_path, where, request):
+    runner = Sweeps(str(tmp_path), "sqlite://", "serial")
+
+    with place(where, request) as options, pytest.raises(ClusterError, match=r"'sqlite://'.* in the memory"):
+        runner.store().sweep([{"n": 1}], progress=False, fallback="raise", **options)
+
+    assert not runner.ran()
+    assert not (tmp_path / "leaves").exists()
+    assert runner.inner().count() == 0
