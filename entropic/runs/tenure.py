@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from entropic.disk.staging import Staging, staging_for
 from entropic.leases import held
-from entropic.leases.claims import Grant, new_token
+from entropic.leases.claims import Grant
 from entropic.leases.held import Mark
 from entropic.model.identities import Identity
 from entropic.model.records import Found
@@ -142,7 +142,7 @@ class Tenure:
         if not wanted:
             return Claimed({}, {})
         # Before they are granted: an interrupt must not leave behind what this one was not told of yet.
-        tokens = {key: new_token() for key in wanted}
+        tokens = {key: self._table.claims.new_token() for key in wanted}
         held.know(tokens.values(), self)
         self._tokens |= tokens
         grants = self._table.claims.acquire(tokens, tokens)

@@ -1,13 +1,27 @@
 """Sweeps of runs that need other runs, in several processes at once: they end, and each key runs once."""
 
+from pathlib import Path
+
 import pytest
 
 from entropic import ClusterError
 from entropic.disk.sidecars import WAITS
 from tests.support.clusters import local_client
-from tests.support.nested_cases import Needs, Sweeps, chain, error_of, expected, shuffled, sweep
+from tests.support.nested_cases import (
+    Needs,
+    Sweeps,
+    chain,
+    error_of,
+    expected,
+    failures_at,
+    in_threads,
+    shuffled,
+    sweep,
+)
 from tests.support.processes import run_together
 from tests.support.sweep_runs import place
+
+LIMIT_S = 120.0  # for what takes seconds, on a machine that does much else
 
 
 def meet(needs, numbers, options):
@@ -70,6 +84,67 @@ def test_circle_over_two_processes_is_an_error_that_shows_it(tmp_path, sqlite_ur
 
     assert {name for name, _ in errors} == {"DependencyCycleError"}
     assert all("node(n=0)" in text and "node(n=1)" in text and "→" in text for _, text in errors)
+
+
+RING = {0: (1,), 1: (2,), 2: (0,)}
+
+
+def assert_ring(needs, records, errors):
+    """The runs of the circle failed, each with the way around; no other did, and nothing is held."""
+    assert records == [3, 4]
+    assert [name for name, _ in errors] == ["DependencyCycleError"] * 3
+    assert all(f"node(n={n})" in text and "→" in text for _, text in errors for n in RING)
+    assert not claims_of(needs)
+    assert not list(Path(needs.folder).rglob(f"{WAITS}*"))
+
+
+def claims_of(needs):
+    with needs.store().database.reading() as connection:
+        return connection.exec_driver_sql("SELECT record_id FROM entropic_claims").all()
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "threads",
+        pytest.param("processes", marks=pytest.mark.slow),
+        pytest.param("workers", marks=pytest.mark.slow),
+    ],
+)
+def test_circle_whose_parts_run_in_several_places_of_a_sweep_is_an_error(tmp_path, sqlite_url, where):
+    needs = Needs(str(tmp_path), sqlite_url, RING, meet=2)
+
+    ((records, errors),) = in_threads(lambda: failures_at(needs, range(5), where), timeout_s=LIMIT_S)
+
+    assert_ring(needs, records, errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [True, False])
+def test_circle_whose_parts_run_on_a_cluster_is_an_error(tmp_path, sqlite_url, processes):
+    needs = Needs(str(tmp_path), sqlite_url, RING, meet=2)
+    with local_client(processes=processes) as client:
+        address = client.scheduler.address
+
+        ((records, errors),) = in_threads(
+            lambda: failures_at(needs, range(5), "dask", address), timeout_s=LIMIT_S
+        )
+
+    assert_ring(needs, records, errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["serial", "threads", "workers"])
+def test_circle_over_the_sweeps_of_two_processes_is_an_error(tmp_path, sqlite_url, where):
+    needs = Needs(str(tmp_path), sqlite_url, RING, meet=2)
+    needs.store()
+
+    found = run_together(
+        failures_at, [(needs, [0, 1, 2, 3, 4], where), (needs, [2, 1, 0, 3, 4], where)], timeout_s=LIMIT_S
+    )
+
+    for records, errors in found:
+        assert_ring(needs, records, errors)
 
 
 # Sweeps inside of runs
