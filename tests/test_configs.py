@@ -57,11 +57,11 @@ class Affinities(TaskConfig):
     since: datetime | None = None
 
 
-class UNet(ArchitectureConfig):
+class Network(ArchitectureConfig):
     channels: list[int]
 
 
-class Gunpowder(TrainerConfig):
+class Adam(TrainerConfig):
     rate: float
 
 
@@ -77,8 +77,8 @@ def split():
 def run(**fields):
     parts = {
         "task_config": Affinities(name="task", since=datetime(2026, 1, 2, 12, tzinfo=UTC)),
-        "architecture_config": UNet(name="net", channels=[12, 24]),
-        "trainer_config": Gunpowder(name="trainer", rate=1e-4),
+        "architecture_config": Network(name="net", channels=[12, 24]),
+        "trainer_config": Adam(name="trainer", rate=1e-4),
         "datasplit_config": split(),
     }
     return RunConfig(name="run", num_iterations=100, **{**parts, **fields})
@@ -99,7 +99,7 @@ def test_document_is_json_and_names_the_class_at_every_depth():
 
     assert json.loads(json.dumps(document)) == document
     assert next(iter(document)) == "__type__"
-    named = ["RunConfig", "Affinities", "UNet", "Gunpowder", "Split", "RawDataset", "DatasetConfig"]
+    named = ["RunConfig", "Affinities", "Network", "Adam", "Split", "RawDataset", "DatasetConfig"]
     assert sorted(all_types(document)) == sorted([*named, "ZarrArray", "ZarrArray", "Cropped", "Cropped"])
     array = document["datasplit_config"]["train"][0]["raw"]
     assert array == {"__type__": "ZarrArray", "name": "raw", "path": "/data/a.zarr", "voxel_size": [8, 8, 8]}
@@ -124,7 +124,7 @@ def test_start_names_a_run_and_a_criterion():
 
 @pytest.mark.parametrize("rate", [math.nan, math.inf, -math.inf, -0.0, 1e-300])
 def test_every_number_comes_back(rate):
-    config = Gunpowder(name="t", rate=rate)
+    config = Adam(name="t", rate=rate)
 
     assert repr(restore(TrainerConfig, config.document()).rate) == repr(rate)
 
@@ -205,7 +205,7 @@ def test_same_name_in_two_kinds_is_no_conflict():
             {"__type__": "os.system", "name": "x"},
             "no class 'os.system' of task configs is defined here, only Affinities",
         ),
-        ({"__type__": "UNet", "name": "x"}, "no class 'UNet' of task configs"),
+        ({"__type__": "Network", "name": "x"}, "no class 'Network' of task configs"),
         ({"__type__": ["Affinities"], "name": "x"}, "no class"),
         ({"__type__": "Affinities"}, "a task config cannot be read: name: Field required"),
         (

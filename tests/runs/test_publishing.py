@@ -414,6 +414,19 @@ def test_delete_whose_answer_is_lost_tells_that_there_was_a_row(server_place, ar
 
 
 @pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize("write", ["annotate", "patch_registered"])
+def test_notes_whose_writing_gets_no_answer_are_written(any_place, arrives, write):
+    store = any_place.store()
+    record = store.run_or_retrieve(A)
+    lose_commit(store.database, arrives=arrives)
+
+    getattr(store._table.publisher, write)(record.id, {"note": "seen"})
+
+    assert store.retrieve(A).custom_data["note"] == "seen"
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
 def test_file_whose_registration_gets_no_answer_is_registered(server_place, tmp_path, arrives):
     path = tmp_path / "made elsewhere"
     path.write_text("made elsewhere")

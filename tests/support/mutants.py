@@ -2,6 +2,9 @@
 
 Run as ``python -m tests.support.mutants --module runs/recovery --seed 1 --count 20``. The same seed draws the same
 faults from the same text. Nothing is ever written into the working tree.
+
+The tests are run once without a fault, to see which of them call what; and then, for each fault, those that call the
+function that it is in, the shortest first. A test that calls it in a child process only is run with ``--all``.
 """
 
 from __future__ import annotations
@@ -82,7 +85,7 @@ def draw(source: str, seed: int, count: int) -> list[Mutant]:
             del kinds[kind]
         mutated = copy.deepcopy(tree)
         node = next(node for n, node in enumerate(_walk(mutated)) if n == number)
-        line = getattr(node, "lineno", 0)
+        line = node.target.lineno if isinstance(node, ast.comprehension) else getattr(node, "lineno", 0)
         change(node)
         text = ast.unparse(ast.fix_missing_locations(mutated))
         drawn.setdefault(text, Mutant(kind, line, text))
@@ -351,7 +354,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--all",
         action="store_true",
-        help="run also the tests that come to the faulty function in no way seen",
+        help="run also the tests that do not call the faulty function in their own process",
     )
     parser.add_argument(
         "--at-most-s", type=float, default=float("inf"), help="of tests for each, the shortest first"
