@@ -400,6 +400,6 @@ def test_notebook_of_values_sweeps_and_another_signature(kernel):
         kernel.run("single(1)")
     with pytest.raises(RuntimeError, match="can be read once only"):
         kernel.run("@memoize\ndef lazy(n: int):\n    return map(str, range(n))\nlazy(2)")
-    lost = kernel.run("print(lazy.store.failures()[0].error)")
+    lost = kernel.run("print(lazy.store.failures()[0].message)")
 
     assert "is not lost" in lost
