@@ -439,14 +439,19 @@ def test_exception_that_pickles_arrives_as_itself_with_its_notes(root, error):
     assert "in runner" in arrived.__notes__[-1]
 
 
-@pytest.mark.parametrize("error", [TwoArguments(1, 2), HoldsALock()])
-def test_exception_that_does_not_survive_pickling_arrives_as_a_runtime_error(root, error):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(TwoArguments(1, 2), "did not survive pickling"), (HoldsALock(), "does not pickle")],
+)
+def test_exception_that_does_not_survive_pickling_arrives_as_a_runtime_error(root, error, said, caplog):
     def runner(params):
         raise error
 
-    failure = pickle.loads(pickle.dumps(run_one(root, runner)))
+    with caplog.at_level(logging.DEBUG, "entropic.runs.jobs"):
+        failure = pickle.loads(pickle.dumps(run_one(root, runner)))
+        arrived = failure.error()
 
-    arrived = failure.error()
+    assert said in caplog.text
     assert type(arrived) is RuntimeError
     assert str(arrived) == f"{type(error).__qualname__}: {error}"
     assert "in runner" in arrived.__notes__[-1]
