@@ -322,7 +322,7 @@ def test_reader_never_sees_a_missing_or_half_written_file_during_reruns(place):
 # A server that goes while COMMIT is on its way
 
 
-@pytest.fixture(params=("postgres_url", "mysql_url"))
+@pytest.fixture(params=["postgres_url", pytest.param("mysql_url", marks=pytest.mark.slow)])
 def server_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place(request.getfixturevalue(request.param), tmp_path)
 

@@ -333,7 +333,7 @@ class Bench:
             del sys.modules[name]
         for stream in (1, 2):
             os.dup2(os.open(self.folder / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        options = ["-q", "-p", "no:cacheprovider", "-k", self.chosen]
+        options = ["-q", "-n0", "-p", "no:cacheprovider", "-k", self.chosen]
         return int(pytest.main([*options, *paths], plugins=[plugin()]))
 
 
