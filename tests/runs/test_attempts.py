@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from entropic.disk import files, roots, sidecars, staging
 from entropic.disk.roots import Marker
 from entropic.errors import ResultFileError, ResultFileMissingError, ResultsDirUnavailableError
+from entropic.leases import held
 from entropic.process.identity import this_process
 from entropic.runs.attempts import Work
 from entropic.runs.inside import inside_of
@@ -199,6 +201,25 @@ def test_run_is_named_by_its_function_or_class(root):
 
     assert [str(run) for run in seen] == [f"{name}(a=1.5)" for name in ("seeing", "Seeing", "write")]
     assert [run.mark for run in seen] == [("root", key) for key in ("k1", "k2", "k3")]
+
+
+def test_outcomes_of_keys_that_this_process_holds_are_noted_one_by_one(root):
+    keeper = SimpleNamespace(name="", is_open=True, lends=True)
+    marks = [(MARKER.root, key) for key in ("k1", "k2")]
+    for mark in marks:
+        held.offer(mark, keeper, "token", None)
+    noted = []
+
+    def runner(params):
+        noted.append([held.find(mark).outcome for mark in marks])
+        write(params)
+
+    outcomes = work(root, runner, holder=this_process().as_dict())([job("k1"), job("k2"), job("k3")])
+    noted.append([held.find(mark).outcome for mark in marks])
+    held.withdraw(marks, keeper)
+
+    assert noted == [[None, None], [outcomes[0], None], [outcomes[0], outcomes[1]]]
+    assert [type(one) for one in outcomes] == [Receipt, Receipt, NotBegun]
 
 
 @pytest.mark.parametrize("strikes", [False, True])
@@ -439,14 +460,19 @@ def test_exception_that_pickles_arrives_as_itself_with_its_notes(root, error):
     assert "in runner" in arrived.__notes__[-1]
 
 
-@pytest.mark.parametrize("error", [TwoArguments(1, 2), HoldsALock()])
-def test_exception_that_does_not_survive_pickling_arrives_as_a_runtime_error(root, error):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(TwoArguments(1, 2), "did not survive pickling"), (HoldsALock(), "does not pickle")],
+)
+def test_exception_that_does_not_survive_pickling_arrives_as_a_runtime_error(root, error, said, caplog):
     def runner(params):
         raise error
 
-    failure = pickle.loads(pickle.dumps(run_one(root, runner)))
+    with caplog.at_level(logging.DEBUG, "entropic.runs.jobs"):
+        failure = pickle.loads(pickle.dumps(run_one(root, runner)))
+        arrived = failure.error()
 
-    arrived = failure.error()
+    assert said in caplog.text
     assert type(arrived) is RuntimeError
     assert str(arrived) == f"{type(error).__qualname__}: {error}"
     assert "in runner" in arrived.__notes__[-1]
