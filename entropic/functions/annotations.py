@@ -12,10 +12,10 @@ from datetime import date
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from sqlalchemy import JSON, Boolean, Date, Enum, Numeric
+from sqlalchemy import JSON, Boolean, Date, Enum
 from sqlalchemy.types import TypeEngine
 
-from entropic.sql.columns import TYPES, ByteString, ExactDecimal, FiniteJSON
+from entropic.sql.columns import TYPES, ByteString, FiniteJSON, exact_decimal
 from entropic.values.hashing import has_hasher
 
 __all__ = ["Kind", "Unsupported", "bare", "kind_of", "members_of"]
@@ -53,7 +53,7 @@ def kind_of(annotation: Any, *, nullable: bool = False) -> Kind:
         base, *extras = get_args(annotation)
         for extra in extras:
             if isinstance(extra, TypeEngine) or (isinstance(extra, type) and issubclass(extra, TypeEngine)):
-                made = _exact(extra() if isinstance(extra, type) else extra)
+                made = exact_decimal(extra() if isinstance(extra, type) else extra)
                 return Kind(made, base, nullable or _is_optional(base))
         return kind_of(base, nullable=nullable)
     inner = bare(annotation)
@@ -67,13 +67,6 @@ def kind_of(annotation: Any, *, nullable: bool = False) -> Kind:
     if len(members) > 1:  # a column has one type: what each is, the document says
         return Kind(FiniteJSON(), annotation, nullable)
     return kind_of(members[0], nullable=nullable)
-
-
-def _exact(kind: TypeEngine[Any]) -> TypeEngine[Any]:
-    """Return a Numeric that keeps all its digits on SQLite, too; other types as they are."""
-    if type(kind) is Numeric and kind.asdecimal and None not in (kind.precision, kind.scale):
-        return ExactDecimal(kind.precision, kind.scale)  # type: ignore[arg-type]
-    return kind
 
 
 def bare(annotation: Any) -> Any:

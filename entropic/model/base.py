@@ -45,8 +45,10 @@ from entropic.sql.columns import (
     Choice,
     FiniteJSON,
     UTCDateTime,
+    exact_decimal,
 )
 from entropic.sql.limits import quote_columns
+from entropic.sql.widths import SQLITE_DIGITS
 from entropic.values.codecs import load, open_file
 
 __all__ = [
@@ -154,7 +156,7 @@ class Base(DeclarativeBase):
             raise
         if isinstance(table := cls.__dict__.get("__table__"), Table):
             quote_columns(table)
-            _keep_choices_readable(table)
+            _keep_values(table)
 
     def __repr__(self) -> str:
         # Of what is here: to ask for more, an attribute that has expired would go to the database.
@@ -353,11 +355,13 @@ def _generics(cls: type[Base]) -> Iterator[Any]:
                 yield from found
 
 
-def _keep_choices_readable(table: Table) -> None:
-    """Let rows be read that hold Enum members or Literal choices of which there are none any more."""
+def _keep_values(table: Table) -> None:
+    """Let rows be read whose Enum members or Literal choices are gone, and decimals have more digits than doubles."""
     for column in table.columns:
         if type(column.type) is Enum:
             column.type = Choice(enum=column.type)
+        else:
+            column.type = exact_decimal(column.type, from_digits=SQLITE_DIGITS + 1)
 
 
 def _replace_former(cls: type[Base]) -> None:

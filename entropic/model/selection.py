@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Column, ColumnElement, Table, inspect
+from sqlalchemy import Column, ColumnElement, Table, false, inspect
 from sqlalchemy.sql import ClauseElement, visitors
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
-from entropic.model.parameters import Parameters
+from entropic.model.parameters import NO_ROW, Parameters
 
 __all__ = ["NOT_GIVEN", "Selection", "selection"]
 
@@ -60,7 +60,10 @@ def selection(
     if "order_by" in columns and order_by is not NOT_GIVEN and not _is_sql(order_by):
         equals["order_by"], order_by = order_by, None
     conditions = [_of_table(model.__table__, condition) for condition in where]
-    conditions += [getattr(model, name) == value for name, value in parameters.typed_filters(equals).items()]
+    conditions += [
+        false() if value is NO_ROW else getattr(model, name) == value
+        for name, value in parameters.typed_filters(equals).items()
+    ]
     if order_by is None or order_by is NOT_GIVEN:
         order_by = [model.created_at, model.id]
     elif not isinstance(order_by, list | tuple):

@@ -9,7 +9,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    DECIMAL,
     JSON,
+    NUMERIC,
     BigInteger,
     DateTime,
     Dialect,
@@ -46,6 +48,7 @@ __all__ = [
     "MicroTime",
     "Microseconds",
     "UTCDateTime",
+    "exact_decimal",
 ]
 
 
@@ -273,8 +276,19 @@ class ExactDecimal(TypeDecorator[Decimal]):
         return None if value is None else self._rounded(value)
 
     def _rounded(self, value: Any) -> Decimal:
-        # The thread's own context would refuse more than 28 digits.
+        # The thread's own context would refuse more than 28 digits. A double is what an older table of SQLite has.
+        value = repr(value) if isinstance(value, float) else value
         return Decimal(value).quantize(Decimal(1).scaleb(-self.scale), context=Context(prec=self.precision))
+
+
+def exact_decimal(kind: TypeEngine[Any], *, from_digits: int = 0) -> TypeEngine[Any]:
+    """Return a type that keeps all digits on SQLite, too, for a Numeric that has that many; other types as they are."""
+    if type(kind) not in (Numeric, NUMERIC, DECIMAL):
+        return kind
+    precision, scale, is_decimal = kind.precision, kind.scale, kind.asdecimal  # type: ignore[attr-defined]
+    if not is_decimal or precision is None or precision < from_digits:
+        return kind
+    return ExactDecimal(precision, scale or 0)
 
 
 class LongText(TypeDecorator[str]):
