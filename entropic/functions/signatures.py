@@ -21,8 +21,7 @@ from typing import Any, NoReturn
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
-from entropic.functions.annotations import Kind, Unsupported, bare, kind_of, members_of
-from entropic.functions.contents import contents_of
+from entropic.model.annotations import Kind, Unsupported, bare, kind_of, members_of
 from entropic.model.base import (
     HIDING,
     JSON_DEFAULT,
@@ -33,6 +32,7 @@ from entropic.model.base import (
     output,
     param,
 )
+from entropic.model.contents import contents_of
 from entropic.sql.limits import free_name
 from entropic.values.hashing import NoForm
 from entropic.values.objects import shape_of

@@ -358,13 +358,14 @@ def _numeric_caster(kind: Any, dialect: Dialect) -> Caster:
 
     def cast_to_double(value: Any) -> Decimal:
         number: Decimal = exact(value)
-        is_kept = significant_digits(number) <= SQLITE_DIGITS and result(bind(number)) == number
+        kept: Decimal = result(bind(number))
+        is_kept = significant_digits(number) <= SQLITE_DIGITS and kept == number
         if not is_kept and not isinstance(value, float):
             raise Refused(
                 f"has more than the {SQLITE_DIGITS} digits, or more decimals, than SQLite keeps in a Numeric column "
                 f"of this width: {_show(value)}; {_wider(number, dialect, at_least=SQLITE_DIGITS + 1)}"
             )
-        return number
+        return kept
 
     return cast_to_double
 

@@ -20,7 +20,6 @@ from sqlalchemy import Numeric, String, Text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from entropic import ParameterError, SchemaError, UnhashableParamError, register_hasher
-from entropic.functions.annotations import Unsupported, kind_of
 from entropic.functions.signatures import (
     Arguments,
     derive_model,
@@ -29,6 +28,7 @@ from entropic.functions.signatures import (
     returned_class,
     table_name_of,
 )
+from entropic.model.annotations import Unsupported, kind_of
 from entropic.model.base import Base
 from entropic.model.parameters import Parameters
 from entropic.values import hashing

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from entropic import Base, Database, Mapped, ParameterError, SchemaError, Store, mapped_column, memoize
 from entropic.sql.capacity import foreign_character
 from tests.support import servers
+from tests.support.naming import shown
 
 CODE = re.compile(r"ALTER [^;]*?(?=, then open it again)")
 
@@ -54,6 +55,11 @@ def execute(url: Any, *statements: str) -> None:
     with Database.of(url).engine.begin() as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
+
+
+def rows(url: Any, statement: str) -> list[Any]:
+    with Database.of(url).engine.connect() as connection:
+        return list(connection.exec_driver_sql(statement))
 
 
 def refusal(store: Any, params: dict[str, Any]) -> str:
@@ -125,12 +131,12 @@ def test_document_needs_no_characters_but_ascii(latin1_url, tmp_path):
 
 def test_document_that_the_database_would_spell_out_is_refused(postgres_server, tmp_path):
     with servers.postgres_database(postgres_server, latin1=True) as url:
-        store = opened(model_of(dict[str, Any], JSONB), tmp_path, url)
+        store = opened(model_of(Any, JSONB), tmp_path, url)
         assert "the character set US_ASCII lacks: connect with ?client_encoding=utf8" in refusal(
             store, {"x": ["\u00e9"]}
         )
 
-        store = opened(model_of(dict[str, Any], JSONB), tmp_path, f"{url}&client_encoding=utf8")
+        store = opened(model_of(Any, JSONB), tmp_path, f"{url}&client_encoding=utf8")
 
         assert "the character set LATIN1 lacks: use a database" in refusal(store, {"x": ["\u03bc"]})
         require_hit(store, {"x": ["caf\u00e9"]})
@@ -265,3 +271,38 @@ def test_value_that_the_table_is_too_narrow_for_is_refused_with_what_widens_it(s
 
     execute(server_url, *(CODE.search(text)[0] for text in texts))
     require_hit(opened(Wide, tmp_path, server_url), TOO_MUCH)
+
+
+def test_older_table_of_sqlite_has_doubles_for_decimals_and_says_so(sqlite_url, tmp_path):
+    model = model_of(Decimal, Numeric(40, 2))
+    opened(model, tmp_path, sqlite_url)
+    (made,) = rows(sqlite_url, "SELECT sql FROM sqlite_master WHERE name = 'capacity'")
+    execute(sqlite_url, "DROP TABLE capacity", made[0].replace("x VARCHAR", "x NUMERIC(40, 2)"))
+    store = opened(model, tmp_path, sqlite_url)
+
+    text = refusal(store, {"x": Decimal("1234567890123456.5")})
+
+    assert (
+        "has more than the 15 digits of the column in the database, which is NUMERIC(40, 2): SQLite" in text
+    )
+    require_hit(store, {"x": Decimal("-1234567890123.45")})
+    assert store.records(x=Decimal("-1234567890123.45"))
+    assert not store.check()
+
+
+@pytest.mark.parametrize("kind", [Numeric(), Numeric(5), None], ids=shown)
+@pytest.mark.parametrize("text", ["12345678901234567", "6.62607015e-34", "1.5", "1e70"])
+def test_declaration_that_a_refusal_names_holds_the_value(sqlite_url, tmp_path, kind, text):
+    value = Decimal(text)
+    store = opened(model_of(Decimal, *([] if kind is None else [kind])), tmp_path, sqlite_url)
+    try:
+        require_hit(store, {"x": value})
+    except ParameterError as error:
+        assert store.runner.seen == []
+        advised = map(int, re.search(r"Numeric\((\d+), (\d+)\)", str(error)).groups())
+        url = f"{sqlite_url}.new"
+        require_hit(opened(model_of(Decimal, Numeric(*advised)), tmp_path / "new", url), {"x": value})
+        assert (
+            opened(model_of(str), tmp_path / "text", f"{sqlite_url}.text").run_or_retrieve({"x": text}).x
+            == text
+        )
