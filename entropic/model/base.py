@@ -378,12 +378,13 @@ def _evaluated(parent: type, annotation: Any) -> Any:
 
 
 def _type_contents(cls: type[Base], documented: Mapping[str, Kind]) -> None:
-    """Let the annotations of JSON columns type what is inside."""
+    """Let the annotations of JSON columns type what is inside, if they say what that is: a bare `list` does not."""
     for attribute in cls.__mapper__.column_attrs:
         column: Any = attribute.columns[0]
-        if attribute.key in documented and isinstance(column.type, FiniteJSON | JSON):
-            annotation = documented[attribute.key].annotation
-            column.info.setdefault(TYPED_CONTENTS, partial(contents_of, annotation))
+        kind = documented.get(attribute.key)
+        if kind is None or kind.annotation in (list, dict) or not isinstance(column.type, FiniteJSON | JSON):
+            continue
+        column.info.setdefault(TYPED_CONTENTS, partial(contents_of, kind.annotation))
 
 
 def _keep_values(table: Table) -> None:
