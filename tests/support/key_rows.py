@@ -591,7 +591,7 @@ OBJECTS = [
     ("np.ma.array([1, 2])", "np.ma.array([1, 2], hard_mask=True)", D, "whether the mask is hard counts"),
     (
         "np.ma.array([[1, 2]])",
-        "np.ma.array(np.matrix([[1, 2]]))",
+        "np.ma.array(np.arange(2).view(np.matrix))",
         U,
         "a subclass may carry more than its elements",
     ),
