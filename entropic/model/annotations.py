@@ -60,6 +60,9 @@ def kind_of(annotation: Any, *, nullable: bool = False) -> Kind:
     if inner is not annotation:
         return kind_of(inner, nullable=nullable)
     every = members_of(annotation)
+    if get_origin(annotation) is Literal and None in get_args(annotation):
+        choices = tuple(choice for choice in get_args(annotation) if choice is not None)
+        return kind_of(Literal[choices], nullable=True) if choices else Kind(FiniteJSON(), annotation, True)
     if every is None:
         return Kind(_type(annotation), annotation, nullable)
     members = [one for one in every if one is not type(None)]

@@ -194,6 +194,8 @@ def _member_caster(enum_class: Any, cast: Caster) -> Caster:
         class_ = type(value)
         if class_ is GoneMember:
             raise Refused(f"is {value!r}: no run can be asked for with it, but its rows can be read")
+        if class_ is str:
+            return _unambiguous(enum_class, value, cast(value))
         if (
             class_ is enum_class
             or not isinstance(value, enum.Enum)
@@ -210,6 +212,15 @@ def _member_caster(enum_class: Any, cast: Caster) -> Caster:
         return member
 
     return cast_member
+
+
+def _unambiguous(enum_class: Any, text: str, member: Any) -> Any:
+    """Return *member*, which a text was taken for; a member of a StrEnum is equal to its value, and has a name, too."""
+    if enum_class.__members__.get(text, member) is not member:
+        raise Refused(
+            f"is {text!r}, which is the value of {member} and the name of another member: pass the member itself"
+        )
+    return member
 
 
 def _full_name(class_: type) -> str:

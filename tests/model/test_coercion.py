@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import pickle
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -357,6 +358,21 @@ def test_enum_column_takes_members_and_their_names():
 def test_enum_column_refuses_all_else(value):
     with pytest.raises(Refused, match="cannot be stored"):
         cast(Enum(Colour), value)
+
+
+class Crossed(enum.StrEnum):
+    LEFT = "RIGHT"
+    RIGHT = "left"
+
+
+def test_text_that_is_one_members_name_and_anothers_value_is_refused():
+    assert [cast(Enum(Crossed), text) for text in ("LEFT", "left", Crossed.LEFT)] == list(
+        map(Crossed, ("RIGHT", "left", "RIGHT"))
+    )
+    with pytest.raises(
+        Refused, match="is 'RIGHT', which is the value of RIGHT and the name of another member"
+    ):
+        cast(Enum(Crossed), "RIGHT")
 
 
 def test_enum_column_of_strings_takes_its_strings():
