@@ -11,7 +11,7 @@ import enum
 import math
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from fractions import Fraction
@@ -50,6 +50,7 @@ from entropic.sql.columns import (
     Microseconds,
     MicroTime,
     UTCDateTime,
+    texts_of,
 )
 from entropic.sql.widths import (
     DECIMAL_DIGITS,
@@ -183,19 +184,27 @@ def _cast_not_null(column: Column[Any], dialect: Dialect) -> Caster:
     if isinstance(kind, Numeric):
         return _numeric_caster(kind, dialect)
     if isinstance(kind, Enum) and kind.enum_class is not None:
-        return _member_caster(kind.enum_class, _round_trip(kind, dialect))
+        return _member_caster(kind.enum_class, texts_of(kind), _round_trip(kind, dialect))
     return _round_trip(kind, dialect)
 
 
-def _member_caster(enum_class: Any, cast: Caster) -> Caster:
+def _member_caster(enum_class: Any, known: Collection[str], cast: Caster) -> Caster:
     """Return *cast*, which also takes members of *enum_class* as it was defined before or since, as in a notebook."""
+    members = enum_class.__members__
+    ambiguous = {
+        name for name, member in members.items() for one in enum_class if one == name and one is not member
+    }
 
     def cast_member(value: Any) -> Any:
         class_ = type(value)
         if class_ is GoneMember:
             raise Refused(f"is {value!r}: no run can be asked for with it, but its rows can be read")
-        if class_ is str:
-            return _unambiguous(enum_class, value, cast(value))
+        if class_ is enum_class and value.name in known:
+            return value
+        if class_ is str and value in ambiguous:
+            raise Refused(
+                f"is {value!r}, which is the name of a member and the value of another: pass the member itself"
+            )
         if (
             class_ is enum_class
             or not isinstance(value, enum.Enum)
@@ -212,15 +221,6 @@ def _member_caster(enum_class: Any, cast: Caster) -> Caster:
         return member
 
     return cast_member
-
-
-def _unambiguous(enum_class: Any, text: str, member: Any) -> Any:
-    """Return *member*, which a text was taken for; a member of a StrEnum is equal to its value, and has a name, too."""
-    if enum_class.__members__.get(text, member) is not member:
-        raise Refused(
-            f"is {text!r}, which is the value of {member} and the name of another member: pass the member itself"
-        )
-    return member
 
 
 def _full_name(class_: type) -> str:

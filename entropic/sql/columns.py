@@ -49,6 +49,7 @@ __all__ = [
     "Microseconds",
     "UTCDateTime",
     "exact_decimal",
+    "texts_of",
 ]
 
 
@@ -206,6 +207,13 @@ class GoneMember:
         return hash(str(self))
 
 
+def texts_of(kind: Enum) -> dict[str, str]:
+    """Return what stands in the database for each member of an Enum, by its name; empty where that is not known."""
+    members = {} if kind.enum_class is None else kind.enum_class.__members__
+    names = [name for name, member in members.items() if member.name == name]
+    return dict(zip(names, kind.enums, strict=True)) if len(names) == len(kind.enums) else {}
+
+
 class Choice(TypeDecorator[Any]):
     """An `sqlalchemy.Enum` whose rows stay readable when its members change.
 
@@ -227,10 +235,15 @@ class Choice(TypeDecorator[Any]):
         """Return a processor that takes a gone member's name, for a search and for a row that has it."""
         bind = super().bind_processor(dialect)
         plain = String().dialect_impl(dialect).bind_processor(dialect)
+        enum_class, texts = self.enum.enum_class, texts_of(self.enum)
 
         def process(value: Any) -> Any:
+            # By its name: SQLAlchemy looks a member up as it is, and one of a StrEnum is equal to another's name.
+            text = texts.get(value.name) if type(value) is enum_class and enum_class is not None else None
             if isinstance(value, GoneMember):
-                return plain(value.name) if plain else value.name
+                text = value.name
+            if text is not None:
+                return plain(text) if plain else text
             return bind(value) if bind else value
 
         return process

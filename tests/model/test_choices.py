@@ -97,6 +97,33 @@ def test_rows_of_members_that_are_gone_stay_readable_and_say_what_they_were(data
     assert store.records(method="EULER")[0].custom_data["seen"] is True
 
 
+class Crossed(enum.StrEnum):
+    """Of which each member is equal to the name of another."""
+
+    LEFT = "RIGHT"
+    RIGHT = "LEFT"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"native_enum": False}, {"values_callable": lambda class_: [one.value for one in class_]}],
+    ids=["names", "values"],
+)
+def test_member_that_is_equal_to_the_name_of_another_is_itself(database, tmp_path, options):
+    store, _ = open_store(tmp_path, database, Crossed, **options)
+
+    results = {one: result(store.run_or_retrieve({"method": one})) for one in Crossed}
+
+    assert results == {one: one.name for one in Crossed}
+    assert [record.method for record in store.records()] == list(Crossed)
+    assert [[found.method for found in store.records(method=one)] for one in Crossed] == [
+        [one] for one in Crossed
+    ]
+    with store.database.engine.connect() as connection:
+        texts = connection.exec_driver_sql("SELECT method FROM choices ORDER BY created_at").scalars().all()
+    assert texts == [one.value if "values_callable" in options else one.name for one in Crossed]
+
+
 TYPES_OF_THEIR_OWN = {"name": "method"}, {"native_enum": False, "length": 50, "create_constraint": True}
 
 
