@@ -21,8 +21,7 @@ from typing import Any, NoReturn
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
-from entropic.functions.annotations import Kind, Unsupported, bare, kind_of, members_of
-from entropic.functions.contents import contents_of
+from entropic.model.annotations import Kind, Unsupported, bare, kind_of, members_of
 from entropic.model.base import (
     HIDING,
     JSON_DEFAULT,
@@ -33,6 +32,7 @@ from entropic.model.base import (
     output,
     param,
 )
+from entropic.model.contents import contents_of
 from entropic.sql.limits import free_name
 from entropic.values.hashing import NoForm
 from entropic.values.objects import shape_of
@@ -103,7 +103,16 @@ class Arguments:
         )
         if not is_fitting:
             self._refuse(args, kwargs)
-        return params
+        return self._with_paths(params) if self._paths else params
+
+    def _with_paths(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return parameters with the text of a path as the path has it: `./a` is `a`."""
+        texts = {
+            name: str(path(params[name]))
+            for name, path in self._paths.items()
+            if type(params.get(name)) is str
+        }
+        return {**params, **texts}
 
     def _refuse(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
         """Raise what Python would, in its words, and say what may have been meant."""
@@ -137,7 +146,7 @@ class Arguments:
                 f"{self._name} needs {', '.join(map(repr, missing))}, which {was} not given and {has} no default."
                 f"{meant} It has: {', '.join(self.signature.parameters)}."
             )
-        return dict(named)
+        return self._with_paths(dict(named))
 
     def call(self, function: Callable[..., Any], params: Mapping[str, Any]) -> Any:
         """Call *function* with what a runner gets."""
@@ -405,6 +414,8 @@ def _require_column_name(name: str) -> None:
 def _stored(kind: Kind, default: Any) -> Any:
     if isinstance(default, PurePath):
         return str(default)
+    if type(default) is str and (path := _path_class(kind)) is not None:
+        return str(path(default))
     if not kind.is_json:
         return default
     try:

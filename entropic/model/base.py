@@ -12,14 +12,16 @@ import enum
 import gc
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from sqlalchemy import (
+    JSON,
     ColumnElement,
     Enum,
     MetaData,
@@ -37,6 +39,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 from entropic.display.hints import did_you_mean
 from entropic.display.text import short
 from entropic.errors import SchemaError
+from entropic.model.annotations import Kind, Unsupported, kind_of
+from entropic.model.contents import contents_of
 from entropic.sql.columns import (
     ID_LENGTH,
     LONG_TEXT,
@@ -46,8 +50,10 @@ from entropic.sql.columns import (
     Choice,
     FiniteJSON,
     UTCDateTime,
+    exact_decimal,
 )
 from entropic.sql.limits import quote_columns
+from entropic.sql.widths import SQLITE_DIGITS
 from entropic.values.codecs import load, open_file
 
 __all__ = [
@@ -68,6 +74,7 @@ RESERVED = ("id", "result_file", "created_at", "custom_data")
 
 # Keys in Column.info.
 OUTPUT = "entropic_output"
+OWN_SERVER_DEFAULT = "entropic_server_default"  # which `param` made of the default, as for a typed column
 JSON_DEFAULT = (
     "entropic_default"  # of a JSON column: the value itself, of which the column's default is the document
 )
@@ -147,7 +154,10 @@ class Base(DeclarativeBase):
         _refuse_reserved(cls)
         _refuse_hiding(cls)
         _replace_former(cls)
-        cls.registry.update_type_annotation_map({generic: FiniteJSON() for generic in _generics(cls)})
+        documented = _documented(cls)
+        of_users = cls.registry.type_annotation_map
+        annotations = [kind.annotation for kind in documented.values() if kind.annotation not in of_users]
+        cls.registry.update_type_annotation_map({one: FiniteJSON() for one in annotations})
         try:
             super().__init_subclass__(**kwargs)
         except BaseException:
@@ -155,7 +165,8 @@ class Base(DeclarativeBase):
             raise
         if isinstance(table := cls.__dict__.get("__table__"), Table):
             quote_columns(table)
-            _keep_choices_readable(table)
+            _keep_values(table)
+            _type_contents(cls, documented)
 
     def __repr__(self) -> str:
         # Of what is here: to ask for more, an attribute that has expired would go to the database.
@@ -264,6 +275,7 @@ def param(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
     default = kwargs.get("insert_default", kwargs.get("default"))
     if "server_default" not in kwargs and (clause := _server_default(default)) is not None:
         kwargs["server_default"] = clause
+        kwargs["info"] = {**kwargs.get("info", {}), OWN_SERVER_DEFAULT: True}
     return mapped_column(*args, **kwargs)
 
 
@@ -342,29 +354,56 @@ def _is_mapped(annotation: Any) -> bool:
     return get_origin(annotation) is Mapped or (isinstance(annotation, str) and "Mapped[" in annotation)
 
 
-def _generics(cls: type[Base]) -> Iterator[Any]:
-    """Yield the `dict[...]` and `list[...]` in *cls*'s annotations: SQLAlchemy looks up only the bare type."""
-    for parent in cls.__mro__[: cls.__mro__.index(Base)]:
-        try:
-            annotations = inspect.get_annotations(parent, eval_str=True)
-        except NameError:  # a name that only type checkers see; SQLAlchemy reports what it needs itself
+def _documented(cls: type[Base]) -> dict[str, Kind]:
+    """Return, of the columns that *cls* annotates, what those are that may hold documents, by attribute name."""
+    found = {}
+    for parent in reversed(cls.__mro__[: cls.__mro__.index(Base)]):
+        for name, annotation in list(inspect.get_annotations(parent).items()):
+            evaluated = _evaluated(parent, annotation)
+            if get_origin(evaluated) is not Mapped:
+                continue
+            try:
+                kind = kind_of(get_args(evaluated)[0])
+            except Unsupported:
+                continue
+            if kind.is_json:
+                found[name] = kind
+                parent.__annotations__[name] = (
+                    evaluated  # SQLAlchemy 2.0 would read a string as dict['str', 'Any']
+                )
+    return found
+
+
+def _evaluated(parent: type, annotation: Any) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    namespace = vars(sys.modules[parent.__module__]) if parent.__module__ in sys.modules else {}
+    try:
+        return eval(annotation, dict(namespace), dict(vars(parent)))
+    except (NameError, AttributeError, SyntaxError, TypeError):
+        return None  # of names that only type checkers see; SQLAlchemy reports what it needs itself
+
+
+def _type_contents(cls: type[Base], documented: Mapping[str, Kind]) -> None:
+    """Let the annotations of JSON columns type what is inside, if they say what that is: a bare `list` does not."""
+    for attribute in cls.__mapper__.column_attrs:
+        column: Any = attribute.columns[0]
+        kind = documented.get(attribute.key)
+        if kind is None or kind.annotation in (list, dict) or not isinstance(column.type, FiniteJSON | JSON):
             continue
-        for name, annotation in annotations.items():
-            origin: Any = get_origin(annotation)
-            if origin is Mapped:
-                (inner,) = get_args(annotation)
-                union = get_origin(inner) in (Union, UnionType)
-                found = [t for t in (get_args(inner) if union else [inner]) if get_origin(t) in (dict, list)]
-                if found:  # SQLAlchemy 2.0 would read a string as dict['str', 'Any']
-                    parent.__annotations__[name] = annotation
-                yield from found
+        column.info.setdefault(TYPED_CONTENTS, partial(contents_of, kind.annotation))
 
 
-def _keep_choices_readable(table: Table) -> None:
-    """Let rows be read that hold Enum members or Literal choices of which there are none any more."""
+def _keep_values(table: Table) -> None:
+    """Let rows be read whose Enum members or Literal choices are gone, and decimals have more digits than doubles."""
     for column in table.columns:
         if type(column.type) is Enum:
             column.type = Choice(enum=column.type)
+        elif isinstance(column.type, FiniteJSON | JSON):
+            if column.info.get(OWN_SERVER_DEFAULT):
+                column.server_default = None  # a bare text is no JSON
+        else:
+            column.type = exact_decimal(column.type, from_digits=SQLITE_DIGITS + 1)
 
 
 def _replace_former(cls: type[Base]) -> None:

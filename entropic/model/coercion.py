@@ -11,7 +11,7 @@ import enum
 import math
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from fractions import Fraction
@@ -40,6 +40,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import StatementError
 
 from entropic.display.hints import did_you_mean
+from entropic.sql.capacity import Capacity
 from entropic.sql.columns import (
     ByteString,
     Choice,
@@ -50,22 +51,31 @@ from entropic.sql.columns import (
     Microseconds,
     MicroTime,
     UTCDateTime,
+    texts_of,
 )
-from entropic.sql.widths import byte_limit, int_range, is_single_precision
+from entropic.sql.widths import (
+    DECIMAL_DIGITS,
+    SQLITE_DIGITS,
+    Digits,
+    byte_limit,
+    decimals_of,
+    int_range,
+    integers_of,
+    is_single_precision,
+    most_digits,
+    significant_digits,
+    widths,
+)
 from entropic.values.hashing import exact, normalise
 from entropic.values.plain import non_finite
 
-__all__ = ["Caster", "Refused", "caster", "is_float", "kind_of"]
+__all__ = ["Caster", "Refused", "caster", "holds", "is_float", "kind_of", "require_held", "within"]
 
 Caster = Callable[[Any], Any]
 
 _MYSQL = frozenset({"mysql", "mariadb"})
 
 FULL_FSP = 6  # MySQL's name for microseconds
-
-DOUBLE_DIGITS = 15
-
-DECIMAL_DIGITS = 1000  # PostgreSQL's limit, where a column declares none
 
 # Some drivers bind one thing and give back another, but in the end these are what they were.
 _ITSELF = (date, time, timedelta, UUID, bytes)
@@ -126,6 +136,37 @@ def caster(column: Column[Any], dialect: Dialect) -> Caster:
     return cast_or_null
 
 
+def within(capacity: Capacity | None, column: Column[Any], dialect: Dialect) -> Caster:
+    """Return the `caster` of a column whose table is there, and perhaps holds less than its model says."""
+    cast = caster(column, dialect)
+    if capacity is None or not capacity.is_narrow or kind_of(column) == "json":
+        return cast
+
+    def cast_within(value: Any) -> Any:
+        typed = cast(value)
+        if (reason := _refusal(capacity, column, dialect, typed)) is not None:
+            raise Refused(reason)
+        return typed
+
+    return cast_within
+
+
+def holds(capacity: Capacity, column: Column[Any], dialect: Dialect, typed: Any) -> bool:
+    """Whether a column that is there can hold a typed value."""
+    return _refusal(capacity, column, dialect, typed) is None
+
+
+def _refusal(capacity: Capacity, column: Column[Any], dialect: Dialect, typed: Any) -> str | None:
+    bind = column.type.dialect_impl(dialect).bind_processor(dialect)
+    return capacity.refusal(typed, bind(typed) if bind else typed)
+
+
+def require_held(capacity: Capacity, document: Any) -> None:
+    """Raise `Refused` unless a JSON column holds a *document*."""
+    if (reason := capacity.refusal_of_document(document)) is not None:
+        raise Refused(reason)
+
+
 def _cast_not_null(column: Column[Any], dialect: Dialect) -> Caster:
     kind: Any = column.type
     if isinstance(kind, Choice):
@@ -143,22 +184,31 @@ def _cast_not_null(column: Column[Any], dialect: Dialect) -> Caster:
     if isinstance(kind, FiniteJSON | JSON):
         return _json
     if isinstance(kind, ExactDecimal):
-        return _decimal_caster(kind.precision, kind.scale)
+        return _decimal_caster(Digits(kind.precision, kind.scale), dialect)
     if isinstance(kind, Numeric):
-        cast = _decimal_caster(kind.precision, kind.scale, is_double=dialect.name == "sqlite")
-        return cast if kind.asdecimal else lambda value: float(cast(value))
+        return _numeric_caster(kind, dialect)
     if isinstance(kind, Enum) and kind.enum_class is not None:
-        return _member_caster(kind.enum_class, _round_trip(kind, dialect))
+        return _member_caster(kind.enum_class, texts_of(kind), _round_trip(kind, dialect))
     return _round_trip(kind, dialect)
 
 
-def _member_caster(enum_class: Any, cast: Caster) -> Caster:
+def _member_caster(enum_class: Any, known: Collection[str], cast: Caster) -> Caster:
     """Return *cast*, which also takes members of *enum_class* as it was defined before or since, as in a notebook."""
+    members = enum_class.__members__
+    ambiguous = {
+        name for name, member in members.items() for one in enum_class if one == name and one is not member
+    }
 
     def cast_member(value: Any) -> Any:
         class_ = type(value)
         if class_ is GoneMember:
             raise Refused(f"is {value!r}: no run can be asked for with it, but its rows can be read")
+        if class_ is enum_class and value.name in known:
+            return value
+        if class_ is str and value in ambiguous:
+            raise Refused(
+                f"is {value!r}, which is the name of a member and the value of another: pass the member itself"
+            )
         if (
             class_ is enum_class
             or not isinstance(value, enum.Enum)
@@ -313,8 +363,34 @@ def _json(value: Any) -> Any:
     return plain
 
 
-def _decimal_caster(precision: int | None, scale: int | None, *, is_double: bool = False) -> Caster:
-    context = Context(prec=precision or DECIMAL_DIGITS)
+def _numeric_caster(kind: Any, dialect: Dialect) -> Caster:
+    if dialect.name != "sqlite":
+        cast = _decimal_caster(widths(kind, dialect).digits, dialect)
+        return cast if kind.asdecimal else lambda value: float(cast(value))
+    # SQLite makes a double of a decimal, of which SQLAlchemy reads so many decimals.
+    limit = None if kind.precision is None else Digits(kind.precision, kind.scale or 0)
+    exact = _decimal_caster(limit, dialect)
+    if not kind.asdecimal:
+        return lambda value: float(exact(value))
+    implementation = kind.dialect_impl(dialect)
+    bind, result = implementation.bind_processor(dialect), implementation.result_processor(dialect, None)
+
+    def cast_to_double(value: Any) -> Decimal:
+        number: Decimal = exact(value)
+        kept: Decimal = result(bind(number))
+        is_kept = significant_digits(number) <= SQLITE_DIGITS and kept == number
+        if not is_kept and not isinstance(value, float):
+            raise Refused(
+                f"has more than the {SQLITE_DIGITS} digits, or more decimals, than SQLite keeps in a Numeric column "
+                f"of this width: {_show(value)}; {_wider(number, dialect, at_least=SQLITE_DIGITS + 1)}"
+            )
+        return kept
+
+    return cast_to_double
+
+
+def _decimal_caster(limit: Digits | None, dialect: Dialect) -> Caster:
+    context = Context(prec=DECIMAL_DIGITS if limit is None else limit.precision)
 
     def cast(value: Any) -> Decimal:
         value = _scalar(value)
@@ -323,40 +399,38 @@ def _decimal_caster(precision: int | None, scale: int | None, *, is_double: bool
         number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
         if not number.is_finite():
             raise Refused(f"must be finite, not {_show(value)}")
-        if is_double and not isinstance(value, float) and len(_digits(number)) > DOUBLE_DIGITS:
-            raise Refused(
-                f"has more than the {DOUBLE_DIGITS} digits that SQLite keeps in a Numeric column: {_show(value)}; "
-                "declare it as Mapped[Decimal] without a type of its own, or as a string"
-            )
-        if scale is None:
-            return number
+        if limit is None:
+            return number if number else number.copy_abs()
         try:
-            rounded = number.quantize(Decimal(1).scaleb(-scale), rounding=ROUND_HALF_EVEN, context=context)
+            rounded = number.quantize(
+                Decimal(1).scaleb(-limit.scale), rounding=ROUND_HALF_EVEN, context=context
+            )
         except InvalidOperation:
             raise Refused(
-                f"has more than the column's {context.prec} digits, {scale} of them decimals: {_show(value)}; "
-                f"{_wider(number)}"
+                f"has more than the column's {limit.precision} digits, {limit.scale} of them decimals: {_show(value)}; "
+                f"{_wider(number, dialect)}"
             ) from None
         # Of a float, digits that the key rounds away were never meant.
         is_kept = (
             math.isclose(rounded, value, rel_tol=1e-9) if isinstance(value, float) else rounded == number
         )
         if not is_kept:
-            raise Refused(f"has more than the column's {scale} decimals: {_show(value)}; {_wider(number)}")
+            raise Refused(
+                f"has more than the column's {limit.scale} decimals: {_show(value)}; {_wider(number, dialect)}"
+            )
         return rounded if rounded else rounded.copy_abs()  # no negative zero
 
     return cast
 
 
-def _digits(number: Decimal) -> str:
-    return "".join(map(str, number.as_tuple().digits)).strip("0")
-
-
-def _wider(number: Decimal) -> str:
-    """Say what column would hold *number*."""
-    decimals = max(0, -int(number.normalize().as_tuple().exponent))
-    digits = max(1, number.adjusted() + 1) + decimals
-    return f"declare it as a Numeric({digits}, {decimals}) or a wider one, as a string, or as a float"
+def _wider(number: Decimal, dialect: Dialect, *, at_least: int = 1) -> str:
+    """Say what column would hold *number*, of those that the database has."""
+    decimals = decimals_of(number)
+    digits = max(at_least, max(1, integers_of(number)) + decimals)
+    most = most_digits(dialect)
+    if digits > most.precision or decimals > most.scale:
+        return "declare it as a string, and give its text, or as a float"
+    return f"declare it as a Numeric({digits}, {decimals}) or a wider one, or as a string, and give its text"
 
 
 def _round_trip(kind: Any, dialect: Dialect) -> Caster:

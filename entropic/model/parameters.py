@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import JSON, Column, Dialect, inspect
@@ -25,8 +26,19 @@ from entropic.disk.names import safe_name
 from entropic.display.hints import did_you_mean
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
 from entropic.model.base import JSON_DEFAULT, RESERVED, TYPED_CONTENTS, Base, is_output
-from entropic.model.coercion import NOT_NULLABLE, Caster, Refused, caster, is_float, kind_of
+from entropic.model.coercion import (
+    NOT_NULLABLE,
+    Caster,
+    Refused,
+    caster,
+    holds,
+    is_float,
+    kind_of,
+    require_held,
+    within,
+)
 from entropic.model.identities import Documented, Identity
+from entropic.sql.capacity import Capacity
 from entropic.sql.columns import FiniteJSON, GoneMember
 from entropic.values.hashing import NoForm, canonical, digest, hash_params, normalise, rounded_apart
 from entropic.values.parameter_documents import (
@@ -42,7 +54,7 @@ from entropic.values.parameter_documents import (
 )
 from entropic.values.plain import non_finite
 
-__all__ = ["KEY_RULE", "REMARK", "Parameters"]
+__all__ = ["KEY_RULE", "NO_ROW", "REMARK", "Parameters"]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +68,7 @@ FLOAT_TOLERANCE = (
 REMARK = "__remark__"  # key of what a runner returns: a sentence for the log, which a sweep says once
 
 _ABSENT: Any = object()
+NO_ROW: Any = object()  # instead of a value to look for: no row can have it
 
 _BARE = frozenset({"bool", "int", "float", "str", "json"})  # kinds whose typed values JSON holds as they are
 _TIMES: dict[str, Any] = {"datetime": datetime, "date": date, "time": time}
@@ -71,6 +84,7 @@ class _Param:
     default_form: Any
     is_plain: bool  # the typed value is its own normal form, but for the rounding of floats
     contents: Caster | None  # of a JSON parameter: types what is inside
+    capacity: Capacity | None  # of a column that holds less than the model says
     sources: Sources  # of the default
 
 
@@ -85,6 +99,8 @@ class Parameters:
         Of the engine that the rows go to: what a column can hold depends on it.
     suffix : str
         Of the results' names: an explicit ``id`` must leave room for it.
+    capacities : mapping
+        By column, of a table that is there and holds less than the model says.
 
     Raises
     ------
@@ -92,9 +108,17 @@ class Parameters:
         If a column's default is not a value of the column.
     """
 
-    def __init__(self, model: type[Base], dialect: Dialect, suffix: str = "") -> None:
+    def __init__(
+        self,
+        model: type[Base],
+        dialect: Dialect,
+        suffix: str = "",
+        capacities: Mapping[str, Capacity] = MappingProxyType({}),
+    ) -> None:
         self.model = model
         self.suffix = suffix
+        self.capacities = capacities
+        self._dialect = dialect
         attributes = [a for a in inspect(model).column_attrs if a.key not in RESERVED]
         self._name = model.__entropic__.title or model.__name__
         self._ignored = model.__entropic__.ignored
@@ -139,6 +163,10 @@ class Parameters:
         ------
         ParameterError
             If the model has no such column, or it is JSON, which SQL cannot compare.
+
+        Notes
+        -----
+        `NO_ROW` stands for what the column cannot hold: some databases call it an error to ask for it.
         """
         typed = {}
         for name, value in equals.items():
@@ -155,17 +183,19 @@ class Parameters:
 
     def _filter(self, p: _Param, value: Any) -> Any:
         enum_class = getattr(p.column.type, "enum_class", None)
-        if isinstance(value, str) and not isinstance(value, enum.Enum) and enum_class is not None:
-            if value not in p.column.type.enums:  # type: ignore[attr-defined]
-                return GoneMember(enum_class, value)
-        elif isinstance(value, GoneMember) and enum_class is not None:
-            return value
-        elif isinstance(value, list | tuple | set):
+        if isinstance(value, list | tuple | set):
             raise ParameterError(
                 f"{self._name}.{p.name} is compared with one value, not with {value!r:.80}; one of several is a "
                 f"condition, as in records(Model.{p.name}.in_([...]))"
             )
-        return self._cast(p, value)
+        is_name = isinstance(value, str) and not isinstance(value, enum.Enum) and enum_class is not None
+        if is_name and value not in p.column.type.enums:  # type: ignore[attr-defined]
+            value = GoneMember(enum_class, value)  # type: ignore[arg-type]
+        is_gone = isinstance(value, GoneMember) and enum_class is not None
+        declared = replace(p, cast=caster(p.column, self._dialect))
+        typed = value if is_gone else self._cast(declared, value)
+        is_held = typed is None or p.capacity is None or holds(p.capacity, p.column, self._dialect, typed)
+        return typed if is_held else NO_ROW
 
     def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return typed *values* as JSON can hold them; `load` gives them back."""
@@ -318,7 +348,7 @@ class Parameters:
         given, former = None, None
         if "id" in params:
             given = frozenset(name for name in params if name in self._params)
-            key = safe_name(str(params["id"]), self.suffix)
+            key = self._explicit(params["id"])
         else:
             key = digest(forms)
             former = self._former_key(params, key) if json.has_changed and json.is_former else None
@@ -335,18 +365,28 @@ class Parameters:
             json.has_tuples,
         )
 
+    def _explicit(self, given: Any) -> str:
+        key = safe_name(str(given), self.suffix)
+        capacity = self.capacities.get("id")
+        if capacity is not None and (reason := capacity.refusal(key, key)) is not None:
+            raise ParameterError(f"the id {key!r} {reason}")
+        return key
+
     def _document(self, p: _Param, value: Any, documents: Documents) -> Document:
         """Return the document of a JSON parameter; None is NULL."""
         if value is None and not p.column.nullable:
             raise ParameterError(f"{self._name}.{p.name} is None, {NOT_NULLABLE}")
         try:
-            return documents.of(value if value is None else p.contents(value))  # type: ignore[misc]
+            document = documents.of(value if value is None else p.contents(value))  # type: ignore[misc]
+            if p.capacity is not None:
+                require_held(p.capacity, document.stored)
         except (Refused, BadValue) as reason:
             raise ParameterError(f"{self._name}.{p.name}{_place(reason)} {reason}") from reason.__cause__
         except NoForm as reason:
             raise UnhashableParamError(
                 f"{self._name}.{p.name}{_place(reason)} {reason}"
             ) from reason.__cause__
+        return document
 
     def _cast(self, p: _Param, value: Any) -> Any:
         try:
@@ -418,7 +458,8 @@ class Parameters:
             )
 
     def _make(self, name: str, column: Column[Any], dialect: Dialect) -> _Param:
-        cast = caster(column, dialect)
+        capacity = self.capacities.get(column.name)
+        cast = within(capacity, column, dialect)
         plain = is_float(column) or _is_plain(column)
         form: Callable[[Any], Any] = _float_form if is_float(column) else _itself if plain else _form
         if kind_of(column) == "enum":
@@ -428,7 +469,7 @@ class Parameters:
             typed_contents = column.info.get(TYPED_CONTENTS)
             contents = typed_contents(dialect) if typed_contents else _itself
             form = key_form
-        p = _Param(name, column, cast, form, _ABSENT, _ABSENT, plain, contents, NOTHING_ELSE)
+        p = _Param(name, column, cast, form, _ABSENT, _ABSENT, plain, contents, capacity, NOTHING_ELSE)
         if column.default is not None and column.default.is_scalar:
             default = column.default.arg  # type: ignore[attr-defined]
             return self._with_default(p, column.info.get(JSON_DEFAULT, default))

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Column, ColumnElement, Table, inspect
+from sqlalchemy import Column, ColumnElement, Table, false, inspect
 from sqlalchemy.sql import ClauseElement, visitors
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
-from entropic.model.parameters import Parameters
+from entropic.model.parameters import NO_ROW, Parameters
 
 __all__ = ["NOT_GIVEN", "Selection", "selection"]
 
@@ -68,7 +68,10 @@ def selection(
     if not (limit is None or limit is NOT_GIVEN or (type(limit) is int and limit >= 0)):
         raise ParameterError(f"limit= is how many records at most, an int of at least 0, not {limit!r}")
     conditions = [_of_table(model.__table__, condition) for condition in where]
-    conditions += [getattr(model, name) == value for name, value in parameters.typed_filters(equals).items()]
+    conditions += [
+        false() if value is NO_ROW else getattr(model, name) == value
+        for name, value in parameters.typed_filters(equals).items()
+    ]
     if order_by is None or order_by is NOT_GIVEN:
         order_by = [model.created_at, model.id]
     elif not isinstance(order_by, list | tuple):

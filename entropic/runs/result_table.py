@@ -40,6 +40,7 @@ from entropic.process.provenance import CodeState
 from entropic.runs.inside import refuse_memory
 from entropic.runs.jobs import Job
 from entropic.runs.publishing import Publisher
+from entropic.sql.capacity import Capacity
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
 from entropic.sql.limits import explained_limits, require_names
@@ -113,7 +114,7 @@ class ResultTable(Generic[ModelT]):
             if model.__entropic__.is_derived:
                 grow_table(database, parameters)
         try:
-            check_user_table(database, table, name)  # type: ignore[arg-type]
+            capacities = check_user_table(database, table, name)  # type: ignore[arg-type]
         except SchemaError:
             compare_keys(database, parameters)  # whose way out goes first: a column alone would not do
             raise
@@ -121,6 +122,9 @@ class ResultTable(Generic[ModelT]):
             with database.reading() as connection:
                 refuse_other_case(connection, parameters)
             raise
+        if capacities:
+            parameters = Parameters(model, _dialect(database), suffix, capacities)
+            _require_held(capacities, root / ("0" * 16 + suffix))
         marker = register_table(database, parameters, root)
         return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)
 
@@ -135,9 +139,10 @@ class ResultTable(Generic[ModelT]):
         lease_s: float,
         code: CodeState,
         suffix: str = "",
+        capacities: Mapping[str, Capacity],
     ) -> ResultTable[ModelT]:
         """Put together what was opened before, here or in another process; nothing is read or written."""
-        parameters = Parameters(model, _dialect(database), suffix)
+        parameters = Parameters(model, _dialect(database), suffix, capacities)
         return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)
 
     @classmethod
@@ -168,6 +173,7 @@ class ResultTable(Generic[ModelT]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = {"lease_s": self.claims.lease_s, "code": self.code, "suffix": self.parameters.suffix}
+        options["capacities"] = self.parameters.capacities
         return _attach, (self.database, self.model, self.root, self.marker, options)
 
     @property
@@ -338,6 +344,17 @@ def _attach(
     database: Database, model: type[Base], root: Path, marker: Marker, options: dict[str, Any]
 ) -> ResultTable[Any]:
     return ResultTable.attach(database, model, root, marker, **options)
+
+
+def _require_held(capacities: Mapping[str, Capacity], path: Path) -> None:
+    """Raise `SchemaError` if no row could say where its result is."""
+    capacity = capacities.get("result_file")
+    reason = None if capacity is None else capacity.refusal(str(path), str(path))
+    if reason is not None:
+        raise SchemaError(
+            f"the path of the results, {str(path.parent)!r}, cannot be in the column result_file: it {reason}; or "
+            "choose another results_dir or file_suffix. Nothing was run"
+        )
 
 
 def _dialect(database: Database) -> Dialect:

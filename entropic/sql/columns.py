@@ -9,7 +9,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    DECIMAL,
     JSON,
+    NUMERIC,
     BigInteger,
     DateTime,
     Dialect,
@@ -46,6 +48,8 @@ __all__ = [
     "MicroTime",
     "Microseconds",
     "UTCDateTime",
+    "exact_decimal",
+    "texts_of",
 ]
 
 
@@ -203,6 +207,13 @@ class GoneMember:
         return hash(str(self))
 
 
+def texts_of(kind: Enum) -> dict[str, str]:
+    """Return what stands in the database for each member of an Enum, by its name; empty where that is not known."""
+    members = {} if kind.enum_class is None else kind.enum_class.__members__
+    names = [name for name, member in members.items() if member.name == name]
+    return dict(zip(names, kind.enums, strict=True)) if len(names) == len(kind.enums) else {}
+
+
 class Choice(TypeDecorator[Any]):
     """An `sqlalchemy.Enum` whose rows stay readable when its members change.
 
@@ -224,10 +235,15 @@ class Choice(TypeDecorator[Any]):
         """Return a processor that takes a gone member's name, for a search and for a row that has it."""
         bind = super().bind_processor(dialect)
         plain = String().dialect_impl(dialect).bind_processor(dialect)
+        enum_class, texts = self.enum.enum_class, texts_of(self.enum)
 
         def process(value: Any) -> Any:
+            # By its name: SQLAlchemy looks a member up as it is, and one of a StrEnum is equal to another's name.
+            text = texts.get(value.name) if type(value) is enum_class and enum_class is not None else None
             if isinstance(value, GoneMember):
-                return plain(value.name) if plain else value.name
+                text = value.name
+            if text is not None:
+                return plain(text) if plain else text
             return bind(value) if bind else value
 
         return process
@@ -273,8 +289,19 @@ class ExactDecimal(TypeDecorator[Decimal]):
         return None if value is None else self._rounded(value)
 
     def _rounded(self, value: Any) -> Decimal:
-        # The thread's own context would refuse more than 28 digits.
+        # The thread's own context would refuse more than 28 digits. A double is what an older table of SQLite has.
+        value = repr(value) if isinstance(value, float) else value
         return Decimal(value).quantize(Decimal(1).scaleb(-self.scale), context=Context(prec=self.precision))
+
+
+def exact_decimal(kind: TypeEngine[Any], *, from_digits: int = 0) -> TypeEngine[Any]:
+    """Return a type that keeps all digits on SQLite, too, for a Numeric that has that many; other types as they are."""
+    if type(kind) not in (Numeric, NUMERIC, DECIMAL):
+        return kind
+    precision, scale, is_decimal = kind.precision, kind.scale, kind.asdecimal  # type: ignore[attr-defined]
+    if not is_decimal or precision is None or precision < from_digits:
+        return kind
+    return ExactDecimal(precision, scale or 0)
 
 
 class LongText(TypeDecorator[str]):

@@ -19,7 +19,8 @@ from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from entropic.errors import SchemaError
-from entropic.sql.columns import Choice
+from entropic.sql.capacity import Capacity, capacities
+from entropic.sql.columns import Choice, ExactDecimal
 from entropic.sql.database import Database
 
 __all__ = ["check_user_table", "drift", "same_family"]
@@ -87,11 +88,16 @@ def drift(connection: Connection, table: Table) -> list[str]:
 
     Extra columns that an insert need not fill, lengths and nullability are logged at DEBUG only.
     """
-    return _compare(connection, table).lines(connection.dialect)
+    return _compare(connection, inspect(connection), table).lines(connection.dialect)
 
 
-def check_user_table(database: Database, table: Table, model_name: str) -> None:
+def check_user_table(database: Database, table: Table, model_name: str) -> dict[str, Capacity]:
     """Compare a user's table with its model.
+
+    Returns
+    -------
+    dict
+        The columns that hold less than the model says.
 
     Raises
     ------
@@ -99,9 +105,11 @@ def check_user_table(database: Database, table: Table, model_name: str) -> None:
         If they differ. The text names the columns, the ``ALTER TABLE`` and the Alembic operations that would help.
     """
     with database.reading() as connection:
-        difference = _compare(connection, table)
+        inspector = inspect(connection)
+        difference = _compare(connection, inspector, table)
         if lines := difference.lines(connection.dialect):
             raise SchemaError(_explain(connection, table, difference, lines, model_name))
+        return capacities(connection, inspector, table)
 
 
 def same_family(one: TypeEngine[Any], other: TypeEngine[Any], dialect: Dialect) -> bool:
@@ -110,8 +118,8 @@ def same_family(one: TypeEngine[Any], other: TypeEngine[Any], dialect: Dialect) 
     return len(families) == 1 or None in families
 
 
-def _compare(connection: Connection, table: Table) -> _Difference:
-    inspector, dialect = inspect(connection), connection.dialect
+def _compare(connection: Connection, inspector: Inspector, table: Table) -> _Difference:
+    dialect = connection.dialect
     actual = {column["name"]: column for column in inspector.get_columns(table.name, schema=table.schema)}
     difference = _Difference(missing=[column for column in table.columns if column.name not in actual])
     for name, reflected in actual.items():
@@ -147,7 +155,7 @@ def _key_difference(inspector: Inspector, table: Table) -> tuple[list[str], list
 
 def _type_hint(column: Column[Any], actual: TypeEngine[Any], dialect: Dialect) -> str | None:
     """Return None if *actual* holds what the model's type holds, else what to add to the sentence, maybe nothing."""
-    if not same_family(actual, column.type, dialect):
+    if not same_family(actual, column.type, dialect) and not _is_older_decimal(column.type, actual, dialect):
         return ""
     stored, wanted = _word(actual, dialect), _word(column.type, dialect)
     if stored in SINGLE_PRECISION.get(dialect.name, ()):
@@ -155,6 +163,15 @@ def _type_hint(column: Column[Any], actual: TypeEngine[Any], dialect: Dialect) -
     if dialect.name != "sqlite" and stored in INTEGERS and wanted in FRACTIONS:
         return "; it would round every value"
     return None
+
+
+def _is_older_decimal(wanted: TypeEngine[Any], actual: TypeEngine[Any], dialect: Dialect) -> bool:
+    """Whether SQLite keeps as doubles what a new table would keep as text: up to 15 digits they are the same."""
+    return (
+        dialect.name == "sqlite"
+        and isinstance(wanted, ExactDecimal)
+        and _word(actual, dialect) in {"NUMERIC", "DECIMAL"}
+    )
 
 
 def _family(type_: TypeEngine[Any], dialect: Dialect) -> str | None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from entropic.values.hashing import array_form, canonical
+from entropic.values.hashing import NoForm, array_form, canonical
 
 __all__ = ["array_kind", "copy_of", "form_of"]
 
@@ -49,11 +49,7 @@ def form_of(value: Any, kind: str, cell: Cell) -> Any:
     if kind == "array":
         return _array(value)
     if kind == "masked":
-        numpy = sys.modules["numpy"]
-        parts = value.data, numpy.ma.getmaskarray(value), value.fill_value
-        return dict(
-            zip(("data", "mask", "fill"), (_array(numpy.asarray(part)) for part in parts), strict=True)
-        )
+        return _masked(value)
     if kind == "index":
         form = _index(value, cell)
         shape, dtype = [len(value)], str(value.dtype)
@@ -64,6 +60,8 @@ def form_of(value: Any, kind: str, cell: Cell) -> Any:
         columns = [_column(value.iloc[:, place], cell) for place in range(value.shape[1])]
         form = [columns, _index(value.columns, cell), _index(value.index, cell), cell(dict(value.attrs))]
         shape, dtype = list(value.shape), ", ".join(map(str, value.dtypes))
+    if kind != "index" and not value.flags.allows_duplicate_labels:
+        form.append("unique labels")
     text = canonical(form)
     return {"digest": hashlib.sha256(text.encode()).hexdigest(), "shape": shape, "dtype": dtype}
 
@@ -74,6 +72,31 @@ def _array(value: Any) -> dict[str, Any]:
         return {"digest": form["__ndarray__"], "dtype": form["dtype"], "shape": form["shape"]}
     digest = hashlib.sha256(canonical(form).encode()).hexdigest()  # field by field
     return {"digest": digest, "dtype": str(value.dtype), "shape": form["shape"]}
+
+
+def _masked(value: Any) -> dict[str, Any]:
+    numpy = sys.modules["numpy"]
+    if value.baseclass is not numpy.ndarray or vars(value).keys() - _OF_MASKED or value._optinfo:
+        raise NoForm(
+            "is a masked array with attributes of its own, or one of a subclass of numpy.ndarray: pass the attributes "
+            "by themselves, and numpy.ma.array(numpy.asarray(value), mask=value.mask)"
+        )
+    no_mask = value.mask is numpy.ma.nomask  # which a function can tell from a mask of nothing
+    parts = {"data": value.data, "fill": value.fill_value} | ({} if no_mask else {"mask": value.mask})
+    form: dict[str, Any] = {name: _array(numpy.asarray(part)) for name, part in parts.items()}
+    return {**form, "hard": True} if value.hardmask else form
+
+
+_OF_MASKED = {
+    "_mask",
+    "_fill_value",
+    "_hardmask",
+    "_sharedmask",
+    "_isfield",
+    "_baseclass",
+    "_optinfo",
+    "_basedict",
+}
 
 
 def _column(values: Any, cell: Cell) -> Any:
@@ -100,7 +123,9 @@ def copy_of(value: Any, kind: str, clone: Cell) -> Any:
     copy = value.copy(deep=True)
     if kind == "series":
         if _has_objects(copy.dtype):
+            flags = value.flags.allows_duplicate_labels
             copy = _loaded("pandas", "Series")(_cloned(value, clone), index=copy.index, name=value.name)
+            copy = copy.set_flags(allows_duplicate_labels=flags)
     else:
         for place, dtype in enumerate(copy.dtypes):
             if _has_objects(dtype):

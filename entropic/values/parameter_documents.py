@@ -200,7 +200,8 @@ class Documents:
             self._is_former = False
             return self._keep("hashed", [self._class(kind), self._of(hasher(value), depth)], value)
         if isinstance(value, numpy_scalar) and kind is value.dtype.type:
-            return self._of(_python_scalar(value), depth)
+            item = self._of(_python_scalar(value, is_cell=self._is_cell), depth)
+            return self._keep("cell", [value.dtype.str, item, None], value) if self._is_cell else item
         self._is_former = False
         if isinstance(value, Enum):
             return self._member(value, kind)
@@ -326,10 +327,10 @@ def _integral(document: Any) -> Any:
     return document
 
 
-def _python_scalar(value: Any) -> Any:
-    """Return the Python value of a NumPy scalar: that is what the function gets."""
+def _python_scalar(value: Any, *, is_cell: bool) -> Any:
+    """Return the Python value of a NumPy scalar: that is what the function gets, but of a cell in a frame."""
     item = value.item()
-    is_time = value.dtype.kind in "mM"
+    is_time = value.dtype.kind in "mM" and not is_cell
     if value.dtype.kind == "V" or isinstance(item, type(value)) or (is_time and isinstance(item, int | None)):
         raise NoForm(
             f"is {value!r}, which has no equal among Python's scalars: pass numpy.array(...) of it, or convert it"

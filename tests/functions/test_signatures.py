@@ -20,7 +20,6 @@ from sqlalchemy import Numeric, String, Text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from entropic import ParameterError, SchemaError, UnhashableParamError, register_hasher
-from entropic.functions.annotations import Unsupported, kind_of
 from entropic.functions.signatures import (
     Arguments,
     derive_model,
@@ -29,6 +28,7 @@ from entropic.functions.signatures import (
     returned_class,
     table_name_of,
 )
+from entropic.model.annotations import Unsupported, kind_of
 from entropic.model.base import Base
 from entropic.model.parameters import Parameters
 from entropic.values import hashing
@@ -76,6 +76,8 @@ def model_of(function, *, ignore=(), outputs=None):
         (Literal["rk4", "euler"], "VARCHAR(255)", False),
         (float | None, "DOUBLE PRECISION", True),
         (typing.Optional[str], "VARCHAR", True),  # noqa: UP045
+        (Literal["rk4", None], "VARCHAR(255)", True),
+        (Literal[1, "a", None], "JSON", True),
         (Kelvin, "DOUBLE PRECISION", False),
         (Annotated[float, "in metres"], "DOUBLE PRECISION", False),
         (Annotated[float, Numeric(8, 3)], "NUMERIC(8, 3)", False),
@@ -306,6 +308,22 @@ def test_named_arguments_of_a_sweep_may_be_positional_only_and_must_be_complete(
         ParameterError, match="positions needs 'a', 'd', which were not given and have no default"
     ):
         arguments.bind_named({"b": 1})
+
+
+def of_paths(path: Path = "./data", other: Path | None = None):  # type: ignore[assignment]
+    return dict(locals())
+
+
+def test_texts_of_one_path_are_one_call():
+    arguments = Arguments(of_paths, kinds_of(of_paths))
+    parameters = Parameters(model_of(of_paths), sqlite.dialect())
+
+    bound = [arguments.bind((text,), {}) for text in ("data", "./data", "data/")]
+    named = [arguments.bind_named({"path": path}) for path in ("data/", Path("data"))]
+
+    ids = {parameters.identify(params).id for params in ({}, *bound, *named)}
+    assert len(ids) == 1
+    assert parameters.identify({"path": "other"}).id not in ids
 
 
 def seen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ def members(*names: str) -> Any:
     return enum.Enum("Method", names, module=__name__, qualname="Method")
 
 
-def model_of(choices: Any, *literals: str) -> Any:
+def model_of(choices: Any, *literals: str, **options: Any) -> Any:
     """Define a model with a column of *choices*; its types in the database are text, as memoize's are."""
+    options = options or {"native_enum": False, "length": 50}
     body = {
         "__module__": __name__,
         "__tablename__": "choices",
         "__annotations__": {"method": Mapped[choices], "kind": Mapped[Any]},
-        "method": mapped_column(Enum(choices, native_enum=False, length=50)),
+        "method": mapped_column(Enum(choices, **options)),
         "kind": param(
             Enum(*literals or ("a", "b"), native_enum=False, length=50, validate_strings=True), default="b"
         ),
@@ -45,9 +47,9 @@ class Runner:
         Path(params["result_file"]).write_text(params["method"].name)
 
 
-def open_store(folder: Path, url: Any, choices: Any, *literals: str) -> tuple[Any, Runner]:
+def open_store(folder: Path, url: Any, choices: Any, *literals: str, **options: Any) -> tuple[Any, Runner]:
     runner = Runner()
-    return Store(runner, model_of(choices, *literals), folder / "results", ".txt", url), runner
+    return Store(runner, model_of(choices, *literals, **options), folder / "results", ".txt", url), runner
 
 
 def result(record: Any) -> str:
@@ -93,6 +95,70 @@ def test_rows_of_members_that_are_gone_stay_readable_and_say_what_they_were(data
         session.merge(record)
         session.commit()
     assert store.records(method="EULER")[0].custom_data["seen"] is True
+
+
+class Crossed(enum.StrEnum):
+    """Of which each member is equal to the name of another."""
+
+    LEFT = "RIGHT"
+    RIGHT = "LEFT"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"native_enum": False}, {"values_callable": lambda class_: [one.value for one in class_]}],
+    ids=["names", "values"],
+)
+def test_member_that_is_equal_to_the_name_of_another_is_itself(database, tmp_path, options):
+    store, _ = open_store(tmp_path, database, Crossed, **options)
+
+    results = {one: result(store.run_or_retrieve({"method": one})) for one in Crossed}
+
+    assert results == {one: one.name for one in Crossed}
+    assert [record.method for record in store.records()] == list(Crossed)
+    assert [[found.method for found in store.records(method=one)] for one in Crossed] == [
+        [one] for one in Crossed
+    ]
+    with store.database.engine.connect() as connection:
+        texts = connection.exec_driver_sql("SELECT method FROM choices ORDER BY created_at").scalars().all()
+    assert texts == [one.value if "values_callable" in options else one.name for one in Crossed]
+
+
+TYPES_OF_THEIR_OWN = {"name": "method"}, {"native_enum": False, "length": 50, "create_constraint": True}
+
+
+@pytest.mark.parametrize("options", TYPES_OF_THEIR_OWN, ids=["native", "check"])
+def test_member_that_the_type_in_the_database_lacks_is_refused_with_what_adds_it(database, tmp_path, options):
+    store, _ = open_store(tmp_path, database, members("EULER", "RK4"), **options)
+    store.sweep([{"method": name} for name in ("EULER", "RK4")], progress=False)
+    new = members("IMPLICIT", "RK4", "EXPLICIT")
+    store, runner = open_store(tmp_path, database, new, **options)
+    gone = GoneMember(new, "EULER")
+
+    assert result(store.run_or_retrieve({"method": new.RK4})) == "RK4"
+    assert [record.method for record in store.records(order_by="method")] == [gone, new.RK4]
+    assert [len(store.records(method=one)) for one in ("EULER", gone, new.RK4, new.IMPLICIT, "NOPE")] == [
+        1,
+        1,
+        1,
+        0,
+        0,
+    ]
+    assert str(gone) in store.to_frame()["method"].astype(str).tolist()
+    assert not store.check()
+    if database.dialect == "sqlite" and "name" in options:
+        return  # where a type of its own is text
+    with pytest.raises(
+        ParameterError, match=r"Choices\.method is 'IMPLICIT', which the column in the data"
+    ) as caught:
+        store.run_or_retrieve({"method": new.IMPLICIT})
+    assert runner.seen == []
+    if "name" in options:
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(re.search(r"ALTER .*(?=, then open it again)", str(caught.value))[0])
+        store, _ = open_store(tmp_path, database, new, **options)
+        assert result(store.run_or_retrieve({"method": new.IMPLICIT})) == "IMPLICIT"
+        assert store.records(method="IMPLICIT")[0].method is new.IMPLICIT
 
 
 def test_gone_member_and_gone_choice_are_written_by_nobody(sqlite_url, tmp_path):

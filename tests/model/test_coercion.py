@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import pickle
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -197,8 +198,14 @@ def test_numeric_column_of_floats_has_its_scale_and_refuses_more():
             Numeric(40, 0),
             Decimal("12345678901234567"),
             SQLITE,
-            "15 digits that SQLite keeps in a Numeric column",
+            r"15 digits, or more decimals, than SQLite keeps in a Numeric column.* Numeric\(17, 0\)",
         ),
+        (Numeric(40, 0), Decimal("1e30"), SQLITE, r"Numeric\(31, 0\)"),
+        (Numeric(), Decimal("1e-11"), SQLITE, r"Numeric\(16, 11\)"),
+        (Numeric(), Decimal("0.5"), MYSQL, r"column's 0 decimals.* Numeric\(2, 1\)"),
+        (Numeric(5), Decimal("0.5"), POSTGRES, r"column's 0 decimals.* Numeric\(2, 1\)"),
+        (TYPES[Decimal], Decimal("1e-31"), MYSQL, "12 decimals: .* declare it as a string"),
+        (TYPES[Decimal], Decimal("1e66"), MYSQL, "30 digits, .* declare it as a string"),
         *[(kind, Decimal("sNaN"), SQLITE, "NaN") for kind in (Float(), Integer(), TYPES[Decimal])],
     ],
     ids=shown,
@@ -223,7 +230,8 @@ def test_value_that_is_wider_than_its_column_is_refused_with_what_would_hold_it(
         (TYPES[bytes], bytes(70_000), MYSQL),
         (Interval(), timedelta(days=3_000_000), POSTGRES),
         (Numeric(40, 0), Decimal("12345678901234567"), POSTGRES),
-        (Numeric(40, 0), Decimal("1e30"), SQLITE),
+        (Numeric(), Decimal("1e-10"), SQLITE),
+        (Numeric(15, 0), Decimal(10**15 - 1), SQLITE),
     ],
     ids=shown,
 )
@@ -350,6 +358,21 @@ def test_enum_column_takes_members_and_their_names():
 def test_enum_column_refuses_all_else(value):
     with pytest.raises(Refused, match=r"must be one of Colour\.\w+, "):
         cast(Enum(Colour), value)
+
+
+class Crossed(enum.StrEnum):
+    LEFT = "RIGHT"
+    RIGHT = "left"
+
+
+def test_text_that_is_one_members_name_and_anothers_value_is_refused():
+    assert [cast(Enum(Crossed), one) for one in ("LEFT", "left", *Crossed)] == [
+        Crossed.LEFT,
+        Crossed.RIGHT,
+        *Crossed,
+    ]
+    with pytest.raises(Refused, match="is 'RIGHT', which is the name of a member and the value of another"):
+        cast(Enum(Crossed), "RIGHT")
 
 
 def test_enum_column_of_strings_takes_its_strings():

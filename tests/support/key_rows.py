@@ -586,7 +586,15 @@ OBJECTS = [
     ("np.ma.array([1, 2], mask=[0, 1])", "np.ma.array([1, 2], mask=[1, 0])", D, "the mask counts"),
     ("np.ma.array([1, 2])", "np.array([1, 2])", D, "a masked array is no array"),
     ("np.ma.array([1, 2], fill_value=0)", "np.ma.array([1, 2], fill_value=9)", D, "the fill value counts"),
-    ("np.ma.array([1, 2], mask=False)", "np.ma.array([1, 2], mask=[0, 0])", S, "no mask, and nothing masked"),
+    ("np.ma.array([1, 2], mask=False)", "np.ma.array([1, 2], mask=[0, 0])", S, "nothing is masked"),
+    ("np.ma.array([1, 2])", "np.ma.array([1, 2], mask=[0, 0])", D, "no mask is told from one of nothing"),
+    ("np.ma.array([1, 2])", "np.ma.array([1, 2], hard_mask=True)", D, "whether the mask is hard counts"),
+    (
+        "np.ma.array([[1, 2]])",
+        "np.ma.array(np.arange(2).view(np.matrix))",
+        U,
+        "a subclass may carry more than its elements",
+    ),
     ("np.arange(2)", "np.array([0, object()])", U, "an element without a document"),
     ("np.arange(2)", "np.arange(2).view(np.matrix)", U, "a subclass may carry more than its elements"),
     ("np.arange(2)", "np.arange(2).astype(np.longdouble)", U, "its bytes differ between machines"),
@@ -595,6 +603,13 @@ OBJECTS = [
     ("pd.Series([1, 2, 3])", "pd.Series([1, 2, 3])", S, "equal elements"),
     ("pd.Series(range(2000))", "changed(pd.Series(range(2000)), 1000, 0)", D, "an element that str() elides"),
     ("pd.Series([1, 2])", "pd.Series([1, 2], index=[1, 2])", D, "the index counts"),
+    ("pd.Series([1, '2'])", "pd.Series([np.int64(1), '2'])", D, "a cell keeps its type"),
+    (
+        "pd.Series([1])",
+        "pd.Series([1]).set_flags(allows_duplicate_labels=False)",
+        D,
+        "what pandas will refuse counts",
+    ),
     ("pd.Series([1, 2])", "pd.Series([1, 2], index=[0, 1])", S, "how an index is kept does not count"),
     ("pd.Series([1, 2])", "pd.Series([1, 2], name='a')", D, "the name counts"),
     ("pd.Series([1, 2])", "pd.Series([1.0, 2.0])", D, "the dtype counts"),
@@ -706,7 +721,9 @@ TYPED_DICTS = [
 ]
 
 TYPED_LISTS = [
-    ("[1, 2]", "(1, 2)", D, "a tuple is no list: of a model's column, the runner is given what was given"),
+    ("[1, 2]", "(1, 2)", S, "a tuple becomes the list that the annotation says"),
+    ("[1, 2]", "[1.0, np.int64(2)]", S, "items are converted as an int parameter is"),
+    ("[1, 2]", "[1, '2']", E, "items are refused as an int parameter is"),
     ("[1, 2]", "[1, 3]", D, "each element counts"),
     ("[]", "[0]", D, "each element counts"),
 ]

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pydantic
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 from entropic.values.hashing import rounded_apart
 from tests.support import strategies
@@ -131,6 +132,16 @@ hashable = st.one_of(
     st.builds(range, st.integers(0, 3), st.integers(0, 3)),
     st.sampled_from([*Scheme, *Order, *Access, Access.READ | Access.WRITE]),
 )
+odd_arrays = npst.arrays(
+    dtype=st.sampled_from([">i4", ">f8", "|S2", "<M8[D]", "<i2", np.dtype([("a", "<i2"), ("b", "|b1")])]),
+    shape=npst.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=2),
+)
+masked = st.builds(
+    lambda array, mask, is_hard: np.ma.array(array, mask=mask, hard_mask=is_hard),
+    odd_arrays,
+    st.sampled_from([np.ma.nomask, False, True]),
+    st.booleans(),
+)
 leaves = st.one_of(
     hashable,
     st.frozensets(hashable, max_size=3),
@@ -138,6 +149,8 @@ leaves = st.one_of(
     st.builds(slice, st.none() | st.integers(0, 3)),
     st.builds(bytearray, st.binary(max_size=3)),
     strategies.arrays,
+    odd_arrays,
+    masked,
     st.builds(np.float32, st.sampled_from([0.5, 1.5])),
     st.builds(np.int64, st.integers(0, 3)),
 )
@@ -154,7 +167,19 @@ frames = st.one_of(
     st.builds(pd.Series, st.lists(st.integers(0, 2), min_size=1, max_size=3), name=st.none() | st.just("a")),
 )
 refused = st.sampled_from(
-    [Text("a"), math.nan, math.inf, object(), len, pd.Timestamp("2026-01-02"), "a\0", iter([])]
+    [
+        np.ma.masked,
+        np.zeros(1).view(np.recarray),
+        np.array([1, "a"], object).view(np.matrix),
+        Text("a"),
+        math.nan,
+        math.inf,
+        object(),
+        len,
+        pd.Timestamp("2026-01-02"),
+        "a\0",
+        iter([]),
+    ]
 )
 refused |= st.builds(Hidden, st.integers(0, 2), st.integers(2, 3))
 refused |= st.builds(collections.Counter, st.text("ab", max_size=2))
@@ -254,6 +279,7 @@ _OTHER_TYPES: dict[type, Any] = {
     Span: tuple,
     type(Path()): str,
     np.float32: float,
+    np.ma.MaskedArray: np.asarray,
     datetime.date: lambda day: datetime.datetime(day.year, day.month, day.day),
 }
 
@@ -367,6 +393,10 @@ def _matched(one: list[Any], other: list[Any], exactly: bool) -> bool:
 def _same_arrays(one: Any, other: Any) -> bool:
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
+    if isinstance(one, np.ma.MaskedArray):
+        masks = [(array.mask is np.ma.nomask, array.hardmask) for array in (one, other)]
+        parts = [[np.asarray(part) for part in (a.data, a.mask, a.fill_value)] for a in (one, other)]
+        return masks[0] == masks[1] and all(map(_same_arrays, *parts))
     if one.dtype == object:
         return _all_same(one.ravel().tolist(), other.ravel().tolist(), exactly=False)
     # The bytes: of one NaN and another, too.

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, Ty
 
 import numpy as np
 import pytest
-from sqlalchemy import Numeric
+from sqlalchemy import JSON, Numeric
 from sqlalchemy.dialects import sqlite
 
-from entropic.functions.contents import contents_of
+from entropic import Base, Mapped, ParameterError, Store, mapped_column, param
 from entropic.model.coercion import Refused
+from entropic.model.contents import contents_of
 from tests.support.naming import shown
 from tests.support.values import Point
 
@@ -148,3 +149,54 @@ def test_nothing_that_was_given_is_changed():
 
     assert str(given) == "{'a': [1, 2], 'b': [3]}"
     assert str(got) == "{'a': [1.0, 2.0], 'b': [3.0]}"
+
+
+class Typed(Base):
+    __tablename__ = "typed_contents"
+    floats: Mapped[list[float]]
+    days: Mapped[dict[str, datetime.date]] = mapped_column(JSON)
+    paths: Mapped[tuple[Path, ...]]
+    options: Mapped[Options | None]
+    either: Mapped[int | str] = param(default="x")
+    schemes: Mapped[set[Scheme]] = param(default={Scheme.EULER})
+    point: Mapped[Point]
+
+
+GIVEN = {
+    "floats": [1, 2.5],
+    "days": {"a": datetime.date(2026, 1, 2)},
+    "paths": ["a.csv", Path("b")],
+    "options": None,
+    "point": Point(1, 2),
+}
+
+
+def write(params: dict[str, Any]) -> None:
+    Path(params["result_file"]).write_text(repr({name: params[name] for name in Typed.__annotations__}))
+
+
+def test_columns_of_a_model_type_what_is_inside_as_parameters_of_a_function_do(database, tmp_path):
+    store = Store(write, Typed, tmp_path / "results", ".txt", database)
+
+    record = store.run_or_retrieve(GIVEN)
+
+    got = {
+        **GIVEN,
+        "floats": [1.0, 2.5],
+        "paths": (Path("a.csv"), Path("b")),
+        "either": "x",
+        "schemes": {Scheme.EULER},
+    }
+    assert Path(record.result_file).read_text() == repr({name: got[name] for name in Typed.__annotations__})
+    assert store.run_or_retrieve({**got, "either": "x"}).id == record.id
+    for name, bad, words in [
+        ("floats", ["1"], r"Typed\.floats\[0\] must be a number"),
+        ("days", {"a": 1}, r"Typed\.days\['a'\] must be a date"),
+        ("paths", [1], r"Typed\.paths\[0\] must be a string"),
+        ("options", {}, r"Typed\.options needs"),
+        ("either", 1.5, r"Typed\.either must be one of int, str"),
+        ("schemes", [1], r"Typed\.schemes must be a set"),
+    ]:
+        with pytest.raises(ParameterError, match=words):
+            store.run_or_retrieve({**GIVEN, name: bad})
+    assert len(store.records()) == 1

@@ -12,10 +12,10 @@ from datetime import date
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from sqlalchemy import JSON, Boolean, Date, Enum, Numeric
+from sqlalchemy import JSON, Boolean, Date, Enum
 from sqlalchemy.types import TypeEngine
 
-from entropic.sql.columns import TYPES, ByteString, ExactDecimal, FiniteJSON
+from entropic.sql.columns import TYPES, ByteString, FiniteJSON, exact_decimal
 from entropic.values.hashing import has_hasher
 
 __all__ = ["Kind", "Unsupported", "bare", "kind_of", "members_of"]
@@ -53,13 +53,16 @@ def kind_of(annotation: Any, *, nullable: bool = False) -> Kind:
         base, *extras = get_args(annotation)
         for extra in extras:
             if isinstance(extra, TypeEngine) or (isinstance(extra, type) and issubclass(extra, TypeEngine)):
-                made = _exact(extra() if isinstance(extra, type) else extra)
+                made = exact_decimal(extra() if isinstance(extra, type) else extra)
                 return Kind(made, base, nullable or _is_optional(base))
         return kind_of(base, nullable=nullable)
     inner = bare(annotation)
     if inner is not annotation:
         return kind_of(inner, nullable=nullable)
     every = members_of(annotation)
+    if get_origin(annotation) is Literal and None in get_args(annotation):
+        choices = tuple(choice for choice in get_args(annotation) if choice is not None)
+        return kind_of(Literal[choices], nullable=True) if choices else Kind(FiniteJSON(), annotation, True)
     if every is None:
         return Kind(_type(annotation), annotation, nullable)
     members = [one for one in every if one is not type(None)]
@@ -67,13 +70,6 @@ def kind_of(annotation: Any, *, nullable: bool = False) -> Kind:
     if len(members) > 1:  # a column has one type: what each is, the document says
         return Kind(FiniteJSON(), annotation, nullable)
     return kind_of(members[0], nullable=nullable)
-
-
-def _exact(kind: TypeEngine[Any]) -> TypeEngine[Any]:
-    """Return a Numeric that keeps all its digits on SQLite, too; other types as they are."""
-    if type(kind) is Numeric and kind.asdecimal and None not in (kind.precision, kind.scale):
-        return ExactDecimal(kind.precision, kind.scale)  # type: ignore[arg-type]
-    return kind
 
 
 def bare(annotation: Any) -> Any:

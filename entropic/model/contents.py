@@ -15,7 +15,7 @@ from typing import Any, Literal, NotRequired, Required, get_args, get_origin
 
 from sqlalchemy import Column, Dialect
 
-from entropic.functions.annotations import Unsupported, bare, kind_of, members_of
+from entropic.model.annotations import Unsupported, bare, kind_of, members_of
 from entropic.model.coercion import Caster, Refused, caster
 
 __all__ = ["contents_of"]
