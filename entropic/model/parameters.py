@@ -8,15 +8,12 @@ is a function of its columns alone, so a key can be made anew from the table.
 from __future__ import annotations
 
 import enum
-import functools
 import logging
 import math
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from datetime import date, datetime, time
 from types import MappingProxyType
 from typing import Any
 
@@ -38,6 +35,7 @@ from entropic.model.coercion import (
     within,
 )
 from entropic.model.identities import Documented, Identity
+from entropic.model.portable import dump_value, load_value
 from entropic.sql.capacity import Capacity
 from entropic.sql.columns import FiniteJSON, GoneMember
 from entropic.values.hashing import NoForm, canonical, digest, hash_params, normalise, rounded_apart
@@ -70,7 +68,6 @@ REMARK = "__remark__"  # key of what a runner returns: a sentence for the log, w
 _ABSENT: Any = object()
 NO_ROW: Any = object()  # instead of a value to look for: no row can have it
 
-_BARE = frozenset({"bool", "int", "float", "str", "json"})  # kinds whose typed values JSON holds as they are
 _TIMES: dict[str, Any] = {"datetime": datetime, "date": date, "time": time}
 
 
@@ -199,14 +196,14 @@ class Parameters:
 
     def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return typed *values* as JSON can hold them; `load` gives them back."""
-        return {name: _dump(self._params[name].column, value) for name, value in values.items()}
+        return {name: dump_value(self._params[name].column, value) for name, value in values.items()}
 
     def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the typed values of what `dump` made; names that the model has no more are left out."""
         known = ((name, value) for name, value in stored.items() if name in self._params)
         values = {
             **self._defaults,
-            **{name: _load(self._params[name].column, value) for name, value in known},
+            **{name: load_value(self._params[name].column, value) for name, value in known},
         }
         return {name: values[name] for name in self._params if name in values}
 
@@ -509,45 +506,6 @@ class Parameters:
             f"{'was' if len(missing) == 1 else 'were'} not given and ha{'s' if len(missing) == 1 else 've'} "
             f"no default. It has: {', '.join(self._params)}."
         )
-
-
-@functools.cache
-def _portable() -> Dialect:
-    """Return the dialect that has a text or a number for every type of SQLAlchemy's."""
-    from sqlalchemy.dialects import sqlite
-
-    return sqlite.dialect()
-
-
-def _dump(column: Column[Any], value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or kind_of(column) in _BARE:
-        return value
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, timedelta) and kind_of(column) == "timedelta":
-        return value // timedelta(microseconds=1)  # SQLite's own form ends with the year 9999
-    portable = _portable()
-    bind = column.type.dialect_impl(portable).bind_processor(portable)
-    bound = bind(value) if bind else value
-    return {"base64": b64encode(bound).decode()} if isinstance(bound, bytes) else bound
-
-
-def _load(column: Column[Any], value: Any) -> Any:
-    if is_float(column) and isinstance(value, str):
-        return float(value)
-    if value is None or (kind := kind_of(column)) in _BARE:
-        return value
-    if kind == "decimal":
-        return Decimal(value)
-    if kind == "timedelta" and isinstance(value, int):
-        return timedelta(microseconds=value)
-    if isinstance(value, dict) and set(value) == {"base64"}:
-        value = b64decode(value["base64"])
-    portable = _portable()
-    result = column.type.dialect_impl(portable).result_processor(portable, None)
-    return result(value) if result else value
 
 
 def _output(output: tuple[Column[Any], Caster], value: Any) -> Any:
