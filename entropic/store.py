@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -250,6 +251,8 @@ class Store(Generic[ModelT]):
             If it is no file or folder of files.
         AlreadyExistsError
             If *params* have another result, unless *overwrite*; or if the file is what a run of other parameters wrote.
+        ResultsDirUnavailableError
+            If the results folder is absent or another's.
         """
         outputs, rest = self._table.parameters.outputs_in(custom_data)
         custom = {**outputs, **_checked_custom(rest)}
@@ -538,8 +541,12 @@ class Store(Generic[ModelT]):
 
     def _remove_file(self, found: Found) -> None:
         path = Path(self._table.reader.path(found))
-        if found.file_name is None and path.parent != self.results_dir:
-            why: object = f"no file record says that {str(path)!r} is its result"
+        if not os.path.lexists(path):
+            return
+        if (problem := self._table.root_problem()) is not None:
+            why: object = problem
+        elif found.file_name is None and path.parent != self.results_dir:
+            why = f"no file record says that {str(path)!r} is its result"
         elif self._table.publisher.is_shared(str(path), found.id):
             why = f"{str(path)!r} is the result of another row too"
         else:

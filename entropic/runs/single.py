@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from entropic.errors import ClaimLostError, ClaimTimeoutError
+from entropic.errors import ClaimLostError, ClaimTimeoutError, ResultsDirUnavailableError
 from entropic.model.identities import Identity
 from entropic.model.records import Found
 from entropic.process.identity import this_process
@@ -81,6 +81,10 @@ class RunMaker:
         self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any], *, overwrite: bool
     ) -> None:
         """Make a file that was computed elsewhere the result of *identity*, once nobody runs it."""
+        if (
+            problem := self.table.root_problem()
+        ) is not None:  # what was finished under its key is taken in first
+            raise ResultsDirUnavailableError(problem)
         with terminable(), Tenure(self.table) as tenure:
             claimed = self._claim(tenure, identity, identity.id, is_forced=True)
             # Not only a runner takes its time: so does the digest of a large file.

@@ -1,7 +1,6 @@
 """Whose file is it? A run replaces its own row's only, and nothing touches what another row names."""
 
 import os
-import shutil
 import socket
 from pathlib import Path
 
@@ -260,19 +259,3 @@ def test_what_took_the_place_of_a_result_is_no_hit_and_check_goes_on(store, resu
     assert {finding.kind for finding in report} >= {"missing-file", "corrupt-file"}
     assert len(store.runner.seen) == 3
     assert store.retrieve(PARAMS, verify=True).result_file == again.result_file
-
-
-def test_copy_of_a_database_beside_its_original_replaces_nothing_of_it(sqlite, sqlite_url, tmp_path):
-    mine = open_store(Pendulum, tmp_path, Runner(), sqlite)
-    mine.run_or_retrieve(OTHER)
-    sqlite.dispose()
-    shutil.copy(tmp_path / "entropic.sqlite3", tmp_path / "two.sqlite3")
-    runner = Runner()
-    runner.note = b"two"
-    two = open_store(Pendulum, tmp_path, runner, f"sqlite:///{tmp_path / 'two.sqlite3'}")
-
-    mine.run_or_retrieve(PARAMS)
-    two.run_or_retrieve(PARAMS)
-
-    assert not Path(mine.retrieve(PARAMS, verify=True).result_file).read_bytes().startswith(b"two")
-    two.database.dispose()
