@@ -25,10 +25,11 @@ _NO_DATABASE = ("no such table", "not a database")
 
 _FILE = "SELECT file FROM pragma_database_list WHERE name = 'main'"
 _POSTGRESQL = (
-    "SELECT CAST(system_identifier AS text) AS server, CAST(d.oid AS text) AS database, "
-    "CAST(CAST(to_regclass('entropic_meta') AS oid) AS text) AS tables, datname AS name "
-    "FROM pg_control_system(), pg_database d WHERE datname = current_database()"
+    "SELECT CAST(oid AS text) AS database, CAST(CAST(to_regclass('entropic_meta') AS oid) AS text) AS tables, "
+    "datname AS name, has_function_privilege('pg_control_system()', 'EXECUTE') AS may_ask "
+    "FROM pg_database WHERE datname = current_database()"
 )
+_POSTGRESQL_SERVER = "SELECT CAST(system_identifier AS text) FROM pg_control_system()"
 
 
 def place_of(connection: Connection, root: Path) -> Place | None:
@@ -47,7 +48,10 @@ def place_of(connection: Connection, root: Path) -> Place | None:
         real = os.path.realpath(file)
         return {"kind": kind, "file": real, "beside": os.path.relpath(real, os.path.realpath(root))}
     if kind == "postgresql":
-        return {"kind": kind, **connection.exec_driver_sql(_POSTGRESQL).mappings().one()}
+        found = dict(connection.exec_driver_sql(_POSTGRESQL).mappings().one())
+        may_ask = found.pop("may_ask")  # everybody may, unless somebody took that away
+        server = connection.exec_driver_sql(_POSTGRESQL_SERVER).scalar_one() if may_ask else ""
+        return {"kind": kind, "server": server, **{name: part or "" for name, part in found.items()}}
     # MariaDB has no uuid of its server: there the name has to do.
     server = connection.exec_driver_sql("SHOW VARIABLES WHERE variable_name = 'server_uuid'").first()
     name = connection.exec_driver_sql("SELECT DATABASE()").scalar_one()
