@@ -42,7 +42,7 @@ from entropic.runs.publishing import Publisher
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
 from entropic.sql.limits import explained_limits, require_names
-from entropic.sql.rights import missing_rights
+from entropic.sql.rights import explained_denial, missing_rights
 from entropic.sql.versions import ensure_schema
 
 __all__ = ["ResultTable"]
@@ -108,7 +108,8 @@ class ResultTable(Generic[ModelT]):
         with explained_limits(table, name):  # type: ignore[arg-type]
             ensure_schema(database, [table])  # type: ignore[list-item]
             if model.__entropic__.is_derived:
-                grow_table(database, parameters)
+                with explained_denial(database):
+                    grow_table(database, parameters)
         try:
             check_user_table(database, table, name)  # type: ignore[arg-type]
         except SchemaError:
@@ -118,7 +119,8 @@ class ResultTable(Generic[ModelT]):
             with database.reading() as connection:
                 refuse_other_case(connection, parameters)
             raise
-        marker = register_table(database, parameters, root)
+        with explained_denial(database):
+            marker = register_table(database, parameters, root)
         marker, not_ours = tell_copy(database, marker, root)
         return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code, not_ours=not_ours)
 
