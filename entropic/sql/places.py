@@ -85,6 +85,8 @@ def original_of(connection: Connection, here: Place, known: Place, root: Path, u
         asked, there = "SELECT 1 FROM pg_database WHERE CAST(oid AS text) = :there", known.get("database")
     else:
         asked, there = "SELECT 1 FROM pg_class WHERE CAST(oid AS text) = :there", known.get("tables")
+    if not (there and there.isascii() and there.isdigit()):  # nobody's number
+        return name
     return None if connection.execute(text(asked), {"there": there}).first() is None else name
 
 

@@ -378,6 +378,17 @@ def test_postgresql_database_that_was_restored_in_the_place_of_its_original_goes
     assert json.loads(marker.read_text())["place"]["database"] != "4294967290"
 
 
+@pytest.mark.parametrize("number", ["", "x", "\0", "\ud800", "٣", "9" * 50])
+def test_number_of_a_postgresql_database_that_is_none_lets_the_store_open(tmp_path, postgres_url, number):
+    make_row(tmp_path, postgres_url)
+    marker = tmp_path / "results" / ".entropic-root.json"
+    said = json.loads(marker.read_text())
+    said["place"]["database"] = number
+    marker.write_text(json.dumps(said))
+
+    assert content(opened(tmp_path, postgres_url)).startswith(b"one")
+
+
 def test_postgresql_database_of_another_server_may_be_a_copy(tmp_path, postgres_url):
     make_row(tmp_path, postgres_url)
     marker = tmp_path / "results" / ".entropic-root.json"
