@@ -57,6 +57,18 @@ def test_store_opens_and_works_and_nothing_outside_is_touched(place, target, pla
     assert hostile.snapshot(target.victim) == before
 
 
+def test_no_name_in_the_folder_makes_lines_of_its_own_in_what_is_said(place, target, caplog):
+    hostile.names_that_are_odd(target)
+    (target.root / "a\nb.txt").touch()
+    hostile.make_old(target.root)
+
+    store = place.store()
+    told = [record.getMessage() for record in caplog.records] + [one.sentence for one in store.check()]
+
+    assert told
+    assert all(text.isprintable() for text in told)
+
+
 def test_folder_that_does_not_say_whose_it_is_is_reported_and_never_cleared(place, target):
     hostile.a_folder_that_does_not_say_whose_it_is(target)
     hostile.make_old(target.root)
