@@ -226,7 +226,7 @@ class _Check:
                 sentence = f"{lines} lines of the sidecar in {str(folder)!r} cannot be read"
                 yield Finding("malformed-sidecar", None, str(folder), sentence, fixed)
             elif is_nameless(sidecar):
-                sentence = f"{str(folder)!r} does not say whose it is, and is left alone; remove it if nobody writes there"
+                sentence = f"{str(folder)!r} does not say whose it is, and is left alone: remove it if it is nobody's"
                 yield Finding("nameless", None, str(folder), sentence)
             elif is_abandoned(self._table, sidecar):
                 yield Finding(

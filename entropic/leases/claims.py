@@ -8,12 +8,15 @@ distributed locking", 2016).
 
 A clock that is set takes nothing away, and keeps nothing: that a lease is over counts only of a claim that was watched
 for a third of a lease, by this process's own clock, and did not change. An owner that lives changes it six times in a
-lease. A claim that does not change for a whole lease is over whatever the database's clock says.
+lease. A claim that does not change for a whole lease is over whatever the database's clock says. The lease is the
+owner's, which its token tells: those who work on a table need not have the same.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +44,7 @@ from entropic.sql.database import Database
 from entropic.sql.tables import ClaimRow
 from entropic.sql.upsert import chunks, insert_new
 
-__all__ = ["CHUNK", "Claims", "Grant", "Holder", "new_token"]
+__all__ = ["CHUNK", "Claims", "Grant", "Holder"]
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,11 @@ class Holder:
     """Seconds until the lease is over by the database's clock; negative when it is."""
     is_silent: bool
     """Whether the lease is over, and that counts."""
+
+    @property
+    def held_s(self) -> float:
+        """For how long it has been held, by the database's clock."""
+        return self.expires_at - self.left_s - self.acquired_at
 
     def is_gone(self) -> bool:
         """Whether the key may be taken over: the lease is over, or its owner has surely ended."""
@@ -91,9 +99,13 @@ class Grant(NamedTuple):
     """From whom it was taken over: that one may have left a finished run."""
 
 
-def new_token() -> str:
-    """Return a token that was never used."""
-    return uuid4().hex
+_is_token = re.compile(r"[0-9a-f]{12}8[0-9a-f]{19}\Z").match
+_LEASE_DIGITS = 8
+
+
+def _lease_of(token: str) -> float | None:
+    """Return the lease that a token tells."""
+    return int(token[-_LEASE_DIGITS:], 16) / 1000 if _is_token(token) else None
 
 
 class _Seen(NamedTuple):
@@ -103,6 +115,7 @@ class _Seen(NamedTuple):
     expires_at: float
     since: float
     last: float
+    lease_s: float
 
 
 class Claims:
@@ -111,7 +124,7 @@ class Claims:
     Parameters
     ----------
     lease_s : float
-        How long a claim holds, in seconds, unless extended. All who work on a table are to name the same.
+        How long a claim holds, in seconds, unless extended: one that is made here.
     clock : Clock
         By which a lease is counted.
     watch : callable
@@ -152,6 +165,13 @@ class Claims:
         self._delete_pairs = delete(_claims).where(is_table, pair.in_(bindparam("pairs", expanding=True)))
         self._insert_free = self._insertion()
 
+    def new_token(self) -> str:
+        """Return a token that was never used: a UUID of version 8, which ends in the lease in milliseconds."""
+        unique, lease_ms = uuid4().hex, min(math.ceil(self.lease_s * 1000), 16**_LEASE_DIGITS - 1)
+        if lease_ms <= 0:
+            return unique
+        return f"{unique[:12]}8{unique[13:-_LEASE_DIGITS]}{lease_ms:0{_LEASE_DIGITS}x}"
+
     def acquire(self, keys: Iterable[str], tokens: Mapping[str, str] | None = None) -> dict[str, Grant]:
         """Claim what is free of *keys*, or was left by an owner that is gone; return what was granted.
 
@@ -164,7 +184,7 @@ class Claims:
         self.release(list(self._unreleased))  # or this process would wait for itself
         grants: dict[str, Grant] = {}
         if not tokens:
-            tokens = {key: new_token() for key in keys}
+            tokens = {key: self.new_token() for key in keys}
             held.know(tokens.values())
         # Sorted, so that two processes that want the same keys lock them in one order and never deadlock.
         for chunk in chunks(sorted(set(keys)), CHUNK):
@@ -195,12 +215,15 @@ class Claims:
         seen = self._watched.get(row.record_id)
         is_same = seen is not None and (seen.token, seen.expires_at) == (row.token, row.expires_at)
         since = seen.since if seen is not None and is_same else now
-        self._watched[row.record_id] = _Seen(row.token, row.expires_at, since, now)
+        owners = _lease_of(row.token)
+        lease_s = max(self.lease_s, 0) if owners is None else owners
+        self._watched[row.record_id] = _Seen(row.token, row.expires_at, since, now, lease_s)
         if len(self._watched) > self._forget_at:
-            old = now - max(self.lease_s, 0)
-            self._watched = {key: seen for key, seen in list(self._watched.items()) if seen.last >= old}
+            self._watched = {
+                key: seen for key, seen in list(self._watched.items()) if seen.last >= now - seen.lease_s
+            }
             self._forget_at = 2 * (len(self._watched) + CHUNK)
-        needed_s = self.lease_s * (WATCHED if row.left_s <= 0 else 1)
+        needed_s = lease_s * (WATCHED if row.left_s <= 0 else 1)
         return Holder(
             record_id=row.record_id,
             process=Process(row.owner, row.host, row.boot, row.pid, row.started),

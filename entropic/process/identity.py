@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-__all__ = ["ARRAY_INDICES", "BATCH_SYSTEMS", "Process", "batch_job", "this_process"]
+__all__ = ["ARRAY_INDICES", "BATCH_SYSTEMS", "Process", "age_s", "ancestors", "batch_job", "this_process"]
 
 
 # Variable of the batch system → how its job is written.
@@ -105,8 +106,12 @@ def _started(pid: int) -> str | None:
     stat = own if pid == os.getpid() else _stat(str(pid))
     if stat is None:
         return ""
-    fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
+    fields = _fields(stat)
     return None if fields[0] in {"Z", "X"} else fields[19]
+
+
+def _fields(stat: str) -> list[str]:
+    return stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
 
 
 def _stat(pid: str) -> str | None:
@@ -114,6 +119,25 @@ def _stat(pid: str) -> str | None:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
+
+
+def ancestors() -> list[int]:
+    """Return the pids of the process that started this one, of the one that started that, and so on."""
+    found: list[int] = []
+    pid = os.getppid()
+    while pid > 0 and pid not in found:
+        found.append(pid)
+        stat = _stat(str(pid)) if _started(pid) else None
+        pid = int(_fields(stat)[1]) if stat else 0
+    return found
+
+
+def age_s() -> float | None:
+    """Return how long ago this process was started, a hundredth of a second too much at most; None if nobody says."""
+    started = _started(os.getpid())
+    if not started:
+        return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / os.sysconf("SC_CLK_TCK")
 
 
 def batch_job() -> str | None:

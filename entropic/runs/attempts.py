@@ -65,6 +65,8 @@ class Work:
         The process that holds the claims. Once it has surely died no further job is begun.
     outer : tuple of Run
         The runs that the sweep itself is inside of.
+    is_in_memory : bool
+        Whether the sweep's database is in the memory of its process.
     """
 
     runner: Runner
@@ -74,6 +76,11 @@ class Work:
     stop: str = ""
     holder: dict[str, Any] = field(default_factory=dict)
     outer: tuple[Run, ...] = ()
+    is_in_memory: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # In another process their folders and chunks are out of reach.
+        return {**self.__dict__, "outer": tuple(run._replace(folder="", chunk=None) for run in self.outer)}
 
     def __call__(
         self, jobs: list[Job], on_begin: Callable[[int], None] = lambda number: None
@@ -97,7 +104,8 @@ class Work:
             # Its own lines a process need not read if it publishes them itself; a worker may be given a task again.
             index.refresh(skip=self._folder() if self.holder.get("owner") == this_process().owner else "")
         is_holder = self.holder.get("owner") == this_process().owner
-        chunk = Chunk(self.sweep, [job.record_id for job in jobs]) if self.sweep else None
+        keys, is_cut_off = [job.record_id for job in jobs], self.is_in_memory and not is_holder
+        chunk = Chunk(self.sweep, keys, is_cut_off=is_cut_off) if self.sweep else None
         outcomes: list[Outcome | NotBegun] = []
         for number, job in enumerate(jobs):
             if self._is_over():

@@ -8,11 +8,23 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, NoReturn
 
-from entropic.errors import DependencyCycleError
+from entropic.errors import ClusterError, DependencyCycleError
 from entropic.leases import held
 from entropic.leases.held import Mark
 
-__all__ = ["Chunk", "Run", "inside_of", "outer_runs", "refuse_chain", "refuse_circle", "running", "wait_for"]
+__all__ = [
+    "Chunk",
+    "Run",
+    "around",
+    "inside_of",
+    "outside",
+    "refuse_chain",
+    "refuse_circle",
+    "refuse_memory",
+    "running",
+    "wait_for",
+    "was_forked_inside",
+]
 
 
 class Chunk:
@@ -24,12 +36,15 @@ class Chunk:
         The number of the one that it is at.
     is_struck : bool
         Whether it begins no further one.
+    is_cut_off : bool
+        Whether the sweep's database is in the memory of another process.
     """
 
-    __slots__ = ("_keys", "at", "is_struck", "sweep")
+    __slots__ = ("_keys", "at", "is_cut_off", "is_struck", "sweep")
 
-    def __init__(self, sweep: str, keys: Sequence[str]) -> None:
+    def __init__(self, sweep: str, keys: Sequence[str], *, is_cut_off: bool = False) -> None:
         self.sweep = sweep
+        self.is_cut_off = is_cut_off
         self.at = 0
         self.is_struck = False
         self._keys = keys
@@ -65,9 +80,26 @@ def inside_of() -> tuple[Run, ...]:
     return _runs.get()
 
 
-def outer_runs() -> tuple[Run, ...]:
-    """Return the runs of this context as another process is told of them."""
-    return tuple(run._replace(folder="", chunk=None) for run in _runs.get())
+def around() -> tuple[Run, ...]:
+    """Return the runs that may wait for this thread.
+
+    Those of this context or, as a run may have started this thread, all that go on in this process.
+    """
+    return inside_of() or tuple(_going.values())
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """Be inside of no run in this block.
+
+    What a worker begins is not inside of what its thread's context says: a Dask worker starts a task in the context of
+    whoever left it the slot, which may be a run that waits.
+    """
+    token = _runs.set(())
+    try:
+        yield
+    finally:
+        _runs.reset(token)
 
 
 @contextmanager
@@ -131,8 +163,35 @@ def refuse_chain(chain: Sequence[str]) -> NoReturn:
     )
 
 
+def refuse_memory(database: str) -> None:
+    """Raise `ClusterError` if this context is in a worker of a sweep whose database is in another process's memory.
+
+    Parameters
+    ----------
+    database : str
+        The one that is asked, which is in this process's memory.
+    """
+    for run in inside_of():
+        if run.chunk is not None and run.chunk.is_cut_off:
+            raise ClusterError(
+                f"{run} asks the database {database!r} for another run, but the sweep's database is in the memory of "
+                "the process that sweeps, where no worker can reach it: give db_url= a file or a server, or sweep in "
+                "this process or in threads"
+            )
+
+
+_forked: tuple[int, bool] | None = None
+
+
+def was_forked_inside(pid: int) -> bool | None:
+    """Whether this process was forked from that one inside of a run; None if it was not forked from it at all."""
+    return None if _forked is None or _forked[0] != pid else _forked[1]
+
+
 def _forget_parent() -> None:
     # A child of a runner's is inside of nothing: what it asks for the parent cannot see.
+    global _forked
+    _forked = (os.getppid(), bool(_runs.get()))
     _runs.set(())
     _going.clear()
 

@@ -303,9 +303,12 @@ class Publisher:
             self._rows.c.created_at == row["created_at"],
         )
 
+        def is_there(connection: Connection) -> bool:
+            return connection.scalar(select(self._rows.c.id).where(is_written)) is not None
+
         def work(connection: Connection) -> None:
             if self._claims.delete(connection, [(identity.id, token)]) != 1:
-                if connection.scalar(select(self._rows.c.id).where(is_written)) is not None:
+                if is_there(connection):
                     return  # by a commit whose answer was lost
                 raise ClaimLostError(
                     f"{identity.id!r} was taken over while {shown!r} was read: this process was silent for longer "
@@ -316,6 +319,7 @@ class Publisher:
 
         if not inside:  # before the row is there, which is nothing without the note
             note_registered(self._root, (self._table, identity.id), path)
+        self._database.decide_by(is_there)
         self._database.write(work, repeatable=True)
 
     def patch_registered(self, key: str, custom: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from entropic.disk.owners import Stranger, strangers
 from entropic.disk.roots import quarantine
 from entropic.disk.sidecars import Sidecar, clear_away, process_folders, read_sidecar
 from entropic.disk.staging import Staging
-from entropic.leases.claims import Grant, new_token
+from entropic.leases.claims import Grant
 from entropic.process.identity import Process, this_process
 from entropic.runs.jobs import Receipt
 from entropic.runs.result_table import ResultTable
@@ -176,7 +176,7 @@ class _Taken:
 
     def acquire(self, keys: Iterable[str]) -> None:
         """Claim those of *keys* that nobody alive is at."""
-        self._asked = {key: new_token() for key in keys}
+        self._asked = {key: self._table.claims.new_token() for key in keys}
         granted = self._table.claims.acquire(self._asked, self._asked)
         self._grants |= granted
         self.tokens |= {key: grant.token for key, grant in granted.items()}

@@ -37,6 +37,7 @@ from entropic.model.registration import (
     register_table,
 )
 from entropic.process.provenance import CodeState
+from entropic.runs.inside import refuse_memory
 from entropic.runs.jobs import Job
 from entropic.runs.publishing import Publisher
 from entropic.sql.database import Database
@@ -100,7 +101,11 @@ class ResultTable(Generic[ModelT]):
             If the library's tables are of another version, or the user's table does not fit the model.
         ResultsDirUnavailableError
             If the table is new and the folder is another table's.
+        ClusterError
+            If the database is in memory, and this is in a worker of a sweep whose database is, too.
         """
+        if database.is_memory:
+            refuse_memory(str(database.url))
         table = inspect(model).local_table
         parameters = Parameters(model, _dialect(database), suffix)
         name = f"{model.__module__}.{model.__qualname__}"
@@ -190,6 +195,8 @@ class ResultTable(Generic[ModelT]):
 
         Raise `SchemaError` if it is the database that this user may not write in.
         """
+        if self.database.is_memory:
+            refuse_memory(str(self.database.url))
         problem = self.root_problem() or access_problem(self.root)
         if problem is not None:
             raise ResultsDirUnavailableError(problem)

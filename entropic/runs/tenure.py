@@ -17,12 +17,12 @@ from typing import Any, NamedTuple, Self
 
 from entropic.disk.staging import Staging, staging_for
 from entropic.leases import held
-from entropic.leases.claims import Grant, new_token
+from entropic.leases.claims import Grant
 from entropic.leases.held import Mark
 from entropic.model.identities import Identity
 from entropic.model.records import Found
 from entropic.process.identity import this_process
-from entropic.runs.inside import inside_of, refuse_circle, wait_for
+from entropic.runs.inside import around, inside_of, refuse_circle, wait_for
 from entropic.runs.jobs import Failure, Job, Receipt
 from entropic.runs.publishing import Published
 from entropic.runs.recovery import recover
@@ -142,7 +142,7 @@ class Tenure:
         if not wanted:
             return Claimed({}, {})
         # Before they are granted: an interrupt must not leave behind what this one was not told of yet.
-        tokens = {key: new_token() for key in wanted}
+        tokens = {key: self._table.claims.new_token() for key in wanted}
         held.know(tokens.values(), self)
         self._tokens |= tokens
         grants = self._table.claims.acquire(tokens, tokens)
@@ -333,8 +333,8 @@ class Tenure:
 
 
 def give_back_before_waiting() -> None:
-    """Give back what the sweeps of this process hold that this context is inside of, but for what they have begun."""
-    holds = (held.find(run.mark) for run in inside_of())
+    """Give back what the sweeps of this process hold that may wait for this thread, but for what they have begun."""
+    holds = (held.find(run.mark) for run in around())
     keepers = {id(hold.keeper): hold.keeper for hold in holds if hold is not None and hold.keeper.lends}
     for keeper in keepers.values():
         keeper.give_back()

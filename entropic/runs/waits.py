@@ -20,17 +20,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from entropic.disk.sidecars import WAITS, process_folders, read_waits
+from entropic.errors import DependencyCycleError
 from entropic.leases.held import Mark
-from entropic.process.identity import Process, this_process
-from entropic.runs.inside import Run, inside_of, refuse_chain
+from entropic.process.identity import Process, age_s, ancestors, this_process
+from entropic.runs.inside import Run, around, inside_of, outside, refuse_chain, was_forked_inside
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure, give_back_before_waiting
 
-__all__ = ["Note", "Waiting", "notes"]
+__all__ = ["Note", "Waiting", "notes", "rejoin", "secede"]
 
 GIVE_BACK_S = 0.1  # of waiting, after which what is held and not begun is given back
 LOOK_AFTER_S = 1.0  # of waiting, after which notes are followed, and
 LOOK_EVERY_S = 2.0
+LOOK_LATER = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ class Waiting:
     def __init__(self, table: ResultTable[Any], tenure: Tenure) -> None:
         self._table = table
         self._tenure = tenure
-        self._paths: list[Path] = []
+        self._paths: set[Path] = set()
+        self._noted: list[str] | None = None
         self._look_at_s = LOOK_AFTER_S
         self._seen: list[str] = []
         self._has_seceded = False
@@ -99,14 +102,13 @@ class Waiting:
     def end(self) -> None:
         """Take the notes away: what was waited for is there."""
         self._tenure.wait_for(())
-        paths, self._paths = self._paths, []
+        paths, self._paths, self._noted = self._paths, set(), None
         for path in paths:
             with suppress(OSError):
                 path.unlink()
         if self._has_seceded:
             self._has_seceded = False
-            with suppress(Exception):  # of a cluster that is closing
-                sys.modules["distributed"].rejoin()
+            rejoin()
 
     def go_on(self, keys: Sequence[str], waited_s: float) -> None:
         """Do what is due before the next pause.
@@ -114,34 +116,55 @@ class Waiting:
         Raises
         ------
         DependencyCycleError
-            If what is waited for waits for a run that this context is inside of.
+            If what is waited for waits for a run that this context is inside of, or for this process to end.
         """
         self._tenure.wait_for(keys)
         if waited_s < GIVE_BACK_S:
             return
-        give_back_before_waiting()
-        runs = inside_of()
-        if not runs:
+        self.stand_aside(keys)
+        if waited_s < self._look_at_s:
             return
-        if not self._paths:
-            self._strike(runs)
-            self._note(runs, keys)
-            self._secede()
-        if waited_s >= self._look_at_s:
+        if runs := inside_of():
             self._look_at_s = waited_s + LOOK_EVERY_S
             self._look(runs, keys)
+        elif not around():
+            self._look_at_s *= LOOK_LATER
+            self._refuse_ancestors(keys)
 
-    def _strike(self, runs: Sequence[Run]) -> None:
-        for run in runs:
-            if run.chunk is not None:
-                run.chunk.is_struck = True
+    def stand_aside(self, keys: Sequence[str] = ()) -> None:
+        """Give back what is held and not begun, and say for which keys this context waits, be it by its workers."""
+        give_back_before_waiting()
+        runs = around()
+        if runs and self._noted != keys:
+            for run in runs:
+                if run.chunk is not None:
+                    run.chunk.is_struck = True
+            self._note(runs, keys)
+            self._noted = list(keys)
+            self._has_seceded = self._has_seceded or secede()
+
+    def _refuse_ancestors(self, keys: Sequence[str]) -> None:
+        """Raise if a key is held by a process that started this one since, and so most likely waits for it."""
+        for key, holder in self._table.claims.holders(keys).items():
+            process = holder.process
+            if process.boot != this_process().boot or process.pid not in ancestors():
+                continue
+            is_inside = was_forked_inside(process.pid)
+            if is_inside is None:
+                age = age_s()
+                is_inside = age is not None and holder.held_s > age
+            if is_inside:
+                raise DependencyCycleError(
+                    f"{key!r} is held by {holder}, which has started this process from inside of a run or a sweep and "
+                    "would wait for itself: ask for what is needed before you start the process, and give it the result"
+                )
 
     def _note(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
         chunks = [run.chunk for run in runs if run.chunk is not None]
         text = json.dumps(
             {
                 "process": this_process().as_dict(),
-                "runs": [[*run.mark, str(run)] for run in runs],
+                "runs": [[*run.mark, str(run)] for run in inside_of()],
                 "waits": [[str(self._table.root), self._table.marker.root, key] for key in keys],
                 "struck": {chunk.sweep: chunk.left() for chunk in chunks},
             }
@@ -152,16 +175,7 @@ class Waiting:
             with suppress(OSError):  # a full disk: this wait may be a long one, and others do not see why
                 part.write_text(text, encoding="utf-8")
                 os.replace(part, path)
-                self._paths.append(path)
-
-    def _secede(self) -> None:
-        """On a Dask worker, let its other tasks go on: one of them may be what is waited for."""
-        distributed = sys.modules.get("distributed")
-        if distributed is not None and not self._has_seceded:
-            with suppress(Exception):  # not in a task, or one that has seceded already
-                distributed.get_worker()
-                distributed.secede()
-                self._has_seceded = True
+                self._paths.add(path)
 
     def _look(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
         """Follow the notes; a circle that is there twice in a row is one."""
@@ -174,6 +188,23 @@ class Waiting:
         if way == seen:
             chain = [str(run) for run in runs[mine[end] :]]
             refuse_chain([*chain, *way, chain[0]])
+
+
+def secede() -> bool:
+    """In a task of Dask's, let its worker's other tasks go on: one may be what is waited for. Return whether it is."""
+    distributed = sys.modules.get("distributed")
+    if distributed is not None:
+        with suppress(Exception), outside():  # not in a task, or one that has seceded already
+            distributed.get_worker()
+            distributed.secede()
+            return True
+    return False
+
+
+def rejoin() -> None:
+    """Take back `secede`, once there is a slot."""
+    with suppress(Exception), outside():  # of a cluster that is closing
+        sys.modules["distributed"].rejoin()
 
 
 def _way(root: str, marks: Sequence[Mark], ends: Collection[Mark]) -> tuple[list[str], Mark | None]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from entropic.errors import ClusterError
+from entropic.runs.inside import outside
 from entropic.runs.jobs import WorkerDied
 
 __all__ = [
@@ -106,7 +107,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 def run_timed(work: Work, jobs: list[Any], sweep: str | None = None) -> Reply:
     """Call *work*, unless its sweep was stopped in this process."""
     started = time.perf_counter()
-    outcomes = [] if sweep in _STOPPED else work(jobs)
+    with outside():
+        outcomes = [] if sweep in _STOPPED else work(jobs)
     return Reply(outcomes, time.perf_counter() - started)
 
 

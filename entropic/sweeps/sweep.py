@@ -38,7 +38,7 @@ from entropic.process.identity import this_process
 from entropic.process.patience import Wait
 from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
-from entropic.runs.inside import inside_of, outer_runs
+from entropic.runs.inside import inside_of
 from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt, WorkerDied
 from entropic.runs.recovery import leftovers, recover, unfinished
 from entropic.runs.result_table import ResultTable
@@ -46,6 +46,7 @@ from entropic.runs.tenure import Tenure, own_staging
 from entropic.runs.waits import Waiting, notes
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend
+from entropic.sweeps.backends.executor import is_thread_of
 from entropic.sweeps.backends.task_notes import NotedWork
 from entropic.sweeps.plan import Plan, Task, make_plan
 from entropic.sweeps.result import SweepOptions, SweepResult
@@ -126,7 +127,8 @@ class Sweep(Generic[ModelT]):
             sweep=self._sweep,
             stop=str(self._stop),
             holder=this_process().as_dict(),
-            outer=outer_runs(),
+            outer=inside_of(),
+            is_in_memory=self._table.database.is_memory,
         )
         try:
             with self._tenure, self._waiting:
@@ -164,7 +166,11 @@ class Sweep(Generic[ModelT]):
         options = self._options
         beating = self._table.heartbeat.beating
         sent = work if options.client is None else NotedWork(work)
-        if (options.client, options.workers, options.executor) != (None, None, None):
+        if is_thread_of(options.executor):
+            log.info(
+                "the sweep runs in this thread, which is one of its executor's own: the others may be as busy"
+            )
+        elif (options.client, options.workers, options.executor) != (None, None, None):
             try:
                 backend = backend_for(
                     sent, client=options.client, workers=options.workers, executor=options.executor
@@ -357,6 +363,8 @@ class Sweep(Generic[ModelT]):
         for note in found:
             self._tenure.release(note.struck.get(self._sweep, ()))
             self._tenure.commit_for(unfinished(self._table, read_sidecar(note.folder)))
+        if found:  # and so does this sweep, with what it is inside of
+            self._waiting.stand_aside()
         return bool(found)
 
     def _is_tried_again(self, failure: Failure) -> bool:

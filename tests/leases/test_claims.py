@@ -18,7 +18,7 @@ from tests.support.lost_commits import lose_commit
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import Watch, claims_on
 
-BETWEEN_PROCESSES = ("sqlite-file", "postgresql", "mysql")
+BETWEEN_PROCESSES = ("sqlite-file", "postgresql", pytest.param("mysql", marks=pytest.mark.slow))
 
 
 @pytest.fixture
@@ -275,6 +275,19 @@ def test_claim_of_a_process_of_this_host_that_has_ended_is_gone_at_once():
 
 @between_processes
 @pytest.mark.parametrize("arrives", [True, False])
+def test_extension_whose_answer_is_lost_is_made(shared_url, arrives):
+    database = Database(shared_url)
+    claims_on(database, lease_s=5.0).acquire(["k1"])
+    lose_commit(database, arrives=arrives)
+
+    claims_on(database, lease_s=1000.0).extend()
+
+    assert claims_on(database).holders(["k1"])["k1"].left_s > 900
+    database.dispose()
+
+
+@between_processes
+@pytest.mark.parametrize("arrives", [True, False])
 def test_release_whose_answer_is_lost_is_made_once(shared_url, arrives):
     database = Database(shared_url)
     owner = claims_on(database)
@@ -384,6 +397,24 @@ def test_claim_that_does_not_change_for_a_lease_is_over_whatever_the_clock_says(
 
     assert before == {}
     assert taker.acquire(["k"])["k"].former is not None
+
+
+@pytest.mark.parametrize("left_s", [1.0, -1.0], ids=["within it", "after it"])
+@pytest.mark.parametrize(("owners_s", "takers_s"), [(60.0, 1.0), (1.0, 60.0)])
+def test_lease_that_counts_is_that_of_the_owner(sqlite_url, owners_s, takers_s, left_s):
+    """Who waits with a shorter lease takes nothing away, and who has a longer one waits no longer."""
+    database, clock, watch = Database(sqlite_url), ManualClock(), Watch()
+    claims_on(database, lease_s=owners_s, clock=clock).acquire(["k"])
+    clock.advance(owners_s - left_s)
+    taker = claims_on(database, lease_s=takers_s, clock=clock, watch=watch)
+    due_s = owners_s if left_s > 0 else owners_s / 3
+
+    granted = []
+    for waited_s in (0.0, due_s - 0.01, 0.01):
+        watch.wait(waited_s)
+        granted.append(list(taker.acquire(["k"])))
+
+    assert granted == [[], [], ["k"]]
 
 
 def test_claim_that_is_extended_is_watched_from_then_on(sqlite_url):

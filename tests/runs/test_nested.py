@@ -1,6 +1,8 @@
 """Runs that ask for other runs in one process: they end, each runs once, and circles are shown."""
 
+import multiprocessing
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +11,10 @@ import pytest
 from entropic import Base, DependencyCycleError, Mapped, Store
 from entropic.leases import held
 from entropic.runs import tenure as module
-from tests.support.nested_cases import Needs, chain, expected, in_threads, sweep
+from entropic.runs.inside import Run, inside_of, running
+from entropic.sweeps.chunks import run_timed
+from tests.support.nested_cases import Needs, Sweeps, chain, error_of, expected, in_threads, pool, sweep
+from tests.support.processes import run_together
 
 GRAPH = {0: (3, 7), 1: (0,), 2: (5, 6), 4: (1, 2), 5: (6, 9), 8: (4,)}
 
@@ -108,6 +113,95 @@ def test_failure_in_the_same_chunk_is_run_again_by_who_needs_it(tmp_path, sqlite
     assert calls == [0, 1, 0, 2]
     assert [failed.error_type for failed in result.failed] == ["ValueError"]
     assert store.count() == 3
+
+
+def test_what_a_worker_begins_is_not_inside_of_what_its_context_says():
+    outer = Run(("root", "outer"), "outer", {})
+
+    with running(outer):
+        assert run_timed(lambda jobs: [inside_of()], []).outcomes == [()]
+        assert inside_of() == (outer,)
+
+
+# Sweeps inside of runs
+
+GRID = [{"n": n} for n in range(4)]
+
+
+def test_run_on_a_thread_pool_may_sweep_on_it(tmp_path, sqlite_url):
+    """All threads of it are in runs that wait for their sweeps: those have no thread left, and run where they are."""
+    runner = Sweeps(str(tmp_path), sqlite_url, "threads")
+    with ThreadPoolExecutor(2) as threads:
+        pool[:] = [threads]
+        (ended,) = in_threads(lambda: runner.store().sweep(GRID, executor=threads, progress=False))
+
+    assert len(ended) == 4
+    assert runner.inner().count() == 12
+
+
+def test_thread_that_a_run_starts_takes_what_its_sweep_has_not_begun(tmp_path, sqlite_url):
+    class Beside(Base):
+        __tablename__ = "beside"
+        n: Mapped[int]
+
+    calls = []
+
+    def run(params):
+        calls.append(params["n"])
+        if params["n"] == 0:
+            with ThreadPoolExecutor(3) as threads:
+                list(threads.map(lambda n: store.run_or_retrieve({"n": n}), range(1, 4)))
+        Path(params["result_file"]).write_text("x")
+
+    store = Store(run, Beside, tmp_path / "beside", ".txt", sqlite_url)
+    (ended,) = in_threads(lambda: store.sweep([{"n": n} for n in range(6)], progress=False))
+
+    assert len(ended) == 6
+    assert sorted(calls) == list(range(6))
+
+
+# Processes that a run starts
+
+
+def in_fork(function, *given):
+    """Return what a function returns in a fork of this process."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sender.send(function(*given)))
+    child.start()
+    assert receiver.poll(30)
+    child.join()
+    return receiver.recv()
+
+
+STARTED = {
+    "fork": lambda needs, n: in_fork(error_of, needs, n),
+    "server": lambda needs, n: run_together(error_of, [(needs, n)], timeout_s=30)[0],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("kind", STARTED)
+def test_process_that_a_run_starts_may_not_ask_for_what_waits_for_it(tmp_path, sqlite_url, kind):
+    class Starting(Base):
+        __tablename__ = "starting"
+        n: Mapped[int]
+
+    needs = Needs(str(tmp_path), sqlite_url, {})
+    errors = []
+
+    def run(params):
+        time.sleep(0.03)  # the kernel counts a process's age in hundredths
+        errors.append(STARTED[kind](needs, 1))
+        Path(params["result_file"]).write_text("x")
+
+    identity = needs.store()._table.parameters.identify({"n": 1})
+    with module.Tenure(needs.store()._table) as tenure:
+        assert tenure.claim({identity.id: identity}).granted
+        Store(run, Starting, tmp_path / "starting", ".txt", sqlite_url).run_or_retrieve({"n": 1})
+
+    assert [name for name, _ in errors] == ["DependencyCycleError"]
+    assert "before you start the process" in errors[0][1]
 
 
 # Circles

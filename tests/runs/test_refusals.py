@@ -154,13 +154,13 @@ def test_sweep_that_finds_a_refused_run_of_a_dead_process_runs_it_once(trials):
     assert Counter(trials.calls()) == {1: 1, ODD: 2, 3: 1}
 
 
-@pytest.mark.slow
 @on_sqlite
+@pytest.mark.usefixtures("leases_end_at_once")
 def test_claim_taken_over_whose_finished_run_is_refused_is_claimed_anew(trials):
     outcomes_of(run_and_die, [(trials,)])
     trials.sql("UPDATE entropic_claims SET expires_at = 0, boot = 'of another host'")
 
-    result = trials.store(lease_s=1.0, wait_timeout_s=30.0).sweep(GRID, on_error="continue", progress=False)
+    result = trials.store(wait_timeout_s=30.0).sweep(GRID, on_error="continue", progress=False)
 
     assert [failed.params for failed in result.failed] == [{"n": ODD}]
     assert Counter(trials.calls()) == {1: 1, ODD: 2, 3: 1}

@@ -124,13 +124,16 @@ def cluster(
 
 
 @contextlib.contextmanager
-def local_client(*, workers: int = 2, threads: int = 1) -> "Iterator[Client]":
-    """Yield a client of a cluster of worker processes that runs beside this one; what it says at its end is no news."""
+def local_client(*, workers: int = 2, threads: int = 1, processes: bool = True) -> "Iterator[Client]":
+    """Yield a client of a cluster on this machine; what it says at its end is no news.
+
+    Without *processes* its workers are threads of this one.
+    """
     from distributed import Client, LocalCluster
 
     with (
         LocalCluster(
-            n_workers=workers, threads_per_worker=threads, processes=True, dashboard_address=":0",
+            n_workers=workers, threads_per_worker=threads, processes=processes, dashboard_address=":0",
             silence_logs=logging.CRITICAL,
         ) as made,
         Client(made) as client,

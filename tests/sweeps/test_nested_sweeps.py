@@ -1,18 +1,27 @@
 """Sweeps of runs that need other runs, in several processes at once: they end, and each key runs once."""
 
+from pathlib import Path
+
 import pytest
 
+from entropic import ClusterError
 from entropic.disk.sidecars import WAITS
-from tests.support.nested_cases import Needs, chain, sweep
+from tests.support.clusters import local_client
+from tests.support.nested_cases import (
+    Needs,
+    Sweeps,
+    chain,
+    error_of,
+    expected,
+    failures_at,
+    in_threads,
+    shuffled,
+    sweep,
+)
 from tests.support.processes import run_together
 from tests.support.sweep_runs import place
 
-
-def error_of(needs, n):
-    try:
-        needs.store().run_or_retrieve({"n": n})
-    except Exception as error:
-        return type(error).__name__, str(error)
+LIMIT_S = 120.0  # for what takes seconds, on a machine that does much else
 
 
 def meet(needs, numbers, options):
@@ -47,6 +56,26 @@ def test_workers_take_from_each_other_what_they_need(tmp_path, sqlite_url, where
     assert not list(tmp_path.rglob(f"{WAITS}*"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "threads"), [(2, 1), (1, 2)])
+def test_tasks_in_threads_of_this_process_are_inside_of_nothing_but_their_own_run(tmp_path, workers, threads):
+    """Dask starts a task in the context of whoever left the slot: of a run that waits, which the task is not inside of.
+
+    Such runs wait for each other, or are taken for circles, in a good part of these sweeps.
+    """
+    with local_client(workers=workers, threads=threads, processes=False) as client:
+        for seed in range(6):
+            graph, numbers = shuffled(30, seed)
+            folder = tmp_path / str(seed)
+            folder.mkdir()
+            needs = Needs(str(folder), f"sqlite:///{folder / 'entropic.sqlite3'}", graph)
+
+            found = sweep(needs, numbers, client=client, fallback="raise")
+
+            assert found == [expected(graph, n) for n in numbers]
+            assert needs.calls() == {f"node{n}": 1 for n in numbers}
+
+
 def test_circle_over_two_processes_is_an_error_that_shows_it(tmp_path, sqlite_url):
     needs = Needs(str(tmp_path), sqlite_url, {0: (1,), 1: (0,)}, meet=2)
     needs.store()
@@ -55,3 +84,107 @@ def test_circle_over_two_processes_is_an_error_that_shows_it(tmp_path, sqlite_ur
 
     assert {name for name, _ in errors} == {"DependencyCycleError"}
     assert all("node(n=0)" in text and "node(n=1)" in text and "→" in text for _, text in errors)
+
+
+RING = {0: (1,), 1: (2,), 2: (0,)}
+
+
+def assert_ring(needs, records, errors):
+    """The runs of the circle failed, each with the way around; no other did, and nothing is held."""
+    assert records == [3, 4]
+    assert [name for name, _ in errors] == ["DependencyCycleError"] * 3
+    assert all(f"node(n={n})" in text and "→" in text for _, text in errors for n in RING)
+    assert not claims_of(needs)
+    assert not list(Path(needs.folder).rglob(f"{WAITS}*"))
+
+
+def claims_of(needs):
+    with needs.store().database.reading() as connection:
+        return connection.exec_driver_sql("SELECT record_id FROM entropic_claims").all()
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "threads",
+        pytest.param("processes", marks=pytest.mark.slow),
+        pytest.param("workers", marks=pytest.mark.slow),
+    ],
+)
+def test_circle_whose_parts_run_in_several_places_of_a_sweep_is_an_error(tmp_path, sqlite_url, where):
+    needs = Needs(str(tmp_path), sqlite_url, RING, meet=2)
+
+    ((records, errors),) = in_threads(lambda: failures_at(needs, range(5), where), timeout_s=LIMIT_S)
+
+    assert_ring(needs, records, errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [True, False])
+def test_circle_whose_parts_run_on_a_cluster_is_an_error(tmp_path, sqlite_url, processes):
+    needs = Needs(str(tmp_path), sqlite_url, RING, meet=2)
+    with local_client(processes=processes) as client:
+        address = client.scheduler.address
+
+        ((records, errors),) = in_threads(
+            lambda: failures_at(needs, range(5), "dask", address), timeout_s=LIMIT_S
+        )
+
+    assert_ring(needs, records, errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["serial", "threads", "workers"])
+def test_circle_over_the_sweeps_of_two_processes_is_an_error(tmp_path, sqlite_url, where):
+    needs = Needs(str(tmp_path), sqlite_url, RING, meet=2)
+    needs.store()
+
+    found = run_together(
+        failures_at, [(needs, [0, 1, 2, 3, 4], where), (needs, [2, 1, 0, 3, 4], where)], timeout_s=LIMIT_S
+    )
+
+    for records, errors in found:
+        assert_ring(needs, records, errors)
+
+
+# Sweeps inside of runs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inner", ["dask", "serial"])
+def test_tasks_of_a_cluster_may_sweep_on_it(tmp_path, sqlite_url, dask_client, inner):
+    """All its workers are in runs that wait for their sweeps: they let go of their slots meanwhile."""
+    runner = Sweeps(str(tmp_path), sqlite_url, inner)
+
+    found = runner.store().sweep([{"n": n} for n in range(4)], dask_client, progress=False, fallback="raise")
+
+    assert len(found) == 4
+    assert sorted(runner.ran()) == [10 * n + k for n in range(4) for k in range(3)]
+
+
+@pytest.mark.slow
+def test_workers_may_sweep_with_workers(tmp_path, sqlite_url):
+    runner = Sweeps(str(tmp_path), sqlite_url, "workers")
+
+    assert len(runner.store().sweep([{"n": 1}, {"n": 2}], workers=2, progress=False, fallback="raise")) == 2
+    assert sorted(runner.ran()) == [10, 11, 12, 20, 21, 22]
+
+
+@pytest.mark.slow
+def test_worker_that_cannot_have_children_says_so(tmp_path, sqlite_url, dask_client):
+    runner = Sweeps(str(tmp_path), sqlite_url, "workers")
+
+    with pytest.raises(ClusterError, match=r"workers=2 was asked for .* which cannot have children"):
+        runner.store().sweep([{"n": 1}], dask_client, progress=False, fallback="raise")
+
+
+@pytest.mark.parametrize("where", ["processes", pytest.param("dask", marks=pytest.mark.slow)])
+def test_worker_cannot_reach_a_database_in_memory_and_says_which(tmp_path, where, request):
+    runner = Sweeps(str(tmp_path), "sqlite://", "serial")
+
+    with place(where, request) as options, pytest.raises(ClusterError, match=r"'sqlite://'.* in the memory"):
+        runner.store().sweep([{"n": 1}], progress=False, fallback="raise", **options)
+
+    assert not runner.ran()
+    assert not (tmp_path / "leaves").exists()
+    assert runner.inner().count() == 0

@@ -8,10 +8,11 @@ import time
 import uuid
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 from entropic.errors import ClusterError
 from entropic.runs.jobs import WorkerDied
+from entropic.runs.waits import rejoin, secede
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.chunks import (
     Reply,
@@ -45,6 +46,11 @@ class DaskBackend(Backend):
         self._lock = threading.Lock()
         self._workers: dict[str, int] = {}
         self._counted_at = float("-inf")
+        self._has_seceded = False
+
+    def __enter__(self) -> Self:
+        self._has_seceded = secede()  # a task that sweeps must not be in the way of what it waits for
+        return self
 
     def slots(self) -> int:
         if time.monotonic() - self._counted_at >= _RECOUNT_S:
@@ -194,3 +200,6 @@ class DaskBackend(Backend):
         if self._shared is not None:
             self._shared.release()
             self._shared = None
+        if self._has_seceded:
+            self._has_seceded = False
+            rejoin()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import threading
 import uuid
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -22,9 +23,14 @@ from entropic.sweeps.chunks import (
     run_timed,
 )
 
-__all__ = ["ExecutorBackend"]
+__all__ = ["ExecutorBackend", "is_thread_of"]
 
 log = logging.getLogger(__name__)
+
+
+def is_thread_of(executor: Executor | None) -> bool:
+    """Whether this thread is one of an executor's, which would wait for itself."""
+    return threading.current_thread() in getattr(executor, "_threads", ())
 
 
 class ExecutorBackend(Backend):

@@ -230,10 +230,12 @@ class PoolBackend(Backend):
     isolates = True
 
     def __init__(self, payload: bytes, workers: int) -> None:
-        from entropic.sweeps.backends.processes import (
-            Processes,  # with multiprocessing, which a hit does not need
-        )
-
+        if multiprocessing.current_process().daemon:
+            raise ClusterError(
+                f"workers={workers} was asked for in process {multiprocessing.current_process().name}, which cannot "
+                "have children, as the workers of a Dask cluster: sweep without workers= there, or with the "
+                "cluster's client (distributed.get_client())"
+            )
         self._workers = workers
         self._processes = Processes(workers, functools.partial(run_chunk, payload), load_answer)
 
