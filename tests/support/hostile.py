@@ -220,7 +220,7 @@ def names_that_are_odd(target: Target) -> None:
 
 
 def a_folder_with_many_files(target: Target) -> None:
-    for n in range(5000):
+    for n in range(300):
         (target.slot("x", "0", "f").parent if n == 0 else target.state / "x" / "0").joinpath(str(n)).touch()
 
 
