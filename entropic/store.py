@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from entropic.diagnosis.history import FailedRun, failed_runs, warn_of_other_code
 from entropic.diagnosis.integrity import Report, check_table
-from entropic.disk.files import digest_of, remove
+from entropic.disk.files import digest_of
 from entropic.disk.names import safe_name
 from entropic.display.frames import frame_of
 from entropic.display.text import Listing
@@ -38,6 +38,7 @@ from entropic.process.patience import Patience
 from entropic.process.provenance import CodeState, code_label, git_state
 from entropic.runs.attempts import Runner, require_runner
 from entropic.runs.recovery import recover
+from entropic.runs.removal import remove_result
 from entropic.runs.result_table import ResultTable
 from entropic.runs.single import RunMaker, clear_away
 from entropic.sql.database import Database, DatabaseLike
@@ -259,6 +260,8 @@ class Store(Generic[ModelT]):
             If it is no file or folder of files.
         AlreadyExistsError
             If *params* have another result, unless *overwrite*; or if the file is what a run of other parameters wrote.
+        ResultsDirUnavailableError
+            If the results folder is absent or another's.
         """
         outputs, rest = self._table.parameters.outputs_in(custom_data)
         custom = {**outputs, **_checked_custom(rest)}
@@ -287,8 +290,8 @@ class Store(Generic[ModelT]):
         Parameters
         ----------
         remove_file : bool
-            Delete the result too, also a registered one. A file that is gone already does not matter; one that another
-            row has too stays.
+            Delete the result too, also a file outside `results_dir` if this user registered it. One that is gone
+            already does not matter; one that another row has too stays.
         hash : str, optional
             The key; wins over *params*.
 
@@ -307,7 +310,7 @@ class Store(Generic[ModelT]):
             return False
         deleted = self._table.publisher.delete(found.id)
         if remove_file:
-            self.database.on_commit(partial(self._remove_file, found))
+            self.database.on_commit(partial(remove_result, self._table, found))
         return deleted
 
     def annotate(self, /, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
@@ -549,23 +552,6 @@ class Store(Generic[ModelT]):
 
     def _runs(self) -> RunMaker:
         return RunMaker(self._table, self.runner, self._patience)
-
-    def _remove_file(self, found: Found) -> None:
-        path = Path(self._table.reader.path(found))
-        if found.file_name is None and path.parent != self.results_dir:
-            why: object = f"no file record says that {str(path)!r} is its result"
-        elif self._table.publisher.is_shared(str(path), found.id):
-            why = f"{str(path)!r} is the result of another row too"
-        else:
-            try:
-                remove(path)
-            except OSError as error:
-                why = error
-            else:
-                return
-        log.warning(
-            "the row of %s is deleted, but its file is not, and is yours to delete: %s", found.id, why
-        )
 
     def _is_same_file(self, found: Found, path: Path) -> bool:
         there = Path(self._table.reader.path(found)).absolute()

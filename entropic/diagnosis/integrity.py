@@ -170,9 +170,9 @@ class _Check:
         try:
             kept = quarantine(path)
         except OSError as error:  # somebody has put a link there, or it may not be written
-            log.warning("%s cannot be put in quarantine, and is left alone: %s", path, error)
+            log.warning("%r cannot be put in quarantine, and is left alone: %s", str(path), error)
             return False
-        log.warning("%s is in quarantine: %s", path, kept)
+        log.warning("%r is in quarantine: %r", str(path), str(kept))
         return True
 
     def _unrecorded(self, row: Found, path: str) -> Finding:
@@ -210,7 +210,7 @@ class _Check:
             is_ours = name.startswith(STATE) or name in self._known  # what a kill left of a marker too
             if not is_ours and name.endswith(self._suffix):
                 path = str(self._table.root / name)
-                yield Finding("stray-file", None, path, f"there is no row for {path}; it is left alone")
+                yield Finding("stray-file", None, path, f"there is no row for {path!r}; it is left alone")
 
     def processes(self) -> Iterator[Finding]:
         for stranger in strangers(self._table.root):
@@ -223,19 +223,17 @@ class _Check:
             if lines := unreadable(self._table, sidecar):
                 fixed = self._fix and is_abandoned(self._table, sidecar)
                 fixed = fixed and self._put_aside(folder)
-                sentence = f"{lines} lines of the sidecar in {folder} cannot be read"
+                sentence = f"{lines} lines of the sidecar in {str(folder)!r} cannot be read"
                 yield Finding("malformed-sidecar", None, str(folder), sentence, fixed)
             elif is_nameless(sidecar):
-                sentence = (
-                    f"{folder} does not say whose it is, and is left alone; remove it if nobody writes there"
-                )
+                sentence = f"{str(folder)!r} does not say whose it is, and is left alone: remove it if it is nobody's"
                 yield Finding("nameless", None, str(folder), sentence)
             elif is_abandoned(self._table, sidecar):
                 yield Finding(
                     "abandoned",
                     None,
                     str(folder),
-                    f"the process of {folder} is gone; store.recover() clears it",
+                    f"the process of {str(folder)!r} is gone; store.recover() clears it",
                 )
 
     def claims(self) -> Iterator[Finding]:

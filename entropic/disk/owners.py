@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from entropic.disk.guarded import FOLDER, QUARANTINE, STATE, entries, open_folder
 
-__all__ = ["Believed", "Stranger", "process_folders", "strangers"]
+__all__ = ["Believed", "Stranger", "is_own", "process_folders", "strangers"]
 
 _made_by: dict[tuple[int, int, int], int] = {}  # by device, inode and our uid: whose a new file is
 
@@ -88,9 +88,14 @@ class Believed:
         return is_group and bool(folder.st_mode & stat.S_IWGRP)
 
     def _is_own(self, uid: int) -> bool:
-        if uid not in self._own:
-            self._own.add(_uid_of_new_file(self.state))  # a server may give files to another user than us
+        if uid not in self._own and is_own(uid, self.state):
+            self._own.add(uid)
         return uid in self._own
+
+
+def is_own(uid: int, folder: int) -> bool:
+    """Whether a file in a folder that is of *uid* can be by this user: a server may give it to another than us."""
+    return uid == os.geteuid() or uid == _uid_of_new_file(folder)
 
 
 def _uid_of_new_file(folder: int) -> int:

@@ -6,7 +6,8 @@ import json
 import os
 import shlex
 import stat
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,11 +20,14 @@ __all__ = [
     "QUARANTINE",
     "STATE",
     "Marker",
+    "Place",
     "access_problem",
+    "copy_problem",
     "foreign_problem",
     "quarantine",
     "read_marker",
     "root_problem",
+    "shown_place",
     "write_marker",
 ]
 
@@ -31,14 +35,17 @@ __all__ = [
 MARKER = ".entropic-root.json"
 _MARKER_BYTES = 1 << 16
 
+Place = Mapping[str, str]  # of a database: what it is called there, by what kind of place it is
+
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Whose results a folder holds: uuids of the folder and the database, and the table."""
+    """Whose results a folder holds: uuids of the folder and the database, the table, and where the database is."""
 
     root: str
     database: str
     table: str
+    place: Place | None = field(default=None, compare=False)
 
 
 _markers: dict[str, tuple[tuple[int, int, int], Marker]] = {}
@@ -53,7 +60,7 @@ def read_marker(root: Path) -> Marker | None:
         known = _markers.get(path)
         if known is None or known[0] != signature:  # it is looked at before every run
             known = _markers[path] = (signature, _marker(load_json(read_file(path, limit=_MARKER_BYTES))))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return known[1]
 
@@ -62,7 +69,10 @@ def _marker(found: Any) -> Marker:
     parts = found["root"], found["database"], found["table"]
     if not all(isinstance(part, str) for part in parts):
         raise TypeError("a part of the marker is no text")
-    return Marker(*parts)
+    place = found.get("place")
+    if place is not None and not all(isinstance(part, str) for pair in place.items() for part in pair):
+        raise TypeError("the place in the marker is no mapping of texts")
+    return Marker(*parts, place)
 
 
 def write_marker(root: Path, marker: Marker, *, replace: bool = False) -> None:
@@ -74,7 +84,8 @@ def write_marker(root: Path, marker: Marker, *, replace: bool = False) -> None:
         If there is one already, unless *replace*.
     """
     with publish(root / MARKER, replace=replace) as part:
-        part.path.write_text(json.dumps(asdict(marker)), encoding="utf-8")
+        known = {name: value for name, value in asdict(marker).items() if value is not None}
+        part.path.write_text(json.dumps(known), encoding="utf-8")
 
 
 def quarantine(path: Path) -> Path:
@@ -122,7 +133,8 @@ def root_problem(root: Path, marker: Marker) -> str | None:
         return f"the results folder {str(root)!r} of table {marker.table!r} {what}. {ways_out}"
     if found.table != marker.table:
         return foreign_problem(root, found, marker.table)
-    return f"the results folder {str(root)!r} belongs to another database or to an earlier folder. {ways_out}"
+    where = f" (that of {shown_place(found.place)!r})" if found.place else ""
+    return f"the results folder {str(root)!r} belongs to another database{where} or to an earlier folder. {ways_out}"
 
 
 def access_problem(root: Path) -> str | None:
@@ -142,6 +154,21 @@ def access_problem(root: Path) -> str | None:
             "-exec chmod g+s {} +"
         )
     return None
+
+
+def shown_place(place: Place | None) -> str:
+    """Return what people call a database by its place."""
+    return "" if place is None else place.get("file") or place.get("name") or ""
+
+
+def copy_problem(root: Path, original: str, table: str) -> str:
+    """Return why *root*, which belongs to the database *original*, cannot be used by what may be a copy of that."""
+    return (
+        f"the results folder {str(root)!r} of table {table!r} belongs to the database {original!r}, and this database "
+        "seems to be a copy of that one: both would write the same files. What is stored can be read; nothing was run "
+        "or changed. Copy the folder, open the Store with results_dir=<the copy>, and call store.adopt_root(); or, if "
+        "this database is to go on in the place of the other one, call store.adopt_root() with this folder"
+    )
 
 
 def foreign_problem(root: Path, found: Marker | None, table: str) -> str:

@@ -28,6 +28,7 @@ LINES = 1000  # committed lines after which a sidecar is emptied
 PROCESS_BYTES = 1 << 16
 WAITS_BYTES = 1 << 20
 LINE_BYTES = 1 << 25  # with parameters and custom data; the arrays of a result are in its file
+MALFORMED = 1000  # lines that are none, after which the rest of a sidecar is not looked at: it is no sidecar
 SIDECAR_BYTES = 1 << 31  # a worker of a sweep may write millions of lines
 
 
@@ -47,7 +48,7 @@ class Sidecar:
     """Fields of `provenance.Process`, and ``holder``, the same of who holds the claims; empty if unreadable."""
     lines: list[dict[str, Any]]
     malformed: int
-    """Lines in the middle that are no JSON; a torn last line counts for nothing."""
+    """Lines in the middle that are no JSON, up to `MALFORMED`; a torn last line counts for nothing."""
 
 
 def read_sidecar(folder: Path) -> Sidecar:
@@ -104,7 +105,7 @@ def _read_lines(
     lines: list[tuple[int, dict[str, Any]]] = []
     malformed, begin = 0, start
     file.seek(start)
-    while len(lines) + malformed != at_most and (text := file.readline(LINE_BYTES)):
+    while len(lines) + malformed != at_most and malformed < MALFORMED and (text := file.readline(LINE_BYTES)):
         if not text.endswith(b"\n"):
             if len(text) < LINE_BYTES:
                 break  # torn

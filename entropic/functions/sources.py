@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -41,14 +41,26 @@ class Source:
 
 
 def source_of(function: Callable[..., Any], code: str | None) -> Source | None:
-    """Return the source of *function*, whose digest is *code*; None if it is in no file, as in a notebook."""
+    """Return the source of *function*, whose digest is *code*; None if it is in no file that is known.
+
+    That of a cell is the notebook, where the front end says which it is: Jupyter's server and VS Code do.
+    """
+    plain = inspect.unwrap(function)
     try:
-        file = inspect.getsourcefile(inspect.unwrap(function))
+        file = inspect.getsourcefile(plain)
     except TypeError:
         return None
-    if code is None or file is None or not os.path.isfile(file) or "ipykernel_" in file:
+    if file is not None and ("ipykernel_" in file or file.startswith("<ipython-input")):
+        file = _notebook(getattr(plain, "__globals__", {}))
+    if code is None or file is None or not os.path.isfile(file):
         return None
     return Source(os.path.realpath(file), code)
+
+
+def _notebook(names: Mapping[str, Any]) -> str | None:
+    """Return the file of the notebook that runs; None where nobody says, and of a console, which has none."""
+    file = names.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
+    return file if isinstance(file, str) and file.endswith(".ipynb") else None
 
 
 def require_source(database: Database, table: str, source: Source, name: str) -> None:

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy import Column, Connection, inspect, null, select, update
 
-from entropic.disk.roots import Marker, foreign_problem, read_marker, write_marker
-from entropic.errors import ResultsDirUnavailableError, SchemaError
+from entropic.disk.roots import Marker
+from entropic.errors import SchemaError
 from entropic.model.base import table_key
+from entropic.model.folders import mark, registered
 from entropic.model.parameters import KEY_RULE, Parameters
 from entropic.sql.database import Database
 from entropic.sql.schema_lock import schema_lock
@@ -26,7 +26,7 @@ from entropic.sql.tables import TableRow
 from entropic.sql.upsert import upsert
 from entropic.sql.versions import database_uuid
 
-__all__ = ["adopt_root", "compare_keys", "grow_table", "refuse_other_case", "register_table"]
+__all__ = ["compare_keys", "grow_table", "refuse_other_case", "register_table"]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def register_table(database: Database, parameters: Parameters, root: Path) -> Ma
     """
     table = table_key(parameters.model)
     with database.reading() as connection:
-        row = _registered(connection, table)
+        row = registered(connection, table)
     if row is None or row.root is None:
         with schema_lock(database) as connection:
             return _register(connection, database, parameters, root)
@@ -78,7 +78,7 @@ def grow_table(database: Database, parameters: Parameters) -> None:
     described = parameters.describe()
 
     def new_columns(connection: Connection) -> list[Column[Any]]:
-        row = _registered(connection, table.fullname)
+        row = registered(connection, table.fullname)
         if row is None:
             return []  # a new table, or one that is not ours
         _compare(parameters, dict(row.parameters), may_be_required=False)
@@ -124,13 +124,13 @@ def _add_columns(
 
 def _register(connection: Connection, database: Database, parameters: Parameters, root: Path) -> Marker:
     table = table_key(parameters.model)
-    row = _registered(connection, table)  # another process may have been first
+    row = registered(connection, table)  # another process may have been first
     if row is not None and row.root is not None:
         _compare(parameters, dict(row.parameters))
         return Marker(row.root, database_uuid(database, connection), table)
     if row is None:
         refuse_other_case(connection, parameters)
-    marker = _mark(root, database_uuid(database, connection), table)
+    marker = mark(connection, root, database_uuid(database, connection), table)
     values = {
         "table_name": table,
         "key_rule": KEY_RULE,
@@ -160,27 +160,10 @@ def refuse_other_case(connection: Connection, parameters: Parameters) -> None:
             )
 
 
-def _registered(connection: Connection, table: str) -> Any:
-    return connection.execute(select(_tables).where(_tables.c.table_name == table)).first()
-
-
-def _mark(root: Path, database: str, table: str) -> Marker:
-    root.mkdir(parents=True, exist_ok=True)
-    marker = Marker(uuid4().hex, database, table)
-    try:
-        write_marker(root, marker)
-    except FileExistsError:
-        found = read_marker(root)
-        if found is None or (found.database, found.table) != (database, table):
-            raise ResultsDirUnavailableError(foreign_problem(root, found, table)) from None
-        return found  # left by a process that ended before it could commit
-    return marker
-
-
 def compare_keys(database: Database, parameters: Parameters) -> None:
     """Raise `SchemaError` if the keys of the rows that there are do not fit the model; nothing is changed."""
     with database.reading() as connection:
-        row = _registered(connection, table_key(parameters.model))
+        row = registered(connection, table_key(parameters.model))
     if row is not None:
         _refuse_other_keys(parameters, dict(row.parameters), parameters.describe())
 
@@ -251,27 +234,3 @@ def _key_change(
             f"{change}: rows that were made at the old default would be taken for runs at the new one. Put the old "
             f"default back, and give the new value explicitly{made if is_derived else ''}"
         )
-
-
-def adopt_root(database: Database, table: str, root: Path) -> Marker:
-    """Make *root* the results folder of *table*, whatever folder was before.
-
-    Raises
-    ------
-    ResultsDirUnavailableError
-        If the folder is another table's.
-    """
-    found = read_marker(root)
-    if found is not None and found.table != table:
-        raise ResultsDirUnavailableError(foreign_problem(root, found, table))
-    with schema_lock(database) as connection:
-        root.mkdir(parents=True, exist_ok=True)
-        marker = Marker(uuid4().hex, database_uuid(database, connection), table)
-        write_marker(root, marker, replace=True)
-        connection.execute(
-            update(_tables)
-            .where(_tables.c.table_name == table)
-            .values(root=marker.root, results_dir=str(root))
-        )
-    log.warning("%s is the results folder of table %s from now on", root, table)
-    return marker

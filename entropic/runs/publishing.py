@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from entropic.disk.files import digest_of, remove, sync_folder
 from entropic.disk.names import is_name
+from entropic.disk.registered import note_registered
 from entropic.disk.roots import STATE, quarantine
 from entropic.disk.staging import move
 from entropic.errors import AlreadyExistsError, ClaimLostError
@@ -316,6 +317,8 @@ class Publisher:
             self._write_rows(connection, {identity.id: row}, self._former(connection, [identity.id]))
             self._replace_files(connection, [record])
 
+        if not inside:  # before the row is there, which is nothing without the note
+            note_registered(self._root, (self._table, identity.id), path)
         self._database.decide_by(is_there)
         self._database.write(work, repeatable=True)
 

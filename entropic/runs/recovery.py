@@ -65,8 +65,8 @@ def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> i
             count += _recover_lines(table, sidecar, held)
         except OSError as error:  # a full disk: the others may be there all the same
             log.warning(
-                "what a process left in %s could not be recovered, and stays there; store.recover() tries again: %s",
-                folder,
+                "what a process left in %r could not be recovered, and stays there; store.recover() tries again: %s",
+                str(folder),
                 error,
             )
             trouble.append(error)
@@ -85,7 +85,7 @@ def _clear_if_done(table: ResultTable[Any], sidecar: Sidecar) -> None:
         if is_abandoned(table, sidecar) and not unfinished(table, sidecar) and not _foreign(table, sidecar):
             _clear(table, sidecar)
     except OSError as error:  # all that it held is committed: another process may have the right to remove it
-        log.warning("what a process left in %s could not be cleared away: %s", sidecar.folder, error)
+        log.warning("what a process left in %r could not be cleared away: %s", str(sidecar.folder), error)
 
 
 def _warn_of_strangers(root: Path) -> None:
@@ -281,7 +281,7 @@ def _clear(table: ResultTable[Any], sidecar: Sidecar) -> None:
     table.publisher.flush()  # a commit that a power cut could undo must not be all that is left
     if lines := unreadable(table, sidecar):
         kept = quarantine(sidecar.folder)
-        log.warning("%d lines of a sidecar cannot be read; it is kept in quarantine: %s", lines, kept)
+        log.warning("%d lines of a sidecar cannot be read; it is kept in quarantine: %r", lines, str(kept))
     else:
         clear_away(sidecar.folder)
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import NoSuchTableError
 
 from entropic.disk.files import require_digest
 from entropic.disk.names import safe_name
-from entropic.disk.roots import Marker, access_problem, root_problem
+from entropic.disk.roots import Marker, access_problem, read_marker, root_problem
 from entropic.errors import (
     AlreadyExistsError,
     HashCollisionError,
@@ -26,11 +26,11 @@ from entropic.errors import (
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
 from entropic.model.base import RESERVED, Base, table_key
+from entropic.model.folders import adopt_root, registered_marker, tell_copy
 from entropic.model.identities import Identity
 from entropic.model.parameters import Parameters
 from entropic.model.records import Found, RecordReader
 from entropic.model.registration import (
-    adopt_root,
     compare_keys,
     grow_table,
     refuse_other_case,
@@ -44,7 +44,7 @@ from entropic.sql.capacity import Capacity
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
 from entropic.sql.limits import explained_limits, require_names
-from entropic.sql.rights import missing_rights
+from entropic.sql.rights import explained_denial, missing_rights
 from entropic.sql.versions import ensure_schema
 
 __all__ = ["ResultTable"]
@@ -80,6 +80,8 @@ class ResultTable(Generic[ModelT]):
     code: CodeState
     may_not: str | None = None
     """What this user may not do in the database, as it was when the Store opened."""
+    not_ours: str | None = None
+    """Why the folder is another database's, of which this one is a copy; as it was when the Store opened."""
 
     @classmethod
     def open(
@@ -112,7 +114,8 @@ class ResultTable(Generic[ModelT]):
         with explained_limits(table, name):  # type: ignore[arg-type]
             ensure_schema(database, [table])  # type: ignore[list-item]
             if model.__entropic__.is_derived:
-                grow_table(database, parameters)
+                with explained_denial(database):
+                    grow_table(database, parameters)
         try:
             capacities = check_user_table(database, table, name)  # type: ignore[arg-type]
         except SchemaError:
@@ -125,8 +128,10 @@ class ResultTable(Generic[ModelT]):
         if capacities:
             parameters = Parameters(model, _dialect(database), suffix, capacities)
             _require_held(capacities, root / ("0" * 16 + suffix))
-        marker = register_table(database, parameters, root)
-        return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)
+        with explained_denial(database):
+            marker = register_table(database, parameters, root)
+        marker, not_ours = tell_copy(database, marker, root)
+        return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code, not_ours=not_ours)
 
     @classmethod
     def attach(
@@ -140,10 +145,11 @@ class ResultTable(Generic[ModelT]):
         code: CodeState,
         suffix: str = "",
         capacities: Mapping[str, Capacity],
+        not_ours: str | None = None,
     ) -> ResultTable[ModelT]:
         """Put together what was opened before, here or in another process; nothing is read or written."""
         parameters = Parameters(model, _dialect(database), suffix, capacities)
-        return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code)
+        return cls._of(database, parameters, root, marker, lease_s=lease_s, code=code, not_ours=not_ours)
 
     @classmethod
     def _of(
@@ -155,6 +161,7 @@ class ResultTable(Generic[ModelT]):
         *,
         lease_s: float,
         code: CodeState,
+        not_ours: str | None,
     ) -> ResultTable[ModelT]:
         model: Any = parameters.model
         claims = Claims(database, table_key(model), lease_s=lease_s)
@@ -169,11 +176,17 @@ class ResultTable(Generic[ModelT]):
             reader=RecordReader(database, model, root),
             publisher=Publisher(database, parameters, claims, root),
             code=code,
+            not_ours=not_ours,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = {"lease_s": self.claims.lease_s, "code": self.code, "suffix": self.parameters.suffix}
-        options["capacities"] = self.parameters.capacities
+        options = {
+            "lease_s": self.claims.lease_s,
+            "code": self.code,
+            "suffix": self.parameters.suffix,
+            "capacities": self.parameters.capacities,
+            "not_ours": self.not_ours,
+        }
         return _attach, (self.database, self.model, self.root, self.marker, options)
 
     @property
@@ -190,7 +203,7 @@ class ResultTable(Generic[ModelT]):
         """
         if self.database.is_memory:
             refuse_memory(str(self.database.url))
-        problem = root_problem(self.root, self.marker) or access_problem(self.root)
+        problem = self.root_problem() or access_problem(self.root)
         if problem is not None:
             raise ResultsDirUnavailableError(problem)
         if self.may_not is not None:  # by now it may have been granted
@@ -200,6 +213,8 @@ class ResultTable(Generic[ModelT]):
 
     def can_write(self) -> bool:
         """Whether runs can be made here; why not is logged, once for each Store that opens."""
+        if self.not_ours is not None:
+            log.warning("%s", self.not_ours)
         if not self.has_root():
             return False
         self.may_not = missing_rights(self.database, inspect(self.model).local_table)  # type: ignore[arg-type]
@@ -210,11 +225,24 @@ class ResultTable(Generic[ModelT]):
 
     def has_root(self) -> bool:
         """Whether the results folder is there and ours."""
-        return root_problem(self.root, self.marker) is None
+        return self.root_problem() is None
+
+    def root_problem(self) -> str | None:
+        """Return why results cannot be written to the folder now, or None if it is there and ours."""
+        if self.not_ours is not None:
+            return self.not_ours
+        problem = root_problem(self.root, self.marker)
+        found = None if problem is None else read_marker(self.root)
+        if found is not None and found.table == self.marker.table and found.root != self.marker.root:
+            # Another process of this database may have marked it anew meanwhile.
+            self.marker = registered_marker(self.database, found.table) or self.marker
+            problem = root_problem(self.root, self.marker)
+        return problem
 
     def adopt_root(self) -> None:
         """Make the folder this table's, whatever folder was before."""
         self.marker = adopt_root(self.database, table_key(self.model), self.root)
+        self.not_ours = None
 
     def find(self, identity: Identity) -> Found | None:
         """Return the row of *identity*: one SELECT.

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from entropic.errors import ClaimLostError, ClaimTimeoutError
+from entropic.errors import ClaimLostError, ClaimTimeoutError, ResultsDirUnavailableError
 from entropic.model.identities import Identity
 from entropic.model.records import Found
 from entropic.process.identity import this_process
@@ -86,6 +86,8 @@ class RunMaker:
         Inside a transaction the claim is part of it, which nobody sees before it is gone again.
         """
         table = self.table
+        if (problem := table.root_problem()) is not None:  # what was finished under its key is taken in first
+            raise ResultsDirUnavailableError(problem)
         with terminable(), Tenure(table) as tenure:
             claimed = self._claim(tenure, identity, identity.id, is_forced=True)
             is_seen = not table.database.is_in_block

@@ -33,7 +33,7 @@ from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, p
 from entropic.sql.forks import keep_for_ever, statements
 from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient
 from entropic.sql.transactions import Transaction, forget_blocks, joined, opened
-from entropic.sql.urls import parse_url, scrub, shown
+from entropic.sql.urls import parse_url, scrub_error, shown
 
 __all__ = ["Database", "DatabaseLike"]
 
@@ -158,7 +158,7 @@ class Database:
         try:
             return make_engine(self.url, _rest_all)
         except (ArgumentError, ValueError, TypeError) as error:  # of an option in the query, which it repeats
-            error.args = tuple(scrub(one, self.url) if isinstance(one, str) else one for one in error.args)
+            scrub_error(error, self.url)
             raise
 
     @contextmanager

@@ -23,8 +23,8 @@ from sqlalchemy import (
     event,
 )
 
-from entropic.sql.outages import Connector
-from entropic.sql.urls import DRIVERS, shown
+from entropic.sql.outages import Connector, connected
+from entropic.sql.urls import DRIVERS, scrub_error, shown
 
 __all__ = ["BEGIN", "is_memory", "make_engine", "normalise_url", "prepare"]
 
@@ -88,9 +88,11 @@ def prepare(engine: Engine, rest: Callable[[], None]) -> None:
     if engine in _prepared:
         return
     _prepared.add(engine)
+    event.listen(engine, "handle_error", partial(_scrub, engine.url))
     if engine.dialect.name != "sqlite":
         event.listen(engine, "do_connect", Connector(engine.url, rest))
         return
+    event.listen(engine, "do_connect", partial(connected, engine.url))
     # At checkout, not at connect: an engine of the user's may have connections in its pool already.
     event.listen(engine, "checkout", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -127,6 +129,13 @@ def _switch_to_wal(connection: Any) -> None:
             if "locked" not in str(error) or attempt == 199:
                 raise
             time.sleep(random.uniform(0.001, 0.02))
+
+
+def _scrub(url: URL, context: ExceptionContext) -> None:
+    """Take out of an error what its server or driver repeats of the URL."""
+    for error in (context.original_exception, context.sqlalchemy_exception):
+        if error is not None:
+            scrub_error(error, url)
 
 
 def _explain(path: Path, context: ExceptionContext) -> None:

@@ -17,9 +17,9 @@ from sqlalchemy import URL
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from entropic.process.patience import Patience, Wait
-from entropic.sql.urls import scrub, shown
+from entropic.sql.urls import scrub, scrub_error, shown
 
-__all__ = ["Connector", "bytes_of", "is_locked", "is_lost", "is_refused", "is_transient"]
+__all__ = ["Connector", "bytes_of", "connected", "is_locked", "is_lost", "is_refused", "is_transient"]
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Connector:
         away, full, has_said = Wait(AWAY), Wait(FULL), False
         while True:
             try:
-                return self._connected(dialect, arguments, keywords)
+                return connected(self._url, dialect, record, arguments, keywords)
             except dialect.loaded_dbapi.OperationalError as error:
                 is_full = _is_full(error)
                 wait = full if is_full else away
@@ -87,12 +87,14 @@ class Connector:
             # Every try costs a full server a process: hundreds who ask often keep it from those who have a place.
             wait.pause()
 
-    def _connected(self, dialect: Any, arguments: Any, keywords: Any) -> Any:
-        try:
-            return dialect.connect(*arguments, **keywords)
-        except Exception as error:  # what a driver says of an option may repeat it
-            error.args = tuple(scrub(one, self._url) if isinstance(one, str) else one for one in error.args)
-            raise
+
+def connected(url: URL, dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
+    """Connect, once: SQLAlchemy's ``do_connect`` event, but for the URL that an error may repeat."""
+    try:
+        return dialect.connect(*arguments, **keywords)
+    except Exception as error:  # what a driver says of an option
+        scrub_error(error, url)
+        raise
 
 
 def is_transient(error: DBAPIError) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError
 
 from entropic.display.hints import did_you_mean
 
-__all__ = ["DRIVERS", "parse_url", "scrub", "shown"]
+__all__ = ["DRIVERS", "parse_url", "scrub", "scrub_error", "shown"]
 
 HIDDEN = "***"
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
@@ -88,17 +88,33 @@ def _shown(key: str, value: str | tuple[str, ...]) -> str:
 
 
 def scrub(text: str, url: URL) -> str:
-    """Return what a driver said with ``***`` for each secret of the URL."""
+    """Return what a driver said with ``***`` for each secret of the URL, and for the user's name as a word."""
     harmless = shown(url)
     for secret in sorted(_secrets(url), key=len, reverse=True):
         if len(secret) >= _LEAST and secret not in harmless:
             for form in {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}:
                 text = text.replace(form, HIDDEN)
+    user = url.username or ""
+    if len(user) >= _LEAST and user not in harmless:
+        text = re.sub(rf"(?<!\w){re.escape(user)}(?!\w)", HIDDEN, text)
     return text
 
 
+def scrub_error(error: BaseException, url: URL) -> None:
+    """Take the secrets of the URL out of an error, and out of those that it came from."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or one in seen:
+            continue
+        seen.append(one)
+        waiting += [one.__cause__, one.__context__]
+        one.args = tuple(scrub(part, url) if isinstance(part, str) else part for part in one.args)
+
+
 def _secrets(url: URL) -> set[str]:
-    found = {str(url.password or ""), url.username or ""}
+    found = {str(url.password or "")}
     for key, value in url.query.items():
         values = [value] if isinstance(value, str) else list(value)
         found.update(one for one in values if _shown(key, one) == HIDDEN)

@@ -45,6 +45,7 @@ __all__ = [
     "database_uuid",
     "ensure_schema",
     "installed_version",
+    "is_denied",
     "make_library_tables",
     "peek",
     "present",
@@ -120,7 +121,7 @@ def ensure_schema(database: Database, tables: Sequence[Table]) -> None:
                 log.info("making the table %s", table.name)
                 table.metadata.create_all(connection, tables=[table])
     except DBAPIError as error:
-        if not _is_denied(error):
+        if not is_denied(error):
             raise
         raise SchemaError(
             f"the database {shown(database.url)} lacks tables, and this user may not make them: {error.orig}. "
@@ -280,7 +281,8 @@ def upgrade_command(database: Database) -> str:
     )
 
 
-def _is_denied(error: DBAPIError) -> bool:
+def is_denied(error: DBAPIError) -> bool:
+    """Whether the database does not let this user do it."""
     return "readonly database" in str(error.orig) or not DENIED.isdisjoint(_codes(error))
 
 

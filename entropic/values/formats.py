@@ -24,6 +24,7 @@ from entropic.values.untrusted import (
     hdf5_children,
     require_inside,
     require_plain_codecs,
+    require_small_npy,
     require_small_zip,
     zarr_budget,
 )
@@ -116,7 +117,9 @@ def load_npy(path: str) -> Any:
     """Return the array; pickled objects are refused."""
     import numpy as np
 
-    return np.load(path, allow_pickle=False)
+    with Path(path).open("rb") as file:
+        require_small_npy(file, path, os.path.getsize(path))
+        return np.load(file, allow_pickle=False)
 
 
 def load_npz(path: str) -> dict[str, Any]:

@@ -7,14 +7,22 @@ which case it is kept as a document of its parts, if that can be. Little things 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from typing import Any
 
+from entropic.disk.guarded import load_json
 from entropic.errors import DecodeError
 from entropic.extras import need
 from entropic.values.documents import decode, encode, require_same
-from entropic.values.untrusted import require_inside
+from entropic.values.untrusted import (
+    CountedText,
+    require_inside,
+    require_small_hdf5,
+    require_small_parquet,
+)
 
 __all__ = [
     "load_csv",
@@ -29,6 +37,7 @@ __all__ = [
     "save_xarray",
 ]
 
+_BLOCK = 1 << 18  # bytes: what is read between two looks at how large a table becomes
 _UNNAMED = "__unnamed__"  # a Series without a name, as the column of a frame
 _NOTES = b"entropic"  # key of a parquet file's metadata
 _ATTRS = (
@@ -39,15 +48,19 @@ _UNITS = "entropic_time_units"  # attribute of a netCDF file: pairs of a variabl
 
 def load_csv(path: str) -> Any:
     """Return a `pandas.DataFrame`."""
-    return need("pandas", "frames", "reading CSV").read_csv(path)
+    pandas = need("pandas", "frames", "reading CSV")
+    with CountedText(path) as raw:
+        return pandas.read_csv(BufferedReader(raw, _BLOCK))
 
 
 def load_parquet(path: str) -> Any:
     """Return a `pandas.DataFrame`."""
     pandas = need("pandas", "frames", "reading parquet")
-    schema = need("pyarrow.parquet", "frames", "reading parquet").read_schema(path)
+    described = need("pyarrow.parquet", "frames", "reading parquet").read_metadata(path)
+    require_small_parquet(described, path, os.path.getsize(path))
+    schema = described.schema.to_arrow_schema()
     frame = pandas.read_parquet(path, engine="pyarrow")
-    notes = json.loads((schema.metadata or {}).get(_NOTES, b"{}"))
+    notes = load_json((schema.metadata or {}).get(_NOTES, b"{}"))
     for place, dtype in notes.get("columns", {}).items():
         if isinstance(dtype, dict):
             categories = pandas.Index(dtype["categories"], dtype=dtype["dtype"])
@@ -175,17 +188,19 @@ def _as_netcdf_attr(attr: Any) -> Any:
 
 def load_dataset(path: str) -> Any:
     """Return a `xarray.Dataset`."""
-    return _in_units(_xarray("reading netCDF").load_dataset(path, engine=_engine(path)), path)
+    return _in_units(_xarray("reading netCDF").load_dataset(path, engine=_engine(path, is_whole=True)), path)
 
 
 def load_dataarray(path: str) -> Any:
     """Return the `xarray.DataArray` that `save_xarray` wrote."""
-    return _in_units(_xarray("reading netCDF").load_dataarray(path, engine=_engine(path)), path)
+    return _in_units(
+        _xarray("reading netCDF").load_dataarray(path, engine=_engine(path, is_whole=True)), path
+    )
 
 
 def open_netcdf(path: str) -> Any:
     """Return a `xarray.Dataset` whose arrays are read when they are used."""
-    return _xarray("reading netCDF").open_dataset(path, engine=_engine(path))
+    return _xarray("reading netCDF").open_dataset(path, engine=_engine(path, is_whole=False))
 
 
 def _xarray(purpose: str) -> Any:
@@ -193,13 +208,15 @@ def _xarray(purpose: str) -> Any:
     return need("xarray", "xarray", purpose)
 
 
-def _engine(path: str) -> str | None:
+def _engine(path: str, *, is_whole: bool) -> str | None:
     import h5py
 
     if not h5py.is_hdf5(path):
         return None  # of the classic formats xarray knows who reads them
     with h5py.File(path, "r") as file:
         require_inside(file, path)
+        if is_whole:
+            require_small_hdf5(file, path, os.path.getsize(path))
     return "h5netcdf"
 
 
@@ -215,19 +232,19 @@ def _note_units(path: str, value: Any) -> None:
 
 def _in_units(value: Any, path: str) -> Any:
     value.attrs.pop(_UNITS, None)
-    notes = json.loads(value.attrs.pop(_ATTRS, "[]"))
+    notes = load_json(value.attrs.pop(_ATTRS, "[]").encode())
     for name, document in notes:
         attrs = decode(document, _no_arrays)
         if name is None:
             value.attrs = attrs
         else:
             value[name].attrs = attrs
-    if _engine(path) is None:
+    if _engine(path, is_whole=False) is None:
         return value
     import h5py
 
     with h5py.File(path, "r") as file:
-        units = json.loads(file.attrs.get(_UNITS, "[]"))
+        units = load_json(file.attrs.get(_UNITS, "[]").encode())
     for name, dtype in units:
         if name is None:
             value = value.astype(dtype)

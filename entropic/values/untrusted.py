@@ -7,6 +7,8 @@ is looked at before the data are read: no file is read twice.
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import stat
 import zipfile
@@ -17,10 +19,14 @@ from entropic.errors import DecodeError
 
 __all__ = [
     "Budget",
+    "CountedText",
     "hdf5_children",
     "require_inside",
     "require_plain_codecs",
     "require_regular",
+    "require_small_hdf5",
+    "require_small_npy",
+    "require_small_parquet",
     "require_small_zip",
     "zarr_budget",
 ]
@@ -28,6 +34,7 @@ __all__ = [
 _FREE_BYTES = 1 << 30  # what was never written is not stored, and comes back as zeros
 _RATIO = 1100  # of deflate's best, 1032 to 1
 _ZARR_RATIO = 1 << 15  # of zstd's
+_NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 _UNPICKLING = frozenset({"pickle", "numcodecs.pickle"})
 
 
@@ -61,7 +68,83 @@ class Budget:
             )
 
 
+def require_small_npy(file: Any, path: str, stored: int) -> None:
+    """Raise `DecodeError` if the header of an open npy file claims more than the file, which packs nothing, holds."""
+    from numpy.lib import format
+
+    version = format.read_magic(file)
+    read_header = format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0
+    if version <= (2, 0):
+        shape, _, dtype = read_header(file)
+        if not dtype.hasobject and math.prod(shape) * dtype.itemsize > stored:
+            raise DecodeError(
+                f"{path!r} claims to hold an array of shape {shape} and type {dtype}, which is more than its {stored} "
+                "bytes can, and is not read"
+            )
+    file.seek(0)
+
+
+class CountedText(io.RawIOBase):
+    """A file of lines of which a table is made: who reads it is stopped before the table is larger than it may be.
+
+    A line may leave out its last columns, so that a few bytes make a row of any width.
+    """
+
+    def __init__(self, path: str, separator: bytes = b",") -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  closed with this
+        self._separator = separator
+        self._cells: int | None = None  # in a line; None before the first is whole
+        self._first = 1
+        self._budget = Budget(path, os.fstat(self._file.fileno()).st_size)
+
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read on, and count; raise `DecodeError` if the table would be larger than the file's bytes can hold."""
+        size = self._file.readinto(buffer) or 0
+        block = bytes(memoryview(buffer)[:size])
+        if self._cells is None:
+            line, end, block = (
+                block.lstrip(b"\r\n").partition(b"\n") if self._first == 1 else block.partition(b"\n")
+            )
+            self._first += line.count(self._separator)
+            self._cells = self._first if end else None
+        if self._cells is not None:
+            self._budget.take(8 * self._cells * block.count(b"\n"), "the table")
+        return size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+def require_small_parquet(metadata: Any, path: str, stored: int) -> None:
+    """Raise `DecodeError` if the columns of a parquet file claim more values than its bytes can hold."""
+    budget = Budget(path, stored, _ZARR_RATIO)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            column = group.column(place)
+            budget.take(8 * max(column.num_values, 0), column.path_in_schema)
+            budget.take(max(column.total_uncompressed_size, 0), column.path_in_schema)
+
+
 # HDF5
+
+
+def require_small_hdf5(file: Any, path: str, stored: int) -> None:
+    """Raise `DecodeError` if the arrays in the root of an open HDF5 file claim more than its bytes can hold."""
+    import h5py
+
+    budget = Budget(path, stored)
+    for name in file:
+        node = file.get(name)
+        # A dimension without values of its own is a dataset too, which nobody reads.
+        if isinstance(node, h5py.Dataset) and not bytes(node.attrs.get("NAME", b"")).startswith(_NO_VARIABLE):
+            budget.take(node.nbytes, name)
 
 
 def require_inside(file: Any, path: str) -> None:

@@ -1,11 +1,14 @@
 """Whose table it is: two functions of one name are told apart, and one that was moved or mended is still itself."""
 
+import linecache
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from entropic import Database, SchemaError, memoize
 
 SCRIPT = """
 from entropic import memoize
@@ -89,3 +92,64 @@ def test_comments_and_brackets_do_not_make_another_function(tmp_path, body):
     run(script(tmp_path / "alice"))
 
     assert run(script(tmp_path / "bob", body))[0] == "4"
+
+
+# Notebooks: a kernel gives each cell a file's name of its own, and the front end says which notebook it is
+
+
+def cell(monkeypatch, notebook: Path, body: str, told_by: str = "server"):
+    """Return the function that a cell of *notebook* defines, as a kernel does."""
+    notebook.parent.mkdir(exist_ok=True)
+    notebook.touch()
+    names = {"__name__": "__main__"}
+    if told_by == "server":
+        monkeypatch.setenv("JPY_SESSION_NAME", str(notebook))
+    elif told_by == "VS Code":
+        names["__vsc_ipynb_file__"] = str(notebook)
+    source = f"def simulate(n: int) -> int:\n    return {body}\n"
+    file = f"/tmp/ipykernel_4711/{abs(hash((notebook, body)))}.py"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    exec(compile(source, file, "exec"), names)
+    return names["simulate"]
+
+
+@pytest.fixture
+def options(tmp_path, monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    database = Database(f"sqlite:///{tmp_path / 'lab.sqlite3'}")
+    yield {"results_dir": tmp_path / "results", "db_url": database}
+    database.dispose()
+
+
+@pytest.mark.parametrize("told_by", ["server", "VS Code"])
+def test_function_of_one_name_in_another_notebook_with_another_body_is_refused(
+    tmp_path, options, monkeypatch, told_by
+):
+    mine = memoize(cell(monkeypatch, tmp_path / "alice" / "run.ipynb", "n + 1", told_by), **options)
+    hers = memoize(cell(monkeypatch, tmp_path / "bob" / "run.ipynb", "n * 1000", told_by), **options)
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "alice" / "run.ipynb"))
+    first = mine(3)
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "bob" / "run.ipynb"))
+
+    with pytest.raises(SchemaError, match=r"alice/run\.ipynb.*bob/run\.ipynb"):
+        hers(3)
+
+    assert first == 4
+
+
+def test_cell_that_is_mended_and_a_notebook_that_is_moved_keep_their_results(tmp_path, options, monkeypatch):
+    called = [
+        memoize(cell(monkeypatch, tmp_path / folder / "run.ipynb", body), **options)(3)
+        for folder, body in [("one", "n + 1"), ("one", "1 + n"), ("two", "1 + n"), ("two", "1 + n + 0")]
+    ]
+
+    assert called == [4] * 4
+
+
+def test_console_has_no_file_and_is_not_told_from_another(tmp_path, options, monkeypatch):
+    called = [
+        memoize(cell(monkeypatch, tmp_path / f"console-{n}", body), **options)(3)
+        for n, body in enumerate(["n + 1", "1 + n"])
+    ]
+
+    assert called == [4, 4]

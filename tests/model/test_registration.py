@@ -9,7 +9,7 @@ import pytest
 
 from entropic import Base, Mapped, ResultsDirUnavailableError, SchemaError, Store, param
 from entropic.disk import roots
-from entropic.model import registration
+from entropic.model import folders
 from tests.support import protocol_cases as cases
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import Other, Place
@@ -38,10 +38,12 @@ def test_first_store_marks_its_folder_and_registers_it(place):
     place.store()
 
     (row,) = place.sql("SELECT value FROM entropic_meta WHERE name = 'database'")
+    file = place.folder / "entropic.sqlite3"
     assert marker(place.results) == {
         "root": registered_root(place),
         "database": row.value,
         "table": "protocol_sims",
+        "place": {"kind": "sqlite", "file": str(file), "beside": "../entropic.sqlite3"},
     }
 
 
@@ -67,7 +69,7 @@ def test_eight_first_stores_at_once_agree_on_one_marker(place):
 
 
 def die_after_the_marker(place: Place) -> None:
-    registration.write_marker = cases.after(registration.write_marker)
+    folders.write_marker = cases.after(folders.write_marker)
     place.store()
 
 

@@ -3,14 +3,19 @@
 import json
 import logging
 import os
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entropic import ResultsDirUnavailableError, Store
+from entropic.disk.roots import Marker, read_marker, root_problem, write_marker
+from entropic.model.records import Found
 from entropic.runs.jobs import Receipt
+from entropic.runs.removal import remove_result
 from tests.support import hostile
 from tests.support.hostile import FIELDS, FOLDERS, LINE, Target
 from tests.support.protocol_cases import Place, Sim
@@ -50,6 +55,18 @@ def test_store_opens_and_works_and_nothing_outside_is_touched(place, target, pla
     store.check(checksum=True, fix=True)
     assert store.count() == (plant not in hostile.REFUSED_TO_RUN)
     assert hostile.snapshot(target.victim) == before
+
+
+def test_no_name_in_the_folder_makes_lines_of_its_own_in_what_is_said(place, target, caplog):
+    hostile.names_that_are_odd(target)
+    (target.root / "a\nb.txt").touch()
+    hostile.make_old(target.root)
+
+    store = place.store()
+    told = [record.getMessage() for record in caplog.records] + [one.sentence for one in store.check()]
+
+    assert told
+    assert all(text.isprintable() for text in told)
 
 
 def test_folder_that_does_not_say_whose_it_is_is_reported_and_never_cleared(place, target):
@@ -127,6 +144,73 @@ def test_whatever_a_line_says_its_paths_stay_in_their_folders(fields):
     assert (root / receipt.final_name).parent == root
     assert not receipt.final_name.startswith(".entropic")
     json.dumps(receipt.as_line("d", "t"))
+
+
+_marker = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("root", "database", "table"), _json | _odd_text),
+        "place": _json
+        | st.dictionaries(st.sampled_from(["kind", "file", "beside", "server", "name"]), _json | _odd_text),
+    },
+)
+
+
+@given(_marker | _json)
+def test_whatever_a_marker_says_it_is_read_as_one_of_texts_or_as_none(tmp_path_factory, said):
+    root = tmp_path_factory.getbasetemp()
+    (root / ".entropic-root.json").write_text(json.dumps(said))
+
+    marker = read_marker(root)
+
+    if marker is not None:
+        parts = [marker.root, marker.database, marker.table, *(marker.place or {}).values()]
+        assert all(isinstance(part, str) for part in parts)
+        assert isinstance(root_problem(root, Marker("r", "d", "t")), str)
+
+
+@settings(max_examples=20)
+@given(st.dictionaries(st.sampled_from(["kind", "file", "beside", "server", "name"]), st.text() | _odd_text))
+def test_whatever_place_a_marker_names_the_store_opens(opened_once, known):
+    place, marker = opened_once
+    write_marker(place.results, replace(marker, place=known), replace=True)
+
+    with closing(place.store()) as store:
+        assert store.count() == 0
+        assert store.check() is not None
+
+
+@pytest.fixture(scope="module")
+def opened_once(tmp_path_factory) -> tuple[Place, Marker]:
+    folder = tmp_path_factory.mktemp("places")
+    place = Place(f"sqlite:///{folder / 'entropic.sqlite3'}", folder)
+    return place, place.store()._table.marker
+
+
+@given(
+    _odd_text | st.text() | st.sampled_from(["victim", "victim/thesis.tex", "results", "results/../victim"])
+)
+def test_whatever_name_a_record_has_nothing_outside_is_removed(watched, name):
+    place, store = watched
+    before = hostile.snapshot(place.folder / "victim")
+
+    for named in (name, f"{place.folder}/{name}", f"../{name}", f"./{name}/"):
+        row = Found({"id": "forged", "result_file": named}, named, "0" * 64, 5)
+        path = Path(store._table.reader.path(row))
+        assert path.parent == place.results or os.path.isabs(named)
+        remove_result(store._table, row)
+
+    assert hostile.snapshot(place.folder / "victim") == before
+    assert (place.results / ".entropic-root.json").exists()
+    assert (place.folder / "entropic.sqlite3").exists()
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory) -> tuple[Place, Store[Sim]]:
+    folder = tmp_path_factory.mktemp("watched")
+    hostile.make_victim(folder)
+    place = Place(f"sqlite:///{folder / 'entropic.sqlite3'}", folder)
+    return place, place.store()
 
 
 @pytest.mark.parametrize(

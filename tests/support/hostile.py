@@ -209,6 +209,29 @@ def a_sidecar_of_nuls(target: Target) -> None:
     target.write_sidecar(bytes(1 << 20) + b"\n" + bytes(100))
 
 
+def a_sidecar_of_many_lines(target: Target) -> None:
+    target.write_sidecar(b"{\n" * 1_000_000)
+
+
+def names_that_are_odd(target: Target) -> None:
+    for name in ("a\nb", "a\x1b[31m", "é" * 127, "x" * 255, "X", "  ", "-rf", "~", "%s", "\u202e", "\udcff"):
+        target.write_sidecar("no json\nno json\n", name)
+        (target.state / name / "process.json").write_text(json.dumps(_dead()))
+
+
+def a_folder_with_many_files(target: Target) -> None:
+    for n in range(300):
+        (target.slot("x", "0", "f").parent if n == 0 else target.state / "x" / "0").joinpath(str(n)).touch()
+
+
+def devices_sockets_and_links_by_hand(target: Target) -> None:
+    target.slot()
+    (target.state / "x" / "sidecar.jsonl").hardlink_to(target.victim / "thesis.tex")
+    (target.state / "y").mkdir()
+    os.mknod(target.state / "y" / "sidecar.jsonl", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    os.mknod(target.state / "y" / "process.json", 0o666 | stat.S_IFSOCK)
+
+
 def a_process_that_is_huge(target: Target) -> None:
     path = target.slot().parents[1] / "process.json"
     path.write_text("{}")
@@ -246,6 +269,10 @@ FOLDERS: tuple[Callable[[Target], None], ...] = (
     a_process_that_is_deep,
     a_sidecar_that_is_huge,
     a_sidecar_of_nuls,
+    a_sidecar_of_many_lines,
+    a_folder_with_many_files,
+    devices_sockets_and_links_by_hand,
+    names_that_are_odd,
     a_process_that_is_huge,
     a_process_with_a_path_for_a_pid,
     a_process_whose_holder_is_a_list,

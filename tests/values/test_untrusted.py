@@ -228,3 +228,89 @@ def test_record_of_a_file_that_leads_elsewhere_is_refused(sqlite, tmp_path):
         record.load()
     with pytest.raises(DecodeError, match="another file"):
         record.open()
+
+
+# Arrays, tables and netCDF
+
+
+def test_npy_whose_header_claims_more_than_the_file_holds_is_not_read(tmp_path):
+    with (tmp_path / "result.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)}
+        )
+        file.write(b"x" * 80)
+
+    with pytest.raises(DecodeError, match=r"shape \(1099511627776,\)"):
+        load(str(tmp_path / "result.npy"))
+
+
+@pytest.mark.parametrize("array", [np.arange(3.0), np.zeros((0, 5)), np.array(1), np.zeros(2, "U3")])
+def test_npy_is_read_as_it_is(tmp_path, array):
+    np.save(tmp_path / "result.npy", array)
+
+    found = load(str(tmp_path / "result.npy"))
+
+    assert (found.shape, found.dtype) == (array.shape, array.dtype)
+    assert (found == array).all()
+
+
+def test_csv_whose_short_lines_make_wide_rows_is_not_read(tmp_path):
+    (tmp_path / "result.csv").write_text("," * 200_000 + "\n" + "1\n" * 20_000)
+
+    with pytest.raises(DecodeError, match="claims to hold more"):
+        load(str(tmp_path / "result.csv"))
+
+
+@pytest.mark.parametrize("head", ["a,b\n", "\n\na,b\n", "﻿a,b\n", '"a","b"\r\n'])
+def test_csv_is_read_as_pandas_does(tmp_path, head):
+    import pandas as pd
+
+    path = tmp_path / "result.csv"
+    path.write_text(head + "".join(f"{n},{n}.5\n" for n in range(100_000)), newline="")
+
+    pd.testing.assert_frame_equal(load(str(path)), pd.read_csv(path))
+
+
+def test_parquet_that_claims_more_values_than_it_can_hold_is_not_read(tmp_path, monkeypatch):
+    import pandas as pd
+
+    monkeypatch.setattr(untrusted, "_FREE_BYTES", 0)
+    monkeypatch.setattr(untrusted, "_ZARR_RATIO", 10)
+    pd.DataFrame({"x": np.zeros(1 << 20)}).to_parquet(tmp_path / "result.parquet", compression="zstd")
+
+    with pytest.raises(DecodeError, match=r"claims to hold more.*'x'"):
+        load(str(tmp_path / "result.parquet"))
+
+
+def test_parquet_whose_notes_are_deep_is_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"x": [1.0]}).replace_schema_metadata({b"entropic": b"[" * 100_000})
+    pq.write_table(table, tmp_path / "result.parquet")
+
+    with pytest.raises(ValueError, match="nested too deeply"):
+        load(str(tmp_path / "result.parquet"))
+
+
+def test_netcdf_that_claims_more_than_it_can_hold_is_not_read(tmp_path):
+    import h5netcdf
+
+    with h5netcdf.File(tmp_path / "result.nc", "w") as file:
+        file.dimensions = {"x": 1 << 34}
+        file.create_variable("v", ("x",), "f8", chunks=(1 << 20,))
+
+    with pytest.raises(DecodeError, match=r"claims to hold more.*'v'"):
+        load(str(tmp_path / "result.nc"))
+    with open_file(str(tmp_path / "result.nc")) as opened:
+        assert opened.sizes == {"x": 1 << 34}
+
+
+def test_netcdf_with_a_link_to_another_file_is_refused(path):
+    path = path.replace(".h5", ".nc")
+    with h5py.File(path, "w") as file:
+        an_external_link(file)
+
+    for opener in (load, open_file):
+        with pytest.raises(DecodeError, match="a result is one file"):
+            opener(path)

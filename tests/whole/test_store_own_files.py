@@ -1,13 +1,14 @@
 """Whose file is it? A run replaces its own row's only, and nothing touches what another row names."""
 
+import json
 import os
-import shutil
 import socket
 from pathlib import Path
 
 import pytest
 
 from entropic import AlreadyExistsError, ResultFileError
+from entropic.disk.files import digest_of
 from tests.support.store_cases import PARAMS, Pendulum, Runner, results_in, rows_of, warnings_of
 from tests.support.stores import open_store
 
@@ -173,6 +174,123 @@ def test_path_that_a_run_is_recorded_to_have_written_elsewhere_is_not_moved(stor
     assert next((finding.kind, finding.is_fixed) for finding in report) == ("corrupt-file", False)
 
 
+# What register wrote
+
+
+@pytest.fixture
+def precious(tmp_path):
+    """A file outside the results folder."""
+    path = tmp_path / "elsewhere" / "thesis.json"
+    path.parent.mkdir()
+    path.write_text("years")
+    return path
+
+
+def note_in(results):
+    (note,) = (results / ".entropic-registered").iterdir()
+    return note
+
+
+def test_file_elsewhere_that_was_registered_is_removed_when_that_is_said(store, results, precious):
+    store.register(PARAMS, precious)
+
+    store.delete(PARAMS, remove_file=True)
+
+    assert not precious.exists()
+    assert list((results / ".entropic-registered").iterdir()) == []
+
+
+def test_file_elsewhere_that_only_a_record_names_is_left(store, precious, caplog):
+    record = store.run_or_retrieve(PARAMS)
+    size, sha256 = digest_of(precious)
+    execute(
+        store.database,
+        "UPDATE entropic_files SET name = :name, size_bytes = :size, sha256 = :sha256, attempt = NULL",
+        name=str(precious), size=size, sha256=sha256,
+    )  # fmt: skip
+
+    assert store.retrieve(PARAMS, verify=True).id == record.id
+    assert store.delete(PARAMS, remove_file=True)
+
+    assert precious.read_text() == "years"
+    assert any("no note says that this user" in text for text in warnings_of(caplog))
+
+
+def of_another_user(note):
+    os.chown(note, 47001, 47001)
+
+
+def for_a_group_to_write(note):
+    note.chmod(0o660)
+
+
+def by_a_link(note):
+    note.rename(note.with_name("moved"))
+    note.symlink_to("moved")
+
+
+def with_another_path(note):
+    said = json.loads(note.read_text())
+    note.write_text(json.dumps([*said[:-1], "/elsewhere"]))
+
+
+def that_is_deep(note):
+    note.write_text("[" * 30_000)
+
+
+def that_is_a_fifo(note):
+    note.unlink()
+    os.mkfifo(note)
+
+
+def of_another_row(note):
+    note.unlink()
+
+
+NOTES = (of_another_user, for_a_group_to_write, by_a_link, with_another_path, that_is_deep, that_is_a_fifo)
+
+
+@pytest.mark.parametrize("change", [*NOTES, of_another_row], ids=lambda change: change.__name__)
+def test_file_elsewhere_stays_where_the_note_is_not_this_users(store, results, precious, change):
+    store.register(PARAMS, precious)
+    change(note_in(results))
+
+    store.delete(PARAMS, remove_file=True)
+
+    assert precious.read_text() == "years"
+
+
+def test_file_elsewhere_stays_where_its_folder_is_a_link_to_another_by_now(store, tmp_path, precious):
+    store.register(PARAMS, precious)
+    precious.parent.rename(tmp_path / "home")
+    precious.parent.symlink_to(tmp_path / "home")
+
+    store.delete(PARAMS, remove_file=True)
+
+    assert precious.read_text() == "years"
+
+
+def test_folder_elsewhere_that_was_registered_is_removed_without_what_it_links_to(store, tmp_path, precious):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "part").write_text("x")
+    store.register(PARAMS, tmp_path / "data")
+    (tmp_path / "data" / "link").symlink_to(precious.parent)
+
+    store.delete(PARAMS, remove_file=True)
+
+    assert not (tmp_path / "data").exists()
+    assert precious.read_text() == "years"
+
+
+def test_file_registered_where_nothing_can_be_noted_is_a_record_and_stays(store, results, precious):
+    (results / ".entropic-registered").symlink_to(precious.parent)
+    store.register(PARAMS, precious)
+
+    store.delete(PARAMS, remove_file=True)
+
+    assert os.listdir(precious.parent) == ["thesis.json"]
+
+
 # What a result is
 
 
@@ -260,19 +378,3 @@ def test_what_took_the_place_of_a_result_is_no_hit_and_check_goes_on(store, resu
     assert {finding.kind for finding in report} >= {"missing-file", "corrupt-file"}
     assert len(store.runner.seen) == 3
     assert store.retrieve(PARAMS, verify=True).result_file == again.result_file
-
-
-def test_copy_of_a_database_beside_its_original_replaces_nothing_of_it(sqlite, sqlite_url, tmp_path):
-    mine = open_store(Pendulum, tmp_path, Runner(), sqlite)
-    mine.run_or_retrieve(OTHER)
-    sqlite.dispose()
-    shutil.copy(tmp_path / "entropic.sqlite3", tmp_path / "two.sqlite3")
-    runner = Runner()
-    runner.note = b"two"
-    two = open_store(Pendulum, tmp_path, runner, f"sqlite:///{tmp_path / 'two.sqlite3'}")
-
-    mine.run_or_retrieve(PARAMS)
-    two.run_or_retrieve(PARAMS)
-
-    assert not Path(mine.retrieve(PARAMS, verify=True).result_file).read_bytes().startswith(b"two")
-    two.database.dispose()

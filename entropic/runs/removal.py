@@ -1,0 +1,47 @@
+"""What `delete(remove_file=True)` removes: a result in our folder, or a file that this user registered."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from entropic.disk.files import remove
+from entropic.disk.registered import remove_registered
+from entropic.model.base import table_key
+from entropic.model.records import Found
+from entropic.runs.result_table import ResultTable
+
+__all__ = ["remove_result"]
+
+log = logging.getLogger(__name__)
+
+
+def remove_result(table: ResultTable[Any], found: Found) -> None:
+    """Remove the result of a row that was deleted; one that stays is logged, with the reason."""
+    path = Path(table.reader.path(found))
+    if not os.path.lexists(path):
+        return
+    try:
+        why: object = _remove(table, found, path)
+    except OSError as error:
+        why = error
+    if why is not None:
+        log.warning(
+            "the row of %s is deleted, but its file is not, and is yours to delete: %s", found.id, why
+        )
+
+
+def _remove(table: ResultTable[Any], found: Found, path: Path) -> str | None:
+    if (problem := table.root_problem()) is not None:
+        return problem
+    is_inside = path.parent == table.root
+    if found.file_name is None and not is_inside:
+        return f"no file record says that {str(path)!r} is its result"
+    if table.publisher.is_shared(str(path), found.id):
+        return f"{str(path)!r} is the result of another row too"
+    if not is_inside:
+        return remove_registered(table.root, (table_key(table.model), found.id), path)
+    remove(path)
+    return None

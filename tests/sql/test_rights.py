@@ -1,0 +1,126 @@
+"""What a user of a server may not do is said when a Store opens, in words of GRANT, and nothing is found out later."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import make_url, text
+
+from entropic import Base, Database, Mapped, SchemaError, Store, memoize
+
+RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
+
+class Allowed(Base):
+    __tablename__ = "allowed"
+    n: Mapped[int]
+
+
+class Unknown(Base):
+    __tablename__ = "unknown_yet"
+    n: Mapped[int]
+
+
+def write(params):
+    Path(params["result_file"]).write_text(str(params["n"]))
+
+
+def open_store(url, folder, model=Allowed):
+    return Store(write, model, folder, ".txt", url)
+
+
+@contextmanager
+def role_on(url: str, rights: str) -> Iterator[str]:
+    """Make a role that has *rights* on all tables of a database, and yield the URL for it."""
+    name = f"e{uuid4().hex[:12]}"
+    made = make_url(url)
+    is_mysql = made.get_backend_name() == "mysql"
+    role, tables = (
+        (f"'{name}'@'%'", f"{made.database}.*") if is_mysql else (name, "ALL TABLES IN SCHEMA public")
+    )
+    with Database(url).engine.connect() as connection:
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(text(f"CREATE USER {role}"))
+        connection.execute(text(f"GRANT {rights} ON {tables} TO {role}"))
+        try:
+            yield made.set(username=name).render_as_string(hide_password=False)
+        finally:
+            if not is_mysql:
+                connection.execute(text(f"DROP OWNED BY {role}"))
+            connection.execute(text(f"DROP USER {role}"))
+
+
+@pytest.fixture
+def folder(server_url, tmp_path):
+    """A results folder with a run of one who may do everything."""
+    store = open_store(server_url, tmp_path / "results")
+    store.run_or_retrieve({"n": 1})
+    store.close()
+    return tmp_path / "results"
+
+
+def grants_of(message: str) -> list[str]:
+    """Return the statements that a message asks for."""
+    asked = message.partition("Let the owner of the tables run: ")[2].partition("; or make")[0]
+    return asked.split("; ")
+
+
+LACKING = ("INSERT", "UPDATE", "DELETE")
+
+
+@pytest.mark.parametrize("lacking", [("INSERT",), ("UPDATE",), ("DELETE",), LACKING], ids=", ".join)
+def test_role_that_may_not_write_reads_is_told_its_grants_and_writes_once_it_has_them(
+    server_url, folder, lacking, caplog
+):
+    given = ", ".join(right for right in RIGHTS if right not in lacking)
+    with role_on(server_url, given) as url:
+        store = open_store(url, folder)
+        said = [record.getMessage() for record in caplog.records if "may not write" in record.getMessage()]
+        read = store.retrieve({"n": 1}, verify=True)
+        with pytest.raises(SchemaError, match=f"it lacks {', '.join(lacking)} on allowed") as caught:
+            store.run_or_retrieve({"n": 2})
+        owner = Database(server_url)
+        for grant in grants_of(str(caught.value)):
+            owner.write(lambda connection, grant=grant: connection.execute(text(grant)))
+        ran = store.run_or_retrieve({"n": 2})
+        store.close()
+
+    assert said == [str(caught.value)]
+    assert Path(read.result_file).read_text() == "1"
+    assert Path(ran.result_file).read_text() == "2"
+
+
+def test_role_that_may_only_select_is_told_that_a_table_is_missing(server_url, folder, tmp_path):
+    with (
+        role_on(server_url, "SELECT") as url,
+        pytest.raises(SchemaError, match="lacks tables, and this user may not make them"),
+    ):
+        open_store(url, tmp_path / "other", Unknown)
+
+
+def test_role_that_may_only_select_is_told_that_nobody_registered_its_table(server_url, folder, tmp_path):
+    database = Database(server_url)
+    database.write(lambda connection: Unknown.__table__.create(connection))
+    with (
+        role_on(server_url, "SELECT") as url,
+        pytest.raises(SchemaError, match=r"register the table.*somebody who may open the Store once"),
+    ):
+        open_store(url, tmp_path / "other", Unknown)
+
+
+def test_role_that_may_not_alter_is_told_that_a_parameter_is_new(server_url, tmp_path):
+    def grown(n: int) -> int:
+        return n
+
+    options = {"results_dir": tmp_path / "results", "table": "grown"}
+    memoize(grown, db_url=server_url, **options)(1)
+
+    def grown(n: int, m: int = 2) -> int:
+        return n * m
+
+    with role_on(server_url, ", ".join(RIGHTS)) as url:
+        function = memoize(grown, db_url=url, **options)
+        with pytest.raises(SchemaError, match="bring it up to date"):
+            function(1)
