@@ -22,6 +22,7 @@ from entropic.errors import (
     ResultFileMissingError,
     ResultsDirUnavailableError,
     SchemaError,
+    TransactionError,
     UnhashableParamError,
     WeightsNotFoundError,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "SchemaError",
     "Store",
     "SweepResult",
+    "TransactionError",
     "UnhashableParamError",
     "WeightsNotFoundError",
     "expand_grid",

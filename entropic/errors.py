@@ -23,7 +23,8 @@ pickling, since it may have travelled from a worker. Facts that a program may ne
     ├── ClaimTimeoutError (TimeoutError)
     ├── ClusterError (RuntimeError)
     ├── DependencyCycleError (RuntimeError)
-    └── SchemaError (RuntimeError)
+    ├── SchemaError (RuntimeError)
+    └── TransactionError (RuntimeError)
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ __all__ = [
     "ResultFileMissingError",
     "ResultsDirUnavailableError",
     "SchemaError",
+    "TransactionError",
     "UnhashableParamError",
     "WeightsNotFoundError",
 ]
@@ -171,3 +173,7 @@ class DependencyCycleError(EntropicError, RuntimeError):
 
 class SchemaError(EntropicError, RuntimeError):
     """The database's tables are not those that this code or model needs."""
+
+
+class TransactionError(EntropicError, RuntimeError):
+    """Something cannot be done inside a transaction, or the database has dropped it."""

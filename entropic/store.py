@@ -13,6 +13,7 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -115,6 +116,7 @@ class Store(Generic[ModelT]):
         self.file_suffix = file_suffix
         self.results_dir = Path(results_dir).expanduser().absolute()
         self.database = Database.of(db_url)
+        self.database.refuse_block("opening a Store", "open it before the block")
         self._has_own_database = isinstance(db_url, str | URL)
         self._patience = Patience(limit_s=wait_timeout_s)
         self._table = ResultTable.open(
@@ -298,7 +300,7 @@ class Store(Generic[ModelT]):
             return False
         deleted = self._table.publisher.delete(found.id)
         if remove_file:
-            self._remove_file(found)
+            self.database.on_commit(partial(self._remove_file, found))
         return deleted
 
     def annotate(self, /, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
@@ -411,6 +413,7 @@ class Store(Generic[ModelT]):
             patience=self._patience,
             retries=retries,
         )
+        self.database.refuse_block("a sweep", "sweep first, then open the block")
         names = self._table.parameters.names
         sets = parameter_sets(params, names[0] if len(names) == 1 else None)
         self._note_code()
@@ -482,6 +485,7 @@ class Store(Generic[ModelT]):
         ResultsDirUnavailableError
             If the results folder is absent or another's.
         """
+        self.database.refuse_block("recovery", "recover() first, then open the block")
         self._table.require_root()
         return recover(self._table)
 
@@ -502,6 +506,8 @@ class Store(Generic[ModelT]):
         Report
             Iterable of findings, falsy when clean; as text, a table.
         """
+        if fix:
+            self.database.refuse_block("check(fix=True)", "check first, then open the block")
         return check_table(self._table, self.file_suffix, checksum=checksum, fix=fix)
 
     def adopt_root(self) -> None:

@@ -34,6 +34,7 @@ TREE = {
     "ClusterError": ("EntropicError", "RuntimeError"),
     "DependencyCycleError": ("EntropicError", "RuntimeError"),
     "SchemaError": ("EntropicError", "RuntimeError"),
+    "TransactionError": ("EntropicError", "RuntimeError"),
 }
 ERRORS = [getattr(errors, name) for name in TREE]
 

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tests.support.mutants import draw
+from tests.support.mutants import draw, start_of
 
 SOURCE = '''
 def total(items: list[int] | None, *, limit: int = 3) -> int:
@@ -50,3 +50,9 @@ def test_every_fault_is_python_and_leaves_annotations_and_docstrings_alone():
         compile(mutant.source, "mutant", "exec")
         assert "items: list[int] | None" in mutant.source
         assert "Add up." in mutant.source
+
+
+def test_fault_is_in_the_innermost_function_decorators_included():
+    source = "x = 1\n@one\n@two\ndef f():\n    def g():\n        return 1\n    return g\ny = 2\n"
+
+    assert [start_of(source, line) for line in range(1, 9)] == [None, 2, 2, 2, 5, 5, 2, None]

@@ -111,7 +111,7 @@ class Parameters:
             if name not in self._outputs
         }
         self._defaults = {name: p.default for name, p in self._params.items() if p.default is not _ABSENT}
-        self._required = tuple(name for name in self._params if name not in self._defaults)
+        self._required = self._params.keys() - self._defaults.keys()
         self._documents = frozenset(name for name, p in self._params.items() if p.contents is not None)
         self._default_sources = {
             name: p.sources for name, p in self._params.items() if p.sources is not NOTHING_ELSE
@@ -302,8 +302,8 @@ class Parameters:
                 members.pop(name, None)
             else:
                 forms[name] = form
-        if complete or "id" not in params:
-            self._require(values)
+        if (complete or "id" not in params) and not self._required <= values.keys():
+            raise self._incomplete(values)
         given, former = None, None
         if "id" in params:
             given = frozenset(name for name in params if name in self._params)
@@ -450,13 +450,13 @@ class Parameters:
             f"{self._name} has no parameter {name!r}{hint} It has: {', '.join(self._params)}."
         )
 
-    def _require(self, values: Mapping[str, Any]) -> None:
-        if missing := [name for name in self._required if name not in values]:
-            raise ParameterError(
-                f"{self._name} needs {', '.join(map(repr, missing))}, which "
-                f"{'was' if len(missing) == 1 else 'were'} not given and ha{'s' if len(missing) == 1 else 've'} "
-                f"no default. It has: {', '.join(self._params)}."
-            )
+    def _incomplete(self, values: Mapping[str, Any]) -> ParameterError:
+        missing = [name for name in self._params if name not in values]
+        return ParameterError(
+            f"{self._name} needs {', '.join(map(repr, missing))}, which "
+            f"{'was' if len(missing) == 1 else 'were'} not given and ha{'s' if len(missing) == 1 else 've'} "
+            f"no default. It has: {', '.join(self._params)}."
+        )
 
 
 @functools.cache

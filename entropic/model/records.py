@@ -33,7 +33,6 @@ CHUNK = (
 )
 
 _files: Any = FileRow.__table__
-_EVENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
 _sql_log = logging.getLogger("sqlalchemy.engine")
 
 
@@ -198,9 +197,13 @@ class RecordReader(Generic[ModelT]):
 def _is_direct(database: Database) -> bool:
     """Whether the driver may be asked directly: SQLite, and nobody is listening who would miss the statement."""
     engine = database.engine
+    events = engine.dispatch
     return (
         engine.dialect.driver == "pysqlite"
         and not engine.echo
-        and not any(getattr(engine.dispatch, name) for name in _EVENTS)
+        and not events.before_execute
+        and not events.after_execute
+        and not events.before_cursor_execute
+        and not events.after_cursor_execute
         and not _sql_log.isEnabledFor(logging.INFO)
     )

@@ -324,9 +324,12 @@ class Publisher:
             self._rows.c.created_at == row["created_at"],
         )
 
+        def is_there(connection: Connection) -> bool:
+            return connection.scalar(select(self._rows.c.id).where(is_written)) is not None
+
         def work(connection: Connection) -> None:
             if self._claims.delete(connection, [(identity.id, token)]) != 1:
-                if connection.scalar(select(self._rows.c.id).where(is_written)) is not None:
+                if is_there(connection):
                     return  # by a commit whose answer was lost
                 raise ClaimLostError(
                     f"{identity.id!r} was taken over while {shown!r} was read: this process was silent for longer "
@@ -335,6 +338,7 @@ class Publisher:
             self._write_rows(connection, {identity.id: row}, self._former(connection, [identity.id]))
             self._replace_files(connection, [record])
 
+        self._database.decide_by(is_there)
         self._database.write(work, repeatable=True)
 
     def patch_registered(self, key: str, custom: Mapping[str, Any]) -> None:

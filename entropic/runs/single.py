@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +61,7 @@ class RunMaker:
             Run even if there is a result by now.
         """
         table = self.table
+        table.database.refuse_block("a run", f"run {identity.id!r} first, then open the block")
         table.require_root()
         if found is not None and not is_forced:
             table.refuse_registered(found)
@@ -80,14 +81,19 @@ class RunMaker:
     def register(
         self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any], *, overwrite: bool
     ) -> None:
-        """Make a file that was computed elsewhere the result of *identity*, once nobody runs it."""
-        with terminable(), Tenure(self.table) as tenure:
+        """Make a file that was computed elsewhere the result of *identity*, once nobody runs it.
+
+        Inside a transaction the claim is part of it, which nobody sees before it is gone again.
+        """
+        table = self.table
+        with terminable(), Tenure(table) as tenure:
             claimed = self._claim(tenure, identity, identity.id, is_forced=True)
+            is_seen = not table.database.is_in_block
             # Not only a runner takes its time: so does the digest of a large file.
-            with self.table.heartbeat.beating(is_run_here=False):
+            with table.heartbeat.beating(is_run_here=False) if is_seen else nullcontext():
                 found = claimed.granted[identity.id]
                 if found is not None and not overwrite:  # whoever had the key before had finished
-                    self.table.refuse_other_file(found, path)
+                    table.refuse_other_file(found, path)
                 tenure.register(identity, path, shown, custom)
 
     def _claim(self, tenure: Tenure, identity: Identity, record_id: str, *, is_forced: bool) -> Claimed:
@@ -98,10 +104,12 @@ class RunMaker:
                 claimed = tenure.claim({record_id: identity}, is_forced=is_forced)
                 if claimed.granted or claimed.done:
                     return claimed
+                if self.table.database.is_in_block:
+                    self._give_up(record_id, "and a transaction does not wait for it")
                 waiting.go_on([record_id], wait.waited_s)
                 told = self._say_who(record_id, told) if wait.is_worth_saying() else told
                 if wait.is_over():
-                    self._give_up(record_id)
+                    self._give_up(record_id, f"for longer than wait_timeout_s={self.patience.limit_s:g}")
                 self.table.database.rest()
                 wait.pause()
 
@@ -113,11 +121,10 @@ class RunMaker:
         log.warning("waiting for %s, which is run by %s", record_id, holder)
         return holder.token
 
-    def _give_up(self, record_id: str) -> None:
+    def _give_up(self, record_id: str, why: str) -> None:
         holder = self.table.claims.holders([record_id]).get(record_id)
         raise ClaimTimeoutError(
-            f"{record_id!r} is held by {holder or 'another process'} for longer than wait_timeout_s="
-            f"{self.patience.limit_s:g}. Nothing was run; try again later"
+            f"{record_id!r} is held by {holder or 'another process'}, {why}. Nothing was run; try again later"
         )
 
     def _attempt(self, job: Job, tenure: Tenure) -> Receipt:

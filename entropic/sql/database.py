@@ -4,7 +4,7 @@ Everything that touches a database goes through `Database`: `write` for a transa
 none, `look` for the one connection that a thread keeps for hits. All three are tried again after a deadlock, a lock
 that timed out or a connection that was lost, and connecting waits for a server that is away or has no place left.
 SQLite begins its writes with BEGIN IMMEDIATE: a transaction that reads first and writes later fails at once when
-another one wrote in between, without waiting.
+another one wrote in between, without waiting. Inside a block of `transaction` all of them are part of that.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from entropic.errors import TransactionError
 from entropic.process.patience import Wait
 from entropic.sql import outages
 from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
 from entropic.sql.forks import keep_for_ever, statements
 from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient
+from entropic.sql.transactions import Transaction, forget_blocks, joined, opened
 from entropic.sql.urls import parse_url, scrub, shown
 
 __all__ = ["Database", "DatabaseLike"]
@@ -160,7 +163,14 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Give a pooled connection for statements that need no transaction; nothing is tried again."""
+        """Give a pooled connection for statements that need no transaction; nothing is tried again.
+
+        Inside a block it is the block's.
+        """
+        block = joined(self._token)
+        if block is not None:
+            yield block.connection
+            return
         with self._statement, self.engine.connect().execution_options(**{BEGIN: ""}) as connection:
             yield connection
 
@@ -172,6 +182,9 @@ class Database:
         work : callable
             Called again, on another connection, after a lock that timed out or when the connection was lost.
         """
+        block = joined(self._token)
+        if block is not None:
+            return block.read(work)
         return self._tried_again(lambda: self._read_once(work))
 
     def _read_once(self, work: Callable[[Connection], T]) -> T:
@@ -231,7 +244,14 @@ class Database:
         repeatable : bool
             *work* does no harm either if the one before was committed. Without, a server that goes while COMMIT is on
             its way, so that nobody knows whether it arrived, is an error.
+
+        Notes
+        -----
+        Inside a block of `transaction` it is a SAVEPOINT of that: it is tried once, and committed with the block.
         """
+        block = joined(self._token)
+        if block is not None:
+            return block.write(work)
         is_on_its_way = False
 
         def noted(connection: Connection) -> T:
@@ -256,16 +276,13 @@ class Database:
     def _write_once(self, work: Callable[[Connection], T], durable: bool) -> T:
         options = {BEGIN: "IMMEDIATE"}
         with self._statement, self.engine.connect().execution_options(**options) as connection:
-            raw: Any = connection.connection.dbapi_connection
-            if durable:
-                (level,) = raw.execute("PRAGMA synchronous").fetchone()
-                raw.execute("PRAGMA synchronous=FULL")
+            level = _synchronous(connection, "FULL") if durable else None
             try:
                 return _in_transaction(connection, work)
             finally:
                 # An interrupt in a statement closes the connection, and must not become an error of the database.
-                if durable and not connection.invalidated:
-                    raw.execute(f"PRAGMA synchronous={level}")
+                if level is not None and not connection.invalidated:
+                    _synchronous(connection, level)
 
     def look(self, work: Callable[[Connection], T]) -> T:
         """Run ``work(connection)``, which only reads, on the connection that this thread keeps for look-ups.
@@ -274,6 +291,9 @@ class Database:
         meanwhile is replaced. A database in memory has a single connection, which nobody may keep: there, and
         there only, it is checked out each time.
         """
+        block = joined(self._token)
+        if block is not None:
+            return block.read(work)
         held: _Held | None = getattr(self._held, "value", None)
         if held is not None:
             try:
@@ -299,6 +319,111 @@ class Database:
         held = self._held.value = _Held(self.engine)
         self._all_held.add(held)
         return held
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Commit what the block writes as a whole, or nothing of it if an exception leaves the block.
+
+        Everything that this thread does with this database in the block is part of it, whichever store does it. Blocks
+        inside one join it: an exception that leaves one of them ends them all.
+
+        Yields
+        ------
+        Transaction
+            Has `on_commit` and `on_rollback`, for what must follow.
+
+        Raises
+        ------
+        sqlalchemy.exc.DBAPIError
+            Whatever the database has against it: nothing is tried again, as `atomically` does.
+        TransactionError
+            If the database had dropped what was written, after a deadlock or with the connection.
+
+        Notes
+        -----
+        It begins at its first statement: write large files and compute before. On SQLite it then holds the right to
+        write, and is synced when it is committed. Other threads and forked children are not in it.
+        """
+        block = joined(self._token)
+        if block is not None:
+            try:
+                yield block
+            except BaseException as error:
+                block.spoil(error)
+                raise
+            return
+        with opened(self._token, self._block()) as block:
+            yield block
+
+    def atomically(self, work: Callable[[], T]) -> T:
+        """Call *work* in a block of `transaction`, and return what it returns.
+
+        Parameters
+        ----------
+        work : callable
+            Called again after a deadlock, a lock that timed out or a connection that was lost. It must not mind.
+        """
+        if joined(self._token) is not None:
+            return work()
+        block = self._block()
+
+        def once() -> T:
+            nonlocal block
+            block = self._block()
+            try:
+                with opened(self._token, block):
+                    return work()
+            except TransactionError as error:  # *work* went on after the error that ended the block
+                if isinstance(error.__cause__, DBAPIError):
+                    raise error.__cause__ from None
+                raise
+
+        return self._tried_again(once, lambda error: block.is_in_doubt)
+
+    @property
+    def is_in_block(self) -> bool:
+        """Whether this thread is inside a block of `transaction`."""
+        return joined(self._token) is not None
+
+    def on_commit(self, call: Callable[[], object]) -> None:
+        """Call *call* once what this thread wrote is committed: at once, or at the end of the block it is in."""
+        block = joined(self._token)
+        if block is None:
+            call()
+        else:
+            block.on_commit(call)
+
+    def decide_by(self, is_there: Callable[[Connection], bool]) -> None:
+        """Inside a block: say how to tell, should the answer to its COMMIT be lost, whether it was carried out."""
+        block = joined(self._token)
+        if block is not None:
+            block.decide_by(is_there)
+
+    def refuse_block(self, what: str, way: str) -> None:
+        """Raise `TransactionError` inside a block, of *what* needs a transaction of its own; *way* says what to do."""
+        if self.is_in_block:
+            raise TransactionError(f"{what} is not possible inside a transaction on {shown(self.url)}: {way}")
+
+    def _block(self) -> Transaction:
+        begin = partial(self._tried_again, self._begun)
+        return Transaction(begin, self._ended, self.read, self._statement, shown(self.url))
+
+    def _begun(self) -> Connection:
+        with self._statement:
+            connection = self.engine.connect().execution_options(**{BEGIN: "IMMEDIATE"})
+            try:
+                if self.dialect == "sqlite":
+                    connection.info["level"] = _synchronous(connection, "FULL")
+                connection.begin()
+            except BaseException:
+                self._ended(connection)
+                raise
+            return connection
+
+    def _ended(self, connection: Connection) -> None:
+        if self.dialect == "sqlite" and not connection.invalidated and "level" in connection.info:
+            _synchronous(connection, connection.info.pop("level"))
+        connection.close()
 
     def release(self) -> None:
         """Let go of the connection that this thread keeps, as before a wait or a long run."""
@@ -347,6 +472,14 @@ DatabaseLike = Database | Engine | URL | str
 
 def _token(url: URL) -> str:
     return hashlib.sha256(url.render_as_string(hide_password=False).encode()).hexdigest()
+
+
+def _synchronous(connection: Connection, level: str) -> str:
+    """Set how much SQLite syncs on a connection, outside of a transaction; return what it was."""
+    raw: Any = connection.connection.dbapi_connection
+    (former,) = raw.execute("PRAGMA synchronous").fetchone()
+    raw.execute(f"PRAGMA synchronous={level}")
+    return str(former)
 
 
 def _in_transaction(connection: Connection, work: Callable[[Connection], T]) -> T:
@@ -417,6 +550,7 @@ def _after_fork_in_child() -> None:
     _engines_lock = threading.Lock()
     for database in list(_databases):
         database._forget_parent()
+    keep_for_ever(forget_blocks())
     _at_fork.clear()
     for engine in _engines.values():
         if not is_memory(engine.url):

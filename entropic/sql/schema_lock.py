@@ -41,7 +41,10 @@ def schema_lock(database: Database) -> Iterator[Connection]:
     ------
     SchemaError
         If another process has held the lock for a minute.
+    TransactionError
+        Inside a block of `Database.transaction`.
     """
+    database.refuse_block("making or changing tables", "open every store before the block")
     if database.dialect == "sqlite":
         lock = _sqlite_lock(database)
     elif database.dialect == "postgresql":

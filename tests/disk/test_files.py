@@ -13,7 +13,7 @@ import pytest
 
 from entropic.disk import files, roots, sidecars
 from entropic.disk import staging as staging_module
-from entropic.disk.files import digest_of
+from entropic.disk.files import digest_of, newest_change, size_of
 from entropic.disk.roots import Marker, quarantine
 from entropic.disk.sidecars import SidecarIndex, read_sidecar
 from entropic.disk.staging import Staged, Staging, move, stage
@@ -150,6 +150,55 @@ def test_digest_of_a_file_larger_than_a_block_is_that_of_its_bytes(tmp_path):
     (tmp_path / "big").write_bytes(data)
 
     assert digest_of(tmp_path / "big") == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_links_in_a_users_folder_count_for_the_files_that_they_lead_to_and_folders_for_nothing(tmp_path):
+    plain = folder_of(tmp_path, "plain", {"a": b"1", "b": b"22"})
+    linked = folder_of(tmp_path, "linked", {"a": b"1"})
+    (linked / "b").symlink_to(plain / "b")
+    (linked / "c").symlink_to(plain)
+
+    assert digest_of(linked) == digest_of(plain)
+    assert size_of(linked) == 3
+
+
+def test_link_in_a_users_folder_that_leads_nowhere_is_not_left_out(tmp_path):
+    linked = folder_of(tmp_path, "linked", {"a": b"1"})
+    (linked / "b").symlink_to(tmp_path / "nowhere")
+
+    for measure in (digest_of, size_of):
+        with pytest.raises(FileNotFoundError):
+            measure(linked)
+
+
+def test_folder_in_a_slot_that_becomes_a_link_after_the_look_is_not_followed(root, monkeypatch):
+    folder = folder_of(root / roots.STATE / "process" / "0", "k", {"a": b"1"})
+    real = os.open
+
+    def late(name, *args, **kwargs):
+        if name == "k":
+            folder.rename(root / "elsewhere")
+            folder.symlink_to(root / "elsewhere")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", late)
+
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        digest_of(folder)
+
+    assert folder.is_symlink()
+
+
+@pytest.mark.parametrize("newest", ["", "part", "sub", "sub/part", "link"])
+def test_newest_change_is_that_of_a_folder_or_of_anything_in_it(root, newest):
+    folder = folder_of(root / roots.STATE, "process", {"part": b"1", "sub/part": b"2"})
+    (root / "elsewhere").touch()
+    (folder / "link").symlink_to(root / "elsewhere")
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (1000, 1000), follow_symlinks=False)
+    os.utime(folder / newest, (2000, 2000), follow_symlinks=False)
+
+    assert newest_change(folder) == 2000
 
 
 # The marker of a folder

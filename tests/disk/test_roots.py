@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from entropic.disk import roots
-from entropic.disk.roots import Marker, quarantine, root_problem
+from entropic.disk.roots import Marker, access_problem, foreign_problem, quarantine, root_problem
 from tests.support.disk_order import disk_order
+from tests.support.users import ALICE, give, place_for_all
 
 MINE = Marker("root", "database", "table")
 
@@ -45,6 +46,16 @@ def test_marker_that_was_replaced_is_read_anew(tmp_path):
     roots.write_marker(tmp_path, other, replace=True)
 
     assert (first, roots.read_marker(tmp_path)) == (MINE, other)
+
+
+def test_marker_is_read_once_while_it_stays_the_same(tmp_path, monkeypatch):
+    roots.write_marker(tmp_path, MINE)
+    read = []
+    real = roots.read_file
+    monkeypatch.setattr(roots, "read_file", lambda path, **limits: read.append(path) or real(path, **limits))
+
+    assert [roots.read_marker(tmp_path) for _ in range(3)] == [MINE] * 3
+    assert len(read) == 1
 
 
 def test_folder_with_the_own_marker_is_no_problem(tmp_path):
@@ -91,3 +102,60 @@ def test_what_is_put_aside_lies_in_the_results_folder_however_deep_it_was(tmp_pa
 
     assert kept.relative_to(root / roots.STATE / roots.QUARANTINE).name == "part"
     assert kept.read_text() == "x"
+
+
+@pytest.mark.parametrize(("mode", "is_shared"), [(0o2775, True), (0o2777, True), (0o755, False)])
+def test_group_that_may_write_in_the_results_folder_may_put_aside_too(tmp_path, mode, is_shared):
+    root = tmp_path / "results"
+    root.mkdir()
+    root.chmod(mode)
+    (root / roots.MARKER).touch()
+    (root / "part").touch()
+
+    quarantine(root / "part")
+
+    modes = [(root / roots.STATE / name).stat().st_mode for name in ("", roots.QUARANTINE)]
+    assert [(bool(mode & 0o020), bool(mode & 0o002)) for mode in modes] == [(is_shared, False)] * 2
+
+
+# Who may write
+
+
+def problems(*roots: Path) -> list[str | None]:
+    return [access_problem(root) for root in roots]
+
+
+def test_folder_in_which_this_user_may_not_write_is_named_with_its_owner_and_the_way_out():
+    with place_for_all() as place:
+        own, closed, state_closed = (place / name for name in ("own", "closed", "state"))
+        for root in (own, closed, state_closed):
+            (root / roots.STATE).mkdir(parents=True)
+        give(own, ALICE.uid, ALICE.groups[0])
+        give(state_closed, ALICE.uid, ALICE.groups[0])
+        give(state_closed / roots.STATE, 0, 0, 0o644)
+        give(closed, 0, 0, 0o644)
+
+        found = ALICE.does(problems, own, place / "not there", closed, state_closed)
+
+    assert found[:2] == [None, None]
+    for problem, folder in zip(found[2:], (closed, state_closed / roots.STATE), strict=True):
+        assert (
+            f"this user (uid {ALICE.uid}, groups {list(ALICE.groups)}) may not write in '{folder}'" in problem
+        )
+        assert "of uid 0 and group 0, mode 755" in problem
+        assert f"chgrp -R GROUP {folder}" in problem
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "belongs to another table; results of 'table' would"),
+        (Marker("root", "database", "another"), "belongs to table 'another'; results of 'table' would"),
+        (Marker("root", "another", "table"), "belongs to table 'table' of another database; results of"),
+    ],
+)
+def test_folder_of_somebody_else_is_named_with_its_owner_and_one_of_ones_own(tmp_path, found, said):
+    problem = foreign_problem(tmp_path, found, "table")
+
+    assert said in problem
+    assert f"such as {str(tmp_path / 'table')!r}" in problem

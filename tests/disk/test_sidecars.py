@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from entropic.disk import sidecars
 from entropic.disk.files import remove
-from entropic.disk.sidecars import SidecarIndex, clear_away, process_folders, read_sidecar
+from entropic.disk.sidecars import SidecarIndex, clear_away, process_folders, read_sidecar, read_waits
 
 
 def test_bad_lines_are_counted_one_by_one(tmp_path):
@@ -112,6 +113,44 @@ def test_index_never_gives_the_line_of_another_key(tmp_path):
     assert index.get("k1") is None
 
 
+def test_index_reads_one_line_to_give_it(tmp_path, monkeypatch):
+    """A sidecar may have millions."""
+    write(tmp_path, "one", *((f"k{n}", f"a{n}") for n in range(9)))
+    index = SidecarIndex(tmp_path)
+    index.refresh()
+    read = []
+    real = sidecars.load_json
+    monkeypatch.setattr(sidecars, "load_json", lambda text: read.append(text) or real(text))
+
+    assert attempt_of(index, "k3") == "a3"
+    assert len(read) == 1
+
+
+def test_line_that_is_too_long_is_malformed_and_the_others_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(sidecars, "LINE_BYTES", 50)
+    path = write(tmp_path, "one", ("k1", "a1"), ("k" * 300, "a2"), ("k3", "a3"))
+    with path.open("a") as file:
+        file.write("torn" * 100)
+
+    sidecar = read_sidecar(path.parent)
+
+    assert [one["attempt"] for one in sidecar.lines] == ["a1", "a3"]
+    assert sidecar.malformed == 2
+
+
+@pytest.mark.parametrize("kind", ["link", "FIFO", "folder"])
+def test_sidecar_that_is_no_file_is_one_malformed_line(tmp_path, kind):
+    path = write(tmp_path, "one")
+    path.unlink()
+    write(tmp_path, "two", ("k1", "a1"))
+    make = {"link": lambda: path.symlink_to("../two/sidecar.jsonl"), "FIFO": lambda: os.mkfifo(path)}
+    make.get(kind, path.mkdir)()
+
+    sidecar = read_sidecar(path.parent)
+
+    assert (sidecar.lines, sidecar.malformed) == ([], 1)
+
+
 def test_index_leaves_out_one_folder_and_reads_it_when_it_no_longer_is_to(tmp_path):
     write(tmp_path, "mine", ("k1", "a1"))
     write(tmp_path, "other", ("k2", "a2"))
@@ -137,8 +176,33 @@ def test_folders_of_processes_are_those_by_name_without_files_and_quarantine(tmp
     assert [path.name for path in process_folders(tmp_path)] == ["one", "two"]
 
 
-@pytest.mark.parametrize("says", ["[]", "17", "no json", ""])
-def test_process_that_is_not_named_is_empty(tmp_path, says):
-    (tmp_path / "process.json").write_text(says)
+@pytest.mark.parametrize(
+    ("says", "process"), [("[]", {}), ("17", {}), ("no json", {}), ("", {}), ('{"pid": 1}', {"pid": 1})]
+)
+def test_process_that_is_not_named_is_empty(tmp_path, says, process):
+    folder = tmp_path / ".entropic" / "process"
+    folder.mkdir(parents=True)
+    (folder / "process.json").write_text(says)
 
-    assert read_sidecar(tmp_path).process == {}
+    assert read_sidecar(folder).process == process
+
+
+# Who waits
+
+
+def test_notes_of_who_waits_are_read_and_what_is_none_is_left_out(tmp_path):
+    folder = tmp_path / ".entropic" / "process"
+    folder.mkdir(parents=True)
+    for name, says in {
+        "waits-1": '{"run": 1}',
+        "waits-2": "[]",
+        "waits-3": "no json",
+        "waits-4": '{"run": 4}',
+        "process.json": '{"pid": 1}',
+    }.items():
+        (folder / name).write_text(says)
+    (folder / "waits-5").symlink_to("waits-1")
+    os.mkfifo(folder / "waits-6")
+
+    assert sorted(note["run"] for note in read_waits(folder)) == [1, 4]
+    assert list(read_waits(tmp_path / ".entropic" / "gone")) == []

@@ -1,6 +1,8 @@
 """A process's own folder: what of it is on the disk by name, and who may use a slot."""
 
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,23 @@ def test_move_that_the_disk_refuses_raises_its_error_and_leaves_both(root, monke
     assert not (root / roots.STATE).exists()
 
 
+def test_group_may_write_where_the_umask_lets_it_and_the_world_nowhere(root):
+    """Whoever of the group recovers a run moves it out of its slot; of what the world may write nothing is believed."""
+    root.chmod(0o777)
+    before = os.umask(0)
+    try:
+        staging = Staging(root, "process", {"pid": 1})
+        slot = staging.take()
+        staging.append(line())
+    finally:
+        os.umask(before)
+
+    folders = [root / roots.STATE, staging.folder, slot]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in folders] == [0o775] * 3
+    files = [staging.folder / name for name in (sidecars.SIDECAR, sidecars.PROCESS)]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o664] * 2
+
+
 # Slots and their folder
 
 
@@ -146,6 +165,15 @@ def test_lines_are_counted_anew_after_the_sidecar_was_emptied(root, monkeypatch)
             staging.forget()
 
     assert due == [False, True, False, True]
+
+
+def test_process_that_has_noted_nothing_has_nothing_to_forget(root):
+    staging = Staging(root, "process", {"pid": 1})
+    staging.take()
+
+    staging.forget()
+
+    assert not (staging.folder / sidecars.SIDECAR).exists()
 
 
 def test_several_lines_are_settled_at_once(root, monkeypatch):

@@ -18,7 +18,7 @@ from tests.support.lost_commits import lose_commit
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import Watch, claims_on
 
-BETWEEN_PROCESSES = ("sqlite-file", "postgresql", "mysql")
+BETWEEN_PROCESSES = ("sqlite-file", "postgresql", pytest.param("mysql", marks=pytest.mark.slow))
 
 
 @pytest.fixture
@@ -271,6 +271,19 @@ def test_claim_of_a_process_of_this_host_that_has_ended_is_gone_at_once():
     holder = holder_of(dead(), is_silent=False)
 
     assert (holder.is_gone(), holder.is_abandoned()) == (True, True)
+
+
+@between_processes
+@pytest.mark.parametrize("arrives", [True, False])
+def test_extension_whose_answer_is_lost_is_made(shared_url, arrives):
+    database = Database(shared_url)
+    claims_on(database, lease_s=5.0).acquire(["k1"])
+    lose_commit(database, arrives=arrives)
+
+    claims_on(database, lease_s=1000.0).extend()
+
+    assert claims_on(database).holders(["k1"])["k1"].left_s > 900
+    database.dispose()
 
 
 @between_processes

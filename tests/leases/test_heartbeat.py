@@ -44,7 +44,7 @@ LEASE_S = 5.0  # where a rival waits for it to end
 BRISK_S = 0.6  # where nobody does: ten beats in a second
 
 
-@pytest.fixture(params=["sqlite-file", "postgresql", "mysql"])
+@pytest.fixture(params=["sqlite-file", "postgresql", pytest.param("mysql", marks=pytest.mark.slow)])
 def shared_url(request):
     """URL of a database that several processes can open."""
     fixture = {"sqlite-file": "sqlite_url", "postgresql": "postgres_url", "mysql": "mysql_url"}

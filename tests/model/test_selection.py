@@ -31,23 +31,23 @@ def classes(database, tmp_path):
     return before, own, define(x=param(default=0.5)), store
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-@pytest.mark.parametrize(
-    "condition",
-    [
-        lambda c: c.n > 2,
-        lambda c: or_(c.n == 3, c.n.in_([4, 5])),
-        lambda c: (c.n + 1).between(4, 6),
-        lambda c: c.n > select(func.min(c.n) + 2).scalar_subquery(),
-    ],
-    ids=["compare", "or", "arithmetic", "subquery"],
-)
-def test_condition_on_any_definition_of_the_class_selects_the_same(classes, place, condition):
-    store, where = classes[-1], condition(classes[place])
+CONDITIONS = {
+    "compare": lambda c: c.n > 2,
+    "or": lambda c: or_(c.n == 3, c.n.in_([4, 5])),
+    "arithmetic": lambda c: (c.n + 1).between(4, 6),
+    "subquery": lambda c: c.n > select(func.min(c.n) + 2).scalar_subquery(),
+}
 
-    assert [record.n for record in store.records(where, order_by=classes[place].n.desc())] == [5, 4, 3]
-    assert store.count(where) == len(store.to_frame(where)) == 3
-    assert store.run_or_retrieve({"n": 3}).n == 3
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_condition_on_any_definition_of_the_class_selects_the_same(classes, condition):
+    store = classes[-1]
+    for definition in classes[:3]:
+        where = CONDITIONS[condition](definition)
+
+        assert [record.n for record in store.records(where, order_by=definition.n.desc())] == [5, 4, 3]
+        assert store.count(where) == len(store.to_frame(where)) == 3
+        assert store.run_or_retrieve({"n": 3}).n == 3
 
 
 def test_column_that_the_stores_class_lacks_is_refused_with_the_way_out(classes):

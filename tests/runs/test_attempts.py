@@ -14,7 +14,8 @@ from entropic.disk.roots import Marker
 from entropic.errors import ResultFileError, ResultFileMissingError, ResultsDirUnavailableError
 from entropic.process.identity import this_process
 from entropic.runs.attempts import Work
-from entropic.runs.jobs import Failure, Job, Receipt
+from entropic.runs.inside import inside_of
+from entropic.runs.jobs import Failure, Job, NotBegun, Receipt
 from tests.support.counting import append_line
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import kill_self
@@ -153,11 +154,71 @@ def test_failure_tells_type_message_traceback_and_where(root):
     assert failure.error().__notes__ == ["while running k1 with a=1.5"]
 
 
-def test_sys_exit_in_a_runner_is_a_failure(root):
+@pytest.mark.parametrize(("code", "exit_code"), [(3, 3), (259, 3), (0, 0), (None, None), ("no", None)])
+def test_sys_exit_in_a_runner_is_a_failure(root, code, exit_code):
     def runner(params):
-        raise SystemExit(3)
+        raise SystemExit(code)
 
-    assert run_one(root, runner).error_type == "SystemExit"
+    failure = run_one(root, runner)
+
+    assert (failure.error_type, failure.exit_code, failure.is_deep) == ("SystemExit", exit_code, False)
+
+
+@pytest.mark.parametrize("asking", ["entropic.store", "entropic.functions.memoized"])
+def test_run_that_is_too_deep_says_so_if_it_asked_for_others(root, asking):
+    def ask(name):
+        namespace = {"__name__": name}
+        exec("def ask():\n    raise RecursionError('maximum depth')", namespace)
+        namespace["ask"]()
+
+    deep = run_one(root, lambda params: ask(asking))
+    own = run_one(root, lambda params: ask("somebody's"))
+
+    assert (deep.is_deep, own.is_deep) == (True, False)
+    said = [any("too many runs were inside" in note for note in one.error().__notes__) for one in (deep, own)]
+    assert said == [True, False]
+
+
+def test_run_is_named_by_its_function_or_class(root):
+    seen = []
+
+    def seeing(params):
+        seen.append(inside_of()[-1])
+        write(params)
+
+    class Seeing:
+        def __call__(self, params):
+            seeing(params)
+
+    def memoized(params):
+        seeing(params)
+
+    memoized.__wrapped__ = write
+    for key, runner in (("k1", seeing), ("k2", Seeing()), ("k3", memoized)):
+        run_one(root, runner, record_id=key)
+
+    assert [str(run) for run in seen] == [f"{name}(a=1.5)" for name in ("seeing", "Seeing", "write")]
+    assert [run.mark for run in seen] == [("root", key) for key in ("k1", "k2", "k3")]
+
+
+@pytest.mark.parametrize("strikes", [False, True])
+def test_run_of_a_chunk_knows_what_is_left_of_it_and_may_keep_it_from_being_begun(root, strikes):
+    left = []
+
+    def runner(params):
+        chunk = inside_of()[-1].chunk
+        left.append(chunk.left())
+        chunk.is_struck = strikes and params["id"] == "k2"
+        write(params)
+
+    jobs = [job(key) for key in ("k1", "k2", "k3", "k4")]
+    outcomes = work(root, runner, sweep="s")(jobs)
+
+    assert left == [["k2", "k3", "k4"], ["k3", "k4"], *([] if strikes else [["k4"], []])]
+    kinds = [Receipt, Receipt, *([NotBegun] if strikes else [Receipt]) * 2]
+    assert [(type(one), one.record_id) for one in outcomes] == list(
+        zip(kinds, ("k1", "k2", "k3", "k4"), strict=True)
+    )
 
 
 def test_interrupt_in_a_runner_is_not_swallowed_and_empties_the_slot(root):

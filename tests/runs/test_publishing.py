@@ -322,7 +322,7 @@ def test_reader_never_sees_a_missing_or_half_written_file_during_reruns(place):
 # A server that goes while COMMIT is on its way
 
 
-@pytest.fixture(params=("postgres_url", "mysql_url"))
+@pytest.fixture(params=["postgres_url", pytest.param("mysql_url", marks=pytest.mark.slow)])
 def server_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place(request.getfixturevalue(request.param), tmp_path)
 
@@ -410,6 +410,19 @@ def test_delete_whose_answer_is_lost_tells_that_there_was_a_row(server_place, ar
 
     assert deleted
     assert server_place.rows() == {}
+    store.database.dispose()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize("write", ["annotate", "patch_registered"])
+def test_notes_whose_writing_gets_no_answer_are_written(any_place, arrives, write):
+    store = any_place.store()
+    record = store.run_or_retrieve(A)
+    lose_commit(store.database, arrives=arrives)
+
+    getattr(store._table.publisher, write)(record.id, {"note": "seen"})
+
+    assert store.retrieve(A).custom_data["note"] == "seen"
     store.database.dispose()
 
 

@@ -25,7 +25,7 @@ def place(tmp_path: Path, sqlite_url: str) -> Place:
     return Place(sqlite_url, tmp_path)
 
 
-@pytest.fixture(params=("postgresql", "mysql"))
+@pytest.fixture(params=["postgresql", pytest.param("mysql", marks=pytest.mark.slow)])
 def server_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     fixture = {"postgresql": "postgres_url", "mysql": "mysql_url"}[request.param]
     return Place(request.getfixturevalue(fixture), tmp_path)

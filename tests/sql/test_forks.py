@@ -197,6 +197,7 @@ def test_child_forgets_the_statements_of_the_parents_other_threads(lock, monkeyp
     assert caplog.text == ""
 
 
+@pytest.mark.slow
 def test_child_closes_nothing_of_the_parents(server_url, tmp_path, monkeypatch):
     log, close = tmp_path / "closed", database_module._close
 

@@ -43,6 +43,12 @@ from tests.support.processes import run_together
 
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(make.__file__).parent
+between_processes = pytest.mark.parametrize(
+    "database_url",
+    ["sqlite-file", "postgresql", pytest.param("mysql", marks=pytest.mark.slow)],
+    indirect=True,
+)
+
 LIBRARY = sorted(LibraryBase.metadata.tables)
 
 
@@ -268,9 +274,10 @@ def _start(url: str) -> str:
     return versions.database_uuid(database)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite-file", "postgresql", "mysql"], indirect=True)
-def test_sixteen_first_starters_all_succeed_and_agree(database_url):
-    uuids = run_together(_start, [(database_url,)] * 16)
+@pytest.mark.parametrize("processes", [4, pytest.param(16, marks=pytest.mark.slow)])
+@between_processes
+def test_many_first_starters_all_succeed_and_agree(database_url, processes):
+    uuids = run_together(_start, [(database_url,)] * processes)
 
     assert len(set(uuids)) == 1
 
@@ -281,7 +288,7 @@ def _start_or_upgrade(url: str, upgrade: bool) -> str:
     return _start(url)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite-file", "postgresql", "mysql"], indirect=True)
+@between_processes
 def test_upgrades_and_first_starts_at_once_all_succeed_and_agree(database_url):
     uuids = run_together(_start_or_upgrade, [(database_url, i % 2 == 0) for i in range(6)])
 
@@ -530,7 +537,7 @@ def test_project_autogenerate_next_to_other_tables_proposes_only_its_own_change(
     assert [(type(op).__name__, op.column.name) for op in change.ops] == [("AddColumnOp", "added")]
 
 
-@pytest.mark.parametrize("database_url", ["sqlite-file", "postgresql", "mysql"], indirect=True)
+@between_processes
 def test_alembic_check_next_to_other_tables_proposes_nothing(database_url):
     make_strangers(Database(database_url))
 

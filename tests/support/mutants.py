@@ -2,6 +2,9 @@
 
 Run as ``python -m tests.support.mutants --module runs/recovery --seed 1 --count 20``. The same seed draws the same
 faults from the same text. Nothing is ever written into the working tree.
+
+The tests are run once without a fault, to see which of them call what; and then, for each fault, those that call the
+function that it is in, the shortest first. A test that calls it in a child process only is run with ``--all``.
 """
 
 from __future__ import annotations
@@ -10,18 +13,23 @@ import argparse
 import ast
 import copy
 import difflib
+import json
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import cache_from_source
+from itertools import accumulate
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy  # noqa: F401  what the package or its tests import, and the forks need not import again
 import pydantic  # noqa: F401
@@ -77,7 +85,7 @@ def draw(source: str, seed: int, count: int) -> list[Mutant]:
             del kinds[kind]
         mutated = copy.deepcopy(tree)
         node = next(node for n, node in enumerate(_walk(mutated)) if n == number)
-        line = getattr(node, "lineno", 0)
+        line = node.target.lineno if isinstance(node, ast.comprehension) else getattr(node, "lineno", 0)
         change(node)
         text = ast.unparse(ast.fix_missing_locations(mutated))
         drawn.setdefault(text, Mutant(kind, line, text))
@@ -193,6 +201,70 @@ def _assigner(name: str, place: int) -> Change:
 # Running the tests
 
 
+def start_of(source: str, line: int) -> int | None:
+    """Return the first line, decorators included, of the innermost function of *source* in which *line* is."""
+    found = [
+        (min(one.lineno for one in (node, *node.decorator_list)), node.end_lineno or 0)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    return max((first for first, last in found if first <= line <= last), default=None)
+
+
+class Watch:
+    """Pytest's plugin that notes how long each test takes and to which functions of some files it comes.
+
+    Only what it calls in its own process is seen.
+    """
+
+    def __init__(self, files: list[str], report: Path) -> None:
+        self._files, self._report = frozenset(files), report
+        self._called: set[tuple[str, int]] = set()
+        self._failed: set[str] = set()
+        self._tests: dict[str, tuple[float, list[tuple[str, int]]]] = {}
+        sys.settrace(self._trace)
+        threading.settrace(self._trace)
+
+    def _trace(self, frame: FrameType, event: str, argument: object) -> None:
+        if frame.f_code.co_filename in self._files:
+            self._called.add((frame.f_code.co_filename, frame.f_code.co_firstlineno))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._called, begun = set(), time.monotonic()
+        try:
+            return (yield)
+        finally:
+            self._tests[item.nodeid] = time.monotonic() - begun, sorted(self._called)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._failed.add(report.nodeid)
+
+    def pytest_sessionfinish(self) -> None:
+        kept = {test: found for test, found in self._tests.items() if test not in self._failed}
+        self._report.write_text(json.dumps([kept, sorted(self._failed)]))
+
+
+class Choice:
+    """Pytest's plugin that runs these tests only, in this order, and says which one failed."""
+
+    def __init__(self, tests: list[str], report: Path) -> None:
+        self._places = {test: place for place, test in enumerate(tests)}
+        self._report = report
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid in self._places]
+        items.sort(key=lambda item: self._places[item.nodeid])
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.option.maxfail = 1
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._report.write_text(report.nodeid)
+
+
 @dataclass(frozen=True)
 class Bench:
     """A copy of the package and its tests, in which one module at a time is at fault."""
@@ -209,21 +281,38 @@ class Bench:
             put: Callable[..., object] = shutil.copytree if source.is_dir() else shutil.copy
             put(source, self.folder / name)
 
-    def is_noticed(self, module: Path, source: str) -> bool:
-        """Whether some test fails, or hangs, while a module has this text."""
-        path = self.folder / "entropic" / module
+    def watch(self, modules: list[Path]) -> dict[str, tuple[float, list[list[Any]]]]:
+        """Run the tests without a fault; return of each how long it took and which functions it came to."""
+        report = self.folder / "watched.json"
+        files = [str(self.folder / "entropic" / module) for module in modules]
+        paths = [str(Path("tests") / one) for one in self.tests]
+        self._run(paths, lambda: Watch(files, report), None)
+        watched, failed = json.loads(report.read_text())
+        for test in failed:
+            print(f"{test} fails without any fault, and is left out")
+        return dict(watched)
+
+    def notice(self, module: Path, source: str, tests: list[str]) -> str | None:
+        """Return which of some tests is the first to fail while a module has this text, or that they hang."""
+        path, report = self.folder / "entropic" / module, self.folder / "failed"
         # Bytecode is known by second and size: that of another fault could be taken for this one's.
         Path(cache_from_source(str(path))).unlink(missing_ok=True)
         path.write_text(source)
-        return self._run() != 0
+        report.write_text("the collection of the tests")
+        code = self._run(
+            sorted({test.partition("::")[0] for test in tests}), lambda: Choice(tests, report), self.limit_s
+        )
+        if code is None:
+            return "tests that hang"
+        return report.read_text() if code else None
 
-    def _run(self) -> int | None:
+    def _run(self, paths: list[str], plugin: Callable[[], object], limit_s: float | None) -> int | None:
         """Return pytest's exit code, or None if it hangs. In a fork: most of a short run is its imports."""
-        child, deadline = os.fork(), time.monotonic() + self.limit_s
+        child, begun = os.fork(), time.monotonic()
         if child == 0:
-            os._exit(self._test())
+            os._exit(self._test(paths, plugin))
         try:
-            while time.monotonic() < deadline:
+            while limit_s is None or time.monotonic() - begun < limit_s:
                 done, status = os.waitpid(child, os.WNOHANG)
                 if done:
                     return os.waitstatus_to_exitcode(status)
@@ -235,7 +324,7 @@ class Bench:
             with suppress(ChildProcessError):
                 os.waitpid(child, 0)
 
-    def _test(self) -> int:
+    def _test(self, paths: list[str], plugin: Callable[[], object]) -> int:
         os.setsid()
         os.chdir(self.folder)
         os.environ["PYTHONPATH"] = str(self.folder)
@@ -243,9 +332,9 @@ class Bench:
         for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
             del sys.modules[name]
         for stream in (1, 2):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-        paths = [str(Path("tests") / one) for one in self.tests]
-        return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-k", self.chosen, *paths]))
+            os.dup2(os.open(self.folder / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        options = ["-q", "-n0", "-p", "no:cacheprovider", "-k", self.chosen]
+        return int(pytest.main([*options, *paths], plugins=[plugin()]))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -260,38 +349,56 @@ def main(arguments: list[str] | None = None) -> None:
         "--only", type=int, action="append", help="the number of one that was drawn; may be repeated"
     )
     parser.add_argument(
-        "--tests", nargs="*", help="paths below tests/; default: the module's wing and its neighbours"
+        "--tests", nargs="*", help="paths below tests/; default: the modules' wings and their neighbours"
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="run also the tests that do not call the faulty function in their own process",
+    )
+    parser.add_argument(
+        "--at-most-s", type=float, default=float("inf"), help="of tests for each, the shortest first"
     )
     parser.add_argument("--chosen", default=SQLITE, help="pytest's -k")
     parser.add_argument("--limit-s", type=float, default=240.0, help="a run that lasts longer hangs: noticed")
     options = parser.parse_args(arguments)
-    for name in options.module:
-        module = Path(f"{name}.py")
-        with tempfile.TemporaryDirectory() as folder:
-            tests = options.tests or NEIGHBOURS.get(name.partition("/")[0], [name.partition("/")[0]])
-            bench = Bench(Path(folder), tests, options.chosen, options.limit_s)
-            bench.set_up()
+    modules = [Path(f"{name}.py") for name in options.module]
+    wings = list(dict.fromkeys(module.parts[0] for module in modules))
+    tests = options.tests or [one for wing in wings for one in NEIGHBOURS.get(wing, [wing])]
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), list(dict.fromkeys(tests)), options.chosen, options.limit_s)
+        bench.set_up()
+        watched = bench.watch(modules)
+        for module in modules:
             source = (ROOT / "entropic" / module).read_text()
-            _report(bench, module, source, draw(source, options.seed, options.count), options.only)
+            file = str(bench.folder / "entropic" / module)
+            drawn = draw(source, options.seed, options.count)
+            noticed = tried = 0
+            for number, mutant in enumerate(drawn):
+                if options.only and number not in options.only:
+                    continue
+                place = [file, start_of(source, mutant.line)]
+                near = sorted((took, test) for test, (took, called) in watched.items() if place in called)
+                far = sorted((took, test) for test, (took, called) in watched.items() if place not in called)
+                begun = time.monotonic()
+                ordered = [*near, *far] if options.all or not near else near
+                until = accumulate(took for took, _ in ordered)
+                chosen = [
+                    test for end, (_, test) in zip(until, ordered, strict=True) if end <= options.at_most_s
+                ]
+                noticer = bench.notice(module, mutant.source, chosen)
+                tried, noticed = tried + 1, noticed + (noticer is not None)
+                _show(module, number, mutant, source, noticer, time.monotonic() - begun)
+            (bench.folder / "entropic" / module).write_text(source)
+            print(f"{module}: {noticed} of {tried} noticed ({noticed / max(tried, 1):.0%})")
 
 
-def _report(bench: Bench, module: Path, source: str, drawn: list[Mutant], only: list[int] | None) -> None:
-    plain = ast.unparse(ast.parse(source))
-    if bench.is_noticed(module, plain):
-        raise SystemExit(f"the tests of {module} fail without any fault: {bench.tests}")
-    noticed = tried = 0
-    for number, mutant in enumerate(drawn):
-        if only and number not in only:
-            continue
-        begun = time.monotonic()
-        is_noticed = bench.is_noticed(module, mutant.source)
-        tried, noticed = tried + 1, noticed + is_noticed
-        word = f"{'noticed' if is_noticed else 'SURVIVED'} ({time.monotonic() - begun:.0f} s)"
-        print(f"{module} {number:3} line {mutant.line:3} {mutant.kind}: {word}")
-        if not is_noticed:
-            lines = difflib.unified_diff(plain.splitlines(), mutant.source.splitlines(), lineterm="", n=2)
-            print("\n".join(f"    {line}" for line in list(lines)[2:]))
-    print(f"{module}: {noticed} of {tried} noticed ({noticed / max(tried, 1):.0%})")
+def _show(module: Path, number: int, mutant: Mutant, source: str, noticer: str | None, took: float) -> None:
+    word = "SURVIVED" if noticer is None else f"noticed by {noticer}"
+    print(f"{module} {number:3} line {mutant.line:3} {mutant.kind}: {word} ({took:.0f} s)")
+    if noticer is None:
+        texts = ast.unparse(ast.parse(source)).splitlines(), mutant.source.splitlines()
+        print("\n".join(f"    {line}" for line in list(difflib.unified_diff(*texts, lineterm="", n=2))[2:]))
 
 
 if __name__ == "__main__":

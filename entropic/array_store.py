@@ -1,0 +1,413 @@
+"""Where the arrays of a training lie: what it predicted, what came of it, and what it was shown.
+
+Each run has two zarr containers, one for validations and one for snapshots; an identifier says in which of them an
+array is, and under which path. What there is can be listed: the containers themselves are the register.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from entropic.configs import check_name
+from entropic.disk.guarded import open_folder, remove_at
+from entropic.errors import (
+    AlreadyExistsError,
+    CorruptFileError,
+    InvalidContainerError,
+    ResultFileMissingError,
+)
+from entropic.extras import need
+from entropic.values.untrusted import require_plain_codecs
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = [
+    "ArrayRecord",
+    "ArrayStore",
+    "LocalArrayIdentifier",
+    "LocalArrayStore",
+    "LocalContainerIdentifier",
+]
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".zarr"
+VALIDATION = f"validation{SUFFIX}"
+SNAPSHOT = f"snapshot{SUFFIX}"
+_DIGEST = "sha256"  # attribute of an array
+
+# Where in a container an array is, and what that says of it.
+_PATHS = {
+    VALIDATION: (
+        re.compile(r"(?P<iteration>\d+)/(?P<dataset>.+)/(?P<role>prediction)"),
+        re.compile(r"(?P<iteration>\d+)/(?P<dataset>.+?)/(?P<role>output)/(?P<parameters>.+)"),
+        re.compile(r"inputs/(?:(?P<dataset>.+)/)?(?P<role>raw|gt)"),
+    ),
+    SNAPSHOT: (),
+}
+_REST = {VALIDATION: "best", SNAPSHOT: "snapshot"}
+
+
+@dataclass(frozen=True)
+class LocalArrayIdentifier:
+    """Which array: a container, and the path in it."""
+
+    container: Path
+    dataset: str
+
+
+@dataclass(frozen=True)
+class LocalContainerIdentifier:
+    """Which container."""
+
+    container: Path
+
+    def array_identifier(self, dataset: str) -> LocalArrayIdentifier:
+        """Return the identifier of an array in it."""
+        return LocalArrayIdentifier(self.container, dataset)
+
+
+@dataclass(frozen=True)
+class ArrayRecord:
+    """An array that there is.
+
+    Attributes
+    ----------
+    identifier : LocalArrayIdentifier
+    run : str
+    role : {"prediction", "output", "raw", "gt", "best", "snapshot"}
+    iteration : int or None
+        How many iterations were done before, of a prediction or output.
+    dataset : str or None
+        The data set, or the index of an input; of the best arrays and of snapshots the path.
+    parameters : str or None
+        Of the post-processing that an output is of.
+    shape : tuple of int
+    dtype : str
+    digest : str or None
+        SHA-256 of the values, in C order, of what `LocalArrayStore.store_array` wrote.
+    """
+
+    identifier: LocalArrayIdentifier
+    run: str
+    role: str
+    iteration: int | None
+    dataset: str | None
+    parameters: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    digest: str | None
+
+
+class ArrayStore(ABC):
+    """Says where arrays are."""
+
+    @abstractmethod
+    def validation_prediction_array(
+        self, run_name: str, iteration: int, dataset: Any
+    ) -> LocalArrayIdentifier:
+        """Return where the prediction of a validation is."""
+
+    @abstractmethod
+    def validation_output_array(
+        self, run_name: str, iteration: int, parameters: Any, dataset: Any
+    ) -> LocalArrayIdentifier:
+        """Return where the output of a validation is, after the post-processing with these parameters."""
+
+    @abstractmethod
+    def validation_input_arrays(
+        self, run_name: str, index: str | None = None
+    ) -> tuple[LocalArrayIdentifier, LocalArrayIdentifier]:
+        """Return where the raw data and the ground truth of validations are."""
+
+    @abstractmethod
+    def best_validation_array(
+        self, run_name: str, criterion: str, index: str | None = None
+    ) -> LocalArrayIdentifier:
+        """Return where the output is that was best by a criterion."""
+
+    @abstractmethod
+    def snapshot_container(self, run_name: str) -> LocalContainerIdentifier:
+        """Return where snapshots of a training are."""
+
+    @abstractmethod
+    def validation_container(self, run_name: str) -> LocalContainerIdentifier:
+        """Return where all arrays of validations are."""
+
+    @abstractmethod
+    def remove(self, array_identifier: LocalArrayIdentifier) -> None:
+        """Remove an array, or all below its path."""
+
+
+class LocalArrayStore(ArrayStore):
+    """Arrays in zarr containers: ``<basedir>/<run>/validation.zarr`` and ``snapshot.zarr``.
+
+    Parameters
+    ----------
+    basedir : str or Path
+
+    Notes
+    -----
+    To say where an array is touches no file, and an identifier of what is not there is no error. A data set, or
+    parameters, may be any object: its ``str()`` is part of the path. Arrays are not part of a transaction: write them
+    first, and record in it that they are there. They are not synced: after a power cut `retrieve_array` with *verify*
+    tells whether one is whole.
+    """
+
+    def __init__(self, basedir: str | Path) -> None:
+        self.basedir = Path(basedir).expanduser().absolute()
+
+    def __repr__(self) -> str:
+        return f"LocalArrayStore({str(self.basedir)!r})"
+
+    def validation_prediction_array(
+        self, run_name: str, iteration: int, dataset: Any
+    ) -> LocalArrayIdentifier:
+        """Return where the prediction of a validation is: ``{iteration}/{dataset}/prediction``."""
+        return self._validation(run_name, f"{int(iteration)}/{dataset}/prediction")
+
+    def validation_output_array(
+        self, run_name: str, iteration: int, parameters: Any, dataset: Any
+    ) -> LocalArrayIdentifier:
+        """Return where the output of a validation is: ``{iteration}/{dataset}/output/{parameters}``."""
+        return self._validation(run_name, f"{int(iteration)}/{dataset}/output/{parameters}")
+
+    def validation_input_arrays(
+        self, run_name: str, index: str | None = None
+    ) -> tuple[LocalArrayIdentifier, LocalArrayIdentifier]:
+        """Return where raw data and ground truth are: ``inputs/raw`` and ``inputs/gt``, or ``inputs/{index}/…``."""
+        path = "inputs" if index is None else f"inputs/{index}"
+        return self._validation(run_name, f"{path}/raw"), self._validation(run_name, f"{path}/gt")
+
+    def best_validation_array(
+        self, run_name: str, criterion: str, index: str | None = None
+    ) -> LocalArrayIdentifier:
+        """Return where the best output is: ``{criterion}``, or ``{index}/{criterion}``."""
+        return self._validation(run_name, criterion if index is None else f"{index}/{criterion}")
+
+    def snapshot_container(self, run_name: str) -> LocalContainerIdentifier:
+        """Return where snapshots of a training are: ``<basedir>/<run>/snapshot.zarr``."""
+        return LocalContainerIdentifier(self._run(run_name) / SNAPSHOT)
+
+    def validation_container(self, run_name: str) -> LocalContainerIdentifier:
+        """Return where all arrays of validations are: ``<basedir>/<run>/validation.zarr``."""
+        return LocalContainerIdentifier(self._run(run_name) / VALIDATION)
+
+    def _run(self, run_name: str) -> Path:
+        return self.basedir / check_name(run_name)
+
+    def _validation(self, run_name: str, path: str) -> LocalArrayIdentifier:
+        return self.validation_container(run_name).array_identifier(check_path(path))
+
+    def store_array(
+        self, array_identifier: LocalArrayIdentifier, values: Any, *, overwrite: bool = False, **options: Any
+    ) -> Any:
+        """Write an array, and note the digest of its values.
+
+        Parameters
+        ----------
+        values : array
+            What `numpy.asarray` takes.
+        overwrite : bool
+            Whether one that is there gives way.
+        **options
+            For `zarr.create_array`, as ``chunks=(64, 64, 64)``.
+
+        Returns
+        -------
+        zarr.Array
+
+        Raises
+        ------
+        AlreadyExistsError
+            If there is one already, unless *overwrite*.
+        ValueError
+            If the path would leave the container.
+        InvalidContainerError
+            If it is no container below the base directory.
+        ImportError
+            If zarr is not installed.
+        """
+        import numpy
+
+        zarr, values = self._zarr(), numpy.asarray(values)
+        container, path = self._checked(array_identifier)
+        container.parent.mkdir(parents=True, exist_ok=True)
+        digest = _digest_of(values)
+        if not overwrite and (container / path).exists():
+            raise AlreadyExistsError(
+                f"{array_identifier} is there already: to replace it, say overwrite=True"
+            )
+        group = zarr.open_group(str(container), mode="a")
+        array = group.create_array(
+            path, shape=values.shape, dtype=values.dtype, overwrite=overwrite, **options
+        )
+        array[...] = values
+        array.attrs[_DIGEST] = digest  # last: what was killed before has none
+        return array
+
+    def open(self, array_identifier: LocalArrayIdentifier, mode: str = "r") -> Any:
+        """Return an array as `zarr.Array`, of which only what is asked for is read.
+
+        Parameters
+        ----------
+        mode : {"r", "r+"}
+
+        Raises
+        ------
+        ResultFileMissingError
+            If it is not there.
+        DecodeError
+            If reading it would unpickle.
+        """
+        zarr = self._zarr()
+        container, path = self._checked(array_identifier)
+        if not (container / path).is_dir():
+            raise ResultFileMissingError(f"there is no array {array_identifier}")
+        array = zarr.open_array(str(container), path=path, mode=mode)
+        require_plain_codecs(array, str(container / path))
+        return array
+
+    def retrieve_array(
+        self, array_identifier: LocalArrayIdentifier, *, verify: bool = False
+    ) -> numpy.ndarray:
+        """Return the values of an array.
+
+        Parameters
+        ----------
+        verify : bool
+            Whether to compare them with the digest that was noted.
+
+        Raises
+        ------
+        ResultFileMissingError
+            If it is not there, or no digest was noted that it could be compared with.
+        CorruptFileError
+            If it is not what was written.
+        """
+        array = self.open(array_identifier)
+        values: numpy.ndarray = array[...]
+        if verify:
+            noted = array.attrs.get(_DIGEST)
+            if noted is None:
+                raise ResultFileMissingError(f"there is no digest to compare {array_identifier} with")
+            if _digest_of(values) != noted:
+                raise CorruptFileError(
+                    f"{array_identifier} is not what was written: restore it, or compute it again"
+                )
+        return values
+
+    def arrays(self, run_name: str | None = None) -> Iterator[ArrayRecord]:
+        """Yield what there is, of one run or of all, by run, container and path.
+
+        Raises
+        ------
+        ImportError
+            If zarr is not installed.
+        """
+        zarr = self._zarr()
+        for container in self._containers(run_name):
+            group = zarr.open_group(str(container), mode="r")
+            run = container.parent.relative_to(self.basedir).as_posix()
+            for path, array in sorted(group.members(max_depth=None)):
+                if hasattr(array, "shape"):
+                    yield _record(LocalArrayIdentifier(container, path), run, array)
+
+    def _containers(self, run_name: str | None) -> list[Path]:
+        if run_name is not None:
+            found = [self._run(run_name) / name for name in _PATHS]
+        else:
+            found = []
+            for above, folders, _ in os.walk(self.basedir):
+                found += [Path(above, name) for name in folders if name in _PATHS]
+                folders[:] = [name for name in folders if not name.endswith(SUFFIX)]
+        return sorted(path for path in found if path.is_dir() and not path.is_symlink())
+
+    def remove(self, array_identifier: LocalArrayIdentifier) -> None:
+        """Remove an array, or all below its path; what is not there is a warning, and so is a file, which stays.
+
+        Raises
+        ------
+        InvalidContainerError
+            If the container is none of zarr's, or not below the base directory. Also a `ValueError`.
+        ValueError
+            If the path is empty, absolute, or leads out of the container.
+        """
+        container, path = self._checked(array_identifier)
+        *above, name = path.split("/")
+        target = container / path
+        if not os.path.lexists(target):
+            log.warning("%s is not there, so it was not removed", array_identifier)
+        elif target.is_symlink() or not target.is_dir():
+            log.warning("%s is a link or a file, and no array: it was not removed", target)
+        else:
+            with open_folder(container, *above) as folder:
+                remove_at(name, folder)
+
+    def _checked(self, identifier: LocalArrayIdentifier) -> tuple[Path, str]:
+        """Return container and path of an identifier, which anybody may have made."""
+        container = Path(identifier.container)
+        if container.suffix != SUFFIX:
+            raise InvalidContainerError(
+                f"the path of the container {str(container)!r} does not end with {SUFFIX!r}: nothing was done, so that "
+                "no data are lost"
+            )
+        inside = container.absolute()
+        real, base = Path(os.path.realpath(inside.parent)), Path(os.path.realpath(self.basedir))
+        if inside.is_symlink() or ".." in inside.parts or not real.is_relative_to(base):
+            raise InvalidContainerError(
+                f"the container {str(container)!r} is a link, or not below {str(self.basedir)!r}: nothing was done"
+            )
+        return inside, check_path(identifier.dataset)
+
+    def _zarr(self) -> Any:
+        return need("zarr", "arrays", "an array store")
+
+
+def check_path(path: str) -> str:
+    """Return the path of an array if it stays in its container.
+
+    Raises
+    ------
+    ValueError
+        If it is empty or absolute, or has a part that is empty, ``.`` or ``..``, or a NUL.
+    """
+    if not path or path.startswith("/") or {"", ".", ".."} & set(path.split("/")) or "\0" in path:
+        raise ValueError(
+            f"the path of an array in its container is relative, without empty parts, '.' and '..': {path!r:.300}"
+        )
+    return path
+
+
+def _record(identifier: LocalArrayIdentifier, run: str, array: Any) -> ArrayRecord:
+    name = identifier.container.name
+    said = next((m.groupdict() for p in _PATHS[name] if (m := p.fullmatch(identifier.dataset))), None)
+    if said is None:
+        said = {"role": _REST[name], "dataset": identifier.dataset}
+    iteration = said.get("iteration")
+    return ArrayRecord(
+        identifier,
+        run,
+        str(said["role"]),
+        None if iteration is None else int(iteration),
+        said.get("dataset"),
+        said.get("parameters"),
+        tuple(array.shape),
+        str(array.dtype),
+        array.attrs.get(_DIGEST),
+    )
+
+
+def _digest_of(values: Any) -> str:
+    import numpy
+
+    return hashlib.sha256(numpy.ascontiguousarray(values).tobytes()).hexdigest()

@@ -1,0 +1,566 @@
+"""What every store of configs does, over a few steps that each does in its own way.
+
+A store keeps one document for each kind and name. Storing what is there already changes nothing; storing something
+else under its name is an error that says in what the two differ. A part that a run is made of is not taken away from
+under it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from entropic.configs import (
+    KINDS,
+    ArchitectureConfig,
+    ArrayConfig,
+    Config,
+    DatasetConfig,
+    DataSplitConfig,
+    RunConfig,
+    TaskConfig,
+    TrainerConfig,
+    check_name,
+    restore,
+)
+from entropic.errors import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError
+
+__all__ = ["COLLECTIONS", "ConfigStore", "IfExists", "Write", "differences"]
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+IfExists = Literal["error", "replace", "keep"]
+
+COLLECTIONS = {f"{kind}s": kind for kind in KINDS}
+"""The name of each collection, and the kind of its configs."""
+
+PARTS = ("architecture", "task", "trainer", "datasplit")  # of a run, by which its names can be filtered
+
+
+@dataclass(frozen=True)
+class Write:
+    """A document to be written under a name."""
+
+    kind: str
+    name: str
+    document: dict[str, Any]
+    replaces: bool
+    """Whether another one was seen under the name, which is to give way."""
+
+
+class ConfigStore(ABC):
+    """Keeps configs by kind and name.
+
+    Notes
+    -----
+    For each kind there are ``store_…_config``, ``retrieve_…_config``, ``retrieve_…_config_names`` and
+    ``delete_…_config``, which mean the same for all of them.
+    """
+
+    # What each store does in its own way
+
+    @abstractmethod
+    def _load(self, kind: str, name: str) -> Any:
+        """Return the document of a name, or None."""
+
+    @abstractmethod
+    def _names(self, kind: str) -> list[str]:
+        """Return the names of a kind."""
+
+    @abstractmethod
+    def _write(self, writes: Sequence[Write], checked: Callable[[], Sequence[Write]]) -> None:
+        """Write documents over those that there are; *checked* finds out anew what is to be written, or raises."""
+
+    @abstractmethod
+    def _remove(self, kind: str, name: str) -> None:
+        """Remove a document that is there."""
+
+    @abstractmethod
+    def _handle(self, collection: str) -> Any:
+        """Return what stands for a collection: what `delete_config` takes."""
+
+    # The collections
+
+    @property
+    def runs(self) -> Any:
+        """The collection of runs."""
+        return self._handle("runs")
+
+    @property
+    def tasks(self) -> Any:
+        """The collection of tasks."""
+        return self._handle("tasks")
+
+    @property
+    def architectures(self) -> Any:
+        """The collection of architectures."""
+        return self._handle("architectures")
+
+    @property
+    def trainers(self) -> Any:
+        """The collection of trainers."""
+        return self._handle("trainers")
+
+    @property
+    def datasplits(self) -> Any:
+        """The collection of datasplits."""
+        return self._handle("datasplits")
+
+    @property
+    def datasets(self) -> Any:
+        """The collection of datasets."""
+        return self._handle("datasets")
+
+    @property
+    def arrays(self) -> Any:
+        """The collection of arrays."""
+        return self._handle("arrays")
+
+    @property
+    def users(self) -> Any:
+        """The collection of users, of which the stores of DaCapo had the name and nothing in it."""
+        return self._handle("users")
+
+    def delete_config(self, database: Any, config_name: str, *, missing_ok: bool = False) -> None:
+        """Delete a config.
+
+        Parameters
+        ----------
+        database : object or str
+            Its collection, such as `tasks`, or the name of the kind.
+        config_name : str
+        missing_ok : bool
+            Whether it may be absent.
+
+        Raises
+        ------
+        ConfigNotFoundError
+            If there is none, unless *missing_ok*.
+        InUseError
+            If a run has it as a part; the text names the runs.
+        TypeError
+            If *database* is no collection of this store.
+        """
+        kind = self._kind_of(database)
+        check_name(config_name)
+        if self._load(kind, config_name) is None:
+            if missing_ok:
+                return
+            raise self._not_found(kind, config_name)
+        self._refuse_in_use(kind, config_name, "delete")
+        self._remove(kind, config_name)
+
+    def _kind_of(self, database: Any) -> str:
+        for collection, kind in COLLECTIONS.items():
+            if (isinstance(database, str) and database in {collection, kind}) or (
+                type(database) is type(self._handle(collection)) and database == self._handle(collection)
+            ):
+                return kind
+        raise TypeError(
+            f"{database!r} is no collection of this store: pass store.{', store.'.join(COLLECTIONS)}, or the name of "
+            "one"
+        )
+
+    # Runs
+
+    def store_run_config(
+        self,
+        run_config: RunConfig,
+        ignore: Collection[str] | None = None,
+        *,
+        if_exists: IfExists = "error",
+        store_parts: bool = True,
+        recursive: bool = False,
+    ) -> None:
+        """Store a run, and the configs that it is made of: all of them, or nothing.
+
+        Parameters
+        ----------
+        ignore : collection of str, optional
+            Fields of the run in which one that is stored may differ; dotted for those inside, ``"task_config.tol"``.
+            Only compared: what is stored stays as it is.
+        if_exists : {"error", "replace", "keep"}
+            What to do with a run of this name that differs.
+        store_parts : bool
+            Whether to store architecture, task, trainer and datasplit, too.
+        recursive : bool
+            Whether to store the datasets and arrays inside them, too.
+
+        Raises
+        ------
+        DuplicateNameError
+            If the run or a part has the name of another one that is stored; nothing is stored then.
+        """
+        configs: list[Config] = [*(run_config.parts() if store_parts else []), run_config]
+        if recursive:
+            inside = [one for one in _inside(run_config) if one.kind in {"dataset", "array"}]
+            configs = [*inside, *configs]
+        self._store_all(configs, RunConfig, ignore, if_exists, force=False)
+
+    def retrieve_run_config(self, run_name: str) -> RunConfig:
+        """Return the run of a name, with all of its parts as they were when it was stored.
+
+        Raises
+        ------
+        ConfigNotFoundError
+            If there is none.
+        DecodeError
+            If its document cannot be read.
+        """
+        return self._retrieve(RunConfig, run_name)
+
+    def retrieve_run_config_names(
+        self,
+        task_names: Collection[str] | None = None,
+        datasplit_names: Collection[str] | None = None,
+        architecture_names: Collection[str] | None = None,
+        trainer_names: Collection[str] | None = None,
+    ) -> list[str]:
+        """Return the names of all runs, or of those that have one of the parts of each filter.
+
+        Raises
+        ------
+        TypeError
+            If a filter is a single string.
+        """
+        filters = {
+            "task": task_names,
+            "datasplit": datasplit_names,
+            "architecture": architecture_names,
+            "trainer": trainer_names,
+        }
+        wanted = {part: set(_names_of(part, names)) for part, names in filters.items() if names is not None}
+        return self._run_names(wanted) if wanted else self._names("run")
+
+    def _run_names(self, wanted: Mapping[str, set[str]]) -> list[str]:
+        """Return the names of the runs whose parts have these names."""
+        return [
+            name
+            for name, document in self._runs()
+            if all(_part_name(document, part) in names for part, names in wanted.items())
+        ]
+
+    def _runs(self) -> Iterator[tuple[str, Any]]:
+        for name in self._names("run"):
+            document = self._load("run", name)
+            if document is not None:  # else it went meanwhile
+                yield name, document
+
+    def delete_run_config(self, run_name: str, *, missing_ok: bool = False) -> None:
+        """Delete the config of a run; its parts and its statistics stay. As `delete_config`."""
+        self.delete_config("run", run_name, missing_ok=missing_ok)
+
+    # Tasks
+
+    def store_task_config(
+        self,
+        task_config: TaskConfig,
+        ignore: Collection[str] | None = None,
+        *,
+        if_exists: IfExists = "error",
+        force: bool = False,
+    ) -> None:
+        """Store a task. One that is the same may be there already: that changes nothing.
+
+        Parameters
+        ----------
+        ignore : collection of str, optional
+            Fields in which the two may differ, dotted for those inside. Only compared.
+        if_exists : {"error", "replace", "keep"}
+            What to do with one of this name that differs.
+        force : bool
+            Whether to replace it even if runs have it as a part.
+
+        Raises
+        ------
+        DuplicateNameError
+            If another one has the name; the text says in which fields they differ.
+        InUseError
+            If it is to be replaced and runs have it as a part, unless *force*.
+        """
+        self._store_all([task_config], TaskConfig, ignore, if_exists, force=force)
+
+    def retrieve_task_config(self, task_name: str) -> TaskConfig:
+        """Return the task of a name. Raises as `retrieve_run_config`."""
+        return self._retrieve(TaskConfig, task_name)
+
+    def retrieve_task_config_names(self) -> list[str]:
+        """Return the names of all tasks."""
+        return self._names("task")
+
+    def delete_task_config(self, task_name: str, *, missing_ok: bool = False) -> None:
+        """Delete a task. As `delete_config`."""
+        self.delete_config("task", task_name, missing_ok=missing_ok)
+
+    # Architectures
+
+    def store_architecture_config(
+        self,
+        architecture_config: ArchitectureConfig,
+        ignore: Collection[str] | None = None,
+        *,
+        if_exists: IfExists = "error",
+        force: bool = False,
+    ) -> None:
+        """Store an architecture. As `store_task_config`."""
+        self._store_all([architecture_config], ArchitectureConfig, ignore, if_exists, force=force)
+
+    def retrieve_architecture_config(self, architecture_name: str) -> ArchitectureConfig:
+        """Return the architecture of a name. Raises as `retrieve_run_config`."""
+        return self._retrieve(ArchitectureConfig, architecture_name)
+
+    def retrieve_architecture_config_names(self) -> list[str]:
+        """Return the names of all architectures."""
+        return self._names("architecture")
+
+    def delete_architecture_config(self, architecture_name: str, *, missing_ok: bool = False) -> None:
+        """Delete an architecture. As `delete_config`."""
+        self.delete_config("architecture", architecture_name, missing_ok=missing_ok)
+
+    # Trainers
+
+    def store_trainer_config(
+        self,
+        trainer_config: TrainerConfig,
+        ignore: Collection[str] | None = None,
+        *,
+        if_exists: IfExists = "error",
+        force: bool = False,
+    ) -> None:
+        """Store a trainer. As `store_task_config`."""
+        self._store_all([trainer_config], TrainerConfig, ignore, if_exists, force=force)
+
+    def retrieve_trainer_config(self, trainer_name: str) -> TrainerConfig:
+        """Return the trainer of a name. Raises as `retrieve_run_config`."""
+        return self._retrieve(TrainerConfig, trainer_name)
+
+    def retrieve_trainer_config_names(self) -> list[str]:
+        """Return the names of all trainers."""
+        return self._names("trainer")
+
+    def delete_trainer_config(self, trainer_name: str, *, missing_ok: bool = False) -> None:
+        """Delete a trainer. As `delete_config`."""
+        self.delete_config("trainer", trainer_name, missing_ok=missing_ok)
+
+    # Datasplits
+
+    def store_datasplit_config(
+        self,
+        datasplit_config: DataSplitConfig,
+        ignore: Collection[str] | None = None,
+        *,
+        if_exists: IfExists = "error",
+        force: bool = False,
+    ) -> None:
+        """Store a datasplit. As `store_task_config`."""
+        self._store_all([datasplit_config], DataSplitConfig, ignore, if_exists, force=force)
+
+    def retrieve_datasplit_config(self, datasplit_name: str) -> DataSplitConfig:
+        """Return the datasplit of a name. Raises as `retrieve_run_config`."""
+        return self._retrieve(DataSplitConfig, datasplit_name)
+
+    def retrieve_datasplit_config_names(self) -> list[str]:
+        """Return the names of all datasplits."""
+        return self._names("datasplit")
+
+    def delete_datasplit_config(self, datasplit_name: str, *, missing_ok: bool = False) -> None:
+        """Delete a datasplit. As `delete_config`."""
+        self.delete_config("datasplit", datasplit_name, missing_ok=missing_ok)
+
+    # Datasets
+
+    def store_dataset_config(
+        self,
+        dataset_config: DatasetConfig,
+        ignore: Collection[str] | None = None,
+        *,
+        if_exists: IfExists = "error",
+        force: bool = False,
+    ) -> None:
+        """Store a dataset. As `store_task_config`."""
+        self._store_all([dataset_config], DatasetConfig, ignore, if_exists, force=force)
+
+    def retrieve_dataset_config(self, dataset_name: str) -> DatasetConfig:
+        """Return the dataset of a name. Raises as `retrieve_run_config`."""
+        return self._retrieve(DatasetConfig, dataset_name)
+
+    def retrieve_dataset_config_names(self) -> list[str]:
+        """Return the names of all datasets."""
+        return self._names("dataset")
+
+    def delete_dataset_config(self, dataset_name: str, *, missing_ok: bool = False) -> None:
+        """Delete a dataset. As `delete_config`."""
+        self.delete_config("dataset", dataset_name, missing_ok=missing_ok)
+
+    # Arrays
+
+    def store_array_config(
+        self,
+        array_config: ArrayConfig,
+        ignore: Collection[str] | None = None,
+        *,
+        if_exists: IfExists = "error",
+        force: bool = False,
+    ) -> None:
+        """Store an array. As `store_task_config`."""
+        self._store_all([array_config], ArrayConfig, ignore, if_exists, force=force)
+
+    def retrieve_array_config(self, array_name: str) -> ArrayConfig:
+        """Return the array of a name. Raises as `retrieve_run_config`."""
+        return self._retrieve(ArrayConfig, array_name)
+
+    def retrieve_array_config_names(self) -> list[str]:
+        """Return the names of all arrays."""
+        return self._names("array")
+
+    def delete_array_config(self, array_name: str, *, missing_ok: bool = False) -> None:
+        """Delete an array. As `delete_config`."""
+        self.delete_config("array", array_name, missing_ok=missing_ok)
+
+    # How all of them are stored and retrieved
+
+    def _store_all(
+        self,
+        configs: Sequence[Config],
+        base: type[Config],
+        ignore: Collection[str] | None,
+        if_exists: IfExists,
+        *,
+        force: bool,
+    ) -> None:
+        """Store configs together, of which the last one is what the caller has given."""
+        given = configs[-1]
+        if not isinstance(given, base):
+            raise TypeError(f"{given!r:.200} is a {type(given).__name__}, and no {base.__name__}")
+        if isinstance(ignore, str):
+            raise TypeError(f"ignore= takes a list of fields, not the string {ignore!r}")
+        if if_exists not in {"error", "replace", "keep"}:
+            raise ValueError(f"if_exists is 'error', 'replace' or 'keep', not {if_exists!r}")
+        documents = [(one, one.document()) for one in configs]
+
+        def checked() -> list[Write]:
+            writes = (
+                self._checked(one, document, ignore if one is given else None, if_exists, force=force)
+                for one, document in documents
+            )
+            return [write for write in writes if write is not None]
+
+        self._write(checked(), checked)
+
+    def _checked(
+        self,
+        config: Config,
+        document: dict[str, Any],
+        ignore: Collection[str] | None,
+        if_exists: IfExists,
+        *,
+        force: bool,
+    ) -> Write | None:
+        """Return what there is to write, or raise."""
+        kind, name = config.kind, config.name
+        existing = self._load(kind, name)
+        if existing is None:
+            return Write(kind, name, document, replaces=False)
+        different = differences(_as_stored_now(kind, existing), document, ignore or ())
+        if not different or if_exists == "keep":
+            return None
+        if if_exists == "error":
+            raise DuplicateNameError(
+                f"another {kind} config is stored under the name {name!r}: they differ in {_shown(different)}. Give it "
+                "another name, or say if_exists='replace' or 'keep'"
+            )
+        if not force:
+            self._refuse_in_use(kind, name, "replace")
+        return Write(kind, name, document, replaces=True)
+
+    def _retrieve(self, base: type[ConfigT], name: str) -> ConfigT:
+        check_name(name)
+        document = self._load(base.kind, name)
+        if document is None:
+            raise self._not_found(base.kind, name)
+        return restore(base, document)
+
+    def _not_found(self, kind: str, name: str) -> ConfigNotFoundError:
+        return ConfigNotFoundError(f"no {kind} config {name!r} is stored in {self}")
+
+    def _refuse_in_use(self, kind: str, name: str, what: str) -> None:
+        if kind in PARTS and (runs := self._run_names({kind: {name}})):
+            more = f" and {len(runs) - 10} more" if len(runs) > 10 else ""
+            raise InUseError(
+                f"the {kind} config {name!r} is part of the runs {', '.join(map(repr, runs[:10]))}{more}: {what} it "
+                "when they are deleted"
+            )
+
+
+def differences(one: Any, other: Any, ignore: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """Return where two documents differ, as dotted paths, and what stands there; None where one has nothing.
+
+    The order of keys does not matter, 1 is 1.0, and NaN is NaN.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    _compare("", one, other, set(ignore), found)
+    return found
+
+
+def _compare(path: str, one: Any, other: Any, ignore: set[str], found: dict[str, tuple[Any, Any]]) -> None:
+    if path in ignore:
+        return
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in [*one, *(key for key in other if key not in one)]:
+            _compare(f"{path}.{key}" if path else str(key), one.get(key), other.get(key), ignore, found)
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            _compare(f"{path}[{number}]", left, right, ignore, found)
+    elif not _is_same(one, other):
+        found[path] = (one, other)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other):
+        return True
+    return bool(one == other)
+
+
+def _shown(different: Mapping[str, tuple[Any, Any]]) -> str:
+    shown = [f"{path} ({one!r:.60} stored, {other!r:.60} given)" for path, (one, other) in different.items()]
+    return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
+
+
+def _as_stored_now(kind: str, document: Any) -> Any:
+    """Return the document that a stored config would have now: with fields that were added since, at their defaults."""
+    try:
+        return restore(KINDS[kind], document).document()
+    except DecodeError:
+        return document
+
+
+def _names_of(part: str, names: Collection[str]) -> Collection[str]:
+    if isinstance(names, str):
+        raise TypeError(f"{part}_names takes a list of names, not the string {names!r}")
+    return names
+
+
+def _part_name(document: Any, part: str) -> str | None:
+    found = document.get(f"{part}_config") if isinstance(document, Mapping) else None
+    return found.get("name") if isinstance(found, Mapping) else None
+
+
+def _inside(value: Any) -> Iterator[Config]:
+    """Yield the configs inside a config, the innermost first."""
+    if isinstance(value, Config):
+        for name in type(value).model_fields:
+            inner = getattr(value, name)
+            yield from _inside(inner)
+            if isinstance(inner, Config):
+                yield inner
+    elif isinstance(value, Mapping):
+        yield from _inside(list(value.values()))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from _inside(item)
+            if isinstance(item, Config):
+                yield item

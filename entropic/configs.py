@@ -1,0 +1,325 @@
+"""What an experiment is made of: configs that users subclass with fields of their own.
+
+A config is a pydantic model with a name, and belongs to one kind: run, task, architecture, trainer, datasplit, dataset
+or array. Its document is JSON with the class's name as ``__type__``, at every depth; it is made a config again by a
+class that is defined here, never by importing a name that stands in a document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticSerializationError, core_schema
+
+from entropic.errors import DecodeError
+
+__all__ = [
+    "KINDS",
+    "ArchitectureConfig",
+    "ArrayConfig",
+    "Config",
+    "DataSplitConfig",
+    "DatasetConfig",
+    "RunConfig",
+    "StartConfig",
+    "TaskConfig",
+    "TrainerConfig",
+    "check_name",
+    "restore",
+]
+
+TYPE = "__type__"
+NAME_LENGTH = 255
+
+_classes: dict[
+    str, dict[str, list[type[Config]]]
+] = {}  # by kind and name: two only where one must be renamed
+
+
+def check_name(name: str) -> str:
+    """Return *name* if a store can keep something under it.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, has more than 255 characters or a NUL, or is a path that leads elsewhere.
+    """
+    if not name or len(name) > NAME_LENGTH or "\0" in name:
+        raise ValueError(f"a name has 1 to {NAME_LENGTH} characters and no NUL: {name!r:.300}")
+    if name.startswith("/") or {"", ".", ".."} & set(name.split("/")):
+        raise ValueError(f"a name is no path that is absolute or has empty parts, '.' or '..': {name!r:.300}")
+    return name
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+
+
+class Config(BaseModel):
+    """What all configs have; subclass one of the kinds.
+
+    Attributes
+    ----------
+    kind : str
+        ``"run"``, ``"task"`` and so on: among configs of one kind names are unique.
+
+    Notes
+    -----
+    In documents a class is called by its name. A class that is defined again, in a notebook, takes the place of the
+    former one. Of two classes of one kind and name, in different modules, one needs a ``__type__`` of its own.
+    """
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+    kind: ClassVar[str] = ""
+
+    name: Name
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.kind:
+            same = _classes.setdefault(cls.kind, {}).setdefault(_own_type(cls), [])
+            same[:] = [one for one in same if _full_name(one) != _full_name(cls)] + [cls]
+
+    def __str__(self) -> str:
+        return str(self.name)
+
+    def verify(self) -> tuple[bool, str]:
+        """Return whether the config makes sense, and why it does not; for subclasses. No store asks."""
+        return True, f"No validation for this {type(self).__name__}"
+
+    def document(self) -> dict[str, Any]:
+        """Return the config as JSON holds it.
+
+        Raises
+        ------
+        DecodeError
+            If no document could say of which class it is, as another class has the same name.
+        pydantic_core.PydanticSerializationError
+            If a field holds what JSON cannot.
+        """
+        try:
+            return self.model_dump(mode="json")
+        except PydanticSerializationError as error:
+            if isinstance(error.__cause__, DecodeError):
+                raise error.__cause__ from None
+            raise
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        schema = handler(source)
+
+        def resolved(value: Any, validate: Any) -> Any:
+            if not isinstance(value, Mapping) or TYPE not in value:
+                return validate(value)
+            class_ = _class(cls.kind, value[TYPE])
+            rest = {name: item for name, item in value.items() if name != TYPE}
+            if class_ is cls:
+                return validate(rest)
+            if cls not in class_.__mro__:
+                raise ValueError(f"{value[TYPE]!r} is no {cls.__name__}")
+            return class_.model_validate(rest)
+
+        def dumped(value: Any, dump: Any, info: Any) -> dict[str, Any]:
+            class_ = type(value)
+            if class_ is cls:
+                return {TYPE: _type_of(cls), **dump(value)}
+            # A field is declared with one of the kinds, and holds a subclass with more fields.
+            document: dict[str, Any] = class_.__pydantic_serializer__.to_python(value, mode=info.mode)
+            return document
+
+        serialised = core_schema.wrap_serializer_function_ser_schema(dumped, schema=schema, info_arg=True)
+        return core_schema.no_info_wrap_validator_function(resolved, schema, serialization=serialised)
+
+
+def _class(kind: str, name: Any) -> type[Config]:
+    known = _classes.get(kind, {})
+    found = known.get(name, []) if isinstance(name, str) else []
+    if not found:
+        raise ValueError(
+            f"no class {name!r} of {kind} configs is defined here, only {', '.join(sorted(known))}: define or "
+            "import it first"
+        )
+    _require_single(kind, name, found)
+    return found[0]
+
+
+def _type_of(class_: type[Config]) -> str:
+    name = _own_type(class_)
+    try:
+        _require_single(class_.kind, name, _classes[class_.kind][name])
+    except ValueError as error:
+        raise DecodeError(str(error)) from None
+    return name
+
+
+def _require_single(kind: str, name: str, found: list[type[Config]]) -> None:
+    if len(found) > 1:
+        raise ValueError(
+            f"{name!r} is the name of {len(found)} classes of {kind} configs, {', '.join(map(_full_name, found))}: "
+            f"give one of them another name, or a {TYPE} of its own"
+        )
+
+
+def _own_type(class_: type[Config]) -> str:
+    return str(vars(class_).get(TYPE, class_.__name__))
+
+
+def _full_name(class_: type[Config]) -> str:
+    module = "__main__" if class_.__module__ == "__mp_main__" else class_.__module__
+    return f"{module}.{class_.__qualname__}"
+
+
+class TaskConfig(Config):
+    """What is to be learned, and how it is scored."""
+
+    kind: ClassVar[str] = "task"
+
+
+class ArchitectureConfig(Config):
+    """A network."""
+
+    kind: ClassVar[str] = "architecture"
+
+
+class TrainerConfig(Config):
+    """How a network is trained."""
+
+    kind: ClassVar[str] = "trainer"
+
+
+class ArrayConfig(Config):
+    """An array of data."""
+
+    kind: ClassVar[str] = "array"
+
+
+class DatasetConfig(Config):
+    """A set of data.
+
+    Parameters
+    ----------
+    weight : int
+        How often it is drawn from, against the others.
+    """
+
+    kind: ClassVar[str] = "dataset"
+
+    weight: int = 1
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+class DataSplitConfig(Config):
+    """Which data are trained on, and which validated on."""
+
+    kind: ClassVar[str] = "datasplit"
+
+
+class StartConfig(BaseModel):
+    """The run whose best weights another one starts from.
+
+    Parameters
+    ----------
+    run : str
+    criterion : str
+        By which they were best.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: Name
+    criterion: str
+
+
+class RunConfig(Config):
+    """A training: the parts that it is made of, and how long it goes on.
+
+    Parameters
+    ----------
+    repetition : int or None
+        Which of several trainings that differ in nothing else.
+    num_iterations : int or None
+        When to stop.
+    validation_interval : int
+        Iterations between validations.
+    snapshot_interval : int or None
+        Iterations between snapshots of the arrays; None for none.
+    """
+
+    kind: ClassVar[str] = "run"
+
+    architecture_config: ArchitectureConfig | None = None
+    task_config: TaskConfig | None = None
+    trainer_config: TrainerConfig | None = None
+    datasplit_config: DataSplitConfig | None = None
+    repetition: int | None = None
+    num_iterations: int | None = None
+    batch_size: int = Field(default=1, ge=1)
+    num_workers: int = Field(default=0, ge=0)
+    validation_interval: int = Field(default=1000, ge=1)
+    snapshot_interval: int | None = Field(default=None, ge=1)
+    start_config: StartConfig | None = None
+    learning_rate: float = 1e-3
+
+    @property
+    def train_until(self) -> int | None:
+        """Another name of `num_iterations`."""
+        return self.num_iterations
+
+    def parts(self) -> list[Config]:
+        """Return the configs that the run is made of, those that are given."""
+        every = [self.architecture_config, self.task_config, self.trainer_config, self.datasplit_config]
+        return [part for part in every if part is not None]
+
+
+KINDS: dict[str, type[Config]] = {
+    one.kind: one
+    for one in (
+        RunConfig,
+        TaskConfig,
+        ArchitectureConfig,
+        TrainerConfig,
+        DataSplitConfig,
+        DatasetConfig,
+        ArrayConfig,
+    )
+}
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def restore(base: type[ConfigT], document: Any) -> ConfigT:
+    """Return the config of which *document* is the document.
+
+    Parameters
+    ----------
+    base : type
+        Of its kind; also the class of a document without ``__type__``.
+
+    Raises
+    ------
+    DecodeError
+        If a class is not defined here, or a field is missing, unknown or of another type; the text names each.
+    """
+    try:
+        return base.model_validate(document)
+    except ValidationError as error:
+        lines = [
+            f"{_place(one['loc'])}{one['msg']}"
+            for one in error.errors(include_url=False, include_input=False)
+        ]
+        name = document.get("name") if isinstance(document, Mapping) else None
+        what = f"the {base.kind} config {name!r}" if name else f"a {base.kind} config"
+        raise DecodeError(f"{what} cannot be read: {'; '.join(lines)}") from error
+
+
+def _place(steps: tuple[int | str, ...]) -> str:
+    # Of a field that may be None or one of several, pydantic names the choice, too.
+    names = [
+        step for step in steps if not (isinstance(step, str) and ("function-wrap" in step or "[" in step))
+    ]
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in names)
+    return f"{path.removeprefix('.')}: " if path else ""

@@ -1,0 +1,283 @@
+"""One transaction over several stores: what a block wrote is committed together, or not at all.
+
+`Database.transaction` opens a block, and whatever reads or writes that database in this thread joins it. It begins at
+its first statement, so that files can be written and synced before the database is locked; on SQLite it begins with
+the right to write and is synced at its end. A write that joins is a SAVEPOINT. After a deadlock or a lost connection
+the server has dropped all of it: such a block is over, and says so to every further statement.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from entropic.errors import TransactionError
+from entropic.sql.outages import is_lost, is_transient
+
+__all__ = ["LONG_S", "Transaction", "forget_blocks", "joined", "opened"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LONG_S = 5.0  # of a lock that all others wait for, after which a block is worth a warning
+
+_blocks = threading.local()  # .open: by database, the block of this thread
+
+
+class Transaction:
+    """An open block: what `Database.transaction` gives.
+
+    Parameters
+    ----------
+    begin : callable
+        Connects, and begins a transaction.
+    close : callable
+        Lets go of the connection when the transaction has ended.
+    ask : callable
+        Runs a look-up on another connection, as the answer to a COMMIT was lost.
+    lock : context manager
+        Held during each statement.
+    name : str
+        Of the database, for people.
+
+    Notes
+    -----
+    Belongs to the thread that opened it; other threads and forked children have none.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], Connection],
+        close: Callable[[Connection], None],
+        ask: Callable[[Callable[[Connection], bool]], bool],
+        lock: AbstractContextManager[Any],
+        name: str,
+    ) -> None:
+        self._begin = begin
+        self._disconnect = close
+        self._ask = ask
+        self._lock = lock
+        self._name = name
+        self._pid = os.getpid()
+        self._connection: Connection | None = None
+        self._since = 0.0
+        self._trouble: BaseException | None = None
+        self._witness: Callable[[Connection], bool] | None = None
+        self._then: list[Callable[[], object]] = []
+        self._else: list[Callable[[], object]] = []
+        self.is_in_doubt = False
+        """Whether the server went while COMMIT was on its way, and nothing tells what became of it."""
+
+    def on_commit(self, call: Callable[[], object]) -> None:
+        """Call *call* once the block is committed, and never otherwise; in the order in which they were given."""
+        self._then.append(call)
+
+    def on_rollback(self, call: Callable[[], object]) -> None:
+        """Call *call* if the block comes to nothing; the last one first."""
+        self._else.append(call)
+
+    def decide_by(self, is_there: Callable[[Connection], bool]) -> None:
+        """Say how to tell, should the answer to COMMIT be lost, whether it was carried out: one look-up will do."""
+        self._witness = self._witness or is_there
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work(connection)``, which only reads, as part of the block."""
+        return self._run(work)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work(connection)`` as part of the block; if it fails, what it wrote is rolled back, and no more."""
+
+        def nested(connection: Connection) -> T:
+            first: BaseException | None = None
+            try:
+                with connection.begin_nested():
+                    try:
+                        return work(connection)
+                    except BaseException as error:
+                        first = error
+                        raise
+            except DBAPIError as error:
+                # The server has dropped the SAVEPOINT with all the rest: that hides why.
+                if first is not None and error is not first:
+                    raise first from error
+                raise
+
+        return self._run(nested, is_undone=True)
+
+    @property
+    def connection(self) -> Connection:
+        """The block's connection; its first use begins the transaction.
+
+        Raises
+        ------
+        TransactionError
+            If the block is over.
+        """
+        self.require_alive()
+        if self._connection is None:
+            self._connection = self._begin()
+            self._since = time.monotonic()
+        return self._connection
+
+    def require_alive(self) -> None:
+        """Raise `TransactionError` if the database has dropped what the block wrote so far."""
+        if self._trouble is not None:
+            raise TransactionError(
+                f"this transaction on {self._name} is over, and nothing of it is committed: "
+                f"{_first_line(self._trouble)}. Leave the block and run all of it again; "
+                "database.atomically(function) does that by itself"
+            ) from self._trouble
+
+    def spoil(self, error: BaseException) -> None:
+        """Let the block come to nothing, because of *error*."""
+        self._trouble = self._trouble or error
+
+    def _run(self, run: Callable[[Connection], T], *, is_undone: bool = False) -> T:
+        connection = self.connection
+        try:
+            with self._lock:
+                return run(connection)
+        except BaseException as error:
+            if self._has_dropped(connection, error, is_undone):
+                self.spoil(error)
+            raise
+
+    def _has_dropped(self, connection: Connection, error: BaseException, is_undone: bool) -> bool:
+        """Whether the database has rolled the whole transaction back, or takes no further statement in it."""
+        if connection.invalidated:
+            return True
+        if connection.dialect.name == "sqlite":  # which drops all on a full disk
+            raw: Any = connection.connection.dbapi_connection
+            return not raw.in_transaction
+        if not isinstance(error, DBAPIError):
+            return False
+        return (
+            is_lost(error)
+            or is_transient(error)
+            or (connection.dialect.name == "postgresql" and not is_undone)
+        )
+
+    def commit(self) -> None:
+        """Commit; if that fails, roll back and raise."""
+        self.require_alive()
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            with self._lock:
+                connection.commit()
+        except DBAPIError as error:
+            if not is_lost(error) or not self._was_committed(error):
+                raise
+        finally:
+            self._close()
+
+    def _was_committed(self, error: DBAPIError) -> bool:
+        if self._witness is not None:
+            return self._ask(self._witness)
+        self.is_in_doubt = True
+        error.add_note("the server went while COMMIT was on its way: it may have been committed or not")
+        return False
+
+    def rollback(self) -> None:
+        """Take back what was written."""
+        if self._connection is not None:
+            with suppress(DBAPIError), self._lock:  # a connection that is gone has nothing left
+                self._connection.rollback()
+            self._close()
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        taken_s = time.monotonic() - self._since
+        if taken_s > LONG_S:
+            log.warning(
+                "a transaction on %s was open for %.1f s, and whoever wanted to write waited for it%s: write files "
+                "and compute before its first statement, which is what begins it",
+                self._name,
+                taken_s,
+                ", the heartbeats of running sweeps too" if connection.dialect.name == "sqlite" else "",
+            )
+        with suppress(DBAPIError), self._lock:
+            self._disconnect(connection)
+
+    def end(self, error: BaseException | None) -> None:
+        """Commit, or roll back because of *error*, and make the calls that were asked for.
+
+        Raises
+        ------
+        TransactionError
+            If the database had dropped the block, and nobody has said so yet.
+        """
+        if os.getpid() != self._pid:
+            return
+        try:
+            if error is not None:
+                self.rollback()
+            else:
+                self.commit()
+        except BaseException:
+            self._close()
+            _call_all(self._else[::-1] if not self.is_in_doubt else [])
+            raise
+        _call_all(self._then if error is None else self._else[::-1])
+
+
+def joined(token: str) -> Transaction | None:
+    """Return the block of this thread on a database, if one is open."""
+    blocks: dict[str, Transaction] | None = getattr(_blocks, "open", None)
+    return None if blocks is None else blocks.get(token)
+
+
+class opened:
+    """A context manager: *block* is that of this thread on a database; it ends as the ``with`` statement ends."""
+
+    def __init__(self, token: str, block: Transaction) -> None:
+        self._token = token
+        self._block = block
+
+    def __enter__(self) -> Transaction:
+        blocks = _blocks.__dict__.setdefault("open", {})
+        blocks[self._token] = self._block
+        return self._block
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        # First: what is called after a commit, or asked because of one, is no part of the block.
+        getattr(_blocks, "open", {}).pop(self._token, None)
+        self._block.end(error)
+
+
+def forget_blocks() -> list[Transaction]:
+    """In a forked child: have no block; return those of the parent, whose connections must not be closed here."""
+    blocks = list(getattr(_blocks, "open", {}).values())
+    _blocks.__dict__.clear()
+    return blocks
+
+
+def _call_all(calls: list[Callable[[], object]]) -> None:
+    """Make every call, whatever comes of the others, and raise the first error."""
+    first: BaseException | None = None
+    for call in calls:
+        try:
+            call()
+        except BaseException as error:
+            if first is not None:
+                log.warning("after the transaction: %s", error, exc_info=True)
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def _first_line(error: BaseException) -> str:
+    cause = getattr(error, "orig", None) or error
+    return str(cause).partition("\n")[0] or type(cause).__name__

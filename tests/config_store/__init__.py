@@ -1,0 +1,1 @@
+"""Config stores, beyond what all of them do."""

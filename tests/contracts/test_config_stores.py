@@ -1,0 +1,323 @@
+"""What every store of configs does."""
+
+import math
+import re
+
+import pytest
+
+from entropic import ConfigNotFoundError, DuplicateNameError, InUseError
+from entropic.config_store import ConfigStore, FileConfigStore
+from entropic.configs import RunConfig
+from tests.support.config_cases import ONE_OF_EACH, OTHER, Distances, Gunpowder, Pair, UNet, Volume, run
+
+KINDS = list(ONE_OF_EACH)
+PARTS = ["task", "architecture", "trainer", "datasplit"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FileConfigStore(tmp_path / "configs")
+
+
+def names(store, kind):
+    return getattr(store, f"retrieve_{kind}_config_names")()
+
+
+def put(store, config, *args, **options):
+    return getattr(store, f"store_{config.kind}_config")(config, *args, **options)
+
+
+def get(store, kind, name):
+    return getattr(store, f"retrieve_{kind}_config")(name)
+
+
+def everything(store):
+    """Return all that is stored, by kind and name."""
+    return {(kind, name): get(store, kind, name) for kind in [*KINDS, "run"] for name in names(store, kind)}
+
+
+# One config
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_config_comes_back_as_its_own_class(store, kind):
+    config = ONE_OF_EACH[kind]
+    assert names(store, kind) == []
+
+    assert put(store, config) is None
+
+    back = get(store, kind, config.name)
+    assert back == config
+    assert type(back) is type(config)
+    assert names(store, kind) == [config.name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_config_again_changes_nothing(store, kind):
+    put(store, ONE_OF_EACH[kind])
+    assert put(store, ONE_OF_EACH[kind].model_copy(deep=True)) is None
+    assert everything(store) == {(kind, ONE_OF_EACH[kind].name): ONE_OF_EACH[kind]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_config_of_a_name_is_an_error_that_says_where_they_differ(store, kind):
+    put(store, ONE_OF_EACH[kind])
+    field = {"task": "clip", "architecture": "channels", "trainer": "rate", "datasplit": "train",
+             "dataset": "raw.name", "array": "path"}[kind]  # fmt: skip
+
+    with pytest.raises(DuplicateNameError, match=f"differ in {re.escape(field)} ") as caught:
+        put(store, OTHER[kind])
+
+    assert caught.value.message == str(caught.value)
+    assert isinstance(caught.value, ValueError)
+    assert get(store, kind, ONE_OF_EACH[kind].name) == ONE_OF_EACH[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_config_that_is_absent_is_every_documented_error(store, kind):
+    for act in (
+        lambda: get(store, kind, "absent"),
+        lambda: getattr(store, f"delete_{kind}_config")("absent"),
+        lambda: store.delete_config(kind, "absent"),
+    ):
+        with pytest.raises(ConfigNotFoundError, match=f"no {kind} config 'absent' is stored in") as caught:
+            act()
+        for documented in (KeyError, ValueError, FileNotFoundError):
+            assert isinstance(caught.value, documented)
+    getattr(store, f"delete_{kind}_config")("absent", missing_ok=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_deleted_config_is_gone_and_can_be_another_one(store, kind):
+    put(store, ONE_OF_EACH[kind])
+    getattr(store, f"delete_{kind}_config")(ONE_OF_EACH[kind].name)
+
+    assert names(store, kind) == []
+    put(store, OTHER[kind])
+    assert get(store, kind, OTHER[kind].name) == OTHER[kind]
+
+
+@pytest.mark.parametrize(
+    "collection", ["runs", "tasks", "architectures", "trainers", "datasplits", "datasets", "arrays"]
+)
+def test_collection_is_what_delete_config_takes(store, collection):
+    kind = collection[:-1]
+    put(
+        store,
+        run() if kind == "run" else ONE_OF_EACH[kind],
+        **({"store_parts": False} if kind == "run" else {}),
+    )
+
+    store.delete_config(getattr(store, f"{kind}s"), "r1" if kind == "run" else ONE_OF_EACH[kind].name)
+
+    assert everything(store) == {}
+
+
+@pytest.mark.parametrize("foreign", [None, 3, "tsaks", object(), "users"])
+def test_what_is_no_collection_is_refused(store, foreign):
+    with pytest.raises(TypeError, match=r"is no collection of this store: pass store\.runs"):
+        store.delete_config(foreign, "t1")
+
+
+def test_ignored_fields_are_only_compared(store):
+    put(store, ONE_OF_EACH["task"])
+
+    assert put(store, OTHER["task"], ["clip"]) is None
+    assert get(store, "task", "t1") == ONE_OF_EACH["task"]
+
+    with pytest.raises(DuplicateNameError):
+        put(store, OTHER["task"], ["name"])
+    with pytest.raises(TypeError, match="not the string 'clip'"):
+        put(store, OTHER["task"], "clip")
+
+
+def test_ignored_field_may_lie_inside(store):
+    put(store, run())
+    inside = run(task_config=Distances(name="t1", clip=7.0))
+
+    with pytest.raises(DuplicateNameError, match=r"task config .* 't1'.*clip"):
+        put(store, inside, ["task_config.clip"])
+    assert put(store, inside, ["task_config.clip"], store_parts=False) is None
+    with pytest.raises(DuplicateNameError, match=r"differ in task_config\.clip \(5\.0 stored, 7\.0 given\)"):
+        put(store, inside, ["clip"], store_parts=False)
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "is_same"), [(math.nan, math.nan, True), (1.0, 1, True), (0.0, math.nan, False)]
+)
+def test_numbers_are_compared_by_value_and_nan_is_nan(store, stored, given, is_same):
+    put(store, Gunpowder(name="n", rate=stored))
+    if is_same:
+        put(store, Gunpowder(name="n", rate=given))
+    else:
+        with pytest.raises(DuplicateNameError, match="rate"):
+            put(store, Gunpowder(name="n", rate=given))
+    assert repr(get(store, "trainer", "n").rate) == repr(float(stored))
+
+
+def test_what_is_there_is_replaced_or_kept_if_that_is_said(store):
+    put(store, ONE_OF_EACH["task"])
+    put(store, OTHER["task"], if_exists="keep")
+    assert get(store, "task", "t1").clip == 5.0
+    put(store, OTHER["task"], if_exists="replace")
+    assert get(store, "task", "t1").clip == 6.0
+    assert names(store, "task") == ["t1"]
+    with pytest.raises(ValueError, match="'error', 'replace' or 'keep', not 'overwrite'"):
+        put(store, OTHER["task"], if_exists="overwrite")
+
+
+def test_config_of_another_kind_is_refused(store):
+    with pytest.raises(TypeError, match="is a UNet, and no TaskConfig"):
+        store.store_task_config(UNet(name="a"))
+    assert everything(store) == {}
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/abs", "../t1", "a/../b", "nul\0", "x" * 256])
+def test_name_that_would_leave_the_store_is_refused(store, name):
+    put(store, ONE_OF_EACH["task"])
+    for act in (store.retrieve_task_config, store.delete_task_config):
+        with pytest.raises(ValueError, match="a name"):
+            act(name)
+    with pytest.raises(ValueError, match="a name"):
+        store.store_task_config(Distances.model_construct(name=name))
+    assert names(store, "task") == ["t1"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "ünïcode β", "with space", "a.b.c", "CON", "-", "%41", "x" * 200, "a:b*?", "None"]
+)
+def test_every_other_name_is_kept(store, name):
+    put(store, Distances(name=name))
+    assert names(store, "task") == [name]
+    assert get(store, "task", name).name == name
+    store.delete_task_config(name)
+    assert names(store, "task") == []
+
+
+def test_field_that_was_added_with_a_default_makes_no_other_config(store):
+    class Grows(Distances):
+        """As it was."""
+
+    put(store, Grows(name="g"))
+
+    class Grows(Distances):  # type: ignore[no-redef]
+        """With a field more."""
+
+        more: int = 3
+
+    put(store, Grows(name="g"))
+    assert get(store, "task", "g") == Grows(name="g")
+    with pytest.raises(DuplicateNameError, match="more"):
+        put(store, Grows(name="g", more=4))
+
+
+# Runs
+
+
+def test_run_is_stored_with_its_parts(store):
+    put(store, run())
+
+    assert {kind: names(store, kind) for kind in [*KINDS, "run"]} == {
+        "task": ["t1"], "architecture": ["a1"], "trainer": ["g1"], "datasplit": ["s1"], "dataset": [], "array": [],
+        "run": ["r1"],
+    }  # fmt: skip
+    assert get(store, "run", "r1") == run()
+    assert put(store, run()) is None
+
+
+def test_nothing_is_stored_if_a_part_has_the_name_of_another(store):
+    put(store, OTHER["trainer"])
+    before = everything(store)
+
+    with pytest.raises(DuplicateNameError, match="another trainer config is stored under the name 'g1'"):
+        put(store, run())
+
+    assert everything(store) == before
+
+
+def test_run_that_differs_is_an_error_unless_the_field_is_ignored(store):
+    put(store, run())
+
+    with pytest.raises(DuplicateNameError, match=r"num_iterations \(100 stored, 200 given\)"):
+        put(store, run(num_iterations=200))
+    with pytest.raises(DuplicateNameError, match="repetition"):
+        put(store, run(repetition=1))
+    assert put(store, run(num_iterations=200), ignore=["num_iterations"]) is None
+    assert get(store, "run", "r1").num_iterations == 100
+
+
+def test_parts_are_left_out_if_that_is_said_and_what_is_inside_them_stored_if_that_is(store):
+    put(store, run("alone"), store_parts=False)
+    assert sum(len(names(store, kind)) for kind in KINDS) == 0
+
+    put(store, run("with all"), recursive=True)
+    assert {kind: names(store, kind) for kind in KINDS} == {
+        "task": ["t1"], "architecture": ["a1"], "trainer": ["g1"], "datasplit": ["s1"], "dataset": ["d1"],
+        "array": ["v1", "v2"],
+    }  # fmt: skip
+    assert type(get(store, "dataset", "d1")) is Pair
+    assert type(get(store, "array", "v2")) is Volume
+
+
+def test_run_without_parts_is_a_run(store):
+    put(store, RunConfig(name="bare"))
+    assert get(store, "run", "bare") == RunConfig(name="bare")
+    assert store.retrieve_run_config_names(task_names=["t1"]) == []
+
+
+@pytest.fixture
+def filtered(store):
+    """Runs f0(t1, a1), f1(t2, a1), f2(t2, a2) and one without parts."""
+    for name, task, architecture in (("f0", "t1", "a1"), ("f1", "t2", "a1"), ("f2", "t2", "a2")):
+        put(store, run(name, task_config=Distances(name=task), architecture_config=UNet(name=architecture)))
+    put(store, RunConfig(name="f3"))
+    return store
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, ["f0", "f1", "f2", "f3"]),
+        ({"task_names": ["t2"]}, ["f1", "f2"]),
+        ({"task_names": ["t2"], "architecture_names": ["a1"]}, ["f1"]),
+        ({"task_names": ["t1", "t2"]}, ["f0", "f1", "f2"]),
+        ({"task_names": []}, []),
+        ({"trainer_names": {"g1"}, "datasplit_names": ("s1", "absent")}, ["f0", "f1", "f2"]),
+        ({"trainer_names": ["absent"]}, []),
+    ],
+)
+def test_names_of_runs_are_filtered_by_their_parts(filtered, filters, expected):
+    assert filtered.retrieve_run_config_names(**filters) == expected
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_single_string_is_no_filter(filtered, part):
+    with pytest.raises(TypeError, match=f"{part}_names takes a list of names, not the string 't1'"):
+        filtered.retrieve_run_config_names(**{f"{part}_names": "t1"})
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_part_of_a_run_is_neither_deleted_nor_replaced(store, part):
+    put(store, run("first"))
+    put(store, run("second"), store_parts=False)
+    name = ONE_OF_EACH[part].name
+
+    with pytest.raises(
+        InUseError, match=f"the {part} config '{name}' is part of the runs 'first', 'second': delete it"
+    ):
+        getattr(store, f"delete_{part}_config")(name)
+    with pytest.raises(InUseError, match="replace it when they are deleted"):
+        put(store, OTHER[part], if_exists="replace")
+    put(store, OTHER[part], if_exists="replace", force=True)
+    assert get(store, part, name) == OTHER[part]
+    assert get(store, "run", "first") == run("first")  # a run keeps what it was made of
+
+    store.delete_run_config("first")
+    store.delete_run_config("second")
+    getattr(store, f"delete_{part}_config")(name)
+    assert names(store, part) == []
+
+
+def test_interface_cannot_be_made():
+    with pytest.raises(TypeError, match="abstract"):
+        ConfigStore()

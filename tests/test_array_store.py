@@ -1,0 +1,258 @@
+"""Where arrays are, what there is, and what is removed."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from entropic import AlreadyExistsError, CorruptFileError, InvalidContainerError, ResultFileMissingError
+from entropic.array_store import (
+    ArrayStore,
+    LocalArrayIdentifier,
+    LocalArrayStore,
+    LocalContainerIdentifier,
+)
+
+zarr = pytest.importorskip("zarr")
+VALUES = np.arange(24, dtype="uint8").reshape(2, 3, 4)
+
+
+class Dataset:
+    """What is validated on: its text is part of paths."""
+
+    name = "a/b"
+
+    def __str__(self):
+        return "ds_a_b"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LocalArrayStore(tmp_path / "arrays")
+
+
+@pytest.mark.parametrize(
+    ("call", "container", "path"),
+    [
+        (lambda s: s.validation_prediction_array("r", 5, "d"), "r/validation.zarr", "5/d/prediction"),
+        (lambda s: s.validation_prediction_array("r", 5, Dataset()), "r/validation.zarr", "5/ds_a_b/prediction"),
+        (lambda s: s.validation_output_array("r", 5, "t_0.1", "d"), "r/validation.zarr", "5/d/output/t_0.1"),
+        (lambda s: s.validation_input_arrays("r")[0], "r/validation.zarr", "inputs/raw"),
+        (lambda s: s.validation_input_arrays("r")[1], "r/validation.zarr", "inputs/gt"),
+        (lambda s: s.validation_input_arrays("r", "i")[0], "r/validation.zarr", "inputs/i/raw"),
+        (lambda s: s.validation_input_arrays("r", "i")[1], "r/validation.zarr", "inputs/i/gt"),
+        (lambda s: s.best_validation_array("r", "f1"), "r/validation.zarr", "f1"),
+        (lambda s: s.best_validation_array("r", "f1", "i"), "r/validation.zarr", "i/f1"),
+        (lambda s: s.validation_prediction_array("a/b", 0, "x y"), "a/b/validation.zarr", "0/x y/prediction"),
+        (lambda s: s.snapshot_container("r").array_identifier("volumes/raw"), "r/snapshot.zarr", "volumes/raw"),
+        (lambda s: s.validation_container("r").array_identifier("any"), "r/validation.zarr", "any"),
+    ],
+)  # fmt: skip
+def test_array_is_where_the_layout_says(store, tmp_path, call, container, path):
+    assert call(store) == LocalArrayIdentifier(tmp_path / "arrays" / container, path)
+    assert not (tmp_path / "arrays").exists()
+
+
+def test_identifiers_are_values(tmp_path):
+    one = LocalContainerIdentifier(Path("c.zarr"))
+    array = one.array_identifier("d")
+
+    assert array == LocalArrayIdentifier(container=Path("c.zarr"), dataset="d")
+    assert len({array, one.array_identifier("d"), one.array_identifier("e")}) == 2
+    assert repr(array) == "LocalArrayIdentifier(container=PosixPath('c.zarr'), dataset='d')"
+
+
+@pytest.mark.parametrize("name", ["", "..", "/r", "a/../b", "nul\0"])
+def test_name_that_would_leave_the_folder_is_refused(store, name):
+    for call in (
+        lambda: store.validation_container(name),
+        lambda: store.snapshot_container(name),
+        lambda: store.best_validation_array("r", name),
+        lambda: store.validation_prediction_array("r", 1, name),
+        lambda: store.validation_output_array("r", 1, name, "d"),
+    ):
+        with pytest.raises(ValueError, match=r"a name|the path of an array"):
+            call()
+
+
+def test_interface_cannot_be_made():
+    with pytest.raises(TypeError, match="abstract"):
+        ArrayStore()
+
+
+# What is written
+
+
+@pytest.mark.parametrize(
+    "values", [VALUES, np.float32(3), np.array([np.nan, -0.0]), np.zeros((0, 3)), VALUES[:, ::2]]
+)
+def test_array_comes_back_with_its_digest(store, values):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    store.store_array(identifier, values)
+
+    back = store.retrieve_array(identifier, verify=True)
+
+    np.testing.assert_array_equal(back, values)
+    assert back.dtype == np.asarray(values).dtype
+
+
+def test_array_that_is_there_is_only_replaced_if_that_is_said(store):
+    identifier = store.best_validation_array("r", "f1")
+    store.store_array(identifier, VALUES)
+
+    with pytest.raises(AlreadyExistsError, match="say overwrite=True"):
+        store.store_array(identifier, VALUES + 1)
+    np.testing.assert_array_equal(store.retrieve_array(identifier), VALUES)
+
+    store.store_array(identifier, VALUES + 1, overwrite=True, chunks=(1, 3, 4))
+    np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES + 1)
+
+
+def test_part_of_an_array_is_read(store):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    store.store_array(identifier, VALUES, chunks=(1, 3, 4))
+
+    assert store.open(identifier)[1, 2].tolist() == VALUES[1, 2].tolist()
+
+
+def test_damaged_array_is_found_out(store):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    store.store_array(identifier, VALUES)
+    store.open(identifier, "r+")[0] = 9
+
+    with pytest.raises(CorruptFileError, match="is not what was written"):
+        store.retrieve_array(identifier, verify=True)
+    assert store.retrieve_array(identifier)[0, 0, 0] == 9
+
+
+def test_array_that_is_absent_or_has_no_digest_is_an_error(store):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    with pytest.raises(ResultFileMissingError, match="there is no array"):
+        store.retrieve_array(identifier)
+
+    zarr.open_group(str(identifier.container), mode="a").create_array(
+        identifier.dataset, shape=(1,), dtype="u1"
+    )
+    store.retrieve_array(identifier)
+    with pytest.raises(ResultFileMissingError, match="there is no digest"):
+        store.retrieve_array(identifier, verify=True)
+
+
+def test_all_that_there_is_can_be_listed(store):
+    put = lambda identifier, values=VALUES: store.store_array(identifier, values)  # noqa: E731
+    put(store.validation_prediction_array("r", 5, "d"))
+    put(store.validation_output_array("r", 10, "threshold_0.1", Dataset()), np.zeros(3))
+    put(store.validation_input_arrays("r")[0])
+    put(store.validation_input_arrays("r", "i")[1])
+    put(store.best_validation_array("r", "f1", "i"))
+    put(store.snapshot_container("r").array_identifier("volumes/raw"))
+    put(store.validation_prediction_array("group/other", 1, "d"))
+
+    found = {(a.run, a.role, a.iteration, a.dataset, a.parameters): a for a in store.arrays()}
+
+    assert set(found) == {
+        ("r", "prediction", 5, "d", None),
+        ("r", "output", 10, "ds_a_b", "threshold_0.1"),
+        ("r", "raw", None, None, None),
+        ("r", "gt", None, "i", None),
+        ("r", "best", None, "i/f1", None),
+        ("r", "snapshot", None, "volumes/raw", None),
+        ("group/other", "prediction", 1, "d", None),
+    }
+    output = found["r", "output", 10, "ds_a_b", "threshold_0.1"]
+    assert (output.shape, output.dtype, len(output.digest)) == ((3,), "float64", 64)
+    assert output.identifier == store.validation_output_array("r", 10, "threshold_0.1", Dataset())
+    assert [a.run for a in store.arrays("group/other")] == ["group/other"]
+    assert list(store.arrays("absent")) == []
+    assert list(LocalArrayStore(store.basedir / "nowhere").arrays()) == []
+
+
+# What is removed
+
+
+def test_removed_array_is_gone_and_no_other(store):
+    keep, drop = (store.validation_prediction_array("r", i, "d") for i in (5, 10))
+    for one in (keep, drop):
+        store.store_array(one, VALUES)
+
+    assert store.remove(drop) is None
+
+    assert [a.identifier for a in store.arrays()] == [keep]
+
+
+def test_all_below_a_path_is_removed(store):
+    for i in (5, 10):
+        store.store_array(store.validation_prediction_array("r", i, "d"), VALUES)
+    store.remove(store.validation_container("r").array_identifier("5"))
+
+    assert [a.iteration for a in store.arrays()] == [10]
+
+
+@pytest.mark.parametrize("container", ["x.n5", "x", "x.zarr.bak"])
+def test_what_is_no_container_is_refused_as_both_documented_errors(store, container):
+    path = store.basedir / container
+    path.joinpath("d").mkdir(parents=True)
+
+    with pytest.raises(InvalidContainerError, match=r"does not end with '\.zarr'") as caught:
+        store.remove(LocalArrayIdentifier(path, "d"))
+
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, AssertionError)
+    assert path.joinpath("d").is_dir()
+
+
+@pytest.mark.parametrize("path", ["", "..", "../other", "/abs", "a/../../b", ".", "a//b"])
+def test_path_that_leads_elsewhere_is_refused(store, path):
+    store.store_array(store.validation_prediction_array("r", 5, "d"), VALUES)
+
+    with pytest.raises(ValueError, match="the path of an array in its container is relative"):
+        store.remove(LocalArrayIdentifier(store.validation_container("r").container, path))
+
+    assert len(list(store.arrays())) == 1
+
+
+def test_container_elsewhere_is_refused(store, tmp_path):
+    outside = tmp_path / "other" / "validation.zarr"
+    outside.joinpath("d").mkdir(parents=True)
+    store.basedir.joinpath("r").mkdir(parents=True)
+    store.basedir.joinpath("r", "validation.zarr").symlink_to(outside)
+    store.basedir.joinpath("linked").symlink_to(outside.parent)
+
+    for container in (
+        outside,
+        store.basedir / "r" / "validation.zarr",
+        store.basedir / "linked" / "validation.zarr",
+        store.basedir / ".." / "other" / "validation.zarr",
+    ):
+        with pytest.raises(InvalidContainerError, match="is a link, or not below"):
+            store.remove(LocalArrayIdentifier(container, "d"))
+    assert outside.joinpath("d").is_dir()
+    assert list(store.arrays()) == []
+
+
+def test_link_inside_a_container_is_not_followed(store, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    container = store.validation_container("r").container
+    container.mkdir(parents=True)
+    container.joinpath("d").symlink_to(outside)
+    outside.joinpath("precious").mkdir()
+
+    store.remove(LocalArrayIdentifier(container, "d"))
+    with pytest.raises(OSError, match="d"):
+        store.remove(LocalArrayIdentifier(container, "d/precious"))
+
+    assert outside.joinpath("precious").is_dir()
+
+
+def test_what_is_absent_or_a_file_is_a_warning(store, caplog):
+    container = store.validation_container("r")
+    store.remove(container.array_identifier("absent"))
+    container.container.mkdir(parents=True)
+    container.container.joinpath("file").touch()
+    store.remove(container.array_identifier("file"))
+
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "is not there, so it was not removed" in caplog.text
+    assert os.path.exists(container.container / "file")

@@ -1,0 +1,292 @@
+"""Configs: documents of users' own classes, and back by classes that are defined here."""
+
+import copy
+import enum
+import json
+import math
+import pickle
+import types
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import Field, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from entropic import DecodeError
+from entropic.configs import (
+    KINDS,
+    ArchitectureConfig,
+    ArrayConfig,
+    DatasetConfig,
+    DataSplitConfig,
+    RunConfig,
+    StartConfig,
+    TaskConfig,
+    TrainerConfig,
+    restore,
+)
+
+
+class Mode(enum.Enum):
+    FAST = "fast"
+
+
+class ZarrArray(ArrayConfig):
+    path: Path
+    voxel_size: tuple[int, int, int] = (8, 8, 8)
+
+
+class Cropped(ArrayConfig):
+    source: ArrayConfig
+
+
+class RawDataset(DatasetConfig):
+    raw: ArrayConfig
+    masks: dict[str, ArrayConfig] = Field(default_factory=dict)
+
+
+class Split(DataSplitConfig):
+    train: list[DatasetConfig]
+    validate_on: list[DatasetConfig] = Field(default_factory=list)
+
+
+class Affinities(TaskConfig):
+    threshold: float = 0.5
+    mode: Mode = Mode.FAST
+    since: datetime | None = None
+
+
+class Network(ArchitectureConfig):
+    channels: list[int]
+
+
+class Adam(TrainerConfig):
+    rate: float
+
+
+def split():
+    raw = ZarrArray(name="raw", path="/data/a.zarr")
+    cropped = Cropped(name="cropped", source=Cropped(name="inner", source=raw))
+    return Split(
+        name="split",
+        train=[RawDataset(name="d", raw=raw, masks={"m": cropped}), DatasetConfig(name="plain", weight=3)],
+    )
+
+
+def run(**fields):
+    parts = {
+        "task_config": Affinities(name="task", since=datetime(2026, 1, 2, 12, tzinfo=UTC)),
+        "architecture_config": Network(name="net", channels=[12, 24]),
+        "trainer_config": Adam(name="trainer", rate=1e-4),
+        "datasplit_config": split(),
+    }
+    return RunConfig(name="run", num_iterations=100, **{**parts, **fields})
+
+
+def all_types(value):
+    """Return every ``__type__`` in a document."""
+    if isinstance(value, list):
+        return [one for item in value for one in all_types(item)]
+    if not isinstance(value, dict):
+        return []
+    own = [value["__type__"]] if "__type__" in value else []
+    return own + all_types(list(value.values()))
+
+
+def test_document_is_json_and_names_the_class_at_every_depth():
+    document = run().document()
+
+    assert json.loads(json.dumps(document)) == document
+    assert next(iter(document)) == "__type__"
+    named = ["RunConfig", "Affinities", "Network", "Adam", "Split", "RawDataset", "DatasetConfig"]
+    assert sorted(all_types(document)) == sorted([*named, "ZarrArray", "ZarrArray", "Cropped", "Cropped"])
+    array = document["datasplit_config"]["train"][0]["raw"]
+    assert array == {"__type__": "ZarrArray", "name": "raw", "path": "/data/a.zarr", "voxel_size": [8, 8, 8]}
+    assert document["task_config"]["mode"] == "fast"
+
+
+@pytest.mark.parametrize("make", [run, split, lambda: run(datasplit_config=None, start_config=None)])
+def test_config_comes_back_as_it_was(make):
+    config = make()
+    back = restore(KINDS[config.kind], json.loads(json.dumps(config.document())))
+
+    assert back == config
+    assert type(back) is type(config)
+    assert back.document() == config.document()
+
+
+def test_start_names_a_run_and_a_criterion():
+    config = run(start_config=StartConfig(run="before", criterion="f1"))
+
+    assert restore(RunConfig, config.document()).start_config == StartConfig(run="before", criterion="f1")
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf, -math.inf, -0.0, 1e-300])
+def test_every_number_comes_back(rate):
+    config = Adam(name="t", rate=rate)
+
+    assert repr(restore(TrainerConfig, config.document()).rate) == repr(rate)
+
+
+def test_document_of_before_a_field_was_added_has_its_default():
+    document = Affinities(name="old").document()
+    del document["threshold"]
+
+    assert restore(TaskConfig, document) == Affinities(name="old")
+
+
+def test_document_without_a_type_is_of_the_kinds_own_class():
+    assert restore(RunConfig, {"name": "r", "num_iterations": 3}) == RunConfig(name="r", num_iterations=3)
+
+
+# Which class
+
+
+def defined(name, module="notebook", base=TaskConfig, **body):
+    """Define a class of configs as a module of this name would."""
+    body = {"__module__": module, "__qualname__": name, **body}
+    return types.new_class(name, (base,), exec_body=lambda namespace: namespace.update(body))
+
+
+def test_cell_that_runs_again_replaces_its_class():
+    former = defined("OfACell", __annotations__={"a": int}, a=1)
+    again = defined("OfACell", __annotations__={"a": int, "b": int}, a=1, b=2)
+
+    back = restore(TaskConfig, former(name="x", a=5).document())
+
+    assert type(back) is again
+    assert (back.a, back.b) == (5, 2)
+
+
+def test_second_class_of_a_name_is_an_error_when_it_would_be_stored_or_restored():
+    one = defined("TwoModules", module="one")
+    document = one(name="x").document()
+    two = defined("TwoModules", module="two")
+
+    for act in (lambda: one(name="x").document(), lambda: two(name="x").document()):
+        with pytest.raises(DecodeError, match=r"is the name of 2 classes .*one\.TwoModules, two\.TwoModules"):
+            act()
+    with pytest.raises(DecodeError, match="give one of them another name, or a __type__ of its own"):
+        restore(TaskConfig, document)
+
+
+def test_class_with_a_type_of_its_own_is_found_by_that():
+    one = defined("Own", module="one")
+    two = defined("Own", module="two", __type__="TheOther")
+
+    assert type(restore(TaskConfig, one(name="x").document())) is one
+    assert two(name="x").document()["__type__"] == "TheOther"
+    assert type(restore(TaskConfig, two(name="x").document())) is two
+
+
+def test_type_of_its_own_is_not_that_of_a_subclass():
+    base = defined("Base", __type__="Renamed")
+    sub = defined("Sub", base=base)
+
+    assert sub(name="x").document()["__type__"] == "Sub"
+
+
+def test_same_name_in_two_kinds_is_no_conflict():
+    task, trainer = defined("Both"), defined("Both", base=TrainerConfig)
+
+    assert type(restore(TaskConfig, task(name="x").document())) is task
+    assert type(restore(TrainerConfig, trainer(name="x").document())) is trainer
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        (
+            {"__type__": "Affinitis", "name": "x"},
+            "no class 'Affinitis' of task configs is defined here, only Affinities",
+        ),
+        (
+            {"__type__": "os.system", "name": "x"},
+            "no class 'os.system' of task configs is defined here, only Affinities",
+        ),
+        ({"__type__": "Network", "name": "x"}, "no class 'Network' of task configs"),
+        ({"__type__": ["Affinities"], "name": "x"}, "no class"),
+        ({"__type__": "Affinities"}, "a task config cannot be read: name: Field required"),
+        (
+            {"__type__": "Affinities", "name": "x", "treshold": 1},
+            "the task config 'x' cannot be read: treshold: Extra",
+        ),
+        (
+            {"__type__": "Affinities", "name": "x", "threshold": "low"},
+            "threshold: Input should be a valid number",
+        ),
+        ({"__type__": "Affinities", "name": "../x"}, "name: .*a name is no path"),
+        ([1], "a task config cannot be read: Input should be"),
+        (None, "a task config cannot be read: Input should be"),
+    ],
+)
+def test_document_that_cannot_be_read_says_which_field_and_why(document, text):
+    with pytest.raises(DecodeError, match=text) as caught:
+        restore(TaskConfig, document)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_trouble_deep_inside_is_named_with_its_place():
+    document = run().document()
+    document["datasplit_config"]["train"][0]["masks"]["m"]["source"]["source"]["__type__"] = "Gone"
+
+    with pytest.raises(
+        DecodeError, match=r"datasplit_config\.train\[0\]\.masks\.m\.source\.source: .*no class 'Gone'"
+    ):
+        restore(RunConfig, document)
+
+
+def test_config_of_another_class_than_the_field_wants_is_refused():
+    class Narrow(DataSplitConfig):
+        only: RawDataset
+
+    document = {"__type__": "Narrow", "name": "n", "only": DatasetConfig(name="d").document()}
+    with pytest.raises(DecodeError, match="'DatasetConfig' is no RawDataset"):
+        restore(DataSplitConfig, document)
+
+
+def test_field_that_json_cannot_hold_is_an_error():
+    class Holds(TaskConfig):
+        anything: object
+
+    with pytest.raises(PydanticSerializationError):
+        Holds(name="x", anything=object()).document()
+
+
+# Names and the rest
+
+
+@pytest.mark.parametrize("name", ["a", "ünï cödé", "a/b", "a.b", "x" * 255, " "])
+def test_names_that_stores_can_keep(name):
+    assert TaskConfig(name=name).name == name
+
+
+@pytest.mark.parametrize("name", ["", "/a", "..", ".", "a/../b", "a//b", "a/", "nul\0", "x" * 256, None, 3])
+def test_names_that_stores_cannot_keep(name):
+    with pytest.raises(ValidationError, match="name"):
+        TaskConfig(name=name)
+
+
+def test_run_has_its_parts_and_its_defaults():
+    config = run()
+    assert [part.name for part in config.parts()] == ["net", "task", "trainer", "split"]
+    assert RunConfig(name="empty").parts() == []
+    assert (config.train_until, config.batch_size, config.validation_interval) == (100, 1, 1000)
+    assert str(config) == "run"
+    assert config.verify() == (True, "No validation for this RunConfig")
+
+
+@pytest.mark.parametrize("field", ["batch_size", "validation_interval", "snapshot_interval"])
+def test_numbers_that_make_no_sense_are_refused(field):
+    with pytest.raises(ValidationError, match=field):
+        RunConfig(name="x", **{field: 0})
+
+
+def test_datasets_of_one_name_have_one_hash():
+    assert hash(DatasetConfig(name="d")) == hash(DatasetConfig(name="d", weight=2))
+
+
+@pytest.mark.parametrize("through", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_configs_are_copied_and_pickled(through):
+    assert through(run()) == run()
