@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -148,14 +149,35 @@ class Publisher:
             connection.execute(_insert_attempt, [self._ended(receipt, code) for receipt in receipts])
             # Last: a row that the database refuses must not have cost the file that it was to replace.
             for receipt, name in placed:
+                if former.get(receipt.record_id) == name:
+                    self._keep_former(receipt, name)
                 move(receipt.path(self._root), self._root / name)
             names = {name for _, name in placed}
             stale[:] = [(key, name) for key, name in former.items() if name is not None and name not in names]
 
         self._database.write(work, repeatable=True)
+        for receipt in receipts:
+            if receipt.replaces is not None:
+                self._former_of(receipt).unlink(missing_ok=True)
         for key, name in stale:
             if not self.is_shared(name, key):  # a re-run's file has another name: the old one is nobody's now
                 remove(self._root / name)
+
+    def _former_of(self, receipt: Receipt) -> Path:
+        """Return where the file that a result replaces is kept until the commit."""
+        return receipt.path(self._root).with_name(f".former-{receipt.attempt}")
+
+    def _keep_former(self, receipt: Receipt, name: str) -> None:
+        """Keep a file that is replaced: a constraint that the database looks at last, on COMMIT, may refuse the row."""
+        if not os.path.lexists(receipt.path(self._root)):
+            return  # it was replaced by an earlier try
+        kept = self._former_of(receipt)
+        try:
+            os.link(self._root / name, kept, follow_symlinks=False)
+        except (FileNotFoundError, FileExistsError):
+            return
+        except OSError:  # a file system without hard links
+            shutil.copy2(self._root / name, kept, follow_symlinks=False)
 
     def _former(self, connection: Connection, keys: list[str]) -> dict[str, str | None]:
         """Return the rows that are there already, each with the name of its file if a run of ours made it."""
@@ -506,8 +528,13 @@ class Publisher:
             return quarantine(receipt.path(self._root))
         # A constraint that the database looks at last, on COMMIT, is looked at after the file was moved.
         rows = self._database.read(lambda connection: self._former(connection, [receipt.record_id]))
-        name = None if rows else receipt.placed(self._root)
-        return None if name is None else quarantine(self._root / name)
+        former, name = self._former_of(receipt), receipt.placed(self._root)
+        if name is None or (rows and rows[receipt.record_id] == name and not former.exists()):
+            return None
+        aside = quarantine(self._root / name)
+        if rows and former.exists():
+            os.replace(former, self._root / name)
+        return aside
 
     def _lose(self, receipt: Receipt) -> set[str]:
         if self._database.read(lambda connection: self._completed(connection, [receipt.attempt])):

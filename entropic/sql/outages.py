@@ -159,8 +159,9 @@ def _is_full(error: Any) -> bool:
 
 def _code(original: Any) -> str | int | None:
     """Return what the driver has for a code: PostgreSQL's SQLSTATE, MySQL's number."""
-    state: str | None = getattr(original, "sqlstate", None)
-    if state is not None:
-        return state
     arguments: Sequence[Any] = getattr(original, "args", ())
-    return arguments[0] if arguments and isinstance(arguments[0], int) else None
+    # First: drivers of MySQL's have come to give a SQLSTATE besides, which says less.
+    if arguments and isinstance(arguments[0], int):
+        return arguments[0]
+    state: str | None = getattr(original, "sqlstate", None)
+    return state

@@ -19,8 +19,10 @@ from entropic.runs.jobs import WorkerDied
 __all__ = [
     "Noting",
     "Reply",
+    "Ticketed",
     "answer",
     "as_noting",
+    "as_ticketed",
     "dump_work",
     "keep",
     "load_answer",
@@ -50,6 +52,17 @@ class Noting(Protocol):
         """Return what `for_task` would make the work raise, or None for a task that was not begun or has ended."""
 
 
+@runtime_checkable
+class Ticketed(Protocol):
+    """Work whose chunks each have a ticket: who takes it has the chunk."""
+
+    def issue(self, task: str) -> bool:
+        """Make the ticket of a chunk; return whether that could be done."""
+
+    def take(self, task: str) -> bool:
+        """Take a ticket; return whether it was there."""
+
+
 class Reply(NamedTuple):
     """The outcomes of one chunk, and how long its jobs took where they ran."""
 
@@ -60,6 +73,11 @@ class Reply(NamedTuple):
 def as_noting(work: Any) -> Noting | None:
     """Return *work* if it notes what it begins, else None."""
     return work if isinstance(work, Noting) else None
+
+
+def as_ticketed(work: Any) -> Ticketed | None:
+    """Return *work* if its chunks have tickets, else None."""
+    return work if isinstance(work, Ticketed) else None
 
 
 def dump_work(work: Work) -> bytes:

@@ -48,6 +48,7 @@ from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.backends.executor import is_thread_of
 from entropic.sweeps.backends.task_notes import NotedWork
+from entropic.sweeps.backends.tickets import TicketedWork
 from entropic.sweeps.plan import Plan, Task, make_plan
 from entropic.sweeps.result import SweepOptions, SweepResult
 from entropic.sweeps.window import BackendLost, dispatch
@@ -165,7 +166,11 @@ class Sweep(Generic[ModelT]):
     def _dispatch(self, work: Work) -> None:
         options = self._options
         beating = self._table.heartbeat.beating
-        sent = work if options.client is None else NotedWork(work)
+        sent: Any = work
+        if options.client is not None:
+            sent = NotedWork(work)
+        elif options.executor is not None and not isinstance(options.executor, ThreadPoolExecutor):
+            sent = TicketedWork(work)
         if is_thread_of(options.executor):
             log.info(
                 "the sweep runs in this thread, which is one of its executor's own: the others may be as busy"

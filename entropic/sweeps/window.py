@@ -209,7 +209,7 @@ class _Window(Generic[JobT, OutcomeT]):
         self._left = left
         self._idle = idle
         self._give_back = give_back
-        self._is_nested = False  # runs have waited for others
+        self._nested = 0  # once runs have waited for others: how many chunks may be in flight
         self._drought = _Drought()
         self._exhausted = False
         self._taken: deque[JobT] = deque()
@@ -235,7 +235,6 @@ class _Window(Generic[JobT, OutcomeT]):
 
     def _clear_queue(self) -> None:
         """Give back what nobody has begun: it may be what those wait for who are at work."""
-        self._is_nested = True
         jobs = list(self._taken)
         self._taken.clear()
         for future in self._backend.withdraw():
@@ -244,6 +243,8 @@ class _Window(Generic[JobT, OutcomeT]):
                 self._suspects.append(chunk)
             elif chunk is not None:
                 jobs += chunk.jobs
+        # No more than have begun: what is claimed and waits here again is out of reach for who needs it.
+        self._nested = max(1, len(self._flying))
         if jobs and self._give_back is not None:
             self._give_back(jobs)
 
@@ -267,13 +268,13 @@ class _Window(Generic[JobT, OutcomeT]):
 
     def _fill(self, slots: int) -> None:
         # Two even without a worker: an adaptive cluster starts none before it has something to do.
-        capacity = (max(2, 2 * slots) if self._backend.queues else slots) if self._backend.remote else 1
-        if self._is_nested:
-            capacity = max(1, slots)
+        capacity = max(2, 2 * slots) if self._backend.remote else 1
+        if self._nested:
+            capacity = max(1, min(slots, self._nested))
         room = capacity - len(self._flying)
         if room <= 0:
             return
-        size = 1 if self._is_nested else self._pace.size()
+        size = 1 if self._nested else self._pace.size()
         if not self._taken:  # else they are what a worker that died was given besides the job that it was at
             if self._exhausted:
                 return
@@ -329,6 +330,7 @@ class _Window(Generic[JobT, OutcomeT]):
                 if without or len(sure) != len(reply.outcomes):
                     wrong = wrong or _mismatch(chunk, reply, without)
                 self._pace.learn(len(chunk.jobs), reply.seconds)
+                self._nested += bool(self._nested)  # where one has ended another can begin
             elif isinstance(error, WorkerDied):
                 outcomes += self._suspect(chunk, error)
             else:

@@ -14,12 +14,17 @@ from entropic.runs.refusals import spellings
 from entropic.sql.outages import bytes_of
 from tests.support import servers
 from tests.support.processes import outcomes_of
-from tests.support.refused_cases import ODD, REASONS, Trials, run_and_die
+from tests.support.refused_cases import ODD, REASONS, Trials, run_and_die, run_and_die_moved
 
 KINDS = [
-    *(("sqlite", reason) for reason in ("check", "duplicate")),
-    *(("postgresql", reason) for reason in ("check", "duplicate", "too long", "charset")),
+    *(("sqlite", reason) for reason in ("check", "duplicate", "trigger")),
+    *(("postgresql", reason) for reason in ("check", "duplicate", "at commit", "too long", "charset")),
     *(("mysql", reason) for reason in ("check", "duplicate", "too long", "charset")),
+    *(
+        pytest.param((kind, reason), marks=pytest.mark.slow)
+        for kind in ("postgresql", "mysql")
+        for reason in ("trigger", "foreign key", "null", "range")
+    ),
     pytest.param(("mysql", "packet"), marks=pytest.mark.slow),
 ]
 ONE_OF_EACH = [("sqlite", "check"), ("postgresql", "charset"), ("mysql", "charset")]
@@ -192,6 +197,40 @@ def test_rerun_whose_row_is_refused_leaves_row_and_file(trials):
     assert Path(trials.store().retrieve({"n": 1}).result_file).read_text() == "1"
     assert kept(trials) == ["1"]
     assert trials.sql("SELECT * FROM entropic_claims") == []
+
+
+LATE = (
+    "CREATE FUNCTION no() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'not so late'; END $$ LANGUAGE plpgsql",
+    "CREATE CONSTRAINT TRIGGER no AFTER UPDATE ON refused_trials DEFERRABLE INITIALLY DEFERRED "
+    "FOR EACH ROW EXECUTE FUNCTION no()",
+)
+
+
+def assert_former_stands(trials, store):
+    """A re-run that was refused as it was committed has cost neither the row nor its file."""
+    record = trials.store().retrieve({"n": 1})
+    assert Path(record.result_file).read_text() == "former"
+    assert kept(trials) == ["later"]
+    assert trials.sql("SELECT * FROM entropic_claims") == []
+    assert [failed.params for failed in store.failures()] == [{"n": 1}]
+    assert [finding for finding in store.check(checksum=True) if finding.id != "0"] == []
+
+
+@pytest.mark.parametrize("trials", [("postgresql", "at commit")], indirect=True, ids=named)
+@pytest.mark.parametrize("is_killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_rerun_that_is_refused_at_commit_leaves_row_and_file(trials, is_killed):
+    trials.writing("former").run({"n": 1})
+    trials.sql(*LATE)
+
+    if is_killed:
+        outcomes_of(run_and_die_moved, [(trials,)])
+        store = trials.writing("later")
+    else:
+        store = trials.writing("later")
+        with pytest.raises(SQLAlchemyError, match="not so late"):
+            store.run({"n": 1})
+
+    assert_former_stands(trials, store)
 
 
 @on_sqlite

@@ -1,9 +1,10 @@
 """Places to run a sweep that need no cluster."""
 
 import contextlib
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 from tests.support.processes import PRELOAD
 
@@ -22,3 +23,13 @@ def executor_of(kind: str) -> Iterator[Executor]:
     }
     with makers[kind]() as executor:
         yield executor
+
+
+class Narrow(Executor):
+    """An executor of one process, which does not say that it has but one."""
+
+    def __init__(self, process: Executor) -> None:
+        self._process = process
+
+    def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+        return self._process.submit(function, *given, **named)

@@ -95,7 +95,7 @@ class Needs:
 
     def store(self, *, is_leaf: bool = False) -> Store[Any]:
         """Return the Store of this runner's table, or of the other one, one for each in a process."""
-        key = (os.getpid(), self.folder, is_leaf)
+        key = (os.getpid(), self.folder, is_leaf, self.holds, self.dies_at)
         if key not in _stores:
             runner = replace(self, is_leaf=is_leaf)
             name = "leaves" if is_leaf else "nodes"
@@ -174,7 +174,7 @@ pool: list[Executor] = []
 
 _depth: ContextVar[int] = ContextVar("depth", default=0)
 
-_stores: dict[tuple[int, str, bool], Store[Any]] = {}
+_stores: dict[tuple[Any, ...], Store[Any]] = {}
 
 
 def chain(n: int) -> dict[int, tuple[int, ...]]:

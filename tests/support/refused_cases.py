@@ -15,11 +15,51 @@ ODD = 2  # the n whose row is refused
 REASONS: dict[str, dict[str, Any]] = {
     "check": {"loss": -1.0},
     "duplicate": {"label": "taken"},
+    "at commit": {"label": "taken"},
+    "trigger": {"label": "taken"},
+    "foreign key": {"label": "taken"},
+    "null": {"loss": None},
+    "range": {"loss": 7.0, "label": "taken"},
     "too long": {"label": "far too long"},
     "charset": {"label": "Łódź"},
     "packet": {"notes": "x" * (17 << 20)},
 }
 """What the runner returns where the database refuses the row."""
+
+
+SETUPS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("sqlite", "trigger"): (
+        "CREATE TRIGGER no BEFORE INSERT ON refused_trials WHEN NEW.label = 'taken' "
+        "BEGIN SELECT RAISE(ABORT, 'no'); END",
+    ),
+    ("postgresql", "trigger"): (
+        "CREATE FUNCTION no() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'no'; END $$ LANGUAGE plpgsql",
+        "CREATE TRIGGER no BEFORE INSERT ON refused_trials FOR EACH ROW WHEN (NEW.label = 'taken') "
+        "EXECUTE FUNCTION no()",
+    ),
+    ("mysql", "trigger"): (
+        "CREATE TRIGGER no BEFORE INSERT ON refused_trials FOR EACH ROW IF NEW.label = 'taken' THEN "
+        "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF",
+    ),
+    ("postgresql", "foreign key"): (
+        "CREATE TABLE labels (LIKE refused_trials INCLUDING ALL)",
+        "ALTER TABLE refused_trials ADD FOREIGN KEY (label) REFERENCES labels (label)",
+    ),
+    ("mysql", "foreign key"): (
+        "CREATE TABLE labels LIKE refused_trials",
+        "ALTER TABLE refused_trials ADD FOREIGN KEY (label) REFERENCES labels (label)",
+    ),
+    ("postgresql", "null"): ("ALTER TABLE refused_trials ALTER COLUMN loss SET NOT NULL",),
+    ("mysql", "null"): ("ALTER TABLE refused_trials MODIFY COLUMN loss DOUBLE NOT NULL",),
+    ("postgresql", "range"): ("CREATE INDEX inverse ON refused_trials ((1 / (loss - 7)))",),
+    ("mysql", "range"): (
+        "CREATE TRIGGER no BEFORE INSERT ON refused_trials FOR EACH ROW IF NEW.label = 'taken' THEN "
+        "SET NEW.loss = EXP(1000); END IF",
+    ),
+    ("postgresql", "too long"): ("ALTER TABLE refused_trials ALTER COLUMN label TYPE VARCHAR(3)",),
+    ("mysql", "too long"): ("ALTER TABLE refused_trials MODIFY COLUMN label VARCHAR(3)",),
+}
+"""What gives a database its reason, by dialect and reason; the others are in the model."""
 
 
 class Trial(Base):
@@ -45,6 +85,16 @@ class Odd:
 
 
 @dataclass(frozen=True)
+class Writing:
+    """Writes a text, whatever it is asked for."""
+
+    text: str
+
+    def __call__(self, params: dict[str, Any]) -> None:
+        Path(params["result_file"]).write_text(self.text)
+
+
+@dataclass(frozen=True)
 class Trials:
     """Where the table lives: it goes to children as it is."""
 
@@ -56,6 +106,10 @@ class Trials:
         runner = Odd(self.folder / "calls.log", self.reason)
         options = {"wait_timeout_s": 3.0, **options}
         return Store(runner, Trial, self.folder / "results", ".txt", self.url, **options)
+
+    def writing(self, text: str) -> Store[Trial]:
+        """A Store whose runner writes *text*."""
+        return Store(Writing(text), Trial, self.folder / "results", ".txt", self.url)
 
     def calls(self) -> list[int]:
         log = self.folder / "calls.log"
@@ -71,13 +125,17 @@ class Trials:
     def prepare(self) -> None:
         """Make the table, and give the database its reason."""
         database = self.store().database
-        if self.reason == "duplicate":
+        if self.reason in {"duplicate", "at commit"}:
             values = "'0', 'elsewhere', CURRENT_TIMESTAMP, '{}', 100, 'taken'"
             columns = "id, result_file, created_at, custom_data, n, label"
             self.sql(f"INSERT INTO refused_trials ({columns}) VALUES ({values})")
-        elif self.reason == "too long":
-            how = "ALTER COLUMN label TYPE" if database.dialect == "postgresql" else "MODIFY COLUMN label"
-            self.sql(f"ALTER TABLE refused_trials {how} VARCHAR(3)")
+        if self.reason == "at commit":
+            (found,) = self.sql(
+                "SELECT conname FROM pg_constraint WHERE contype = 'u' AND conrelid = 'refused_trials'::regclass"
+            )
+            change = f"DROP CONSTRAINT {found.conname}, ADD UNIQUE (label) DEFERRABLE INITIALLY DEFERRED"
+            self.sql(f"ALTER TABLE refused_trials {change}")
+        self.sql(*SETUPS.get((database.dialect, self.reason), ("SELECT 1",)))
 
 
 def run_and_die(trials: Trials) -> None:
@@ -85,3 +143,10 @@ def run_and_die(trials: Trials) -> None:
     store = trials.store()
     arm("line written")
     store.run_or_retrieve({"n": ODD})
+
+
+def run_and_die_moved(trials: Trials) -> None:
+    """Run again in a process that dies when the file is in its place, and its row is not committed."""
+    store = trials.writing("later")
+    arm("file moved")
+    store.run({"n": 1})

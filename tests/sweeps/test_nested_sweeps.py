@@ -7,6 +7,7 @@ import pytest
 from entropic import ClusterError
 from entropic.disk.sidecars import WAITS
 from tests.support.clusters import local_client
+from tests.support.executors import Narrow, executor_of
 from tests.support.nested_cases import (
     Needs,
     Sweeps,
@@ -84,6 +85,23 @@ def test_circle_over_two_processes_is_an_error_that_shows_it(tmp_path, sqlite_ur
 
     assert {name for name, _ in errors} == {"DependencyCycleError"}
     assert all("node(n=0)" in text and "node(n=1)" in text and "→" in text for _, text in errors)
+
+
+def test_chunk_that_waits_in_an_executor_for_who_needs_it_is_withdrawn(tmp_path, sqlite_url):
+    """All its processes are in runs that need what is queued behind them, and its futures cannot be cancelled."""
+    needs = Needs(str(tmp_path), sqlite_url, chain(6))
+    numbers = list(range(5, -1, -1))
+
+    with executor_of("processes") as executor:
+        executor._max_workers = 1
+        one = Narrow(executor)
+        (found,) = in_threads(
+            lambda: sweep(needs, numbers, executor=one, fallback="raise"), timeout_s=LIMIT_S
+        )
+
+    assert found == [n + 1 for n in numbers]
+    assert needs.calls() == {f"node{n}": 1 for n in numbers}
+    assert not list(tmp_path.rglob("tasks-*"))
 
 
 RING = {0: (1,), 1: (2,), 2: (0,)}

@@ -27,14 +27,11 @@ class Backend(ABC):
         Whether a worker that dies takes only the chunk that it was running with it.
     target_s : float
         How long a chunk should last.
-    queues : bool
-        Whether chunks may wait in a queue of the backend's without being in the way of runs that wait for them.
     """
 
     remote = True
     isolates = False
     target_s = 1.0
-    queues = True
 
     @abstractmethod
     def slots(self) -> int:

@@ -16,6 +16,7 @@ from entropic.sweeps.backends.processes import PoolBackend
 from entropic.sweeps.chunks import (
     Reply,
     Work,
+    as_ticketed,
     dump_work,
     load_answer,
     refuse,
@@ -37,17 +38,18 @@ class ExecutorBackend(Backend):
     """Run chunks in an executor of the user's, which is never shut down here.
 
     Threads call the work itself. Processes get it pickled; once their pool is broken, processes of our own take over,
-    since a broken executor cannot be repaired and is not ours to replace.
+    since a broken executor cannot be repaired and is not ours to replace. What waits in its queue can be had back where
+    the work has tickets: an executor's futures say that they run before they do.
     """
 
     def __init__(self, work: Work, executor: Executor) -> None:
         self._executor = executor
         self._sweep = uuid.uuid4().hex
         self._slots = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
-        self._flying: dict[Future[Reply], Future[Any]] = {}
+        self._flying: dict[Future[Reply], tuple[Future[Any], str]] = {}
         self._pool: PoolBackend | None = None
         self._threads = isinstance(executor, ThreadPoolExecutor)
-        self.queues = self._threads  # what waits for a process cannot be had back
+        self._tickets = as_ticketed(work)
         self._work = work
         self._payload = b"" if self._threads else dump_work(work)
 
@@ -57,23 +59,29 @@ class ExecutorBackend(Backend):
     def submit(self, jobs: list[Any]) -> Future[Reply]:
         if self._pool is None:
             try:
-                return self._relay(self._submit(jobs))
+                return self._submit(jobs)
             except BrokenExecutor:
                 log.warning("The executor's pool is broken; going on with %d new processes", self._slots)
                 self._pool = PoolBackend(self._payload, self._slots)
                 self.isolates = True
         return self._pool.submit(jobs)
 
-    def _submit(self, jobs: list[Any]) -> Future[Any]:
+    def _submit(self, jobs: list[Any]) -> Future[Reply]:
         import cloudpickle
 
         if self._threads:
-            return self._executor.submit(run_timed, self._work, jobs, self._sweep)
-        return self._executor.submit(run_chunk, self._payload, cloudpickle.dumps(jobs), self._sweep)
+            return self._relay(self._executor.submit(run_timed, self._work, jobs, self._sweep))
+        ticket = uuid.uuid4().hex
+        if self._tickets is None or not self._tickets.issue(ticket):
+            ticket = ""
+        chunk = cloudpickle.dumps(jobs)
+        return self._relay(
+            self._executor.submit(run_chunk, self._payload, chunk, self._sweep, ticket or None), ticket
+        )
 
-    def _relay(self, inner: Future[Any]) -> Future[Reply]:
+    def _relay(self, inner: Future[Any], ticket: str = "") -> Future[Reply]:
         future: Future[Reply] = Future()
-        self._flying[future] = inner
+        self._flying[future] = inner, ticket
         inner.add_done_callback(functools.partial(self._deliver, future))
         return future
 
@@ -91,11 +99,20 @@ class ExecutorBackend(Backend):
             future.set_result(reply)
 
     def withdraw(self) -> list[Future[Reply]]:
-        return [] if self._pool is None else self._pool.withdraw()
+        if self._pool is not None:
+            return self._pool.withdraw()
+        withdrawn: list[Future[Reply]] = []
+        for future, (inner, ticket) in list(self._flying.items()):
+            is_ours = ticket and self._tickets is not None and self._tickets.take(ticket)
+            if is_ours and self._flying.pop(future, None) is not None:
+                inner.cancel()  # if that is too late, it does nothing when its turn comes
+                future.cancel()
+                withdrawn.append(future)
+        return withdrawn
 
     def stop(self) -> list[Any]:
         refuse(self._sweep)  # for threads: what is queued in them
-        flying = list(self._flying.items())
+        flying = [(future, inner) for future, (inner, _) in self._flying.items()]
         for _, inner in flying:
             inner.cancel()
         wait([inner for _, inner in flying])

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from entropic.disk.guarded import load_json, located, read_file
 from entropic.disk.roots import STATE
-from entropic.disk.sidecars import PROCESS
 from entropic.process.identity import this_process
 from entropic.runs.attempts import Work, dask_worker
 from entropic.runs.jobs import Job, NotBegun, Outcome, WorkerDied
+from entropic.sweeps.backends.tickets import make_task_folder
 
 __all__ = ["NotedWork"]
 
@@ -109,10 +109,7 @@ class NotedWork:
             try:
                 descriptor = os.open(path, _CREATE, 0o666)
             except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # It is the holder's, and goes when that is dead, if not with the sweep.
-                process = json.dumps({**self.work.holder, "holder": self.work.holder})
-                (path.parent / PROCESS).write_text(process, encoding="utf-8")
+                make_task_folder(path.parent, self.work)
                 descriptor = os.open(path, _CREATE, 0o666)
             os.write(descriptor, text)
         except FileExistsError:
