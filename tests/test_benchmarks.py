@@ -25,10 +25,8 @@ def test_every_benchmark_is_listed_here():
     assert there == set(TINY)
 
 
-SLOW = {"bench_dask", "bench_heartbeat"}
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in TINY])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
 def test_benchmark_when_tiny_measures_every_case(name):
     module = importlib.import_module(f"benchmarks.{name}")
 
@@ -39,6 +37,7 @@ def test_benchmark_when_tiny_measures_every_case(name):
     assert all(table.rows[0].ratio == 1 and len(table.rows) > 1 for table in tables)
 
 
+@pytest.mark.slow
 def test_written_results_name_machine_versions_and_commit(tmp_path):
     table = harness.compare("Nothing", {"one": dict, "two": list}, rounds=3)
 

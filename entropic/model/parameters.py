@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
-from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import JSON, Column, Dialect, inspect
@@ -110,11 +109,11 @@ class Parameters:
         model: type[Base],
         dialect: Dialect,
         suffix: str = "",
-        capacities: Mapping[str, Capacity] = MappingProxyType({}),
+        capacities: Mapping[str, Capacity] | None = None,
     ) -> None:
         self.model = model
         self.suffix = suffix
-        self.capacities = capacities
+        self.capacities = dict(capacities or {})
         self._dialect = dialect
         attributes = [a for a in inspect(model).column_attrs if a.key not in RESERVED]
         self._name = model.__entropic__.title or model.__name__

@@ -53,7 +53,7 @@ def require_runner(runner: Any) -> None:
     if not callable(runner):
         raise TypeError(f"runner must be a function of one dict, not {runner!r}")
     try:
-        signature = inspect.signature(runner)
+        signature = inspect.signature(runner, follow_wrapped=False)  # what it wraps is called by itself
     except (ValueError, TypeError):
         return  # of what C defines there may be none
     try:

@@ -107,7 +107,7 @@ class RunMaker:
                 if claimed.granted or claimed.done:
                     return claimed
                 if self.table.database.is_in_block:
-                    self._give_up(record_id, "and a transaction does not wait for it")
+                    self._give_up(record_id, "which a transaction does not wait for")
                 waiting.go_on([record_id], wait.waited_s)
                 told = self._say_who(record_id, told) if wait.is_worth_saying() else told
                 if wait.is_over():
@@ -126,7 +126,7 @@ class RunMaker:
     def _give_up(self, record_id: str, why: str) -> None:
         holder = self.table.claims.holders([record_id]).get(record_id)
         raise ClaimTimeoutError(
-            f"{record_id!r} is held by {holder or 'another process'}, {why}. Nothing was run; try again later"
+            f"{record_id!r} is held by {holder or 'another process'} {why}. Nothing was run; try again later"
         )
 
     def _attempt(self, job: Job, tenure: Tenure) -> Receipt:

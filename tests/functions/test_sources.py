@@ -74,6 +74,7 @@ def test_function_that_was_moved_and_changed_is_adopted_when_that_is_said(tmp_pa
     assert (adopted, afterwards) == ("4", "4")
 
 
+@pytest.mark.slow
 def test_project_that_moves_then_is_mended_and_a_second_clone_keep_their_results(tmp_path):
     printed = [
         run(script(tmp_path / "project"))[0],

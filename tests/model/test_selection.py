@@ -2,6 +2,7 @@
 
 import enum
 import types
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,10 @@ CONDITIONS = {
 }
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_condition_on_any_definition_of_the_class_selects_the_same(classes, condition):
+def test_condition_on_any_definition_of_the_class_selects_the_same(classes):
     store = classes[-1]
-    for definition in classes[:3]:
-        where = CONDITIONS[condition](definition)
+    for definition, condition in product(classes[:3], CONDITIONS.values()):
+        where = condition(definition)
 
         assert [record.n for record in store.records(where, order_by=definition.n.desc())] == [5, 4, 3]
         assert store.count(where) == len(store.to_frame(where)) == 3

@@ -3,17 +3,20 @@
 No process is started and killed for it, and no code under test writes it.
 """
 
+import atexit
 import hashlib
 import json
-import os
+import subprocess
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from entropic import hash_params
 from entropic.process.identity import Process, this_process
+from tests.support.process_states import started_at
 from tests.support.protocol_cases import Place
 
 NO_PID = 1 << 30  # beyond what any kernel gives
@@ -26,10 +29,17 @@ def dead() -> Process:
 
 
 def living() -> Process:
-    """Another process of this host that is alive: the one that started this one."""
-    here = this_process()
-    started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
-    return Process(uuid4().hex, here.host, here.boot, os.getppid(), started)
+    """Another process of this host that is alive, and did not start this one."""
+    here, pid = this_process(), _sleeping()
+    return Process(uuid4().hex, here.host, here.boot, pid, started_at(pid))
+
+
+@cache
+def _sleeping() -> int:
+    process = subprocess.Popen(["sleep", "infinity"], start_new_session=True)
+    atexit.register(process.wait)
+    atexit.register(process.kill)
+    return process.pid
 
 
 def elsewhere() -> Process:

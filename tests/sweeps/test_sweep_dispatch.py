@@ -7,9 +7,11 @@ from functools import partial
 import pytest
 
 from entropic.errors import ClusterError
+from entropic.process.patience import Patience
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.chunks import Reply
+from entropic.sweeps.result import SweepOptions
 from entropic.sweeps.window import MAX_CHUNK, dispatch
 from tests.support.executors import executor_of
 from tests.support.sweep_cases import Caller, Trace, crashed, double, expected, key
@@ -21,18 +23,18 @@ def client(dask_client):
     return dask_client
 
 
-def test_backend_for_two_choices_raises():
+def test_two_places_to_run_are_refused():
     with (
         pytest.raises(ValueError, match="workers= and executor= exclude each other"),
         executor_of("threads") as pool,
     ):
-        backend_for(double, workers=2, executor=pool)
+        SweepOptions(patience=Patience(), workers=2, executor=pool)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])
-def test_backend_for_impossible_workers_raises(workers):
+def test_impossible_number_of_workers_is_refused(workers):
     with pytest.raises(ValueError, match="workers must be an int of at least 1"):
-        backend_for(double, workers=workers)
+        SweepOptions(patience=Patience(), workers=workers)
 
 
 def test_backend_for_work_that_does_not_pickle_names_the_culprit():

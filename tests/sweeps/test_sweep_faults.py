@@ -340,7 +340,7 @@ def test_stop_of_a_dask_backend_does_not_wait_for_a_callback_that_an_interrupt_l
 def test_stop_of_an_executor_backend_does_not_wait_for_a_callback_that_an_interrupt_left_out():
     with executor_of("threads") as executor, backend_for(double, executor=executor) as backend:
         forgotten: Future = Future()
-        backend._flying[forgotten] = executor.submit(len, b"ab")
+        backend._flying[forgotten] = executor.submit(len, b"ab"), ""
 
         backend.stop()
 

@@ -105,7 +105,9 @@ def test_sweep_with_workers_killed_in_the_middle_keeps_what_had_finished(tmp_pat
 
 
 @pytest.mark.parametrize("where", ["serial", "workers", pytest.param("dask", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("to_all", [False, True], ids=["process", "terminal"])
+@pytest.mark.parametrize(
+    "to_all", [pytest.param(False, marks=pytest.mark.slow), True], ids=["process", "terminal"]
+)
 def test_sweep_on_ctrl_c_keeps_what_is_finished_and_stops(tmp_path, script, where, to_all, request):
     runs = Runs(tmp_path / "log")
     process = start(script, tmp_path, address_of(where, request), 200, 0.05, stderr=subprocess.PIPE)
@@ -146,7 +148,9 @@ def test_sweep_on_ctrl_c_leaves_only_its_own_folder(tmp_path, script):
 # Its workers
 
 
-@pytest.mark.parametrize("where", ["workers", "processes", pytest.param("dask", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "where", ["workers", *(pytest.param(place, marks=pytest.mark.slow) for place in ("processes", "dask"))]
+)
 def test_sweep_when_a_worker_is_killed_completes_and_repeats_nothing_finished(tmp_path, where):
     runs = Runs(tmp_path / "log", seconds=0.01, kills_once=(20,))
     store = open_store(Swept, tmp_path, runs)
@@ -161,7 +165,9 @@ def test_sweep_when_a_worker_is_killed_completes_and_repeats_nothing_finished(tm
     assert os.getpid() not in runs.processes()
 
 
-@pytest.mark.parametrize("where", ["workers", "processes", pytest.param("dask", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "where", ["workers", *(pytest.param(place, marks=pytest.mark.slow) for place in ("processes", "dask"))]
+)
 def test_sweep_with_a_run_that_kills_its_worker_fails_that_run_only(tmp_path, where):
     runs = Runs(tmp_path / "log", kills=(7,))
     store = open_store(Swept, tmp_path, runs)

@@ -115,12 +115,11 @@ def test_death_that_may_be_anothers_is_not_told():
 def test_jobs_of_a_chunk_whose_worker_died_at_one_are_run_without_suspicion(monkeypatch):
     monkeypatch.setattr(window._Pace, "size", lambda pace: 3)
     caller = Caller(range(3))
-    backend = Scripted([1, 1, 1], {0: [WorkerDied("killed", at=1)]}, slots=1)
-    backend.queues = False
+    backend = Scripted([2, 1, 1], {0: [WorkerDied("killed", at=1)]}, slots=1)
 
     caller.run(backend)
 
-    assert backend.submitted == [[0, 1, 2], [1], [0, 2]]
+    assert backend.submitted == [[0, 1], [2], [1], [0]]
     assert sorted(caller.outcomes) == expected(range(3))
 
 

@@ -268,7 +268,7 @@ def test_classic_netcdf_is_left_to_xarray(tmp_path):
     path = tmp_path / "classic.nc"
     path.write_bytes(b"CDF\x01" + bytes(28))
 
-    assert labelled._engine(str(path)) is None
+    assert labelled._engine(str(path), is_whole=True) is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from entropic import Store, errors
-from tests.conftest import SERVERS
 from tests.support import servers
 from tests.support.counting import NumberedRunner
 from tests.support.key_pairs import COLUMNS, DIFFERENT, PAGE, PAIRS, SAME, Pair, model_of, page
@@ -36,7 +35,7 @@ def sqlite_stores(tmp_path_factory: pytest.TempPathFactory) -> Open:
     return opener(folder, f"sqlite:///{folder / 'pairs.sqlite3'}")
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=["postgresql", pytest.param("mysql", marks=pytest.mark.slow)])
 def server_stores(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Open]]:

@@ -187,6 +187,7 @@ def test_demo_without_matplotlib_says_how_to_install_it(finished, capsys, monkey
     assert picture.stat().st_mtime_ns == drawn_at
 
 
+@pytest.mark.slow
 def test_demo_on_dask_computes_each_set_once_and_says_where_everything_is(tmp_path, capsys):
     url = f"sqlite:///{tmp_path / 'elsewhere.sqlite3'}"
 

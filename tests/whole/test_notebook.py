@@ -102,6 +102,7 @@ def kernel(tmp_path) -> Iterator[Kernel]:
     kernel.close()
 
 
+@pytest.mark.slow
 def test_notebook_sweeps_with_workers_and_hits_after_a_restart(kernel):
     kernel.run(MODEL)
     kernel.run(MODEL)

@@ -156,7 +156,14 @@ def test_moved_results_folder_is_found_without_a_write(database, tmp_path):
     assert found.result_file == str(tmp_path / "moved" / "results" / Path(record.result_file).name)
     assert Path(found.result_file).read_bytes() == expected_bytes(PARAMS)
     assert len(runner.seen) == 1
-    assert {statement.split()[0] for statement in seen} <= {"SELECT", "PRAGMA", "BEGIN", "SHOW", "DESCRIBE"}
+    assert {statement.split()[0] for statement in seen} <= {
+        "SELECT",
+        "PRAGMA",
+        "BEGIN",
+        "SHOW",
+        "DESCRIBE",
+        "EXPLAIN",
+    }
     assert rows_of(database)[0]["result_file"] == record.result_file
 
 
