@@ -18,7 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from sqlalchemy import ColumnElement, Connection, Dialect, and_, bindparam, inspect, select
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 
-from entropic.disk.names import PLAIN, plain_name
+from entropic.disk.names import plain_name
 from entropic.model.base import RECORDED, Base
 from entropic.sql.database import Database
 from entropic.sql.tables import FileRow
@@ -134,7 +134,8 @@ class RecordReader(Generic[ModelT]):
         name = found.file_name
         if name is None:
             return self._unrecorded(found)
-        if PLAIN.match(name):  # first: this is looked at twice on each hit
+        # Most names, in the quickest way: this is looked at twice on each hit.
+        if name[:1] not in "." and "/" not in name and "\0" not in name:
             return self._prefix + name
         return name if os.path.isabs(name) else self._prefix + plain_name(name)
 

@@ -145,7 +145,8 @@ def test_sweep_with_a_run_that_kills_its_worker_costs_two_workers(tmp_path, capl
         "WARNING A worker was lost, and the run that it was at is tried once more: the Dask"
     )
     assert given_up.startswith(
-        "WARNING A run has lost its second worker and is given up: the Dask worker tcp:"
+        "WARNING A run has lost its second worker and is given up (its workers' logs tell why, often memory): the "
+        "Dask worker tcp:"
     )
 
 

@@ -27,7 +27,7 @@ LIMIT_S = 120.0  # for what takes seconds, on a machine that does much else
 quickly = settings(
     max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
 )
-slowly = settings(quickly, max_examples=4)
+slowly = settings(quickly, max_examples=2)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def test_graph_runs_each_key_once_wherever_its_parts_are_swept(where, parts, dat
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["postgresql", "mysql"])
 @pytest.mark.parametrize(("where", "parts"), [("serial", 3), ("threads", 2), ("workers", 2)])
-@settings(slowly, max_examples=2)
+@settings(slowly, max_examples=1)
 @given(data=st.data())
 def test_graph_on_a_server_runs_each_key_once(kind, where, parts, data, request):
     server = request.getfixturevalue("postgres_server" if kind == "postgresql" else "mysql_server")
