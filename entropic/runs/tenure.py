@@ -239,10 +239,6 @@ class Tenure:
         self._table.claims.release([(key, self._tokens[key]) for key in given])
         self._drop(given)
 
-    def holds(self, mark: Mark) -> bool:
-        """Whether a key, of whatever folder, is one of these."""
-        return mark[0] == self._table.marker.root and mark[1] in self._tokens
-
     def can_have(self, key: str) -> bool:
         """Whether `claim` gets a key, or its row, although this process holds it."""
         hold = held.find(self._mark(key))

@@ -361,20 +361,18 @@ class Sweep(Generic[ModelT]):
         self._busy.extend(self._tasks[job.record_id] for job in jobs if job.record_id in self._tasks)
 
     def _relieve(self) -> bool:
-        """Do for workers that wait for other runs what they cannot do; return whether somebody waits for this sweep.
+        """Do for workers that wait for other runs what they cannot do; return whether there are any.
 
         What such a worker will not begin is given back, and what it has finished is committed: it may be what another
-        one waits for, or this one itself. A worker of another sweep may be in the way of the key that it waits for, if
-        the two share an executor.
+        one waits for, or this one itself.
         """
-        found = list(notes(self._table.root))
-        own = [note for note in found if note.folder.name.endswith(f"-{self._sweep}")]
-        for note in own:
+        found = list(notes(self._table.root, f"-{self._sweep}"))
+        for note in found:
             self._tenure.release(note.struck.get(self._sweep, ()))
             self._tenure.commit_for(unfinished(self._table, read_sidecar(note.folder)))
-        if own:  # and so does this sweep, with what it is inside of
+        if found:  # and so does this sweep, with what it is inside of
             self._waiting.stand_aside()
-        return bool(own) or any(self._tenure.holds(mark) for note in found for _, mark in note.waits)
+        return bool(found)
 
     def _is_tried_again(self, failure: Failure) -> bool:
         """Queue a run that failed once more, after all others, if it may fail again."""

@@ -21,7 +21,6 @@ from tests.support.nested_cases import (
 )
 from tests.support.processes import run_together
 from tests.support.sweep_runs import place
-from tests.support.waiting import wait_for
 
 LIMIT_S = 120.0  # for what takes seconds, on a machine that does much else
 
@@ -103,33 +102,6 @@ def test_chunk_that_waits_in_an_executor_for_who_needs_it_is_withdrawn(tmp_path,
     assert found == [n + 1 for n in numbers]
     assert needs.calls() == {f"node{n}": 1 for n in numbers}
     assert not list(tmp_path.rglob("tasks-*"))
-
-
-def test_sweeps_that_share_an_executor_are_not_in_each_others_way(tmp_path, sqlite_url):
-    """The only process is in a run that needs what another sweep has queued behind it."""
-    needs = Needs(str(tmp_path), sqlite_url, chain(4), holds=(3,))
-
-    def second(executor):
-        wait_for(lambda: needs.calls()["node3"])
-        return sweep(needs, [2, 1, 0], executor=executor, fallback="raise")
-
-    def release():
-        wait_for(lambda: len(claims_of(needs)) == 4)
-        Path(needs.folder, "go").touch()
-
-    with executor_of("processes") as executor:
-        executor._max_workers = 1
-        one = Narrow(executor)
-        found = in_threads(
-            lambda: sweep(needs, [3], executor=one, fallback="raise"),
-            lambda: second(one),
-            release,
-            timeout_s=LIMIT_S,
-        )
-
-    assert found[:2] == [[4], [3, 2, 1]]
-    assert needs.calls() == {f"node{n}": 1 for n in range(4)}
-    assert not claims_of(needs)
 
 
 RING = {0: (1,), 1: (2,), 2: (0,)}
