@@ -155,8 +155,11 @@ def _loader() -> Any:
     class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
         pass
 
-    tuples = lambda loader, node: loader.construct_sequence(node, deep=True)  # noqa: E731
-    Loader.add_constructor("tag:yaml.org,2002:python/tuple", tuples)
+    def as_list(loader: Any, node: Any) -> list[Any]:
+        items: list[Any] = loader.construct_sequence(node, deep=True)
+        return items
+
+    Loader.add_constructor("tag:yaml.org,2002:python/tuple", as_list)
     Loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -32,7 +32,7 @@ from entropic.sql import outages
 from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
 from entropic.sql.forks import keep_for_ever, statements
 from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient
-from entropic.sql.transactions import Transaction, forget_blocks, joined, opened
+from entropic.sql.transactions import Transaction, forget_blocks, joined, opened, within
 from entropic.sql.urls import parse_url, scrub_error, shown
 
 __all__ = ["Database", "DatabaseLike"]
@@ -278,7 +278,7 @@ class Database:
         with self._statement, self.engine.connect().execution_options(**options) as connection:
             level = _synchronous(connection, "FULL") if durable else None
             try:
-                return _in_transaction(connection, work)
+                return within(connection.begin(), work, connection)
             finally:
                 # An interrupt in a statement closes the connection, and must not become an error of the database.
                 if level is not None and not connection.invalidated:
@@ -480,22 +480,6 @@ def _synchronous(connection: Connection, level: str) -> str:
     (former,) = raw.execute("PRAGMA synchronous").fetchone()
     raw.execute(f"PRAGMA synchronous={level}")
     return str(former)
-
-
-def _in_transaction(connection: Connection, work: Callable[[Connection], T]) -> T:
-    first: DBAPIError | None = None
-    try:
-        with connection.begin():
-            try:
-                return work(connection)
-            except DBAPIError as error:
-                first = error
-                raise
-    except DBAPIError as error:
-        # MySQL hangs up on a packet that is too large, so that the roll-back fails too, which would hide why.
-        if first is not None and error is not first:
-            raise first from error
-        raise
 
 
 class _Held:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from entropic.errors import TransactionError
 from entropic.sql.outages import is_lost, is_transient
 
-__all__ = ["LONG_S", "Transaction", "forget_blocks", "joined", "opened"]
+__all__ = ["LONG_S", "Transaction", "forget_blocks", "joined", "opened", "within"]
 
 log = logging.getLogger(__name__)
 
@@ -95,23 +95,9 @@ class Transaction:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work(connection)`` as part of the block; if it fails, what it wrote is rolled back, and no more."""
-
-        def nested(connection: Connection) -> T:
-            first: BaseException | None = None
-            try:
-                with connection.begin_nested():
-                    try:
-                        return work(connection)
-                    except BaseException as error:
-                        first = error
-                        raise
-            except DBAPIError as error:
-                # The server has dropped the SAVEPOINT with all the rest: that hides why.
-                if first is not None and error is not first:
-                    raise first from error
-                raise
-
-        return self._run(nested, is_undone=True)
+        return self._run(
+            lambda connection: within(connection.begin_nested(), work, connection), is_undone=True
+        )
 
     @property
     def connection(self) -> Connection:
@@ -231,6 +217,28 @@ class Transaction:
             _call_all(self._else[::-1] if not self.is_in_doubt else [])
             raise
         _call_all(self._then if error is None else self._else[::-1])
+
+
+def within(
+    transaction: AbstractContextManager[Any], work: Callable[[Connection], T], connection: Connection
+) -> T:
+    """Run ``work(connection)`` in a transaction or a SAVEPOINT; if it fails, that is the error, not the roll-back's.
+
+    MySQL hangs up on a packet that is too large, and drops a SAVEPOINT with all the rest after a deadlock, so that
+    rolling back fails too, which would hide why.
+    """
+    first: BaseException | None = None
+    try:
+        with transaction:
+            try:
+                return work(connection)
+            except BaseException as error:
+                first = error
+                raise
+    except DBAPIError as error:
+        if first is not None and error is not first:
+            raise first from error
+        raise
 
 
 def joined(token: str) -> Transaction | None:
