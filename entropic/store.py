@@ -180,12 +180,14 @@ class Store(Generic[ModelT]):
         """
         identity = self._table.parameters.identify(params)
         found = self._table.find(identity)
-        if found is None or not self._table.is_present(found):
+        record = None if found is None else self._table.reader.present_record(found)
+        if record is None:
             self._note_code()
             found = self._runs().obtain(identity, found, _checked_custom(custom_data), is_forced=False)
-        elif custom_data:
-            log.debug("%s is a hit: annotate() would add %s to it", found.id, ", ".join(custom_data))
-        return self._table.reader.record(found)
+            return self._table.reader.record(found)
+        if custom_data:
+            log.debug("%s is a hit: annotate() would add %s to it", record.id, ", ".join(custom_data))
+        return record
 
     def run(self, /, params: Mapping[str, Any], **custom_data: Any) -> ModelT:
         """Run *params* even if there is a result, and replace row and file.
@@ -220,7 +222,7 @@ class Store(Generic[ModelT]):
         found = self._table.find(identity)
         if found is None:
             return None
-        if not self._table.is_present(found) and self._table.has_root():
+        if not self._table.reader.is_present(found) and self._table.has_root():
             log.warning(
                 "the result of %s is gone: %s. run_or_retrieve() runs it again",
                 found.id,
@@ -228,7 +230,7 @@ class Store(Generic[ModelT]):
             )
             return None
         if verify:
-            self._table.verify(found)
+            self._table.reader.require_intact(found)
         return self._table.reader.record(found)
 
     def register(

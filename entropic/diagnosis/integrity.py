@@ -109,7 +109,7 @@ class _Check:
             # A registered file elsewhere may have the name of a stray one.
             if Path(path).parent == self._table.root:
                 self._known.add(Path(path).name)
-            if not self._table.is_present(row):
+            if not self._table.reader.is_present(row):
                 yield self._missing(row, path)
             elif row.file_name is None:
                 yield self._unrecorded(row, path)
@@ -136,7 +136,7 @@ class _Check:
             return connection.scalar(attempt) is not None
 
     def _missing(self, row: Found, path: str) -> Finding:
-        is_registered = self._table.is_registered(row)
+        is_registered = self._table.reader.is_registered(row)
         what = "the registered file" if is_registered else "the result"
         sentence = f"{what} of {row.id} is not there: {path}"
         fixed = self._fix and not is_registered

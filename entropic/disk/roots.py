@@ -24,6 +24,7 @@ __all__ = [
     "access_problem",
     "copy_problem",
     "foreign_problem",
+    "names_in",
     "quarantine",
     "read_marker",
     "root_problem",
@@ -159,6 +160,14 @@ def access_problem(root: Path) -> str | None:
 def shown_place(place: Place | None) -> str:
     """Return what people call a database by its place."""
     return "" if place is None else place.get("file") or place.get("name") or ""
+
+
+def names_in(folder: str | Path) -> set[str]:
+    """Return the names in a folder, none if it is not there: for many files cheaper than a look at each."""
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
 
 
 def copy_problem(root: Path, original: str, table: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from entropic.errors import ParameterError
@@ -98,19 +99,15 @@ class Documented:
         Whether it would have given that key to other parameters too, with lists for tuples.
     """
 
-    __slots__ = ("_documents", "has_changed", "has_tuples", "is_former", "sources")
-
     def __init__(self, sources: dict[str, Sources], is_former: bool) -> None:
         self.sources = sources
         self.is_former = is_former
         self.has_changed = self.has_tuples = False
-        self._documents: Documents | None = None
 
-    @property
+    @cached_property
     def documents(self) -> Documents:
         """What makes the documents of this call."""
-        self._documents = self._documents or Documents()
-        return self._documents
+        return Documents()
 
     def add(self, name: str, document: Document) -> tuple[Any, Any]:
         """Take a parameter's document in, and return what is stored and what is hashed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,10 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from sqlalchemy import ColumnElement, Connection, Dialect, and_, bindparam, inspect, select
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 
+from entropic.disk.files import require_digest
 from entropic.disk.names import plain_name
+from entropic.disk.roots import names_in
+from entropic.errors import ResultFileMissingError
 from entropic.model.base import RECORDED, Base
 from entropic.sql.database import Database
 from entropic.sql.tables import FileRow
@@ -147,8 +151,46 @@ class RecordReader(Generic[ModelT]):
             return str(moved)
         return os.path.abspath(stored)
 
+    def is_present(self, found: Found) -> bool:
+        """Whether the result of a row can be opened; looked for once more after listing its folder."""
+        return _is_there(self.path(found), {})
+
+    def present(self, rows: Iterable[Found]) -> set[str]:
+        """Return the ids of the rows whose result can be opened; each folder is listed once at most."""
+        listed: dict[str, set[str]] = {}
+        return {found.id for found in rows if _is_there(self.path(found), listed)}
+
+    def is_registered(self, found: Found) -> bool:
+        """Whether the result of a row is a file of the user's, outside the results folder."""
+        if found.file_name is not None:
+            return os.path.isabs(found.file_name)
+        path = Path(self.path(found))  # as an earlier release or SQL wrote it
+        return path.parent != self._root and not path.name.startswith(found.id)
+
+    def require_intact(self, found: Found) -> None:
+        """Raise `CorruptFileError` unless the result of a row is what its run wrote, byte for byte."""
+        path = self.path(found)
+        if found.sha256 is None:
+            raise ResultFileMissingError(
+                f"there is no digest to compare {path!r} with: an earlier release or SQL wrote the row {found.id!r}. "
+                "store.check(fix=True) records one"
+            )
+        if not self.is_present(found):
+            raise ResultFileMissingError(
+                f"the result of {found.id!r} is not there: {path!r}. Bring it back; or the next call runs it again"
+            )
+        require_digest(Path(path), int(found.size_bytes or 0), found.sha256)
+
+    def present_record(self, found: Found) -> ModelT | None:
+        """Return the record of a row, or None if its result cannot be opened: a hit, or none."""
+        path = self.path(found)
+        return self._record(found, path) if _is_there(path, {}) else None
+
     def record(self, found: Found) -> ModelT:
         """Return the detached record of a row, its path under this Store's results folder."""
+        return self._record(found, self.path(found))
+
+    def _record(self, found: Found, path: str) -> ModelT:
         record: Any = self._manager.new_instance()
         values, state = instance_dict(record), instance_state(record)
         values.update(found.row)
@@ -156,7 +198,6 @@ class RecordReader(Generic[ModelT]):
         state.key = self._mapper.identity_key_from_primary_key((found.row["id"],))
         # What a session does on loading: MutableDict begins to watch custom_data, and users' own listeners run.
         self._manager.dispatch.load(state, None)
-        path = self.path(found)
         if path is not found.file_name:  # a registered path stays as it was given
             values["result_file"] = path
         values[RECORDED] = path, found.size_bytes, found.sha256
@@ -164,9 +205,10 @@ class RecordReader(Generic[ModelT]):
 
     def _ask(self, ids: Sequence[str]) -> list[Found]:
         # Filled up to a power of two by a key that is there already, so that few statements are compiled.
-        places = 1 << (len(ids) - 1).bit_length()
+        n = len(ids)
+        places = n if n == 1 else 1 << (n - 1).bit_length()
         fetch = self._direct.get(places) or self._compile(places, self._database.engine.dialect)
-        keys = [*ids, *[ids[-1]] * (places - len(ids))]
+        keys = ids if n == places else [*ids, *[ids[-1]] * (places - n)]
         return self._database.look(lambda connection: fetch(connection.connection.dbapi_connection, keys))
 
     def _compile(self, n: int, dialect: Dialect) -> Fetch:
@@ -185,7 +227,7 @@ class RecordReader(Generic[ModelT]):
         def fetch(connection: Any, ids: Sequence[str]) -> list[Found]:
             result = []
             for row in connection.execute(sql, [*before, *ids, *after]).fetchall():
-                values = dict(zip(names, row, strict=False))
+                values = dict(zip(names, row))  # noqa: B905  the file record follows; to say so costs 0.1 µs
                 for name, processor in processors:
                     values[name] = processor(values[name])
                 result.append(Found(values, row[-3], row[-2], row[-1]))
@@ -193,6 +235,20 @@ class RecordReader(Generic[ModelT]):
 
         self._direct[n] = fetch
         return fetch
+
+
+def _is_there(path: str, listed: dict[str, set[str]]) -> bool:
+    """Whether there is a file or a folder of this path; *listed* has the names in folders that were listed for it."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        folder, name = os.path.split(path)
+        if folder not in listed:
+            # Network file systems remember for a while that a name was absent.
+            listed[folder] = names_in(folder)
+        # A link that dangles is there all the same, and is no result.
+        return name in listed[folder] and not os.path.islink(path)
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 def _is_direct(database: Database) -> bool:

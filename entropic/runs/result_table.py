@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Dialect, inspect
 from sqlalchemy.exc import NoSuchTableError
 
-from entropic.disk.files import require_digest
 from entropic.disk.names import safe_name
 from entropic.disk.roots import Marker, access_problem, read_marker, root_problem
 from entropic.errors import (
@@ -267,15 +264,6 @@ class ResultTable(Generic[ModelT]):
                 former = found
         return former
 
-    def is_present(self, found: Found) -> bool:
-        """Whether the result of a row can be opened; looked for once more after listing its folder."""
-        return _is_there(self.reader.path(found), {})
-
-    def present(self, rows: Iterable[Found]) -> set[str]:
-        """Return the ids of the rows whose result can be opened; each folder is listed once at most."""
-        listed: dict[str, set[str]] = {}
-        return {found.id for found in rows if _is_there(self.reader.path(found), listed)}
-
     def job(
         self,
         identity: Identity,
@@ -297,34 +285,9 @@ class ResultTable(Generic[ModelT]):
             look=look,
         )
 
-    def names(self) -> set[str]:
-        """Return the names in the results folder: for many rows one listing is cheaper than a look at each."""
-        return _names(self.root)
-
-    def verify(self, found: Found) -> None:
-        """Raise `CorruptFileError` unless the result of a row is what its run wrote, byte for byte."""
-        path = self.reader.path(found)
-        if found.sha256 is None:
-            raise ResultFileMissingError(
-                f"there is no digest to compare {path!r} with: an earlier release or SQL wrote the row {found.id!r}. "
-                "store.check(fix=True) records one"
-            )
-        if not self.is_present(found):
-            raise ResultFileMissingError(
-                f"the result of {found.id!r} is not there: {path!r}. Bring it back; or the next call runs it again"
-            )
-        require_digest(Path(path), int(found.size_bytes or 0), found.sha256)
-
-    def is_registered(self, found: Found) -> bool:
-        """Whether the result of a row is a file of the user's, outside the results folder."""
-        if found.file_name is not None:
-            return os.path.isabs(found.file_name)
-        path = Path(self.reader.path(found))  # as an earlier release or SQL wrote it
-        return path.parent != self.root and not path.name.startswith(found.id)
-
     def refuse_registered(self, found: Found) -> None:
         """Raise `ResultFileMissingError` if the file of a row that is gone was registered: it is not ours."""
-        if self.is_registered(found):
+        if self.reader.is_registered(found):
             raise ResultFileMissingError(
                 f"the registered file {self.reader.path(found)!r} of {found.id!r} is not there. Nothing was run. "
                 "Bring it back, or delete the row, so that the next call runs it"
@@ -345,27 +308,6 @@ class ResultTable(Generic[ModelT]):
                 + ", ".join(f"{name} ({one!r}, {two!r})" for name, (one, two) in different.items())
                 + ". Nothing was run. Give one of them an id of its own."
             )
-
-
-def _is_there(path: str, listed: dict[str, set[str]]) -> bool:
-    """Whether there is a file or a folder of this path; *listed* has the names in folders that were listed for it."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        folder, name = os.path.split(path)
-        if folder not in listed:
-            # Network file systems remember for a while that a name was absent.
-            listed[folder] = _names(folder)
-        # A link that dangles is there all the same, and is no result.
-        return name in listed[folder] and not os.path.islink(path)
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-
-
-def _names(folder: str | Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except OSError:
-        return set()
 
 
 def _attach(

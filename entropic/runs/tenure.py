@@ -187,7 +187,7 @@ class Tenure:
 
     def done(self, rows: Mapping[str, Found]) -> dict[str, Found]:
         """Return those of *rows* whose result is there."""
-        present = self._table.present(rows.values())
+        present = self._table.reader.present(rows.values())
         return {key: found for key, found in rows.items() if found.id in present}
 
     def _take_in(self, grants: Mapping[str, Grant], wanted: Mapping[str, Identity]) -> None:

@@ -30,8 +30,6 @@ T = TypeVar("T")
 
 LONG_S = 5.0  # of a lock that all others wait for, after which a block is worth a warning
 
-_blocks = threading.local()  # .open: by database, the block of this thread
-
 
 class Transaction:
     """An open block: what `Database.transaction` gives.
@@ -241,9 +239,16 @@ def within(
         raise
 
 
+class _Blocks(threading.local):
+    open: dict[str, Transaction] | None = None  # by database
+
+
+_blocks = _Blocks()  # of this thread
+
+
 def joined(token: str) -> Transaction | None:
     """Return the block of this thread on a database, if one is open."""
-    blocks: dict[str, Transaction] | None = getattr(_blocks, "open", None)
+    blocks = _blocks.open  # a hit asks this
     return None if blocks is None else blocks.get(token)
 
 
@@ -261,13 +266,13 @@ class opened:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         # First: what is called after a commit, or asked because of one, is no part of the block.
-        getattr(_blocks, "open", {}).pop(self._token, None)
+        (_blocks.open or {}).pop(self._token, None)
         self._block.end(error)
 
 
 def forget_blocks() -> list[Transaction]:
     """In a forked child: have no block; return those of the parent, whose connections must not be closed here."""
-    blocks = list(getattr(_blocks, "open", {}).values())
+    blocks = list((_blocks.open or {}).values())
     _blocks.__dict__.clear()
     return blocks
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from entropic.disk.roots import names_in
 from entropic.errors import EntropicError, ResultFileMissingError
 from entropic.model.base import Base
 from entropic.model.identities import Identity
@@ -166,9 +167,9 @@ class _Planner(Generic[ModelT]):
         """Make records of the rows whose result is there."""
         self._hits += len(hits)
         if self._hits > LISTED and not self._names:
-            self._names = self._table.names()
+            self._names = names_in(self._table.root)
         for identity, found in hits:
-            if found.file_name in self._names or self._table.is_present(found):
+            if found.file_name in self._names or self._table.reader.is_present(found):
                 self._records[identity.id] = self._table.reader.record(found)
             else:
                 self._gone.append((identity, found))

@@ -116,10 +116,9 @@ def test_plan_of_many_hits_lists_the_folder_instead_of_looking_at_each(store, mo
     monkeypatch.setattr(plan, "LISTED", 5)
     monkeypatch.setattr(plan, "CHUNK", 10)
     looked = []
-    is_present = type(store._table).is_present
-    monkeypatch.setattr(
-        type(store._table), "is_present", lambda table, row: looked.append(row) or is_present(table, row)
-    )
+    reader = store._table.reader
+    is_present = reader.is_present
+    monkeypatch.setattr(reader, "is_present", lambda row: looked.append(row) or is_present(row))
 
     found = planned(store, sets(30))
 
