@@ -16,9 +16,9 @@ from sqlalchemy import (
 
 from entropic.errors import SchemaError
 from entropic.sql import versions
-from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.schema_lock import schema_lock
+from entropic.sql.tables import every_table
 from entropic.sql.urls import shown
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def check(database: DatabaseLike) -> None:
         )
     with database.reading() as connection:
         versions.require_head(database, connection, version)
-        versions.compare_library_tables(database, connection, LibraryBase.metadata.sorted_tables)
+        versions.compare_library_tables(database, connection, every_table().sorted_tables)
 
 
 def upgrade(database: DatabaseLike) -> None:

@@ -20,12 +20,13 @@ PARENT = Path(__file__).resolve().parents[1]
 if (PARENT / "entropic" / "__init__.py").is_file() and str(PARENT) not in sys.path:
     sys.path.insert(0, str(PARENT))
 
-from entropic.sql.columns import LibraryBase  # noqa: E402
 from entropic.sql.database import Database  # noqa: E402
 from entropic.sql.drift import same_family  # noqa: E402
 from entropic.sql.schema_lock import schema_lock  # noqa: E402
+from entropic.sql.tables import every_table  # noqa: E402
 from entropic.sql.versions import VERSION_TABLE  # noqa: E402
 
+METADATA = every_table()
 READERS = {"current", "check", "revision"}  # commands that must work without the right to write
 
 
@@ -58,7 +59,7 @@ def connected() -> Iterator[Connection]:
 
 def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
     """Leave every table alone that is not the library's, before it is even reflected."""
-    return type_ != "table" or name in LibraryBase.metadata.tables
+    return type_ != "table" or name in METADATA.tables
 
 
 def compare_type(migration: Any, column: Any, ours: Any, column_type: Any, our_type: Any) -> bool | None:
@@ -71,7 +72,7 @@ def compare_type(migration: Any, column: Any, ours: Any, column_type: Any, our_t
 def options(dialect_name: str) -> dict[str, Any]:
     """Return what both modes configure."""
     return {
-        "target_metadata": LibraryBase.metadata,
+        "target_metadata": METADATA,
         "version_table": VERSION_TABLE,
         "include_name": include_name,
         "compare_type": compare_type,

@@ -28,7 +28,7 @@ from entropic.configs import (
 )
 from entropic.errors import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError
 
-__all__ = ["COLLECTIONS", "ConfigStore", "IfExists", "Write", "differences"]
+__all__ = ["COLLECTIONS", "PARTS", "ConfigStore", "IfExists", "Write", "differences", "part_name"]
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 IfExists = Literal["error", "replace", "keep"]
@@ -239,7 +239,7 @@ class ConfigStore(ABC):
         return [
             name
             for name, document in self._runs()
-            if all(_part_name(document, part) in names for part, names in wanted.items())
+            if all(part_name(document, part) in names for part, names in wanted.items())
         ]
 
     def _runs(self) -> Iterator[tuple[str, Any]]:
@@ -438,6 +438,8 @@ class ConfigStore(ABC):
             raise TypeError(f"ignore= takes a list of fields, not the string {ignore!r}")
         if if_exists not in {"error", "replace", "keep"}:
             raise ValueError(f"if_exists is 'error', 'replace' or 'keep', not {if_exists!r}")
+        for one in configs:
+            check_name(one.name)  # of a config that was made without validation
         documents = [(one, one.document()) for one in configs]
 
         def checked() -> list[Write]:
@@ -544,7 +546,8 @@ def _names_of(part: str, names: Collection[str]) -> Collection[str]:
     return names
 
 
-def _part_name(document: Any, part: str) -> str | None:
+def part_name(document: Any, part: str) -> str | None:
+    """Return the name of a run's part, by the run's document; None if it has none."""
     found = document.get(f"{part}_config") if isinstance(document, Mapping) else None
     return found.get("name") if isinstance(found, Mapping) else None
 

@@ -32,7 +32,7 @@ from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database
 from entropic.sql.drift import drift
 from entropic.sql.schema_lock import schema_lock
-from entropic.sql.tables import MetaRow
+from entropic.sql.tables import NAMES, MetaRow, every_table
 from entropic.sql.urls import shown
 
 __all__ = [
@@ -55,8 +55,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-HEAD = "0001"
-REVISIONS = ("0001",)
+HEAD = "0002"
+REVISIONS = ("0001", "0002")
 """Every revision in `migrations/`, oldest first; a test compares the two."""
 
 
@@ -83,7 +83,7 @@ _meta: Any = MetaRow.__table__
 
 def _refuse_own_name(table: Table) -> None:
     """Raise `SchemaError` if a user's table has the name of one of the library's, in whatever case."""
-    own = {VERSION_TABLE, *LibraryBase.metadata.tables}
+    own = {VERSION_TABLE, *NAMES}
     if table.metadata is not LibraryBase.metadata and table.name.lower() in own:
         raise SchemaError(
             f"the table {table.name!r} has the name of one of entropic's own. Nothing was made. Give the model another "
@@ -198,7 +198,7 @@ def _missing(connection: Connection, tables: Sequence[Table]) -> list[Table]:
 
 def present(connection: Connection) -> list[Table]:
     """Return which of the library's tables there are."""
-    own = LibraryBase.metadata.sorted_tables
+    own = every_table().sorted_tables
     missing = _missing(connection, own)
     return [table for table in own if table not in missing]
 
@@ -212,7 +212,7 @@ def make_library_tables(database: Database, connection: Connection) -> None:
         # There may be tables: on MySQL a first start that was killed has left them.
         compare_library_tables(database, connection, present(connection))
         log.info("making entropic's tables in %s", shown(database.url))
-        LibraryBase.metadata.create_all(connection)
+        every_table().create_all(connection)
         _version.create(connection, checkfirst=True)
         connection.execute(insert(_version).values(version_num=HEAD))
     add_facts(connection)

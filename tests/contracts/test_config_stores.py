@@ -6,17 +6,32 @@ import re
 import pytest
 
 from entropic import ConfigNotFoundError, DuplicateNameError, InUseError
-from entropic.config_store import ConfigStore, FileConfigStore
+from entropic.config_store import ConfigStore, FileConfigStore, SQLConfigStore
 from entropic.configs import RunConfig
 from tests.support.config_cases import ONE_OF_EACH, OTHER, Distances, Gunpowder, Pair, UNet, Volume, run
+from tests.support.databases import database_of, empty
 
 KINDS = list(ONE_OF_EACH)
 PARTS = ["task", "architecture", "trainer", "datasplit"]
 
 
+@pytest.fixture(scope="module", params=["files", "sqlite-file", "postgresql", "mysql"])
+def kept(request, tmp_path_factory):
+    """A store for all tests: on a server tables are dear."""
+    if request.param == "files":
+        yield None
+        return
+    with database_of(request, tmp_path_factory.mktemp("configs")) as database:
+        yield SQLConfigStore(database)
+        database.dispose()
+
+
 @pytest.fixture
-def store(tmp_path):
-    return FileConfigStore(tmp_path / "configs")
+def store(kept, tmp_path):
+    if kept is None:
+        return FileConfigStore(tmp_path / "configs")
+    empty(kept.database, "entropic_config_parts", "entropic_configs")
+    return kept
 
 
 def names(store, kind):

@@ -33,11 +33,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from entropic import migrate
+from entropic.config_store import SQLConfigStore
+from entropic.configs import RunConfig, TaskConfig
 from entropic.errors import SchemaError
 from entropic.sql import schema_lock as locks
 from entropic.sql import versions
-from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database
+from entropic.sql.tables import NAMES, every_table
 from tests.assets.schema import make
 from tests.support.processes import run_together
 
@@ -49,7 +51,7 @@ between_processes = pytest.mark.parametrize(
     indirect=True,
 )
 
-LIBRARY = sorted(LibraryBase.metadata.tables)
+LIBRARY = sorted(every_table().tables)
 
 
 def script_directory() -> ScriptDirectory:
@@ -91,6 +93,7 @@ def schema_of(database: Database) -> dict[str, object]:
                 "primary key": inspector.get_pk_constraint(name),
                 "indexes": sorted(inspector.get_indexes(name), key=lambda index: index["name"]),
                 "unique": inspector.get_unique_constraints(name),
+                "foreign keys": sorted(inspector.get_foreign_keys(name), key=lambda key: key["name"]),
                 "checks": inspector.get_check_constraints(name),
                 "options": mysql_options(inspector, name) if database.dialect == "mysql" else {},
             }
@@ -102,7 +105,7 @@ def rows_of(database: Database) -> dict[str, list[tuple[object, ...]]]:
     with database.reading() as connection:
         return {
             table.name: [tuple(row) for row in connection.execute(select(table))]
-            for table in LibraryBase.metadata.sorted_tables
+            for table in every_table().sorted_tables
         }
 
 
@@ -153,7 +156,7 @@ def test_models_after_upgrade_of_an_empty_database_need_no_change(database_url):
                 ),
             },
         )
-        assert compare_metadata(context, LibraryBase.metadata) == []
+        assert compare_metadata(context, every_table()) == []
 
 
 def test_schema_made_by_alembic_equals_the_one_made_at_first_start(database_url):
@@ -161,7 +164,7 @@ def test_schema_made_by_alembic_equals_the_one_made_at_first_start(database_url)
     versions.ensure_schema(database, [])
     made_at_start = schema_of(database)
     with migrate.schema_lock(database) as connection:
-        LibraryBase.metadata.drop_all(connection)
+        every_table().drop_all(connection)
         connection.execute(text(f"DROP TABLE {versions.VERSION_TABLE}"))
 
     migrate.upgrade(database)
@@ -446,18 +449,18 @@ def broken_migrations(tmp_path, monkeypatch):
     """The migrations with one more, which makes a table, writes a row and raises."""
     folder = tmp_path / "broken migrations"
     shutil.copytree(ROOT / "migrations", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0002_broken.py").write_text(
+    (folder / "versions" / "0003_broken.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        "revision, down_revision = '0002', '0001'\n"
+        "revision, down_revision = '0003', '0002'\n"
         "def upgrade():\n"
         "    op.create_table('entropic_half', sa.Column('id', sa.Integer, primary_key=True))\n"
         "    op.execute('DELETE FROM entropic_meta')\n"
         "    raise ZeroDivisionError\n"
     )
     monkeypatch.setattr(migrate, "migrations_dir", lambda: folder)
-    monkeypatch.setattr(versions, "HEAD", "0002")
-    monkeypatch.setattr(versions, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(versions, "HEAD", "0003")
+    monkeypatch.setattr(versions, "REVISIONS", ("0001", "0002", "0003"))
     return folder
 
 
@@ -471,7 +474,7 @@ def test_upgrade_that_raises_half_way_leaves_the_former_revision_intact(database
     with pytest.raises(ZeroDivisionError):
         migrate.upgrade(database)
 
-    assert migrate.current(database) == "0001"
+    assert migrate.current(database) == "0002"
     assert (schema_of(database), facts(database)) == before
     assert not inspect(database.engine).has_table("entropic_half")
 
@@ -501,7 +504,7 @@ def test_frozen_database_upgrades_and_keeps_its_rows(revision, tmp_path):
         connection.close()
         return found
 
-    before = frozen_rows()
+    before, had = frozen_rows(), set(inspect(create_engine(f"sqlite:///{path}")).get_table_names())
     database = Database(f"sqlite:///{path}")
     migrate.upgrade(database)
     migrate.check(database)
@@ -513,7 +516,11 @@ def test_frozen_database_upgrades_and_keeps_its_rows(revision, tmp_path):
         ("t" * 32, 1767272400.25),
         ("0123456789abcdef.npy", 2**40),
     ]
-    assert all(rows_of(database).values())
+    assert {name for name, rows in rows_of(database).items() if rows} == had & set(LIBRARY)
+
+    configs = SQLConfigStore(database)
+    configs.store_run_config(RunConfig(name="new", task_config=TaskConfig(name="t")))
+    assert configs.retrieve_run_config_names(task_names=["t"]) == ["new"]
 
 
 # --- autogenerate --------------------------------------------------------------------------------------------------
@@ -600,3 +607,38 @@ def test_password_with_percent_and_at_survives_the_way_to_alembic(postgres_url):
         Database(url).engine.dispose()
         owner.write(lambda c: c.execute(text(f"DROP OWNED BY {role}")))
         owner.write(lambda c: c.execute(text(f"DROP ROLE {role}")))
+
+
+# --- a table with its store ----------------------------------------------------------------------------------------
+
+
+def test_names_of_the_tables_are_those_of_all_stores():
+    assert sorted(every_table().tables) == sorted(NAMES)
+
+
+LOADED = """
+import sys
+from pathlib import Path
+from entropic import Base, Mapped, Store
+from entropic.sql.columns import LibraryBase
+
+class Run(Base):
+    __tablename__ = "runs"
+    n: Mapped[int]
+
+Store(lambda params: Path(params["result_file"]).touch(), Run, db_url=sys.argv[1], results_dir=sys.argv[2])
+print(*sorted(LibraryBase.metadata.tables))
+"""
+
+
+def test_store_on_a_database_at_head_loads_only_the_tables_of_the_run_cache(sqlite, tmp_path):
+    versions.ensure_schema(sqlite, [])
+
+    found = subprocess.run(
+        [sys.executable, "-c", LOADED, str(sqlite.url), str(tmp_path / "results")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert found.stdout.split() == [
+        "entropic_attempts", "entropic_claims", "entropic_files", "entropic_meta", "entropic_tables",
+    ]  # fmt: skip

@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase
 from entropic.model.base import Base, Mapped, output, param
 from entropic.sql.database import Database
 from entropic.sql.tables import AttemptRow, ClaimRow, FileRow, TableRow
+from entropic.sql.tables.configs import ConfigPartRow, ConfigRow
 from entropic.sql.versions import HEAD, ensure_schema
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -80,6 +81,15 @@ ROWS: dict[type[DeclarativeBase], dict[str, object]] = {
         "acquired_at": 1767268800.25,
         "expires_at": 1767272400.25,
     },
+    ConfigRow: {
+        "id": 1,
+        "kind": "run",
+        "name": "mouse/1",
+        "type": "RunConfig",
+        "document": {"__type__": "RunConfig", "name": "mouse/1", "learning_rate": 0.001},
+        "created_at": NOON,
+    },
+    ConfigPartRow: {"run_id": 1, "role": "task", "name": "distances"},
 }
 
 
