@@ -26,6 +26,18 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobody_has_options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let no file or variable of whoever runs the tests say where results are."""
+    from entropic.process.settings import NAMES, PREFIX, VARIABLE
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        for name in ("XDG_CONFIG_HOME", VARIABLE, *(PREFIX + name.upper() for name in NAMES)):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture
 def leases_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the end of a lease count at once in this process, though nobody has watched the claim."""

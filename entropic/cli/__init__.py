@@ -6,7 +6,6 @@ What entropic or the database has to say about a mistake is printed as a sentenc
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -14,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from entropic import migrate
 from entropic.errors import EntropicError
+from entropic.process.settings import find_settings
 from entropic.sql import versions
 
 __all__ = ["main"]
@@ -30,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = str(error)
     except DBAPIError as error:
         message = str(error.orig)
-    except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:  # no such URL, driver or folder
+    except (
+        SQLAlchemyError,
+        ModuleNotFoundError,
+        OSError,
+        ValueError,
+    ) as error:  # no such URL, driver, folder, option
         message = str(error)
     print(f"entropic: {message}", file=sys.stderr)
     return 1
@@ -65,29 +70,41 @@ def _add_database_commands(commands: argparse._SubParsersAction[argparse.Argumen
         ("check", _check, "exit with status 0 if the schema is the one that this version needs"),
     ):
         parser = commands.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
-        url = os.environ.get("ENTROPIC_DB_URL")
         parser.add_argument(
             "--url",
-            default=url,
-            required=not url,
-            help="SQLAlchemy URL of the database (default: $ENTROPIC_DB_URL)",
+            help="SQLAlchemy URL of the database (default: $ENTROPIC_DB_URL, or db_url in entropic.toml)",
         )
-        parser.set_defaults(command=command)
+        parser.set_defaults(command=command, usage=parser)
+
+
+def _url(options: argparse.Namespace) -> str:
+    """Return the database that the command line, the environment or a file of options names."""
+    if options.url:
+        return str(options.url)
+    if any("db_url" in settings.values for settings in find_settings()):
+        from entropic.options import Options
+
+        return Options().db_url
+    usage: argparse.ArgumentParser = options.usage
+    usage.error(
+        "the following arguments are required: --url, as in --url sqlite:///db.sqlite3; or set ENTROPIC_DB_URL, or put "
+        "db_url into an entropic.toml"
+    )
 
 
 def _upgrade(options: argparse.Namespace) -> int:
-    migrate.upgrade(options.url)
+    migrate.upgrade(_url(options))
     print(f"at {versions.HEAD}, up to date")
     return 0
 
 
 def _current(options: argparse.Namespace) -> int:
-    revision = migrate.current(options.url)
+    revision = migrate.current(_url(options))
     print("none" if revision is None else f"{revision} (head)" if revision == versions.HEAD else revision)
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
-    migrate.check(options.url)
+    migrate.check(_url(options))
     print("up to date")
     return 0

@@ -23,6 +23,7 @@ from sqlalchemy import URL, ColumnElement
 from entropic.disk.names import safe_name
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
+from entropic.functions.places import located
 from entropic.functions.runner import CallRunner, by_name, named
 from entropic.functions.signatures import (
     Arguments,
@@ -39,7 +40,7 @@ from entropic.model.parameters import Parameters
 from entropic.model.selection import NOT_GIVEN
 from entropic.process.provenance import code_label
 from entropic.sql.database import Database, DatabaseLike
-from entropic.store import LEASE_S, Store
+from entropic.store import Store
 from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepResult
 from entropic.values.codecs import can_save
@@ -68,12 +69,12 @@ class Memoizer:
     Called with options again, it returns another one that has both.
     """
 
-    results_dir: str | Path = "./results"
-    db_url: DatabaseLike = field(default="sqlite:///db.sqlite3", repr=False)  # a password may be in it
+    results_dir: str | Path | None = None
+    db_url: DatabaseLike | None = field(default=None, repr=False)  # a password may be in it
     table: str | None = None
     ignore: Iterable[str] = ()
     outputs: Mapping[str, Any] = field(default_factory=dict)
-    lease_s: float = LEASE_S
+    lease_s: float | None = None
     wait_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -128,10 +129,17 @@ class MemoizedFunction(Generic[P, R]):
         self.table = options.table or table_name_of(function)
         safe_name(self.table)
         # Now, not at the first call: the working directory may be another one then.
-        self.results_dir = Path(options.results_dir).expanduser().absolute() / self.table
-        self._database = _shared(options.db_url)
+        places = located(options.db_url, options.results_dir, options.lease_s, options.wait_timeout_s)
+        self._database = _shared(places.db_url)
+        self._places = places
+        self.results_dir = places.results_dir / self.table
         self._options = replace(
-            options, db_url=self._database, table=self.table, results_dir=self.results_dir.parent
+            options,
+            db_url=self._database,
+            table=self.table,
+            results_dir=places.results_dir,
+            lease_s=places.lease_s,
+            wait_timeout_s=places.wait_timeout_s,
         )
         self.model: type[Any] = derive_model(function, kinds, table=self.table, outputs=options.outputs)
         Parameters(self.model, self._database.url.get_dialect()())  # which refuses a default that is no value
@@ -160,6 +168,7 @@ class MemoizedFunction(Generic[P, R]):
         return self._store
 
     def _opened(self) -> Store[Base]:
+        self._places.refuse_elsewhere(self._database, self.table, self._name)
         source = self._source()
         if source is not None:
             require_source(self._database, self.table, source, self._name)
@@ -169,8 +178,8 @@ class MemoizedFunction(Generic[P, R]):
             self.results_dir,
             "",
             self._database,
-            lease_s=self._options.lease_s,
-            wait_timeout_s=self._options.wait_timeout_s,
+            lease_s=self._places.lease_s,
+            wait_timeout_s=self._places.wait_timeout_s,
         )
         if source is not None:
             remember_source(self._database, self.table, source)
@@ -345,10 +354,12 @@ def memoize(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
 
     Parameters
     ----------
-    results_dir : path
-        Each function has a folder of its own in there, named like its table.
-    db_url : str, sqlalchemy.URL, sqlalchemy.Engine or Database
-        Functions that are given the same `Database` share its engine.
+    results_dir : path, optional
+        Each function has a folder of its own in there, named like its table. Default: what `Options` say where the
+        script or notebook is, else ``results`` in the working directory.
+    db_url : str, sqlalchemy.URL, sqlalchemy.Engine or Database, optional
+        Functions that are given the same `Database` share its engine. Default: what `Options` say, else
+        ``sqlite:///db.sqlite3``.
     table : str, optional
         Name of the table. Default: made of the function's name and a digest of its module and qualified name, so that
         a function that is renamed or moved begins anew; to prevent that, name the table.
@@ -371,7 +382,10 @@ def memoize(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
         At decoration: if a parameter has no annotation or one that makes no column, if the return annotation is a type
         that cannot be stored, or if it is a method, a closure over a value, a lambda, a generator or a coroutine.
     SchemaError
-        At the first call: if the signature changed by more than new parameters with defaults.
+        At the first call: if the signature changed by more than new parameters with defaults; or if the table is not
+        where `Options` say, but is where it would be without them.
+    ValueError
+        At decoration: if the file of options has one that there is not.
 
     Notes
     -----

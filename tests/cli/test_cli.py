@@ -56,6 +56,21 @@ def test_db_command_without_url_ends_with_the_usage(capsys):
     assert "required: --url" in capsys.readouterr().err
 
 
+def test_db_command_without_url_takes_that_of_the_options(tmp_path, monkeypatch, capsys):
+    (tmp_path / "entropic.toml").write_text("db_url = 'sqlite:///named.sqlite3'")
+    monkeypatch.chdir(tmp_path)
+
+    assert cli.main(["db", "upgrade"]) == 0
+    assert (tmp_path / "named.sqlite3").is_file()
+
+    (tmp_path / "entropic.toml").write_text("db_ur = 'sqlite:///named.sqlite3'")
+    assert cli.main(["db", "check", "--url", f"sqlite:///{tmp_path}/named.sqlite3"]) == 0
+    monkeypatch.setenv(URL, "sqlite:///other.sqlite3")
+    capsys.readouterr()
+    assert cli.main(["db", "check"]) == 1
+    assert "there is no option 'db_ur'; did you mean 'db_url'?" in capsys.readouterr().err
+
+
 def test_check_of_an_outdated_database_ends_with_the_reason(sqlite_url, monkeypatch, capsys):
     database = Database(sqlite_url)
     versions.ensure_schema(database, [])
