@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entropic.configs import check_name
 from entropic.disk.guarded import open_folder, remove_at
+from entropic.disk.names import check_name
 from entropic.errors import (
     AlreadyExistsError,
     CorruptFileError,

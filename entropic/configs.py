@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticSerializationError, core_schema
 
+from entropic.disk.names import check_name
 from entropic.errors import DecodeError
 
 __all__ = [
@@ -26,31 +27,14 @@ __all__ = [
     "StartConfig",
     "TaskConfig",
     "TrainerConfig",
-    "check_name",
     "restore",
 ]
 
 TYPE = "__type__"
-NAME_LENGTH = 255
 
 _classes: dict[
     str, dict[str, list[type[Config]]]
 ] = {}  # by kind and name: two only where one must be renamed
-
-
-def check_name(name: str) -> str:
-    """Return *name* if a store can keep something under it.
-
-    Raises
-    ------
-    ValueError
-        If it is empty, has more than 255 characters or a NUL, or is a path that leads elsewhere.
-    """
-    if not name or len(name) > NAME_LENGTH or "\0" in name:
-        raise ValueError(f"a name has 1 to {NAME_LENGTH} characters and no NUL: {name!r:.300}")
-    if name.startswith("/") or {"", ".", ".."} & set(name.split("/")):
-        raise ValueError(f"a name is no path that is absolute or has empty parts, '.' or '..': {name!r:.300}")
-    return name
 
 
 Name = Annotated[str, AfterValidator(check_name)]

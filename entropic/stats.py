@@ -16,7 +16,13 @@ from entropic.extras import need
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["TrainingIterationStats", "TrainingStats", "ValidationIterationScores", "ValidationScores"]
+__all__ = [
+    "TrainingIterationStats",
+    "TrainingStats",
+    "ValidationIterationScores",
+    "ValidationScores",
+    "check_iteration",
+]
 
 
 @dataclass(slots=True)
@@ -45,7 +51,7 @@ class TrainingIterationStats:
     time: float
 
     def __post_init__(self) -> None:
-        self.iteration = _iteration(self.iteration)
+        self.iteration = check_iteration(self.iteration)
         self.loss, self.time = float(self.loss), float(self.time)
 
 
@@ -112,7 +118,7 @@ class ValidationIterationScores:
     scores: list[list[list[float]]]
 
     def __post_init__(self) -> None:
-        self.iteration = _iteration(self.iteration)
+        self.iteration = check_iteration(self.iteration)
 
 
 @dataclass
@@ -242,7 +248,16 @@ class ValidationScores:
         return data.idxmin(dim, skipna=True), data.min(dim, skipna=True)
 
 
-def _iteration(value: Any) -> int:
+def check_iteration(value: Any) -> int:
+    """Return the number of an iteration as an int.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it is negative, or larger than any database takes.
+    """
     try:
         number = operator.index(value)
     except TypeError:
@@ -251,6 +266,8 @@ def _iteration(value: Any) -> int:
         raise TypeError(f"an iteration is an integer, not {value!r}")
     if number < 0:
         raise ValueError(f"an iteration cannot be negative: {value!r}")
+    if number >= 2**63 - 1:
+        raise ValueError(f"an iteration has at most 63 bits: {value!r}")
     return number
 
 

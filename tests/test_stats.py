@@ -101,7 +101,14 @@ def test_loss_of_a_training_that_diverged_is_kept(loss):
 )
 @pytest.mark.parametrize(
     ("iteration", "error"),
-    [(-1, ValueError), (1.0, TypeError), ("1", TypeError), (True, TypeError), (None, TypeError)],
+    [
+        (-1, ValueError),
+        (2**63, ValueError),
+        (1.0, TypeError),
+        ("1", TypeError),
+        (True, TypeError),
+        (None, TypeError),
+    ],
 )
 def test_what_is_no_number_of_an_iteration_is_refused(make, iteration, error):
     with pytest.raises(error, match=f"an iteration .*{iteration!r}"):

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from entropic.config_store.interface import COLLECTIONS, ConfigStore, Write
-from entropic.configs import check_name
 from entropic.disk.guarded import read_file
-from entropic.disk.names import decode_name, encode_name
+from entropic.disk.names import check_name, decode_name, encode_name
 from entropic.disk.publish import publish
 from entropic.errors import DecodeError, InvalidContainerError
 

@@ -23,9 +23,9 @@ from entropic.configs import (
     RunConfig,
     TaskConfig,
     TrainerConfig,
-    check_name,
     restore,
 )
+from entropic.disk.names import check_name
 from entropic.errors import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError
 
 __all__ = ["COLLECTIONS", "PARTS", "ConfigStore", "IfExists", "Write", "differences", "part_name"]

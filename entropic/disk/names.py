@@ -10,6 +10,7 @@ __all__ = [
     "FILE_NAME_BYTES",
     "NAME_BYTES",
     "PLAIN",
+    "check_name",
     "decode_name",
     "encode_name",
     "is_name",
@@ -18,6 +19,7 @@ __all__ = [
 ]
 
 NAME_BYTES = 200
+NAME_LENGTH = 255
 FILE_NAME_BYTES = 255  # most file systems take no more
 
 # Beyond ASCII everything is escaped: macOS takes composed and decomposed letters for one, or changes them.
@@ -66,6 +68,21 @@ def safe_name(name: str, suffix: str = "") -> str:
             f"{name!r} cannot be a file's name: it must be one plain path component, not empty, without a separator "
             f"or NUL, not ending in a space, of at most {NAME_BYTES} bytes with its suffix"
         )
+    return name
+
+
+def check_name(name: str) -> str:
+    """Return *name* if a store can keep something under it.
+
+    Raises
+    ------
+    ValueError
+        If it is no string, is empty, has more than 255 characters or a NUL, or is a path that leads elsewhere.
+    """
+    if not isinstance(name, str) or not name or len(name) > NAME_LENGTH or "\0" in name:
+        raise ValueError(f"a name has 1 to {NAME_LENGTH} characters and no NUL: {name!r:.300}")
+    if name.startswith("/") or {"", ".", ".."} & set(name.split("/")):
+        raise ValueError(f"a name is no path that is absolute or has empty parts, '.' or '..': {name!r:.300}")
     return name
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import sys
 from datetime import UTC, datetime, time, timedelta
 from decimal import Context, Decimal
 from typing import Any
@@ -37,6 +39,7 @@ __all__ = [
     "LONG_TEXT",
     "NAMING",
     "TYPES",
+    "AnyDouble",
     "ByteString",
     "Choice",
     "ExactDecimal",
@@ -302,6 +305,32 @@ def exact_decimal(kind: TypeEngine[Any], *, from_digits: int = 0) -> TypeEngine[
     if not is_decimal or precision is None or precision < from_digits:
         return kind
     return ExactDecimal(precision, scale or 0)
+
+
+class AnyDouble(TypeDecorator[float]):
+    """A double that may be NaN or infinite on every database, in a nullable column: NULL is NaN.
+
+    MySQL has no infinities: its largest doubles stand for them, and these themselves become their neighbours.
+    """
+
+    impl = Double
+    cache_ok = True
+    python_type = float
+
+    def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
+        if value is None or value != value:
+            return None
+        if dialect.name in {"mysql", "mariadb"} and abs(value) >= sys.float_info.max:
+            largest = sys.float_info.max if math.isinf(value) else math.nextafter(sys.float_info.max, 0)
+            return math.copysign(largest, value)
+        return value
+
+    def process_result_value(self, value: float | None, dialect: Dialect) -> float | None:
+        if value is None:
+            return math.nan
+        if dialect.name in {"mysql", "mariadb"} and abs(value) == sys.float_info.max:
+            return math.copysign(math.inf, value)
+        return value
 
 
 class LongText(TypeDecorator[str]):

@@ -393,6 +393,13 @@ class Database:
         else:
             block.on_commit(call)
 
+    def before_commit(self, call: Callable[[], object], otherwise: Callable[[], object]) -> None:
+        """Inside a block: call *call* at its end, as part of it, and *otherwise* if it comes to nothing."""
+        block = joined(self._token)
+        if block is not None:
+            block.before_commit(call)
+            block.on_rollback(otherwise)
+
     def decide_by(self, is_there: Callable[[Connection], bool]) -> None:
         """Inside a block: say how to tell, should the answer to its COMMIT be lost, whether it was carried out."""
         block = joined(self._token)

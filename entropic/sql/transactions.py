@@ -70,10 +70,15 @@ class Transaction:
         self._since = 0.0
         self._trouble: BaseException | None = None
         self._witness: Callable[[Connection], bool] | None = None
+        self._last: list[Callable[[], object]] = []
         self._then: list[Callable[[], object]] = []
         self._else: list[Callable[[], object]] = []
         self.is_in_doubt = False
         """Whether the server went while COMMIT was on its way, and nothing tells what became of it."""
+
+    def before_commit(self, call: Callable[[], object]) -> None:
+        """Call *call* at the end of the block, as part of it; not if an exception leaves it."""
+        self._last.append(call)
 
     def on_commit(self, call: Callable[[], object]) -> None:
         """Call *call* once the block is committed, and never otherwise; in the order in which they were given."""
@@ -149,6 +154,11 @@ class Transaction:
             or is_transient(error)
             or (connection.dialect.name == "postgresql" and not is_undone)
         )
+
+    def finish(self) -> None:
+        """Make the calls that belong at the end of the block."""
+        while self._last and os.getpid() == self._pid:
+            self._last.pop(0)()
 
     def commit(self) -> None:
         """Commit; if that fails, roll back and raise."""
@@ -265,9 +275,16 @@ class opened:
         return self._block
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        # First: what is called after a commit, or asked because of one, is no part of the block.
-        (_blocks.open or {}).pop(self._token, None)
-        self._block.end(error)
+        try:
+            if error is None:
+                self._block.finish()
+        except BaseException as trouble:
+            error = trouble
+            raise
+        finally:
+            # First: what is called after a commit, or asked because of one, is no part of the block.
+            (_blocks.open or {}).pop(self._token, None)
+            self._block.end(error)
 
 
 def forget_blocks() -> list[Transaction]:

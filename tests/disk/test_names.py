@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from entropic.disk.names import decode_name, encode_name, safe_name
+from entropic.disk.names import check_name, decode_name, encode_name, safe_name
 
 # What file systems and their neighbours mind, more often than chance would have it.
 awkward = st.sampled_from(
@@ -100,3 +100,9 @@ def test_name_that_makes_too_long_a_file_name_is_refused_with_its_size(name, suf
 def test_empty_name_is_refused():
     with pytest.raises(ValueError, match="must not be empty"):
         encode_name("", ".yaml")
+
+
+@pytest.mark.parametrize("name", [None, 3, "", "x" * 256, "a\0", "/a", "a//b", ".", "a/.."])
+def test_what_is_no_name_of_something_stored_is_refused(name):
+    with pytest.raises(ValueError, match="a name"):
+        check_name(name)

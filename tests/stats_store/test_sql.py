@@ -1,0 +1,355 @@
+"""Statistics in a database: its transactions, its processes, and what each call costs."""
+
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from entropic import Database, TransactionError
+from entropic.stats_store import SQLStatsStore, collector
+from tests.support.counting import statements
+from tests.support.processes import run_together
+from tests.support.stats_cases import full, losses, shown, training, validation
+from tests.support.waiting import wait_for
+
+between_processes = pytest.mark.parametrize(
+    "database_url",
+    ["sqlite-file", "postgresql", pytest.param("mysql", marks=pytest.mark.slow)],
+    indirect=True,
+)
+
+
+@pytest.fixture
+def store(sqlite):
+    return SQLStatsStore(sqlite)
+
+
+@pytest.fixture
+def no_timer(monkeypatch):
+    """Let nothing be written by itself."""
+    monkeypatch.setattr(collector, "EVERY_S", 3600.0)
+
+
+def count(url, table="entropic_metrics"):
+    """Count rows as another process would."""
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        (found,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    connection.close()
+    return found
+
+
+# Transactions
+
+
+def test_what_a_block_stores_is_committed_with_it_or_not_at_all(store, sqlite_url):
+    def both():
+        store.store_training_stats("r", training(range(3)))
+        store.store_validation_iteration_scores("r", validation({3: 1}))
+        store.log("r", 2, accuracy=0.5)
+        assert store.to_numpy("r", "metrics")["accuracy"].tolist() == [0.5]
+        assert store.best("r", "d0", "f1").score == 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        in_a_block_that_fails(store, both)
+    assert [count(sqlite_url, name) for name in TABLES] == [0] * len(TABLES)
+
+    with store.database.transaction():
+        both()
+        assert count(sqlite_url) == 0
+    assert count(sqlite_url) == 1
+    assert losses(store.retrieve_training_stats("r")) == losses(training(range(3)))
+    assert shown(store.retrieve_validation_iteration_scores("r")) == {3: full(1)}
+
+
+def in_a_block_that_fails(store, work):
+    with store.database.transaction():
+        work()
+        raise KeyboardInterrupt
+
+
+TABLES = ["entropic_training_stats", "entropic_validations", "entropic_validation_scores", "entropic_metrics"]
+
+
+def test_what_is_logged_in_a_block_is_written_at_its_end_or_forgotten_with_it(store, sqlite_url, no_timer):
+    store.log("r", 0, x=1)
+    with store.database.transaction():
+        store.log("r", 1, x=2)
+        with store.database.transaction():
+            store.log("r", 2, x=3)
+        assert count(sqlite_url) == 0
+    assert count(sqlite_url) == 2
+
+    with pytest.raises(KeyboardInterrupt):
+        in_a_block_that_fails(store, lambda: store.log("r", 3, x=4))
+    with store.database.transaction():
+        store.log("r", 5, x=6)
+
+    assert store.to_numpy("r", "metrics")["iteration"].tolist() == [0, 1, 2, 5]
+
+
+def test_block_that_runs_again_logs_once(store):
+    calls = []
+
+    def work():
+        calls.append(1)
+        store.log("r", 1, x=len(calls))
+        store.log("r", len(calls), y=1)
+        if len(calls) == 1:
+            store.database.engine  # noqa: B018
+            raise locked()
+
+    store.database.atomically(work)
+
+    assert len(calls) == 2
+    columns = store.to_numpy("r", "metrics")
+    assert columns["x"][0] == 2
+    assert columns["iteration"].tolist() == [1, 2]
+
+
+def locked():
+    return OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked"))
+
+
+def test_many_values_in_a_block_do_not_wait_for_its_end(store, sqlite_url):
+    with store.database.transaction(), statements(store.database.engine) as seen:
+        for number in range(collector.FULL + 5):
+            store.log("r", number, x=number)
+        assert sum("entropic_metrics" in one for one in seen) == 1
+    assert count(sqlite_url) == collector.FULL + 5
+
+
+def test_store_is_not_opened_in_a_block(sqlite):
+    SQLStatsStore(sqlite)
+    with (
+        sqlite.transaction(),
+        pytest.raises(TransactionError, match="opening a SQLStatsStore is not"),
+    ):
+        SQLStatsStore(sqlite)
+
+
+# What is logged
+
+
+def test_values_are_written_in_a_second_by_themselves(store, sqlite_url):
+    begun = time.monotonic()
+    store.log("r", 1, x=1)
+    assert count(sqlite_url) == 0
+
+    wait_for(lambda: count(sqlite_url) == 1, timeout_s=30)
+    assert time.monotonic() - begun > 0.5
+
+
+def test_a_thousand_values_are_written_at_once(store, sqlite_url, no_timer):
+    for number in range(collector.FULL // 2 - 1):
+        store.log("r", number, x=1, y=2)
+    assert count(sqlite_url) == 0
+    store.log("r", number + 1, x=1, y=2)
+    assert count(sqlite_url) == collector.FULL
+
+
+def test_values_that_cannot_be_written_are_kept_and_written_later(store, sqlite_url, no_timer, caplog):
+    def refuse(connection, cursor, statement, *_):
+        if statement.startswith("INSERT INTO entropic_metrics"):
+            raise sqlite3.IntegrityError("not now")
+
+    event.listen(store.database.engine, "before_cursor_execute", refuse)
+    store.log("r", 1, x=1)
+    with pytest.raises(IntegrityError, match="not now"):
+        store.flush()
+    store.log("r", 1, x=2)
+    store._collector._in_time()
+    assert "logged values could not be written, and are kept: (sqlite3.IntegrityError) not now" in caplog.text
+    event.remove(store.database.engine, "before_cursor_execute", refuse)
+    store.flush()
+
+    assert store.to_numpy("r", "metrics")["x"].tolist() == [2]
+    assert store._collector not in collector._waiting
+
+
+def test_threads_that_log_lose_nothing(store, no_timer):
+    def many(thread):
+        for number in range(500):
+            store.log("r", number, **{f"x{thread}": number})
+
+    threads = [threading.Thread(target=many, args=(n,)) for n in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    columns = store.to_numpy("r", "metrics")
+
+    assert sorted(columns) == ["iteration", "x0", "x1", "x2", "x3"]
+    assert all(columns[f"x{n}"].tolist() == list(range(500)) for n in range(4))
+
+
+EXIT = """
+import os, sys
+from multiprocessing import get_context
+from entropic.stats_store import SQLStatsStore
+
+def child(store):
+    store.log("child", 1, x=1)
+
+if __name__ == "__main__":
+    store = SQLStatsStore(sys.argv[1])
+    store.log("parent", 1, x=1)
+    if sys.argv[2] == "fork":
+        process = get_context("fork").Process(target=child, args=(store,))
+        process.start()
+        process.join()
+    if sys.argv[2] == "raise":
+        1 / 0
+"""
+
+
+@pytest.mark.parametrize(("way", "runs"), [("end", 1), ("raise", 1), ("fork", 2)])
+def test_values_are_written_at_exit_and_by_the_process_that_logged_them(sqlite_url, tmp_path, way, runs):
+    script = tmp_path / "training.py"
+    script.write_text(EXIT)
+
+    done = subprocess.run(
+        [sys.executable, script, sqlite_url, way], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == (way == "raise"), done.stderr
+    assert "logged values" not in done.stderr
+    assert count(sqlite_url) == count(sqlite_url, "entropic_stats_runs") == runs
+
+
+# Other processes
+
+
+def goes_on(url, run_name, until, step):
+    """Store a training again and again as it grows."""
+    store = SQLStatsStore(url)
+    for end in range(step, until + 1, step):
+        store.store_training_stats(run_name, training(range(end)))
+    store.database.dispose()
+
+
+def fills(url, run_name, first, count_of):
+    """Store every other iteration, and log as much."""
+    store = SQLStatsStore(url)
+    for number in range(first, 2 * count_of, 2):
+        store.store_training_stats(run_name, training([number]), on_behind="merge")
+        store.log(run_name, number, **{f"x{first}": number, "both": number})
+        store.flush()
+    store.database.dispose()
+
+
+@between_processes
+def test_two_processes_that_store_one_training_lose_and_double_nothing(database_url):
+    run_together(goes_on, [(database_url, "r", 200, 10), (database_url, "r", 200, 7)])
+
+    database = Database(database_url)
+    found = losses(SQLStatsStore(database).retrieve_training_stats("r"))
+    database.dispose()
+    assert list(found) == list(range(len(found)))
+    assert len(found) in {196, 200}
+
+
+@between_processes
+def test_two_processes_that_fill_one_run_lose_and_double_nothing(database_url):
+    run_together(fills, [(database_url, "r", first, 40) for first in (0, 1)])
+
+    database = Database(database_url)
+    store = SQLStatsStore(database)
+    columns = store.to_numpy("r", "metrics")
+    found = losses(store.retrieve_training_stats("r"))
+    database.dispose()
+    assert list(found) == list(range(80))
+    assert columns["both"].tolist() == list(range(80))
+    assert [int(math.fsum(columns[f"x{n}"][n::2])) for n in (0, 1)] == [sum(range(n, 80, 2)) for n in (0, 1)]
+
+
+KILLED = """
+import sys
+from entropic.stats_store import SQLStatsStore
+from tests.support.stats_cases import training
+store = SQLStatsStore(sys.argv[1])
+print("ready", flush=True)
+end = 0
+while True:
+    end += 500
+    store.store_training_stats("r", training(range(end)))
+"""
+
+
+@pytest.mark.slow
+def test_killed_writer_leaves_whole_calls(sqlite_url):
+    for round_s in (0.02, 0.05, 0.1, 0.2):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, sqlite_url], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(round_s)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        database = Database(sqlite_url)
+        found = losses(SQLStatsStore(database).retrieve_training_stats("r"))
+        database.dispose()
+        assert len(found) % 500 == 0
+        assert list(found) == list(range(len(found)))
+
+
+# What it costs
+
+
+def test_each_call_has_a_few_statements_however_much_it_stores(store):
+    store.store_training_stats("r", training(range(10)))
+    store.store_validation_iteration_scores("r", validation({1: 1}))
+    calls = {
+        "append": lambda: store.store_training_stats("r", training(range(5000))),
+        "read": lambda: store.to_numpy("r"),
+        "subsample": lambda: store.to_numpy("r", subsample=True),
+        "scores": lambda: store.store_validation_iteration_scores("r", validation({1: 1, 2: 1, 3: 1})),
+        "read scores": lambda: store.retrieve_validation_iteration_scores("r"),
+        "best": lambda: store.best("r", "d0", "f1"),
+    }
+    costs = {}
+    for name, call in calls.items():
+        with statements(store.database.engine) as seen:
+            call()
+        costs[name] = sum(not one.startswith(("BEGIN", "COMMIT")) for one in seen)
+
+    assert costs == {
+        "append": 3, "read": 2, "subsample": 3, "scores": 8, "read scores": 4, "best": 3
+    }  # fmt: skip
+
+
+def test_best_and_subsample_are_found_by_the_database(store):
+    store.store_training_stats("r", training(range(3000)))
+    store.store_validation_iteration_scores("r", validation(dict.fromkeys(range(1, 50), 1)))
+    with statements(store.database.engine) as seen:
+        store.best("r", "d0", "f1")
+        store.to_numpy("r", subsample=True)
+    assert any("LIMIT" in one and "entropic_validation_scores" in one for one in seen)
+    assert any("%" in one and "entropic_training_stats" in one for one in seen)
+
+
+def test_nan_is_null_in_the_tables(store):
+    store.store_training_stats("r", training(range(2), loss=lambda i: math.nan))
+    store.store_validation_iteration_scores("r", validation({1: math.nan}))
+    store.log("r", 1, x=math.nan)
+    store.flush()
+    with store.database.reading() as connection:
+        for table, column in (
+            ("training_stats", "loss"),
+            ("validation_scores", "score"),
+            ("metrics", "value"),
+        ):
+            found = connection.execute(text(f"SELECT count(*), count({column}) FROM entropic_{table}")).one()
+            assert found[0] > 0
+            assert found[1] == 0
+
+
+def test_plain_store_knows_no_statistics():
+    script = "import entropic, entropic.store, sys; print([n for n in sys.modules if 'stats' in n])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
