@@ -218,7 +218,7 @@ class LocalWeightsStore(WeightsStore):
         try:
             with publish(target) as part:
                 note = self._exchange.notes.write(name, [target.name, part.path.name, *former])
-                save_states(encoded, str(part.path))
+                part.size_bytes, part.sha256 = save_states(encoded, str(part.path))
         except BaseException:
             target.unlink(missing_ok=True)
             if note is not None:

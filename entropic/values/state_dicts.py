@@ -8,6 +8,7 @@ Types that NumPy does not have, such as bfloat16, are kept bit by bit. There is 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import math
@@ -19,10 +20,11 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
+from entropic.disk.following import Following
 from entropic.errors import DecodeError
 from entropic.values import documents
 from entropic.values.documents import MARKER, is_plain_array
-from entropic.values.untrusted import Budget, require_inside, require_regular
+from entropic.values.untrusted import Budget, require_hard_links, require_regular
 
 __all__ = ["EncodedStates", "StatesFile", "StoredArray", "encode_states", "save_states"]
 
@@ -188,21 +190,39 @@ def _described(array: Any, path: tuple[str, ...]) -> tuple[Any, list[str] | None
     return numpy.frombuffer(octets.getbuffer(), "u1"), ["numpy", _NPY]
 
 
-def save_states(encoded: EncodedStates, path: str) -> None:
-    """Write a new file; it is not synced."""
+def save_states(encoded: EncodedStates, path: str) -> tuple[int, str]:
+    """Write a new file, sync it, and return its size in bytes and its SHA-256.
+
+    HDF5 lays the file out, and the arrays are written where their datasets are, in the order of the file: so the digest
+    can be made behind the writing, and is ready soon after the sync.
+    """
+    numpy = _numpy()
+    document = json.dumps(encoded.document, allow_nan=False).encode("ascii")
+    arrays = {_DOCUMENT: numpy.frombuffer(document, "u1"), **encoded.arrays}
+    places = _laid_out(arrays, path)
+    with open(path, "r+b", buffering=0) as file, Following(file) as following:
+        for offset, name in places:
+            following.follow(offset)
+            _write_at(file.fileno(), arrays[name].reshape(-1).view("u1"), offset)
+        return following.synced()
+
+
+def _laid_out(arrays: Mapping[str, Any], path: str) -> list[tuple[int, str]]:
+    """Write an HDF5 file whose datasets have no values yet; return where each has its place, by ascending offset."""
     import h5py
 
-    document = json.dumps(encoded.document, allow_nan=False).encode("ascii")
     # Of one block each: what is in chunks or compressed is written more slowly than the disk is.
     made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     made.set_layout(h5py.h5d.CONTIGUOUS)
+    made.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     made.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    made.set_obj_track_times(False)
     linked = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     linked.set_create_intermediate_group(True)
     linked.set_char_encoding(h5py.h5t.CSET_UTF8)
     kinds: dict[Any, Any] = {}
-    with h5py.File(path, "w", libver="v110") as file:
-        arrays = {_DOCUMENT: _numpy().frombuffer(document, "u1"), **encoded.arrays}
+    places = []
+    with h5py.File(path, "w") as file:
         for name, array in arrays.items():
             kind = kinds.get(array.dtype)
             if kind is None:
@@ -210,7 +230,22 @@ def save_states(encoded: EncodedStates, path: str) -> None:
             space = h5py.h5s.create_simple(array.shape)
             node = h5py.h5d.create(file.id, name.encode(), kind, space, made, linked)
             if array.size:
-                node.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
+                places.append((node.get_offset(), name))
+    return sorted(places)
+
+
+def _write_at(descriptor: int, octets: Any, offset: int) -> None:
+    while octets.size:  # one call writes 2 GB at most
+        count = os.pwrite(descriptor, octets.data, offset)
+        octets, offset = octets[count:], offset + count
+
+
+def _read_at(descriptor: int, octets: Any, offset: int) -> None:
+    while octets.size:
+        count = os.preadv(descriptor, [octets.data], offset)
+        if not count:
+            raise OSError(errno.EIO, "the file ends within an array")
+        octets, offset = octets[count:], offset + count
 
 
 class StatesFile:
@@ -235,7 +270,7 @@ class StatesFile:
         self._path = path
         self._file = h5py.File(path, "r")
         try:
-            require_inside(self._file, path)
+            require_hard_links(self._file, path)
             self._size = os.path.getsize(path)
             self._document = self._parsed()
         except BaseException:
@@ -306,30 +341,38 @@ class StatesFile:
         Raises
         ------
         DecodeError
-            If there is none, or one that is no array as `save_states` writes them.
+            If there is none, or one that is no array as `save_states` writes them: in one block of this file.
         """
         import h5py
 
         try:
             node = h5py.h5d.open(self._file.id, name.encode())
-            is_native = node.dtype.kind in _NATIVE
+            kind, size = node.dtype, math.prod(node.shape) * node.dtype.itemsize
         except (KeyError, ValueError, TypeError) as error:
             raise DecodeError(f"{self._path!r} has no array {name!r}: {error}") from error
-        if not is_native or node.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS:
+        if (
+            kind.kind not in _NATIVE
+            or node.get_storage_size() != size
+            or (size and node.get_offset() is None)
+        ):
             raise DecodeError(f"{name!r} in {self._path!r} is no array of weights")
         return node
 
     def _values(self, name: str, budget: Budget | None = None) -> Any:
-        import h5py
-
         numpy, node = _numpy(), self.node(name)
         shape, dtype = node.shape, numpy.dtype(node.dtype.str)  # h5py's own looks another
         budget = budget or Budget(self._path, self._size, ratio=1)
         budget.take(math.prod(shape) * dtype.itemsize, name)
         values = numpy.empty(shape, dtype)
         if values.size:
-            node.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+            # Not by HDF5, which takes longer to say the same.
+            _read_at(self._file.id.get_vfd_handle(), values.reshape(-1).view("u1"), node.get_offset())
         return values
+
+    def dtype_of(self, name: str) -> str:
+        """Return the name of an array's type."""
+        kind = self._document["kinds"].get(name)
+        return str(kind[1]) if kind and kind[1] else str(_numpy().dtype(self.node(name).dtype.str))
 
     def _is_npy(self, name: str) -> bool:
         kind = self._document["kinds"].get(name)
@@ -347,7 +390,6 @@ class StoredArray:
     ----------
     name : str
         Of its dataset.
-    shape : tuple of int
 
     Notes
     -----
@@ -357,15 +399,17 @@ class StoredArray:
     def __init__(self, file: StatesFile, name: str) -> None:
         self._file = file
         self.name = name
-        node = file.node(name)
-        self.shape: tuple[int, ...] = node.shape
-        self._dtype = node.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        found: tuple[int, ...] = self._file.node(self.name).shape
+        return found
 
     @property
     def dtype(self) -> str:
-        """Name of its type."""
-        kind = self._file._document["kinds"].get(self.name)
-        return str(kind[1]) if kind and kind[1] else str(_numpy().dtype(self._dtype.str))
+        """Name of its type, as NumPy or torch has it."""
+        return self._file.dtype_of(self.name)
 
     def load(self) -> Any:
         """Return the array, or the tensor if it was one and torch is loaded."""
