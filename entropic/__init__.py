@@ -4,6 +4,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from entropic.errors import (
     AlreadyExistsError,
+    BestNotFoundError,
     ClaimLostError,
     ClaimTimeoutError,
     ClusterError,
@@ -38,6 +39,7 @@ from entropic.values.hashing import hash_params, register_hasher
 __all__ = [
     "AlreadyExistsError",
     "Base",
+    "BestNotFoundError",
     "ClaimLostError",
     "ClaimTimeoutError",
     "ClusterError",

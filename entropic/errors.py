@@ -10,6 +10,7 @@ pickling, since it may have travelled from a worker. Facts that a program may ne
     ├── NotFoundError (LookupError)
     │   ├── ConfigNotFoundError (KeyError, ValueError, FileNotFoundError)
     │   └── WeightsNotFoundError (FileNotFoundError)
+    │       └── BestNotFoundError
     ├── AlreadyExistsError (ValueError)
     │   └── DuplicateNameError
     ├── InUseError (ValueError)
@@ -33,6 +34,7 @@ from typing import Any
 
 __all__ = [
     "AlreadyExistsError",
+    "BestNotFoundError",
     "ClaimLostError",
     "ClaimTimeoutError",
     "ClusterError",
@@ -105,6 +107,10 @@ class ConfigNotFoundError(NotFoundError, KeyError, ValueError, FileNotFoundError
 
 class WeightsNotFoundError(NotFoundError, FileNotFoundError):
     """Weights of this run and iteration are not stored."""
+
+
+class BestNotFoundError(WeightsNotFoundError):
+    """Nobody has said which weights are the best on this data set by this criterion."""
 
 
 class AlreadyExistsError(EntropicError, ValueError):

@@ -20,6 +20,7 @@ TREE = {
     "NotFoundError": ("EntropicError", "LookupError"),
     "ConfigNotFoundError": ("NotFoundError", "KeyError", "ValueError", "FileNotFoundError"),
     "WeightsNotFoundError": ("NotFoundError", "FileNotFoundError"),
+    "BestNotFoundError": ("WeightsNotFoundError",),
     "AlreadyExistsError": ("EntropicError", "ValueError"),
     "DuplicateNameError": ("AlreadyExistsError",),
     "InUseError": ("EntropicError", "ValueError"),

@@ -15,6 +15,7 @@ TINY = {
     "bench_sweep": {"few": 5, "many": 8, "rounds": 3},
     "bench_dask": {"runs": 4, "rounds": 3, "in_a_task": 2},
     "bench_import": {"rounds": 3},
+    "bench_weights": {"rounds": 3, "small": 3, "small_kb": 1, "large": 2, "large_kb": 2},
     "bench_heartbeat": {"rounds": 3, "lease_s": 3, "run_s": 1},
 }
 

@@ -28,7 +28,7 @@ class Part:
     path : Path
         Where to write it; of the target's suffix. Absolute if the target is.
     size_bytes, sha256 : int, str
-        Of what was written, once it is published.
+        Of what was written, once it is published. Who has synced and measured it while it was written sets them.
     """
 
     path: Path
@@ -63,7 +63,8 @@ def publish(target: Path, *, replace: bool = False) -> Iterator[Part]:
     try:
         yield part
         try:
-            part.size_bytes, part.sha256 = digest_of(part.path, sync=True)
+            if not part.sha256:
+                part.size_bytes, part.sha256 = digest_of(part.path, sync=True)
         except FileNotFoundError as error:
             raise ResultFileMissingError(
                 f"nothing was written for {str(target)!r}: it must go to {str(part.path)!r}"

@@ -21,6 +21,7 @@ __all__ = [
     "Budget",
     "CountedText",
     "hdf5_children",
+    "require_hard_links",
     "require_inside",
     "require_plain_codecs",
     "require_regular",
@@ -169,6 +170,19 @@ def require_inside(file: Any, path: str) -> None:
         raise DecodeError(
             f"{name.decode('utf-8', 'replace')!r} in {path!r} is {what}, which is not read: a result is one file. Copy "
             "what it holds into the file"
+        )
+
+
+def require_hard_links(file: Any, path: str) -> None:
+    """Raise `DecodeError` if there is a link in an open HDF5 file that leads by a name, in whichever file."""
+    import h5py
+
+    found = file.id.links.visit(
+        lambda name, info: name if info.type != h5py.h5l.TYPE_HARD else None, info=True
+    )
+    if found is not None:
+        raise DecodeError(
+            f"{found.decode('utf-8', 'replace')!r} in {path!r} is a link, which is not followed"
         )
 
 

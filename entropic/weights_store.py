@@ -1,0 +1,481 @@
+"""The weights of trainings: a file for each run and number of iterations, and a row that makes it visible.
+
+A file is written whole and synced under a name that was never used, then its row is committed, then the file that the
+row had before is removed. What a kill leaves in between a note tells, and it is cleared away when a store is opened.
+Which weights were the best is a row that refers to theirs: it cannot point to weights that are gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import operator
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from entropic.configs import check_name
+from entropic.disk.files import digest_of, sync_folder
+from entropic.disk.names import encode_name
+from entropic.disk.notes import Note, Notes
+from entropic.disk.publish import publish
+from entropic.errors import CorruptFileError, WeightsNotFoundError
+from entropic.sql.database import Database, DatabaseLike
+from entropic.sql.exchange import Exchange
+from entropic.sql.versions import database_uuid, ensure_schema
+from entropic.sql.weight_rows import (
+    TABLES,
+    StoredWeights,
+    WeightRows,
+    absent,
+    already_there,
+    new_file_name,
+)
+from entropic.values.state_dicts import EncodedStates, StatesFile, encode_states, save_states
+
+__all__ = ["LocalWeightsStore", "Weights", "WeightsStore"]
+
+DATABASE = "weights.sqlite3"
+NOTES = ".entropic-weights"
+LARGEST = 2**63 - 1  # that a column holds
+
+
+class Weights:
+    """The state dicts of a model and its optimiser.
+
+    Parameters
+    ----------
+    model_state_dict, optimizer_state_dict : mapping
+        Arrays, tensors and scalars, nested in dicts, lists and tuples.
+
+    Attributes
+    ----------
+    model, optimizer : mapping
+        The same.
+
+    Notes
+    -----
+    Weights that were retrieved with *lazy* have a file open: `close` it, or use them in a ``with`` statement.
+    """
+
+    def __init__(self, model_state_dict: Any, optimizer_state_dict: Any = None) -> None:
+        self.model = model_state_dict
+        self.optimizer = optimizer_state_dict
+        self._file: StatesFile | None = None
+
+    def close(self) -> None:
+        """Close the file of weights that were retrieved with *lazy*: what was not read by then cannot be."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Weights:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class WeightsStore(ABC):
+    """Keeps the weights of runs by iteration, and which of them were the best.
+
+    Notes
+    -----
+    A run or data set is given by its name, or as an object that has a `name`.
+    """
+
+    @abstractmethod
+    def latest_iteration(self, run: Any) -> int | None:
+        """Return the highest iteration of a run of which there are weights; None if there are none."""
+
+    @abstractmethod
+    def store_weights(self, run: Any, iteration: int, weights: Any = None) -> None:
+        """Store the weights of a run: *weights*, or those that *run* has now."""
+
+    @abstractmethod
+    def retrieve_weights(self, run: Any, iteration: int) -> Weights:
+        """Return the weights of a run, or raise `WeightsNotFoundError`."""
+
+    @abstractmethod
+    def remove(self, run: Any, iteration: int) -> None:
+        """Remove the weights of a run, or raise `WeightsNotFoundError`."""
+
+    @abstractmethod
+    def store_best(self, run: Any, iteration: int, dataset: Any, criterion: str) -> bool:
+        """Note that weights are the best on a data set by a criterion, or raise `WeightsNotFoundError`."""
+
+    @abstractmethod
+    def retrieve_best(self, run: Any, dataset: Any, criterion: str) -> int:
+        """Return the iteration of the best weights, or raise `BestNotFoundError`."""
+
+    def load_weights(self, run: Any, iteration: int) -> None:
+        """Put stored weights into the model and the optimiser of *run*, by their ``load_state_dict``.
+
+        Raises
+        ------
+        WeightsNotFoundError
+            If there are none.
+        """
+        weights = self.retrieve_weights(run, iteration)
+        run.model.load_state_dict(weights.model)
+        if weights.optimizer is not None:
+            run.optimizer.load_state_dict(weights.optimizer)
+
+    def load_best(self, run: Any, dataset: Any, criterion: str) -> None:
+        """Put the best weights into the model and the optimiser of *run*.
+
+        Raises
+        ------
+        BestNotFoundError
+            If nobody has said which are the best.
+        """
+        self.load_weights(run, self.retrieve_best(run, dataset, criterion))
+
+
+class LocalWeightsStore(WeightsStore):
+    """Weights as HDF5 files below a folder, ``<basedir>/<run>/checkpoints/iterations/<iteration>-<letters>.h5``.
+
+    Parameters
+    ----------
+    basedir : str or Path
+        Of all runs.
+    database : Database, sqlalchemy.Engine, sqlalchemy.URL or str, optional
+        Has the rows. Default: ``weights.sqlite3`` in *basedir*.
+
+    Raises
+    ------
+    SchemaError
+        If the database has tables of another version of entropic.
+
+    Notes
+    -----
+    Safe between threads and processes. A reader gets the weights as they were before or after, whatever is killed when:
+    only a row makes a file visible. Inside a block of `Database.transaction` the rows are committed with it, and files
+    follow. Names are percent-encoded where a file system would not take them.
+    """
+
+    def __init__(self, basedir: str | Path, database: DatabaseLike | None = None) -> None:
+        self.basedir = Path(basedir).expanduser().absolute()
+        if database is None:
+            self.basedir.mkdir(parents=True, exist_ok=True)
+            database = f"sqlite:///{self.basedir / DATABASE}"
+        self.database = Database.of(database)
+        ensure_schema(self.database, TABLES)
+        if not self.database.is_in_block:
+            self._exchange.recover()
+
+    def __repr__(self) -> str:
+        return f"LocalWeightsStore({str(self.basedir)!r}, {self.database!r})"
+
+    # Weights
+
+    def latest_iteration(self, run: Any) -> int | None:
+        """Return the highest iteration of a run of which there are weights; None if there are none."""
+        return self.database.read(partial(self._rows.latest, name=_name(run)))
+
+    def iterations(self, run: Any) -> list[int]:
+        """Return all iterations of a run of which there are weights, ascending."""
+        return self.database.read(partial(self._rows.iterations, name=_name(run)))
+
+    def store_weights(self, run: Any, iteration: int, weights: Any = None, *, exist_ok: bool = True) -> None:
+        """Store weights; when this returns they survive a power cut.
+
+        Parameters
+        ----------
+        run : str or object
+            Without *weights*, an object with a name, a model and an optimiser.
+        iteration : int
+            How many iterations were done.
+        weights : Weights or mapping, optional
+            With `model` and `optimizer`. Default: the state dicts of the run's.
+        exist_ok : bool
+            Whether they may take the place of those that are there.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If there are some, unless *exist_ok*.
+        TypeError
+            If there is something in them that is no array, tensor, scalar, dict, list or tuple. Nothing is stored.
+        """
+        name, number = _name(run), _iteration(iteration)
+        given = _weights_of(run, weights)
+        encoded = encode_states({"model": given.model, "optimizer": given.optimizer})
+        former = self._find(name, number)
+        if former is not None and not exist_ok:
+            raise already_there(name, number)
+        stored, note = self._written(name, number, encoded, [former.file_name] if former else [])
+        self._exchange.change(note, partial(self._rows.put, stored=stored, note=note, exist_ok=exist_ok))
+
+    def _written(
+        self, name: str, number: int, encoded: EncodedStates, former: list[str]
+    ) -> tuple[StoredWeights, Note]:
+        """Write a file, and return the row that it is to have and the note that names it and the former one."""
+        target = self._require_folder(name) / new_file_name(number)
+        note: Note | None = None
+        try:
+            with publish(target) as part:
+                note = self._exchange.notes.write(name, [target.name, part.path.name, *former])
+                part.size_bytes, part.sha256 = save_states(encoded, str(part.path))
+        except BaseException:
+            target.unlink(missing_ok=True)
+            if note is not None:
+                note.drop()
+            raise
+        return StoredWeights(name, number, target.name, part.size_bytes, part.sha256), note
+
+    def retrieve_weights(
+        self, run: Any, iteration: int, *, verify: bool = False, lazy: bool = False
+    ) -> Weights:
+        """Return weights; tensors as such where torch is loaded, else as NumPy's arrays.
+
+        Parameters
+        ----------
+        verify : bool
+            Whether to compare the SHA-256 of the file with what was stored. Its size always is.
+        lazy : bool
+            Whether to read nothing yet: in the place of each array is a handle with `shape`, `dtype` and `load()`, of
+            which ``[...]`` reads a part.
+
+        Raises
+        ------
+        WeightsNotFoundError
+            If there are none, or the file is gone. Also a `FileNotFoundError`.
+        CorruptFileError
+            If the file is not what was stored.
+        ImportError
+            If there is a type that NumPy does not have, such as bfloat16, and neither torch is loaded nor ml_dtypes is
+            installed.
+        """
+        name, number = _name(run), _iteration(iteration)
+        stored = self._require(name, number)
+        while True:
+            try:
+                return self._read(stored, verify, lazy)
+            except FileNotFoundError as error:
+                former, stored = stored, self._require(name, number)
+                if stored != former:  # they were replaced between the row and the file
+                    continue
+                raise WeightsNotFoundError(
+                    f"the weights of the run {name!r} at iteration {number} are recorded, but their file "
+                    f"{str(self._path(stored))!r} is gone: mount its folder, restore it, or remove the weights"
+                ) from error
+
+    def _read(self, stored: StoredWeights, verify: bool, lazy: bool) -> Weights:
+        path = self._path(stored)
+        size = os.stat(path).st_size
+        if size != stored.size_bytes:
+            raise _corrupt(path, f"it has {size} bytes, not {stored.size_bytes}")
+        if verify:
+            _verify(path, stored.sha256)
+        try:
+            file = StatesFile(str(path))
+            try:
+                states = file.listed() if lazy else file.read()
+            except BaseException:
+                file.close()
+                raise
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, RuntimeError, LookupError):  # whatever HDF5 makes of damage
+            _verify(path, stored.sha256)
+            raise
+        weights = Weights(states.get("model"), states.get("optimizer"))
+        weights._file = file
+        if not lazy:
+            weights.close()
+        return weights
+
+    def remove(self, run: Any, iteration: int, *, force: bool = False) -> None:
+        """Remove weights.
+
+        Parameters
+        ----------
+        force : bool
+            Whether they may be the best of something, which is forgotten then.
+
+        Raises
+        ------
+        WeightsNotFoundError
+            If there are none. Also a `FileNotFoundError`.
+        InUseError
+            If they are the best of something, unless *force*; the text says of what.
+        """
+        name, number = _name(run), _iteration(iteration)
+        note = self._exchange.notes.write(name, [self._require(name, number).file_name])
+        take = partial(self._rows.take, name=name, number=number, note=note, force=force)
+        self._exchange.change(note, take)
+
+    def prune(self, run: Any, *, keep_last: int) -> list[int]:
+        """Remove all weights of a run but the last *keep_last*, and those that are the best of something.
+
+        Returns
+        -------
+        list of int
+            The iterations that were removed, ascending.
+
+        Raises
+        ------
+        ValueError
+            If *keep_last* is negative.
+        """
+        if keep_last < 0:
+            raise ValueError(f"keep_last is how many weights stay, 0 or more: {keep_last}")
+        name = _name(run)
+        old = self.database.read(partial(self._rows.older, name=name, keep_last=keep_last))
+        if not old:
+            return []
+        note = self._exchange.notes.write(name, old.values())
+        thin_out = partial(self._rows.thin_out, name=name, keep_last=keep_last, note=note)
+        return self._exchange.change(note, thin_out)
+
+    # The best
+
+    def store_best(
+        self,
+        run: Any,
+        iteration: int,
+        dataset: Any,
+        criterion: str,
+        *,
+        score: float | None = None,
+        higher_is_better: bool = True,
+    ) -> bool:
+        """Note that weights are the best of a run on a data set by a criterion.
+
+        Parameters
+        ----------
+        score : float, optional
+            With it, only if it is better than that of those which were the best before. NaN is never better.
+        higher_is_better : bool
+            Which score is the better one.
+
+        Returns
+        -------
+        bool
+            Whether they are the best now.
+
+        Raises
+        ------
+        WeightsNotFoundError
+            If there are no such weights. Also a `FileNotFoundError`.
+        """
+        row = {
+            "run_name": _name(run),
+            "dataset": _name(dataset),
+            "criterion": _name(criterion),
+            "iteration": _iteration(iteration),
+            "score": None if score is None or math.isnan(score) else float(score),
+        }
+
+        def is_better(former: float | None) -> bool:
+            if score is None:
+                return True
+            if former is None:
+                return not math.isnan(score)
+            return score > former if higher_is_better else score < former
+
+        point = partial(self._rows.point, row=row, is_better=is_better)
+        return self.database.write(point, repeatable=True)
+
+    def retrieve_best(self, run: Any, dataset: Any, criterion: str) -> int:
+        """Return the iteration of the best weights of a run on a data set by a criterion.
+
+        Raises
+        ------
+        BestNotFoundError
+            If nobody has said which they are. Also a `FileNotFoundError`.
+        """
+        best = partial(self._rows.best, name=_name(run), dataset=_name(dataset), criterion=_name(criterion))
+        return self.database.read(best)
+
+    # Files
+
+    def _find(self, name: str, number: int) -> StoredWeights | None:
+        return self.database.read(partial(self._rows.find, name=name, number=number))
+
+    def _require(self, name: str, number: int) -> StoredWeights:
+        found = self._find(name, number)
+        if found is None:
+            raise absent(name, number)
+        return found
+
+    def _folder(self, name: str) -> Path:
+        return self.basedir / _folder_name(check_name(name)) / "checkpoints" / "iterations"
+
+    def _path(self, stored: StoredWeights) -> Path:
+        return self._folder(stored.run_name) / stored.file_name
+
+    def _require_folder(self, name: str) -> Path:
+        """Return the folder of a run; what is made of it survives a power cut."""
+        folder = self._folder(name)
+        missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
+        for one in reversed(missing):
+            one.mkdir(exist_ok=True)
+            sync_folder(one.parent)
+        return folder
+
+    @property
+    def _rows(self) -> WeightRows:
+        return WeightRows(self.database.dialect, self._folder)
+
+    @cached_property
+    def _exchange(self) -> Exchange:
+        notes = Notes(self.basedir / NOTES, database_uuid(self.database))
+        return Exchange(self.database, notes, self._rows)
+
+
+def _name(given: Any) -> str:
+    name = given if isinstance(given, str) or given is None else getattr(given, "name", given)
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"a name, or an object that has one, is wanted: {given!r:.200}")
+    return check_name(name or "")
+
+
+def _iteration(given: Any) -> int:
+    number = operator.index(given)
+    if not 0 <= number <= LARGEST:
+        raise ValueError(f"an iteration is 0 or more: {number}")
+    return number
+
+
+def _weights_of(run: Any, weights: Any) -> Weights:
+    source = run if weights is None else weights
+    if isinstance(source, Mapping):
+        model, optimizer = source.get("model"), source.get("optimizer")
+    else:
+        model, optimizer = getattr(source, "model", None), getattr(source, "optimizer", None)
+    if model is None:
+        raise TypeError(
+            f"{source!r:.200} has no model: give the weights, as in store_weights(run, iteration, Weights(model, "
+            "optimizer)), or a run that has a model and an optimizer"
+        )
+    return Weights(_state_of(model), _state_of(optimizer))
+
+
+def _state_of(part: Any) -> Any:
+    return part.state_dict() if hasattr(part, "state_dict") else part
+
+
+def _folder_name(name: str) -> str:
+    try:
+        encoded = encode_name(name)
+    except ValueError:  # too long for a file system
+        return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    if encoded.lower().startswith(DATABASE):
+        return f"%{ord(encoded[0]):02X}{encoded[1:]}"
+    return encoded
+
+
+def _verify(path: Path, sha256: str) -> None:
+    _, found = digest_of(path)
+    if found != sha256:
+        raise _corrupt(path, f"its SHA-256 is {found}, not {sha256}")
+
+
+def _corrupt(path: Path, what: str) -> CorruptFileError:
+    return CorruptFileError(
+        f"{str(path)!r} is not what was stored: {what}. Restore the file, or store the weights again"
+    )
