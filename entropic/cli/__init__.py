@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = str(error)
     except DBAPIError as error:
         message = str(error.orig)
-    except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:  # no such URL, driver or folder
+    except (SQLAlchemyError, ImportError, OSError) as error:  # no such URL, driver or folder
         message = str(error)
     print(f"entropic: {message}", file=sys.stderr)
     return 1
