@@ -30,12 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = str(error)
     except DBAPIError as error:
         message = str(error.orig)
-    except (
-        SQLAlchemyError,
-        ModuleNotFoundError,
-        OSError,
-        ValueError,
-    ) as error:  # no such URL, driver, folder, option
+    except (SQLAlchemyError, ImportError, OSError, ValueError) as error:  # no such URL, driver, folder or option
         message = str(error)
     print(f"entropic: {message}", file=sys.stderr)
     return 1

@@ -112,9 +112,9 @@ def warn_of_other_code(table: ResultTable[Any]) -> None:
     count, since = table.database.read(lambda connection: connection.execute(statement).one())
     if count:
         log.warning(
-            "%d rows of %s were computed by another version of the runner, the first of them on %s; they are used as "
-            "they are. store.run(...) computes one again",
-            count,
+            "rows of %s that were computed by another version of the runner: %d, the first of them on %s; they are used "
+            "as they are. run(...) computes one again",
             table_key(table.model),
+            count,
             since.strftime("%Y-%m-%d"),
         )

@@ -187,4 +187,5 @@ def foreign_problem(root: Path, found: Marker | None, table: str) -> str:
     return (
         f"the results folder {str(root)!r} belongs to {owner}{where}; results of {table!r} would share its file names. "
         f"Nothing was run or changed. Give this Store a results_dir of its own, such as {str(root / table)!r}"
+        + ("; or, if that database is gone for good, move the folder away" if where else "")
     )

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
-from entropic.model.annotations import Kind, Unsupported, bare, kind_of, members_of
+from entropic.model.annotations import Kind, Unsupported, bare, kind_of, members_of, shown
 from entropic.model.base import (
     HIDING,
     JSON_DEFAULT,
@@ -46,7 +46,6 @@ __all__ = [
     "require_function",
     "returned_class",
     "returned_classes",
-    "shown",
     "table_name_of",
 ]
 
@@ -475,8 +474,3 @@ def _returned(function: Callable[..., Any]) -> Any:
 def _class_in(annotation: Any) -> type | None:
     class_ = typing.get_origin(annotation) or annotation
     return class_ if isinstance(class_, type) and class_ is not Any else None  # which is a class since 3.11
-
-
-def shown(annotation: Any) -> str:
-    """Return an annotation as it was written, about."""
-    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)

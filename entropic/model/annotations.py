@@ -18,7 +18,7 @@ from sqlalchemy.types import TypeEngine
 from entropic.sql.columns import TYPES, ByteString, FiniteJSON, exact_decimal
 from entropic.values.hashing import has_hasher
 
-__all__ = ["Kind", "Unsupported", "bare", "kind_of", "members_of"]
+__all__ = ["Kind", "Unsupported", "bare", "column_problem", "kind_of", "members_of", "shown"]
 
 ENUM_LENGTH = 255
 PATH_LENGTH = 1000
@@ -70,6 +70,22 @@ def kind_of(annotation: Any, *, nullable: bool = False) -> Kind:
     if len(members) > 1:  # a column has one type: what each is, the document says
         return Kind(FiniteJSON(), annotation, nullable)
     return kind_of(members[0], nullable=nullable)
+
+
+def column_problem(annotation: Any) -> str | None:
+    """Say why ``Mapped[annotation]`` makes no column, or return None."""
+    try:
+        kind = kind_of(annotation)
+    except Unsupported as reason:
+        return str(reason)
+    if isinstance(kind.annotation, type) and issubclass(kind.annotation, PurePath):
+        return "whose text is what identifies it: write str for it, and give str(path)"
+    return None
+
+
+def shown(annotation: Any) -> str:
+    """Return an annotation as it was written, about."""
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
 
 
 def bare(annotation: Any) -> Any:

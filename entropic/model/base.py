@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ForwardRef, get_args, get_origin
 
 from sqlalchemy import (
     JSON,
@@ -33,13 +33,15 @@ from sqlalchemy import (
     text,
     true,
 )
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
+from sqlalchemy.types import NullType
 
 from entropic.display.hints import did_you_mean
 from entropic.display.text import short
 from entropic.errors import SchemaError
-from entropic.model.annotations import Kind, Unsupported, kind_of
+from entropic.model.annotations import Kind, Unsupported, column_problem, kind_of, shown
 from entropic.model.contents import contents_of
 from entropic.sql.columns import (
     ID_LENGTH,
@@ -122,8 +124,8 @@ class Base(DeclarativeBase):
     Raises
     ------
     SchemaError
-        At class creation, if a reserved column is redefined, if a column would hide a method of the records, or if
-        another class has the same table.
+        At class creation, if a reserved column is redefined, if a column would hide a method of the records, if an
+        annotation makes no column, or if another class has the same table.
 
     Notes
     -----
@@ -160,8 +162,10 @@ class Base(DeclarativeBase):
         cls.registry.update_type_annotation_map({one: FiniteJSON() for one in annotations})
         try:
             super().__init_subclass__(**kwargs)
-        except BaseException:
+        except BaseException as error:
             cls.registry._dispose_cls(cls)  # else the mended class would be warned of
+            if isinstance(error, ArgumentError) and (problem := _annotation_problem(cls)):
+                raise SchemaError(problem) from error
             raise
         if isinstance(table := cls.__dict__.get("__table__"), Table):
             quote_columns(table)
@@ -276,6 +280,10 @@ def param(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
     if "server_default" not in kwargs and (clause := _server_default(default)) is not None:
         kwargs["server_default"] = clause
         kwargs["info"] = {**kwargs.get("info", {}), OWN_SERVER_DEFAULT: True}
+    if getattr(kwargs.get("default"), "shape", ()):
+        kwargs["insert_default"] = kwargs.pop(
+            "default"
+        )  # SQLAlchemy compares the other one, which arrays refuse
     return mapped_column(*args, **kwargs)
 
 
@@ -372,6 +380,35 @@ def _documented(cls: type[Base]) -> dict[str, Kind]:
                     evaluated  # SQLAlchemy 2.0 would read a string as dict['str', 'Any']
                 )
     return found
+
+
+def _annotation_problem(cls: type[Base]) -> str | None:
+    """Say which annotation makes no column, and what would make one; None if it is not an annotation's fault."""
+    for parent in cls.__mro__[: cls.__mro__.index(Base)]:
+        for name, annotation in inspect.get_annotations(parent).items():
+            if name.startswith("__") or not _wants_a_column(parent.__dict__.get(name)):
+                continue
+            evaluated = _evaluated(parent, annotation)
+            if isinstance(evaluated, type):
+                return (
+                    f"{parent.__qualname__}.{name} is annotated as {shown(evaluated)}, which makes no column: write "
+                    f"{name}: Mapped[{shown(evaluated)}], or ClassVar[{shown(evaluated)}] for what is none"
+                )
+            inner = get_args(evaluated)[0] if get_origin(evaluated) is Mapped else None
+            if inner is None or isinstance(inner, ForwardRef) or inner in cls.registry.type_annotation_map:
+                continue
+            if reason := column_problem(inner):
+                return (
+                    f"{parent.__qualname__}.{name} is annotated as Mapped[{shown(inner)}], {reason}: use a type such "
+                    "as int, float, str, bool, datetime, an Enum, a Literal, list, dict, numpy.ndarray or a "
+                    "dataclass; or give the column a SQLAlchemy type, as in param(sqlalchemy.String(80))"
+                )
+    return None
+
+
+def _wants_a_column(value: Any) -> bool:
+    """Whether an attribute of a class, None if it has none, is a column whose annotation says its type."""
+    return value is None or (isinstance(value, MappedColumn) and isinstance(value.column.type, NullType))
 
 
 def _evaluated(parent: type, annotation: Any) -> Any:

@@ -35,7 +35,7 @@ def refusal(value: Any, path: Sequence[str], *, is_fixed: bool) -> TypeError:
         is_time = kind in {datetime, time}
         way = "a zone of zoneinfo or datetime.timezone" if is_time else "a plain value, or a dict"
         return TypeError(
-            f"{start} {value!r:.200}, a {name} of which no document would give an equal one back. Return one with "
+            f"{start} {value!r:.200}, of type {name}: no document would give an equal one back. Return one with "
             f"{way} in its place"
         )
     hint = "return plain values and arrays instead, or " if place else ""

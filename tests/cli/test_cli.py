@@ -112,6 +112,17 @@ def test_upgrade_constructs_no_user_table(sqlite_url):
     )
 
 
+def test_check_without_the_driver_is_one_sentence_on_stderr(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+
+    status = cli.main(["db", "check", "--url", "postgresql://lab@nowhere/runs"])
+
+    printed = capsys.readouterr()
+    assert (status, printed.out) == (1, "")
+    assert printed.err.startswith("entropic: the database postgresql+psycopg://")
+    assert printed.err.endswith("pip install 'entropic[postgres]'\n")
+
+
 def test_version_option_prints_the_installed_version(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["--version"])

@@ -159,3 +159,4 @@ def test_folder_of_somebody_else_is_named_with_its_owner_and_one_of_ones_own(tmp
 
     assert said in problem
     assert f"such as {str(tmp_path / 'table')!r}" in problem
+    assert problem.endswith("move the folder away") == ("of another database" in said)

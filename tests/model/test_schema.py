@@ -6,10 +6,12 @@ import gc
 import warnings
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from sqlalchemy import create_engine, insert, inspect, select, text
+from sqlalchemy import PickleType, create_engine, insert, inspect, select, text
 from sqlalchemy.exc import ArgumentError, StatementError
 from sqlalchemy.orm import MappedAsDataclass, Session, declared_attr
 from sqlalchemy.schema import CreateColumn, CreateTable
@@ -350,7 +352,7 @@ def test_library_and_user_tables_never_share_metadata(sqlite_url, tmp_path):
 
 
 def test_model_after_one_whose_definition_failed_is_defined():
-    with pytest.raises(ArgumentError) as kept:
+    with pytest.raises(SchemaError) as kept:
         type("Broken", (Base,), {"__tablename__": "schema_broken", "__annotations__": {"a": Mapped[object]}})
 
     mended = type(
@@ -358,4 +360,51 @@ def test_model_after_one_whose_definition_failed_is_defined():
     )
 
     assert "a" in mended.__table__.columns
-    assert kept.value is not None
+    assert isinstance(kept.value.__cause__, ArgumentError)
+
+
+# Annotations
+
+
+@pytest.mark.parametrize(
+    ("annotation", "says"),
+    [
+        (
+            Mapped[complex],
+            r"Mapped\[complex\], whose values have no column.*: use a type such as int, .*ndarray",
+        ),
+        (Mapped[np.float64], "float64.*write int, float, bool or str for it"),
+        (Mapped[Path | None], "Path.*write str for it"),
+        (Mapped[object], "object.*no column.*: use a type"),
+        (int, r"int, which makes no column: write a: Mapped\[int\]"),
+        ("int", r"int, which makes no column: write a: Mapped\[int\]"),
+    ],
+)
+def test_annotation_that_makes_no_column_raises_and_says_what_would(annotation, says):
+    with pytest.raises(SchemaError, match=rf"^Unclear\.a is annotated as .*{says}"):
+        type("Unclear", (Base,), {"__tablename__": "schema_unclear", "__annotations__": {"a": annotation}})
+
+
+def test_annotation_that_makes_no_column_is_not_blamed_where_the_column_has_a_type():
+    columns = {
+        "a": mapped_column(PickleType),
+        "__annotations__": {"a": Mapped[complex], "b": Mapped["Unknown"]},
+    }
+
+    with pytest.raises(ArgumentError, match="Unknown"):
+        type("Unclear", (Base,), {"__tablename__": "schema_unclear", **columns})
+
+
+def test_array_is_a_parameter_and_may_be_its_default(tmp_path, sqlite_url):
+    class Weighted(Base):
+        __tablename__ = "schema_weighted"
+        weights: Mapped[np.ndarray] = param(default=np.zeros(3))
+
+    seen = []
+    store = Store(lambda p: seen.append(p["weights"]) or write(p), Weighted, tmp_path, db_url=sqlite_url)
+    ids = [
+        store.run_or_retrieve(given).id for given in ({}, {"weights": np.zeros(3)}, {"weights": np.ones(3)})
+    ]
+
+    assert [array.tolist() for array in seen] == [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    assert ids[0] == ids[1] != ids[2]

@@ -381,6 +381,31 @@ def test_dispatch_on_processes_when_interrupted_ends_the_children(tmp_path):
     assert time.monotonic() - started < 10
 
 
+def test_ctrl_c_cannot_reach_the_first_child_of_a_script_even_while_it_starts(tmp_path):
+    """The first one starts Python's resource tracker, too, which unblocks signals; the tests' process has one."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import signal
+            from entropic.sweeps.backends import backend_for
+
+            def is_blocked(jobs):
+                return [signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+            with backend_for(is_blocked, workers=1) as backend:
+                print(backend.submit([0]).result().outcomes)
+            """
+        )
+    )
+
+    ran = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (ran.stdout, ran.stderr) == ("[True]\n", "")
+
+
 def test_script_without_a_main_guard_runs_once_with_workers(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -109,8 +110,6 @@ class _Process:
         self._thread.start()
 
     def _serve(self) -> None:
-        # A child inherits the mask, so that Ctrl-C in the terminal cannot reach it even while it starts.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         while (chunk := self._chunks.get()) is not None:
             future, jobs = chunk
             if not future.set_running_or_notify_cancel():
@@ -158,6 +157,9 @@ class _Process:
                 context = multiprocessing.get_context("spawn")
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_child, args=(theirs, self._function))
+                resource_tracker.ensure_running()  # lets SIGINT through in this thread where it starts one
+                # The child inherits the mask, so that Ctrl-C in the terminal cannot reach it even while it starts.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 with theirs, _hidden_main():
                     process.start()
                 self._process, self._connection = process, ours
