@@ -189,7 +189,8 @@ def _own_mariadb_server() -> Iterator[URL | None]:
         yield None
         return
     with _guarded_folder("entropic-mariadb-") as folder, ExitStack() as stack:
-        url = make_url(f"mysql+pymysql://root@localhost/?unix_socket={folder / 'socket'}")
+        # Without ssl_disabled, PyMySQL reads all of the machine's certificates at each connection.
+        url = make_url(f"mysql+pymysql://root@localhost/?unix_socket={folder / 'socket'}&ssl_disabled=true")
         options = [f"--datadir={folder / 'data'}", f"--socket={folder / 'socket'}", *MARIADB_SETTINGS]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         install_options = (
@@ -263,6 +264,7 @@ def _connect_mysql(url: URL) -> pymysql.Connection:
         user=url.username,
         password=url.password or "",
         unix_socket=url.query.get("unix_socket"),
+        ssl_disabled=bool(url.query.get("ssl_disabled")),
         connect_timeout=5,
         autocommit=True,
     )
