@@ -88,9 +88,10 @@ def postgres_url(postgres_server: "URL") -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def mysql_server() -> "URL":
-    """A MariaDB or MySQL server that is running already; skips where there is none."""
-    return servers.mysql_server()
+def mysql_server() -> "Iterator[URL]":
+    """The session's MariaDB server, started when a test first asks for it, or a MySQL that runs already."""
+    with servers.mysql_server() as url:
+        yield url
 
 
 @pytest.fixture
