@@ -17,9 +17,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from entropic.configs import check_name
 from entropic.disk.files import digest_of, sync_folder
-from entropic.disk.names import encode_name
+from entropic.disk.names import check_name, encode_name
 from entropic.disk.notes import Note, Notes
 from entropic.disk.publish import publish
 from entropic.errors import CorruptFileError, WeightsNotFoundError

@@ -30,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = str(error)
     except DBAPIError as error:
         message = str(error.orig)
-    except (SQLAlchemyError, ImportError, OSError, ValueError) as error:  # no such URL, driver, folder or option
+    except (
+        SQLAlchemyError,
+        ImportError,
+        OSError,
+        ValueError,
+    ) as error:  # no such URL, driver, folder or option
         message = str(error)
     print(f"entropic: {message}", file=sys.stderr)
     return 1

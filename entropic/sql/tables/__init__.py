@@ -19,16 +19,24 @@ __all__ = ["NAMES", "AttemptRow", "ClaimRow", "FileRow", "MetaRow", "TableRow", 
 
 NAMES = (
     "entropic_attempts",
+    "entropic_best_weights",
     "entropic_claims",
     "entropic_config_parts",
     "entropic_configs",
     "entropic_files",
     "entropic_meta",
+    "entropic_metrics",
+    "entropic_stats_labels",
+    "entropic_stats_runs",
     "entropic_tables",
+    "entropic_training_stats",
+    "entropic_validation_scores",
+    "entropic_validations",
+    "entropic_weights",
 )
 """The names of all tables; a test compares them with `every_table`."""
 
-STORES = ("configs",)  # modules of this package that are imported with their stores
+STORES = ("configs", "stats", "weights")  # modules of this package that are imported with their stores
 
 
 def every_table() -> MetaData:

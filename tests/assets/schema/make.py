@@ -15,6 +15,8 @@ from entropic.model.base import Base, Mapped, output, param
 from entropic.sql.database import Database
 from entropic.sql.tables import AttemptRow, ClaimRow, FileRow, TableRow
 from entropic.sql.tables.configs import ConfigPartRow, ConfigRow
+from entropic.sql.tables.stats import LabelRow, MetricRow, ScoreRow, StatsRunRow, TrainingRow, ValidationRow
+from entropic.sql.tables.weights import BestWeightsRow, WeightsRow
 from entropic.sql.versions import HEAD, ensure_schema
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -90,6 +92,36 @@ ROWS: dict[type[DeclarativeBase], dict[str, object]] = {
         "created_at": NOON,
     },
     ConfigPartRow: {"run_id": 1, "role": "task", "name": "distances"},
+    StatsRunRow: {"id": 1, "name": "mouse/1"},
+    TrainingRow: {"run_id": 1, "iteration": 0, "loss": 0.5, "time": 0.1},
+    ValidationRow: {"run_id": 1, "iteration": 1, "shape": [[2]]},
+    ScoreRow: {
+        "run_id": 1,
+        "iteration": 1,
+        "position": 0,
+        "dataset": 0,
+        "parameters": 0,
+        "criterion": 0,
+        "score": 0.75,
+    },
+    LabelRow: {"run_id": 1, "axis": "criterion", "number": 0, "label": "f1", "higher_is_better": True},
+    MetricRow: {"run_id": 1, "metric": 0, "iteration": 1, "value": 0.25},
+    WeightsRow: {
+        "run_name": "mouse/1",
+        "iteration": 1,
+        "file_name": "1-abcdefgh.h5",
+        "size_bytes": 2**33,
+        "sha256": "e" * 64,
+        "created_at": NOON,
+    },
+    BestWeightsRow: {
+        "run_name": "mouse/1",
+        "dataset": "d",
+        "criterion": "f1",
+        "iteration": 1,
+        "score": 0.75,
+        "created_at": NOON,
+    },
 }
 
 
