@@ -353,6 +353,20 @@ class LocalArrayStore(ArrayStore):
             with open_folder(container, *above) as folder:
                 remove_at(name, folder)
 
+    def remove_run(self, run_name: str) -> int:
+        """Remove all arrays of a run, and return how many containers there were.
+
+        Raises
+        ------
+        ValueError
+            If it is no name of a run.
+        """
+        found = self._containers(run_name)
+        for container in found:
+            with open_folder(container.parent) as folder:
+                remove_at(container.name, folder)
+        return len(found)
+
     def _checked(self, identifier: LocalArrayIdentifier) -> tuple[Path, str]:
         """Return container and path of an identifier, which anybody may have made."""
         container = Path(identifier.container)

@@ -1,0 +1,119 @@
+"""The exclusive right to train a run: two trainers never write one.
+
+It is a claim like that of a key that is computed, with the same lease, heartbeat and take-over. What a trainer writes
+is fenced: `TrainingClaim.require` inside the transaction of a checkpoint takes the claim's row, so that one who was
+silent for a lease, and lost the run to another, commits nothing more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import update
+
+from entropic.disk.names import check_name
+from entropic.errors import ClaimLostError, ClaimTimeoutError
+from entropic.leases import held
+from entropic.leases.claims import Claims
+from entropic.leases.heartbeat import Heartbeat
+from entropic.process.patience import Patience, Wait
+from entropic.sql.columns import ID_LENGTH
+from entropic.sql.database import Database, DatabaseLike
+from entropic.sql.tables import ClaimRow
+from entropic.sql.versions import ensure_schema
+
+__all__ = ["TrainingClaim", "claim_training"]
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 120.0
+TABLE = (
+    "entropic_weights"  # whose claims these are: no table of a user's has the name of one of the library's
+)
+
+
+class TrainingClaim:
+    """A run that is being trained here: what `claim_training` gives.
+
+    Attributes
+    ----------
+    run_name : str
+    """
+
+    def __init__(self, database: Database, run_name: str, key: str, token: str) -> None:
+        self.run_name = run_name
+        self._database = database
+        self._mine = update(ClaimRow).where(
+            ClaimRow.table_name == TABLE, ClaimRow.record_id == key, ClaimRow.token == token
+        )
+
+    def require(self) -> None:
+        """Raise `ClaimLostError` if the run is another's by now.
+
+        Inside ``with database.transaction():`` it holds until that is committed: whoever takes the run over waits.
+        """
+        touch = self._mine.values(token=ClaimRow.token)
+        if self._database.write(lambda connection: connection.execute(touch).rowcount, repeatable=True) == 0:
+            raise ClaimLostError(
+                f"the run {self.run_name!r} was taken over by another process while this one was silent for longer "
+                "than its lease. Nothing more is stored; stop training it here"
+            )
+
+
+@contextmanager
+def claim_training(
+    database: DatabaseLike, run_name: str, *, lease_s: float = LEASE_S, wait_timeout_s: float = 0.0
+) -> Iterator[TrainingClaim]:
+    """Train a run in this block, and let nobody else do so.
+
+    Parameters
+    ----------
+    lease_s : float
+        Seconds of silence after which another process may take the run over; one that has ended is seen at once on
+        the same machine.
+    wait_timeout_s : float
+        How long to wait for another trainer.
+
+    Raises
+    ------
+    ClaimTimeoutError
+        If another process trains it. Nothing was changed.
+
+    Notes
+    -----
+    Safe between processes and machines. A small process extends the claim, whatever the training does.
+    """
+    database = Database.of(database)
+    database.refuse_block("a claim", f"claim {run_name!r} first, then open the block")
+    ensure_schema(database, [])
+    claims = Claims(database, TABLE, lease_s=lease_s)
+    key = (
+        check_name(run_name) if len(run_name) <= ID_LENGTH else hashlib.sha256(run_name.encode()).hexdigest()
+    )
+    token = claims.new_token()
+    held.know([token])
+    try:
+        _acquire(claims, run_name, key, token, wait_timeout_s)
+        with Heartbeat(database, claims).beating():
+            yield TrainingClaim(database, run_name, key, token)
+    finally:
+        claims.release([(key, token)])
+        held.forget([token])
+
+
+def _acquire(claims: Claims, run_name: str, key: str, token: str, wait_timeout_s: float) -> None:
+    wait, has_said = Wait(Patience(limit_s=wait_timeout_s)), False
+    while key not in claims.acquire([key], {key: token}):
+        holder = claims.holders([key]).get(key)
+        if wait.is_over() or wait_timeout_s <= 0:
+            raise ClaimTimeoutError(
+                f"the run {run_name!r} is being trained by {holder or 'another process'}. Nothing was changed; stop "
+                "that one, wait (wait_timeout_s=...), or give this run another name"
+            )
+        if wait.is_worth_saying() and not has_said:
+            has_said = True
+            log.warning("waiting for the run %r, which is trained by %s", run_name, holder)
+        wait.pause()

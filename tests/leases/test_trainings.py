@@ -1,0 +1,109 @@
+"""A run that is trained is one trainer's: whoever else comes, and whatever becomes of that one."""
+
+import os
+import signal
+import time
+
+import pytest
+from sqlalchemy import text
+
+from entropic import ClaimLostError, ClaimTimeoutError, Database
+from entropic.errors import TransactionError
+from entropic.leases import held
+from entropic.leases.trainings import claim_training
+from tests.support.processes import run_together
+
+NAME = "mouse/1"
+
+
+def claims(database):
+    with database.reading() as connection:
+        return connection.execute(text("SELECT record_id FROM entropic_claims")).scalars().all()
+
+
+def test_run_that_is_trained_is_refused_to_another_trainer_until_it_ends(database):
+    with claim_training(database, NAME) as claim:
+        claim.require()
+        with pytest.raises(
+            ClaimTimeoutError, match=rf"'mouse/1' is being trained by process {os.getpid()} on "
+        ):
+            claim_training(database, NAME).__enter__()
+        with claim_training(database, "another"):
+            assert sorted(claims(database)) == ["another", NAME]
+
+    assert claims(database) == []
+    with claim_training(database, NAME):
+        pass
+
+
+def test_claim_of_a_training_that_raised_is_given_back(sqlite):
+    with pytest.raises(ZeroDivisionError), claim_training(sqlite, NAME):
+        1 / 0  # noqa: B018
+    assert claims(sqlite) == []
+    assert not held._known
+
+
+def test_name_of_any_length_can_be_claimed(sqlite):
+    with claim_training(sqlite, "x" * 255):
+        with pytest.raises(ClaimTimeoutError):
+            claim_training(sqlite, "x" * 255).__enter__()
+        with claim_training(sqlite, "x" * 254):
+            pass
+
+
+@pytest.mark.parametrize("name", ["", "../other", "/abs", "nul\0"])
+def test_name_that_is_none_is_refused(sqlite, name):
+    with pytest.raises(ValueError, match="a name"):
+        claim_training(sqlite, name).__enter__()
+
+
+def test_claim_inside_a_transaction_is_refused(sqlite):
+    with (
+        sqlite.transaction(),
+        pytest.raises(TransactionError, match="claim 'mouse/1' first, then open the block"),
+    ):
+        claim_training(sqlite, NAME).__enter__()
+
+
+def test_trainer_that_was_silent_commits_nothing_more(database):
+    with claim_training(database, NAME) as claim:
+        database.write(lambda c: c.execute(text("UPDATE entropic_claims SET token = 'of another'")))
+
+        def checkpoint():
+            with database.transaction():
+                database.write(lambda c: c.execute(text("DELETE FROM entropic_meta")))
+                claim.require()
+
+        with pytest.raises(ClaimLostError, match="'mouse/1' was taken over by another process"):
+            checkpoint()
+        with database.reading() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM entropic_meta")) == 3
+    assert claims(database) == [NAME]  # the other one's
+
+
+def _train_and_die(url):
+    with claim_training(Database(url), NAME):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _take_over(url):
+    with claim_training(Database(url), NAME, wait_timeout_s=20) as claim:
+        claim.require()
+    return True
+
+
+@pytest.mark.parametrize(
+    "database_url",
+    [
+        "sqlite-file",
+        pytest.param("postgresql", marks=pytest.mark.slow),
+        pytest.param("mysql", marks=pytest.mark.slow),
+    ],
+    indirect=True,
+)
+def test_run_of_a_killed_trainer_is_taken_over_at_once(database_url):
+    with pytest.raises(AssertionError, match="exit code -9"):
+        run_together(_train_and_die, [(database_url,)])
+    begun = time.monotonic()
+    assert run_together(_take_over, [(database_url,)]) == [True]
+    assert time.monotonic() - begun < 15
