@@ -8,8 +8,6 @@ import logging
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 from datetime import timedelta
@@ -46,6 +44,7 @@ from tests.support.memo_cases import (
     unstorable,
 )
 from tests.support.processes import run_together
+from tests.support.scripts import run_script
 from tests.support.values import Mesh, Point, is_same, read_mesh, values, write_mesh
 from tests.support.waiting import wait_for
 
@@ -486,7 +485,7 @@ def test_run_that_kills_its_process_runs_again(tmp_path):
     )
     (tmp_path / "script.py").write_text(script)
 
-    first, second = (run_script(tmp_path, "script.py") for _ in range(2))
+    first, second = (run_script(tmp_path / "script.py") for _ in range(2))
 
     assert first.returncode == -signal.SIGKILL
     assert (second.stdout, second.returncode) == ("3 no findings\n", 0)
@@ -518,7 +517,7 @@ def test_result_whose_process_was_killed_before_the_commit_is_committed_by_the_n
     )
     (tmp_path / "script.py").write_text(script)
 
-    first, second = run_script(tmp_path, "script.py", "die"), run_script(tmp_path, "script.py")
+    first, second = run_script(tmp_path / "script.py", "die"), run_script(tmp_path / "script.py")
 
     assert (first.stdout, first.returncode) == ("runs\n", -signal.SIGKILL)
     assert "recovered" in second.stderr
@@ -527,13 +526,6 @@ def test_result_whose_process_was_killed_before_the_commit_is_committed_by_the_n
 
 
 # Several processes
-
-
-def run_script(folder, *arguments, **options):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, **options,
-    )  # fmt: skip
 
 
 def test_same_call_from_several_processes_runs_once(tmp_path, sqlite_url):
@@ -631,7 +623,7 @@ def test_registered_types_go_with_a_sweep_to_its_workers(tmp_path):
     )
     (tmp_path / "script.py").write_text(script)
 
-    assert run_script(tmp_path, "script.py").stdout == "[0, 1, 2, 3, 4]\n"
+    assert run_script(tmp_path / "script.py").stdout == "[0, 1, 2, 3, 4]\n"
 
 
 # Pickling
@@ -690,7 +682,7 @@ if __name__ == "__main__":
 def test_functions_of_a_script_travel_to_processes_and_clusters(tmp_path, dask_client):
     (tmp_path / "script.py").write_text(ELSEWHERE)
 
-    done = run_script(tmp_path, "script.py", dask_client.scheduler.address, timeout=120)
+    done = run_script(tmp_path / "script.py", dask_client.scheduler.address)
 
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
@@ -724,7 +716,7 @@ def scripts(tmp_path):
 
     def run(text, name="script.py"):
         (tmp_path / name).write_text(text)
-        done = run_script(tmp_path, name)
+        done = run_script(tmp_path / name)
         assert done.stderr == "", done.stderr
         return done.stdout.splitlines()
 
@@ -813,7 +805,7 @@ def test_function_with_another_signature_is_refused_and_says_what_to_do(scripts,
     scripts(SCRIPT)
     (tmp_path / "script.py").write_text(SCRIPT.replace("power: int = 2", "power: int = 3"))
 
-    done = run_script(tmp_path, "script.py")
+    done = run_script(tmp_path / "script.py")
 
     last = done.stderr[done.stderr.index("entropic.errors.SchemaError") :]
     assert "the default of power was 2 and is 3 now" in last

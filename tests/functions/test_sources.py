@@ -1,14 +1,12 @@
 """Whose table it is: two functions of one name are told apart, and one that was moved or mended is still itself."""
 
 import linecache
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from entropic import Database, SchemaError, memoize
+from tests.support.scripts import run_script
 
 SCRIPT = """
 from entropic import memoize
@@ -33,13 +31,7 @@ def script(folder: Path, body: str = "n + 1", options: str | None = None, before
 
 
 def run(path: Path) -> tuple[str, str]:
-    done = subprocess.run(
-        [sys.executable, path],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    done = run_script(path)
     return done.stdout.strip(), done.stderr
 
 

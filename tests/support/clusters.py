@@ -18,6 +18,13 @@ from tests.support.waiting import wait_for
 if TYPE_CHECKING:
     from distributed import Client
 
+SELDOM = {
+    # Idle processes that look at themselves fifty times a second take a tenth of a core all through the tests.
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.worker.profile.enabled": False,
+}
+
 
 class Group:
     """One process of a cluster, and those that it started."""
@@ -129,9 +136,11 @@ def local_client(*, workers: int = 2, threads: int = 1, processes: bool = True) 
 
     Without *processes* its workers are threads of this one.
     """
+    import dask
     from distributed import Client, LocalCluster
 
     with (
+        dask.config.set(SELDOM),
         LocalCluster(
             n_workers=workers, threads_per_worker=threads, processes=processes, dashboard_address=":0",
             silence_logs=logging.CRITICAL,

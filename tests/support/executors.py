@@ -3,10 +3,9 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
 from typing import Any
 
-from tests.support.processes import PRELOAD
+from tests.support.processes import forkserver
 
 
 @contextlib.contextmanager
@@ -15,8 +14,7 @@ def executor_of(kind: str) -> Iterator[Executor]:
 
     The processes come from a server that has imported the library, which takes a second of each otherwise.
     """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context = forkserver()
     makers = {
         "threads": lambda: ThreadPoolExecutor(2),
         "processes": lambda: ProcessPoolExecutor(2, mp_context=context),

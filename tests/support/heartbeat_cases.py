@@ -5,7 +5,6 @@ meanwhile is another process, or asks the database past the code under test.
 """
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import threading
@@ -21,7 +20,7 @@ from entropic import ClaimLostError, Store
 from entropic.leases import heartbeat
 from tests.support.counting import append_line
 from tests.support.process_states import children_of, group_of, is_alive, state_of
-from tests.support.processes import PRELOAD, Outcome
+from tests.support.processes import Outcome, forkserver
 from tests.support.protocol_cases import Place, Sim
 from tests.support.waiting import wait_for
 
@@ -138,8 +137,7 @@ class Child:
     """A process that leads a group of its own, so that it can be stopped or killed with all that it started."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
+        context = forkserver()
         self._receiver, sender = context.Pipe(duplex=False)
         self._process = context.Process(target=_child, args=(sender, function, arguments))
         self._process.start()

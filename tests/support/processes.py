@@ -8,10 +8,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 PRELOAD = ["sqlalchemy.orm", "entropic", "psycopg", "pymysql", "pytest", "tests.support.protocol_cases"]
 """What the fork server imports once, so that its children need not: models and drivers, but no engine."""
+
+
+def forkserver() -> ForkServerContext:
+    """What makes processes that have the library, and else nothing of this one's."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,7 @@ def outcomes_of(
     function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], *, timeout_s: float = 60.0
 ) -> list[Outcome]:
     """Do what `run_together` does, for processes that are meant to fail: return how each one ended."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context = forkserver()
     barrier = context.Barrier(len(arguments), timeout=timeout_s)
     processes, receivers = [], []
     try:

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -32,7 +31,7 @@ from entropic import Base, Mapped, output
 from tests.support.counting import append_line
 from tests.support.history_model import read_history, record_history, replay
 from tests.support.process_states import is_alive, session_of, started_at
-from tests.support.processes import PRELOAD
+from tests.support.processes import forkserver
 from tests.support.stores import open_store
 from tests.support.sweep_runs import ROOT
 from tests.support.waiting import wait_for
@@ -108,8 +107,7 @@ class Children:
     """
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
+        context = forkserver()
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,))
         self._process.start()
