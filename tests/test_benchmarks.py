@@ -16,6 +16,7 @@ TINY = {
     "bench_dask": {"runs": 4, "rounds": 3, "in_a_task": 2},
     "bench_import": {"rounds": 3},
     "bench_heartbeat": {"rounds": 3, "lease_s": 3, "run_s": 1},
+    "bench_stats": {"iterations": 20, "batch": 5, "rounds": 3},
 }
 
 
