@@ -17,6 +17,7 @@ TINY = {
     "bench_import": {"rounds": 3},
     "bench_weights": {"rounds": 3, "small": 3, "small_kb": 1, "large": 2, "large_kb": 2},
     "bench_heartbeat": {"rounds": 3, "lease_s": 3, "run_s": 1},
+    "bench_stats": {"iterations": 20, "batch": 5, "rounds": 3},
 }
 
 

@@ -27,7 +27,7 @@ FULL = 1000
 
 _collectors: weakref.WeakSet[Collector] = weakref.WeakSet()
 _waiting: set[Collector] = set()  # which have something to write at exit
-_exits: set[int] = set()  # pids of the processes that multiprocessing ends, and that will call us
+_exits: set[int] = set()  # pids of the processes in which multiprocessing will call us, and 0: Python will
 
 
 class Metric(NamedTuple):
@@ -156,7 +156,6 @@ class Collector:
             self._set_timer()
 
 
-@atexit.register
 def _flush_all() -> None:
     for collector in list(_waiting):
         try:
@@ -166,7 +165,10 @@ def _flush_all() -> None:
 
 
 def _expect_exit() -> None:
-    """See to it that a child of multiprocessing's, which leaves without atexit, writes what it has."""
+    """See to it that this process writes what it has at exit; a child of multiprocessing's leaves without atexit."""
+    if not _exits:  # so late, so that it comes before those of whatever it needs
+        atexit.register(_flush_all)
+        _exits.add(0)
     util = sys.modules.get("multiprocessing.util")
     if util is not None and os.getpid() not in _exits:
         _exits.add(os.getpid())

@@ -1,0 +1,155 @@
+"""The right to write a file, as a second file."""
+
+import json
+import logging
+import os
+import threading
+import time
+
+import pytest
+
+from entropic import ClaimLostError, ClaimTimeoutError
+from entropic.disk import linked_lock
+from entropic.disk.linked_lock import LinkedLock
+from entropic.process.identity import this_process
+from entropic.process.patience import Patience
+from tests.support.processes import run_together
+
+SHORT = Patience(limit_s=0.2)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data.h5.lock"
+
+
+def ended_process():
+    """Who was in a process that has ended."""
+    return run_together(this_process, [()])[0]
+
+
+def written_by(path, **facts):
+    path.write_text(json.dumps({**this_process().as_dict(), "token": "t", **facts}))
+
+
+def test_lock_names_its_holder_and_goes_with_it(path):
+    with LinkedLock(path) as lock:
+        facts = json.loads(path.read_text())
+        lock.require()
+    process = this_process()
+    assert {name: facts[name] for name in ("host", "boot", "pid", "started")} == {
+        "host": process.host, "boot": process.boot, "pid": os.getpid(), "started": process.started
+    }  # fmt: skip
+    assert os.listdir(path.parent) == []
+
+
+def test_lock_goes_when_an_error_leaves_the_block(path):
+    with pytest.raises(ZeroDivisionError), LinkedLock(path):
+        1 / 0  # noqa: B018
+    assert os.listdir(path.parent) == []
+
+
+def test_one_at_a_time_has_it(path):
+    seen = []
+
+    def work(number):
+        for _ in range(20):
+            with LinkedLock(path):
+                seen.append(number)
+                time.sleep(0.0005)
+                seen.append(number)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+
+    assert len(seen) == 120
+    assert seen[::2] == seen[1::2]
+
+
+def test_lock_of_a_living_process_is_waited_for_and_never_broken(path):
+    written_by(path)
+    with pytest.raises(ClaimTimeoutError, match=f"held by process {os.getpid()} on .*end that process"):
+        LinkedLock(path, lease_s=0.0, patience=SHORT).__enter__()
+    assert path.exists()
+
+
+def test_lock_of_a_process_that_ended_is_broken_at_once(path, caplog):
+    process = ended_process()
+    path.write_text(json.dumps({**process.as_dict(), "token": "t"}))
+    with caplog.at_level(logging.WARNING), LinkedLock(path, patience=SHORT):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert f"as process {process.pid} on {process.host} is gone" in caplog.text
+    assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize("facts", [{"boot": "another", "host": "elsewhere", "owner": "x"}, None])
+def test_lock_of_one_that_cannot_be_seen_is_broken_when_it_was_there_for_a_lease(path, facts):
+    if facts is None:
+        path.write_bytes(b"half")
+    else:
+        written_by(path, **facts)
+    with pytest.raises(ClaimTimeoutError):
+        LinkedLock(path, lease_s=60, patience=SHORT).__enter__()
+    with LinkedLock(path, lease_s=0.05, patience=SHORT):
+        pass
+    assert os.listdir(path.parent) == []
+
+
+def test_lock_that_changes_hands_is_not_silent(path):
+    is_done = threading.Event()
+
+    def others():
+        number = 0
+        while not is_done.is_set():
+            part = path.with_name("part")
+            part.write_text(
+                json.dumps({"owner": str(number), "host": "h", "boot": "b", "pid": 1, "started": "1"})
+            )
+            os.replace(part, path)
+            number += 1
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    try:
+        with pytest.raises(ClaimTimeoutError):
+            LinkedLock(path, lease_s=0.3, patience=Patience(limit_s=0.8)).__enter__()
+    finally:
+        is_done.set()
+        thread.join()
+
+
+def test_who_lost_the_lock_is_told_and_leaves_the_other_one_alone(path):
+    lock = LinkedLock(path)
+    with lock:
+        written_by(path, token="of another")
+        with pytest.raises(ClaimLostError, match="may have taken it over"):
+            lock.require()
+    assert json.loads(path.read_text())["token"] == "of another"
+
+
+def test_who_stood_still_for_long_writes_nothing(path, monkeypatch):
+    with LinkedLock(path) as lock:
+        now = time.monotonic()
+        monkeypatch.setattr(linked_lock.time, "monotonic", lambda: now + linked_lock.LEASE_S)
+        with pytest.raises(ClaimLostError):
+            lock.require()
+
+
+def test_lock_that_another_one_broke_and_got_is_put_back(path, monkeypatch):
+    """Between the look and the rename another process broke it, and took it."""
+    path.write_text(json.dumps({**ended_process().as_dict(), "token": "t"}))
+    rename, is_first = os.rename, [True]
+
+    def late(source, target):
+        if is_first.pop() if is_first else False:
+            written_by(path, token="new")
+        rename(source, target)
+
+    monkeypatch.setattr(linked_lock.os, "rename", late)
+    with pytest.raises(ClaimTimeoutError):
+        LinkedLock(path, patience=SHORT).__enter__()
+    assert json.loads(path.read_text())["token"] == "new"
