@@ -7,7 +7,7 @@ import pytest
 from entropic import BestNotFoundError
 from entropic.weights_store import LocalWeightsStore
 from tests.support.processes import outcomes_of
-from tests.support.weight_cases import AFTER, CHANGES, OLD, filled, files_of, killed_at, value_of
+from tests.support.weight_cases import AFTER, CHANGES, OLD, files_of, filled, killed_at, value_of
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,9 @@ def best_of(store):
 
 
 def state_of(store):
-    return {i: value_of(store.retrieve_weights("r", i, verify=True)) for i in store.iterations("r")}, best_of(store)
+    return {i: value_of(store.retrieve_weights("r", i, verify=True)) for i in store.iterations("r")}, best_of(
+        store
+    )
 
 
 def die_at_each_step(change, tmp_path, url_of):
