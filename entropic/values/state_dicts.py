@@ -340,11 +340,15 @@ class StatesFile:
 
         Raises
         ------
+        ValueError
+            If the file was closed.
         DecodeError
             If there is none, or one that is no array as `save_states` writes them: in one block of this file.
         """
         import h5py
 
+        if not self._file:
+            raise ValueError(f"the file {self._path!r} was closed before {name!r} was read from it")
         try:
             node = h5py.h5d.open(self._file.id, name.encode())
             kind, size = node.dtype, math.prod(node.shape) * node.dtype.itemsize

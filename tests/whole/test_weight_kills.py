@@ -1,0 +1,76 @@
+"""kill -9 of who stores or removes weights, at each step: who opens the store next has the old or the new ones."""
+
+import signal
+
+import pytest
+
+from entropic import BestNotFoundError
+from entropic.weights_store import LocalWeightsStore
+from tests.support.processes import outcomes_of
+from tests.support.weight_cases import AFTER, CHANGES, OLD, files_of, filled, killed_at, value_of
+
+pytestmark = pytest.mark.slow
+
+BEFORE = ({1: OLD, 2: OLD, 3: OLD}, 1)
+
+
+def best_of(store):
+    try:
+        return store.retrieve_best("r", "d", "c")
+    except BestNotFoundError:
+        return None
+
+
+def state_of(store):
+    return {i: value_of(store.retrieve_weights("r", i, verify=True)) for i in store.iterations("r")}, best_of(
+        store
+    )
+
+
+def die_at_each_step(change, tmp_path, url_of):
+    """Kill a process before its first step, before its second, and so on, until one gets to its end."""
+    seen, step, is_killed = [], 0, True
+    while is_killed:
+        folder, url = tmp_path / str(step), url_of(step)
+        filled(folder, url).database.dispose()
+        (outcome,) = outcomes_of(killed_at, [(change, step, folder, url)])
+        is_killed = outcome.exitcode == -signal.SIGKILL
+        assert is_killed or outcome.finished, outcome.traceback
+
+        store = LocalWeightsStore(folder, url)
+        state = state_of(store)
+        assert state in (BEFORE, AFTER[change]), step
+        assert len(files_of(folder)) == len(state[0]), (step, files_of(folder))
+        seen.append(state)
+        store.database.dispose()
+        step += 1
+    assert seen[-1] == AFTER[change]
+    changes = [number for number, state in enumerate(seen) if state == AFTER[change]]
+    assert changes == list(range(changes[0], len(seen)))  # once it is there it stays
+    return step
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_weights_are_the_old_or_the_new_ones_whenever_a_process_was_killed(change, tmp_path):
+    steps = die_at_each_step(change, tmp_path, lambda step: f"sqlite:///{tmp_path / f'{step}.sqlite3'}")
+
+    assert steps > 3
+
+
+def test_weights_on_a_server_are_the_old_or_the_new_ones_whenever_a_process_was_killed(tmp_path, server_url):
+    """One database for all steps: what each of them leaves is another run's folder."""
+    from sqlalchemy import delete
+
+    from entropic import Database
+    from entropic.sql.weight_rows import TABLES
+
+    def emptied(step):
+        database = Database(server_url)
+        if step:
+            with database.engine.begin() as connection:
+                for table in reversed(TABLES):
+                    connection.execute(delete(table))
+        database.dispose()
+        return server_url
+
+    assert die_at_each_step("replace", tmp_path, emptied) > 3
