@@ -112,8 +112,8 @@ def warn_of_other_code(table: ResultTable[Any]) -> None:
     count, since = table.database.read(lambda connection: connection.execute(statement).one())
     if count:
         log.warning(
-            "rows of %s that were computed by another version of the runner: %d, the first of them on %s; they are used "
-            "as they are. run(...) computes one again",
+            "rows of %s that were computed by another version of the runner: %d, the first of them on %s; they are "
+            "used as they are. run(...) computes one again",
             table_key(table.model),
             count,
             since.strftime("%Y-%m-%d"),
