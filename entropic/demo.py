@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import csv
 import math
+import signal
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -274,11 +276,15 @@ def _local_cluster() -> Iterator[Any]:
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
-    # The dashboard on any free port: where its usual one is taken, Dask warns.
-    with (
-        LocalCluster(n_workers=min(CPU_COUNT, 4), threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
+    # Ctrl-C is for this process: workers that it ended, too, would print a screen of tracebacks each.
+    resource_tracker.ensure_running()  # it unblocks the signals of the thread that starts it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        # The dashboard on any free port: where its usual one is taken, Dask warns.
+        cluster = LocalCluster(n_workers=min(CPU_COUNT, 4), threads_per_worker=1, dashboard_address=":0")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with cluster, Client(cluster) as client:
         yield client
 
 

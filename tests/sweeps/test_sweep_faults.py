@@ -337,6 +337,24 @@ def test_stop_of_a_dask_backend_does_not_wait_for_a_callback_that_an_interrupt_l
         assert forgotten.done()
 
 
+def test_stop_of_a_dask_backend_does_not_wait_for_a_worker_that_cannot_be_reached(client, monkeypatch):
+    """Ctrl-C in a terminal ends a `LocalCluster`'s workers, too, and Dask tries for half a minute to reach them."""
+    reached = threading.Event()
+    monkeypatch.setattr(client, "run", lambda *_, **__: reached.wait(30))
+    monkeypatch.setattr("entropic.sweeps.backends.dask._TELL_S", 0.1)
+    started = time.monotonic()
+
+    with backend_for(double, client=client) as backend:
+        flying: Future = Future()
+        backend._flying[flying] = client.submit(len, b"abc"), b""
+        backend.stop()
+    waited_s = time.monotonic() - started
+    reached.set()
+
+    assert flying.done()
+    assert waited_s < 20
+
+
 def test_stop_of_an_executor_backend_does_not_wait_for_a_callback_that_an_interrupt_left_out():
     with executor_of("threads") as executor, backend_for(double, executor=executor) as backend:
         forgotten: Future = Future()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sqlite3
 import sys
 from pathlib import Path
@@ -199,6 +200,18 @@ def test_demo_on_dask_computes_each_set_once_and_says_where_everything_is(tmp_pa
     assert all(str(place) in printed for place in (url, out / "results", out / "lynx_hare.png"))
     assert len(result_times(out)) == N_SETS
     assert {path.name for path in out.iterdir()} == {"results", "lynx_hare.png"}
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_no_worker_of_the_demo():
+    def is_blocked():
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    with demo._local_cluster() as client:
+        blocked = client.run(is_blocked)
+
+    assert set(blocked.values()) == {True}
+    assert not is_blocked()
 
 
 def test_demo_python_lines_when_typed_find_the_best_fits(finished, capsys):

@@ -29,6 +29,7 @@ __all__ = ["DaskBackend"]
 _LARGE_PAYLOAD_BYTES = 100_000
 _RECOUNT_S = 1.0
 _GATHER_S = 30.0
+_TELL_S = 2.0
 
 
 class DaskBackend(Backend):
@@ -180,7 +181,7 @@ class DaskBackend(Backend):
                     if not workers:
                         break
                     if workers - told:
-                        self._client.run(refuse, self._sweep, workers=list(workers - told), on_error="ignore")
+                        self._tell(list(workers - told))
                         told |= workers
                     wait(list(self._flying), timeout=0.5)
                     # An interrupt may have come before a task had its callback: nobody else would tell of its end.
@@ -192,6 +193,17 @@ class DaskBackend(Backend):
         finally:
             self._drop()
         return []
+
+    def _tell(self, workers: list[str]) -> None:
+        """Make *workers* begin nothing more; not waited for where one cannot be reached, as Ctrl-C ends them too."""
+
+        def run() -> None:
+            with suppress(Exception):
+                self._client.run(refuse, self._sweep, workers=workers, on_error="ignore")
+
+        thread = threading.Thread(target=run, name="entropic-stop", daemon=True)
+        thread.start()
+        thread.join(_TELL_S)
 
     def _drop(self) -> None:
         for future in list(self._flying):
