@@ -104,6 +104,19 @@ def test_chunk_that_waits_in_an_executor_for_who_needs_it_is_withdrawn(tmp_path,
     assert not list(tmp_path.rglob("tasks-*"))
 
 
+@pytest.mark.parametrize("where", ["workers", pytest.param("dask", marks=pytest.mark.slow)])
+def test_run_that_is_tried_again_is_not_kept_back_by_those_who_wait_for_it(
+    tmp_path, sqlite_url, where, request
+):
+    """Its worker died with it, and all workers are in runs that need it."""
+    needs = Needs(str(tmp_path), sqlite_url, {n: (0,) for n in range(1, 6)}, meet=2, falls=(0,))
+    with place(where, request) as options:
+        (found,) = in_threads(lambda: sweep(needs, range(6), fallback="raise", **options), timeout_s=LIMIT_S)
+
+    assert found == [1, 2, 2, 2, 2, 2]
+    assert needs.calls() == {"node0": 2} | {f"node{n}": 1 for n in range(1, 6)}
+
+
 RING = {0: (1,), 1: (2,), 2: (0,)}
 
 
