@@ -239,6 +239,11 @@ class Tenure:
         self._table.claims.release([(key, self._tokens[key]) for key in given])
         self._drop(given)
 
+    def not_begun(self, keys: Iterable[str]) -> set[str]:
+        """Return those of *keys* that are held, and of which it is not known that they were begun."""
+        holds = {key: held.find(self._mark(key)) for key in keys if key in self._tokens}
+        return {key for key, hold in holds.items() if hold and hold.keeper is self and not hold.is_begun}
+
     def can_have(self, key: str) -> bool:
         """Whether `claim` gets a key, or its row, although this process holds it."""
         hold = held.find(self._mark(key))

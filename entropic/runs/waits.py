@@ -4,6 +4,10 @@ Who waits holds claims on nothing but the runs that it is inside of. What the sw
 at once. A worker, which cannot reach its sweep's claims, begins none of its further jobs and leaves a note in its own
 folder: what it is inside of, for what it waits, and what it will not begin; the sweep gives that back and commits what
 the worker has finished. The notes also show circles over several processes.
+
+A second copy of the note is where the keys are that it waits for: another sweep may have claimed them, and queued them
+behind this very run in an executor that the two share. Whoever holds a key that is not begun gives it back when
+somebody waits for it, and leaves it to that one for a while.
 """
 
 from __future__ import annotations
@@ -18,21 +22,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 from entropic.disk.sidecars import WAITS, process_folders, read_waits
-from entropic.errors import DependencyCycleError
+from entropic.disk.staging import Staging
+from entropic.errors import DependencyCycleError, ResultsDirUnavailableError
 from entropic.leases.held import Mark
 from entropic.process.identity import Process, age_s, ancestors, this_process
 from entropic.runs.inside import Run, around, inside_of, outside, refuse_chain, was_forked_inside
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure, give_back_before_waiting
 
-__all__ = ["Note", "Waiting", "notes", "rejoin", "secede"]
+__all__ = ["Note", "Waiting", "asked_of", "notes", "rejoin", "secede"]
 
 GIVE_BACK_S = 0.1  # of waiting, after which what is held and not begun is given back
 LOOK_AFTER_S = 1.0  # of waiting, after which notes are followed, and
 LOOK_EVERY_S = 2.0
 LOOK_LATER = 60
+ASKED = "-asked"  # how the names of folders end that hold a note for whoever holds what is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,12 @@ def notes(root: Path, suffix: str = "") -> Iterator[Note]:
                         yield note
 
 
+def asked_of(root: Path, marker: str) -> set[str]:
+    """Return the keys under *root*, whose marker has that uuid, for which runs wait, in whatever process."""
+    waits = (wait for note in notes(root, ASKED) for wait in note.waits)
+    return {key for _, (of, key) in waits if of == marker}
+
+
 class Waiting:
     """One wait of this thread for keys that others hold; a context manager, after which nothing is left of it.
 
@@ -86,6 +99,7 @@ class Waiting:
         self._table = table
         self._tenure = tenure
         self._paths: set[Path] = set()
+        self._asking: Staging | None = None
         self._noted: list[str] | None = None
         self._look_at_s = LOOK_AFTER_S
         self._seen: list[str] = []
@@ -106,6 +120,9 @@ class Waiting:
         for path in paths:
             with suppress(OSError):
                 path.unlink()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.close()
         if self._has_seceded:
             self._has_seceded = False
             rejoin()
@@ -135,7 +152,7 @@ class Waiting:
         """Give back what is held and not begun, and say for which keys this context waits, be it by its workers."""
         give_back_before_waiting()
         runs = around()
-        if runs and self._noted != keys:
+        if runs and self._noted != list(keys):
             for run in runs:
                 if run.chunk is not None:
                     run.chunk.is_struck = True
@@ -176,6 +193,17 @@ class Waiting:
                 part.write_text(text, encoding="utf-8")
                 os.replace(part, path)
                 self._paths.add(path)
+        if keys:
+            self._ask(text)
+
+    def _ask(self, text: str) -> None:
+        """Leave the note where the keys are that it names."""
+        process = this_process()
+        if self._asking is None:
+            name = f"{process.owner}-{uuid4().hex[:12]}{ASKED}"
+            self._asking = Staging(self._table.root, name, process.as_dict())
+        with suppress(OSError, ResultsDirUnavailableError):
+            self._asking.write(f"{WAITS}{threading.get_ident()}", text)
 
     def _look(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
         """Follow the notes; a circle that is there twice in a row is one."""
