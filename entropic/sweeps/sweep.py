@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 
 from entropic.diagnosis.history import FailedRun
 from entropic.disk.roots import STATE
-from entropic.disk.sidecars import read_sidecar
+from entropic.disk.sidecars import process_folders, read_sidecar
 from entropic.disk.staging import Staging, staging_for
 from entropic.display.progress import ProgressBar, progress_bar
 from entropic.errors import ClaimLostError, ClaimTimeoutError, ClusterError, EntropicError
@@ -203,7 +203,7 @@ class Sweep(Generic[ModelT]):
                     self._fall_back(lost.cause, lost.remaining)
                 else:
                     return
-        self._is_run_here = self._tenure.lends = True
+        self._is_run_here = self._tenure.lends = self._tenure.is_serial = True
         with backend_for(partial(self._run_here, replace(work, stop=""))) as backend, beating():
             self._loop(backend)
 
@@ -392,7 +392,9 @@ class Sweep(Generic[ModelT]):
         one may be in the way of it, where executors are shared.
         """
         found = [] if self._tenure.lends else list(notes(self._table.root, f"-{self._sweep}"))
-        self._asked = self._tenure.not_begun(asked_of(self._table.root, self._table.marker.root))
+        self._asked = self._tenure.not_at_work(asked_of(self._table.root, self._table.marker.root))
+        if self._asked and not self._tenure.lends:
+            self._commit_asked()
         for note in found:
             self._give_up(note.struck.get(self._sweep, ()))
             self._tenure.commit_for(unfinished(self._table, read_sidecar(note.folder)))
@@ -404,6 +406,13 @@ class Sweep(Generic[ModelT]):
             self._waiting.stand_aside()
         # On Dask nothing is in the way: a task that waits lets go of its slot.
         return bool(found or (self._asked and self._options.client is None))
+
+    def _commit_asked(self) -> None:
+        """Commit what somebody waits for and a worker has finished, whose chunk goes on."""
+        for folder in process_folders(self._table.root):
+            if folder.name.endswith(f"-{self._sweep}"):
+                ended = unfinished(self._table, read_sidecar(folder))
+                self._tenure.commit_for([one for one in ended if one.record_id in self._asked])
 
     def _give_up(self, keys: Iterable[str]) -> None:
         """Release what a worker will not begin any more."""

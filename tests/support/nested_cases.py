@@ -121,8 +121,15 @@ class Needs:
         return log.read_text().splitlines() if log.exists() else []
 
 
-def error_of(needs: Needs, n: int) -> tuple[str, str] | None:
-    """Ask for a number and return what is raised."""
+def error_of(needs: Needs, n: int, ancestors_s: float = waits.ANCESTORS_S) -> tuple[str, str] | None:
+    """Ask for a number and return what is raised.
+
+    Parameters
+    ----------
+    ancestors_s : float
+        After which a wait for a process that may wait for this one is given up.
+    """
+    waits.ANCESTORS_S = ancestors_s
     try:
         needs.store().run_or_retrieve({"n": n})
     except Exception as error:
