@@ -177,6 +177,16 @@ class Staging:
                 self._open()
             (self.folder / name).touch()
 
+    def write(self, name: str, text: str) -> Path:
+        """Put a file of this name beside the slots, whole or not at all, and return its path."""
+        with self._lock:
+            if not self.folder.is_dir():
+                self._open()
+            path, part = self.folder / name, self.folder / f".{name}"
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, path)
+            return path
+
     def give_back(self, slot: Path, *, clear: bool = False) -> None:
         """Offer *slot* for use again, once it is empty; with *clear*, empty it now."""
         if clear:

@@ -26,6 +26,7 @@ __all__ = [
     "is_known",
     "know",
     "leave",
+    "of_parent",
     "offer",
     "reset",
     "take",
@@ -48,11 +49,14 @@ class Keeper(Protocol):
         False from the moment when it begins to give back what it holds.
     lends : bool
         Whether what it holds is begun in this process, so that it can be taken as long as it is not.
+    is_serial : bool
+        Whether one thread holds the claims and runs all that is begun.
     """
 
     name: str
     is_open: bool
     lends: bool
+    is_serial: bool
 
     def settle(self, key: str) -> None:
         """Commit or record what has come of a key, if it has ended."""
@@ -90,6 +94,7 @@ class Hold:
 _lock = threading.Lock()
 _known: dict[str, Keeper | None] = {}  # by token
 _holds: dict[Mark, Hold] = {}
+_of_parent: dict[Mark, Hold] = {}
 _inner: dict[Mark, list[Mark]] = {}  # the runs that a run has begun and waits for
 _waits: dict[Mark, Collection[Mark]] = {}  # the keys of others that a run waits for
 
@@ -128,6 +133,11 @@ def offer(mark: Mark, keeper: Keeper, token: str, row: Any) -> None:
 def find(mark: Mark) -> Hold | None:
     """Return who holds a key here."""
     return _holds.get(mark)
+
+
+def of_parent(mark: Mark) -> Hold | None:
+    """Return who held a key in the process that this one was forked from, at that moment; not to be changed."""
+    return _of_parent.get(mark)
 
 
 def begin(mark: Mark, name: str) -> bool:
@@ -238,9 +248,10 @@ def _next(mark: Mark) -> Iterator[Mark]:
 
 
 def _forget_parent() -> None:
-    global _lock
+    global _lock, _holds, _of_parent
     _lock = threading.Lock()
-    for table in (_known, _holds, _inner, _waits):
+    _of_parent, _holds = _holds, {}
+    for table in (_known, _inner, _waits):
         table.clear()
 
 

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-__all__ = ["ARRAY_INDICES", "BATCH_SYSTEMS", "Process", "age_s", "ancestors", "batch_job", "this_process"]
+__all__ = [
+    "ARRAY_INDICES",
+    "BATCH_SYSTEMS",
+    "Process",
+    "age_s",
+    "ancestors",
+    "batch_job",
+    "this_process",
+    "threads_of",
+]
 
 
 # Variable of the batch system → how its job is written.
@@ -130,6 +139,12 @@ def ancestors() -> list[int]:
         stat = _stat(str(pid)) if _started(pid) else None
         pid = int(_fields(stat)[1]) if stat else 0
     return found
+
+
+def threads_of(pid: int) -> int | None:
+    """Count the threads of a process; None if nobody says."""
+    stat = _stat(str(pid)) if _started(pid) else None
+    return int(_fields(stat)[17]) if stat else None
 
 
 def age_s() -> float | None:

@@ -14,8 +14,10 @@ from entropic.leases.held import Mark
 
 __all__ = [
     "Chunk",
+    "Fork",
     "Run",
     "around",
+    "fork",
     "inside_of",
     "outside",
     "refuse_chain",
@@ -23,7 +25,6 @@ __all__ = [
     "refuse_memory",
     "running",
     "wait_for",
-    "was_forked_inside",
 ]
 
 
@@ -180,18 +181,29 @@ def refuse_memory(database: str) -> None:
             )
 
 
-_forked: tuple[int, bool] | None = None
+class Fork(NamedTuple):
+    """From where this process was forked."""
+
+    pid: int
+    runs: tuple[Run, ...]
+    """What the thread was inside of; none for a thread that a run had started."""
+    is_any_going: bool
+    """Whether any run was going on there."""
 
 
-def was_forked_inside(pid: int) -> bool | None:
-    """Whether this process was forked from that one inside of a run; None if it was not forked from it at all."""
-    return None if _forked is None or _forked[0] != pid else _forked[1]
+_fork: Fork | None = None
+
+
+def fork() -> Fork | None:
+    """Return from where this process was forked; None if Python did not do that."""
+    return _fork
 
 
 def _forget_parent() -> None:
     # A child of a runner's is inside of nothing: what it asks for the parent cannot see.
-    global _forked
-    _forked = (os.getppid(), bool(_runs.get()))
+    global _fork
+    runs = tuple(run._replace(folder="", chunk=None) for run in _runs.get())
+    _fork = Fork(os.getppid(), runs, bool(_going))
     _runs.set(())
     _going.clear()
 

@@ -73,6 +73,7 @@ class Tenure:
         self._is_waiting = False
         self.name = name
         self.lends = lends
+        self.is_serial = not name
         self.is_open = True
         self._told: set[str] = set()  # of outputs that were warned of: once for all runs of a sweep
 
@@ -238,6 +239,12 @@ class Tenure:
         given = [key for key in given if key in self._tokens]
         self._table.claims.release([(key, self._tokens[key]) for key in given])
         self._drop(given)
+
+    def not_at_work(self, keys: Iterable[str]) -> set[str]:
+        """Return those of *keys* that are held, and of which it is not known that they are being run."""
+        holds = {key: held.find(self._mark(key)) for key in keys if key in self._tokens}
+        mine = {key: hold for key, hold in holds.items() if hold and hold.keeper is self}
+        return {key for key, hold in mine.items() if hold.outcome is not None or not hold.is_begun}
 
     def can_have(self, key: str) -> bool:
         """Whether `claim` gets a key, or its row, although this process holds it."""

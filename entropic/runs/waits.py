@@ -4,6 +4,10 @@ Who waits holds claims on nothing but the runs that it is inside of. What the sw
 at once. A worker, which cannot reach its sweep's claims, begins none of its further jobs and leaves a note in its own
 folder: what it is inside of, for what it waits, and what it will not begin; the sweep gives that back and commits what
 the worker has finished. The notes also show circles over several processes.
+
+A second copy of the note is where the keys are that it waits for: another sweep may have claimed them, and queued them
+behind this very run in an executor that the two share. Whoever holds a key that is not begun gives it back when
+somebody waits for it, and leaves it to that one for a while.
 """
 
 from __future__ import annotations
@@ -18,21 +22,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 from entropic.disk.sidecars import WAITS, process_folders, read_waits
-from entropic.errors import DependencyCycleError
+from entropic.disk.staging import Staging
+from entropic.errors import DependencyCycleError, ResultsDirUnavailableError
 from entropic.leases.held import Mark
-from entropic.process.identity import Process, age_s, ancestors, this_process
-from entropic.runs.inside import Run, around, inside_of, outside, refuse_chain, was_forked_inside
+from entropic.process.identity import Process, this_process
+from entropic.runs.descent import is_ancestor, is_waiting_for_us
+from entropic.runs.inside import Run, around, fork, inside_of, outside, refuse_chain
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure, give_back_before_waiting
 
-__all__ = ["Note", "Waiting", "notes", "rejoin", "secede"]
+__all__ = ["Note", "Waiting", "asked_of", "notes", "rejoin", "secede"]
 
 GIVE_BACK_S = 0.1  # of waiting, after which what is held and not begun is given back
 LOOK_AFTER_S = 1.0  # of waiting, after which notes are followed, and
 LOOK_EVERY_S = 2.0
 LOOK_LATER = 60
+ANCESTORS_S = 60.0  # of waiting, after which an ancestor that may wait for this process is taken to do so
+ASKED = "-asked"  # how the names of folders end that hold a note for whoever holds what is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,12 @@ def notes(root: Path, suffix: str = "") -> Iterator[Note]:
                         yield note
 
 
+def asked_of(root: Path, marker: str) -> set[str]:
+    """Return the keys under *root*, whose marker has that uuid, for which runs wait, in whatever process."""
+    waits = (wait for note in notes(root, ASKED) for wait in note.waits)
+    return {key for _, (of, key) in waits if of == marker}
+
+
 class Waiting:
     """One wait of this thread for keys that others hold; a context manager, after which nothing is left of it.
 
@@ -86,8 +101,9 @@ class Waiting:
         self._table = table
         self._tenure = tenure
         self._paths: set[Path] = set()
+        self._asking: Staging | None = None
         self._noted: list[str] | None = None
-        self._look_at_s = LOOK_AFTER_S
+        self._look_at_s = self._look_up_at_s = LOOK_AFTER_S
         self._seen: list[str] = []
         self._has_seceded = False
 
@@ -106,6 +122,9 @@ class Waiting:
         for path in paths:
             with suppress(OSError):
                 path.unlink()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.close()
         if self._has_seceded:
             self._has_seceded = False
             rejoin()
@@ -122,20 +141,17 @@ class Waiting:
         if waited_s < GIVE_BACK_S:
             return
         self.stand_aside(keys)
-        if waited_s < self._look_at_s:
-            return
-        if runs := inside_of():
+        if waited_s >= self._look_at_s and (runs := _all_around()):
             self._look_at_s = waited_s + LOOK_EVERY_S
             self._look(runs, keys)
-        elif not around():
-            self._look_at_s *= LOOK_LATER
-            self._refuse_ancestors(keys)
+        if waited_s >= self._look_up_at_s:
+            self._look_up(keys, waited_s)
 
     def stand_aside(self, keys: Sequence[str] = ()) -> None:
         """Give back what is held and not begun, and say for which keys this context waits, be it by its workers."""
         give_back_before_waiting()
         runs = around()
-        if runs and self._noted != keys:
+        if runs and self._noted != list(keys):
             for run in runs:
                 if run.chunk is not None:
                     run.chunk.is_struck = True
@@ -143,21 +159,23 @@ class Waiting:
             self._noted = list(keys)
             self._has_seceded = self._has_seceded or secede()
 
-    def _refuse_ancestors(self, keys: Sequence[str]) -> None:
-        """Raise if a key is held by a process that started this one since, and so most likely waits for it."""
-        for key, holder in self._table.claims.holders(keys).items():
-            process = holder.process
-            if process.boot != this_process().boot or process.pid not in ancestors():
-                continue
-            is_inside = was_forked_inside(process.pid)
-            if is_inside is None:
-                age = age_s()
-                is_inside = age is not None and holder.held_s > age
-            if is_inside:
+    def _look_up(self, keys: Sequence[str], waited_s: float) -> None:
+        """Raise if a key is held by a process that started this one, and waits for it; ask for it if that may be."""
+        holders = self._table.claims.holders(keys)
+        above = {key: holder for key, holder in holders.items() if is_ancestor(holder)}
+        self._look_up_at_s = waited_s + LOOK_EVERY_S if above else waited_s * LOOK_LATER
+        for key, holder in above.items():
+            verdict = is_waiting_for_us((self._table.marker.root, key), holder)
+            if verdict or (verdict is None and waited_s >= ANCESTORS_S):
+                has = "has" if verdict else f"is at work yet after {waited_s:.0f} s, and most likely has"
                 raise DependencyCycleError(
-                    f"{key!r} is held by {holder}, which has started this process from inside of a run or a sweep and "
-                    "would wait for itself: ask for what is needed before you start the process, and give it the result"
+                    f"{key!r} is held by {holder}, which {has} started this process from inside of a run or a sweep "
+                    "and would wait for itself: ask for what is needed before you start the process, and give it the "
+                    "result"
                 )
+        if above and self._noted is None:  # a sweep of theirs may give it back
+            self._note((), keys)
+            self._noted = list(keys)
 
     def _note(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
         chunks = [run.chunk for run in runs if run.chunk is not None]
@@ -176,6 +194,17 @@ class Waiting:
                 part.write_text(text, encoding="utf-8")
                 os.replace(part, path)
                 self._paths.add(path)
+        if keys:
+            self._ask(text)
+
+    def _ask(self, text: str) -> None:
+        """Leave the note where the keys are that it names."""
+        process = this_process()
+        if self._asking is None:
+            name = f"{process.owner}-{uuid4().hex[:12]}{ASKED}"
+            self._asking = Staging(self._table.root, name, process.as_dict())
+        with suppress(OSError, ResultsDirUnavailableError):
+            self._asking.write(f"{WAITS}{threading.get_ident()}", text)
 
     def _look(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
         """Follow the notes; a circle that is there twice in a row is one."""
@@ -188,6 +217,12 @@ class Waiting:
         if way == seen:
             chain = [str(run) for run in runs[mine[end] :]]
             refuse_chain([*chain, *way, chain[0]])
+
+
+def _all_around() -> tuple[Run, ...]:
+    """Return the runs of this context, and before them those of the thread from which this process was forked."""
+    forked = fork()
+    return inside_of() if forked is None else (*forked.runs, *inside_of())
 
 
 def secede() -> bool:

@@ -19,14 +19,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import uuid4
 
 from sqlalchemy.exc import DBAPIError
 
 from entropic.diagnosis.history import FailedRun
 from entropic.disk.roots import STATE
-from entropic.disk.sidecars import read_sidecar
+from entropic.disk.sidecars import process_folders, read_sidecar
 from entropic.disk.staging import Staging, staging_for
 from entropic.display.progress import ProgressBar, progress_bar
 from entropic.errors import ClaimLostError, ClaimTimeoutError, ClusterError, EntropicError
@@ -43,7 +43,7 @@ from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt, WorkerD
 from entropic.runs.recovery import leftovers, recover, unfinished
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure, own_staging
-from entropic.runs.waits import Waiting, notes
+from entropic.runs.waits import Waiting, asked_of, notes
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.backends.executor import is_thread_of
@@ -58,6 +58,13 @@ __all__ = ["Sweep"]
 log = logging.getLogger(__name__)
 
 ModelT = TypeVar("ModelT", bound=Base)
+
+
+class _Left(NamedTuple):
+    """Until when a key is left to others, and how often it was."""
+
+    until: float
+    times: int
 
 
 class Sweep(Generic[ModelT]):
@@ -84,6 +91,8 @@ class Sweep(Generic[ModelT]):
         self._exit_codes: dict[str, int | None] = {}  # of workers that died once with a run
         self._looked_at = 0.0  # when the results of the tasks that come next were looked for
         self._wait_for_others: Wait | None = None
+        self._asked: set[str] = set()  # keys that others wait for
+        self._left: dict[str, _Left] = {}  # keys that were given back to such
         self._waiting = Waiting(table, self._tenure)
         self._told = ""
         self._bar = ProgressBar()
@@ -194,7 +203,7 @@ class Sweep(Generic[ModelT]):
                     self._fall_back(lost.cause, lost.remaining)
                 else:
                     return
-        self._is_run_here = self._tenure.lends = True
+        self._is_run_here = self._tenure.lends = self._tenure.is_serial = True
         with backend_for(partial(self._run_here, replace(work, stop=""))) as backend, beating():
             self._loop(backend)
 
@@ -232,7 +241,7 @@ class Sweep(Generic[ModelT]):
             died=self._died,
             left=lambda: len(self._fresh) + len(self._ready) + len(self._busy),
             abort=self._abort,
-            idle=None if self._tenure.lends else self._relieve,
+            idle=self._relieve,
             give_back=self._give_back,
         )
 
@@ -286,6 +295,7 @@ class Sweep(Generic[ModelT]):
         holders = self._table.claims.holders([task.record_id for task in self._busy])
         is_held = {key for key, holder in holders.items() if not holder.is_gone()}
         is_held = {key for key in is_held if not self._tenure.can_have(key)}
+        is_held |= {task.record_id for task in self._busy if self._is_left(task.record_id)}
         left = [task for task in self._busy if task.record_id not in is_held][:n]
         wanted = {task.record_id for task in left}
         self._busy = deque(task for task in self._busy if task.record_id not in wanted)
@@ -295,7 +305,8 @@ class Sweep(Generic[ModelT]):
         return jobs
 
     def _claim(self, wanted: Sequence[Task], *, takes: bool) -> list[Job]:
-        granted, done = self._tenure.claim({task.record_id: task.identity for task in wanted}, takes=takes)
+        asked = {task.record_id: task.identity for task in wanted if not self._is_left(task.record_id)}
+        granted, done = self._tenure.claim(asked, takes=takes)
         self._note_done(done)
         self._busy.extend(
             task for task in wanted if task.record_id not in granted and task.record_id not in done
@@ -356,23 +367,59 @@ class Sweep(Generic[ModelT]):
         self._bar.add(done=len(finished) - len(lost) - len(refused), failed=len(given_up))
 
     def _give_back(self, jobs: Sequence[Job | NotBegun]) -> None:
-        """Come back to keys later, whoever runs them."""
+        """Come back to keys later, whoever runs them; to those that others wait for when these have had their turn."""
         self._tenure.release(job.record_id for job in jobs)
+        for key in self._asked.intersection(job.record_id for job in jobs):
+            self._leave(key)
         self._busy.extend(self._tasks[job.record_id] for job in jobs if job.record_id in self._tasks)
 
-    def _relieve(self) -> bool:
-        """Do for workers that wait for other runs what they cannot do; return whether there are any.
+    def _leave(self, key: str) -> None:
+        """Leave a key to who waits for it, for longer than that one pauses, and twice as long each time."""
+        if self._is_left(key):
+            return
+        times = self._left[key].times if key in self._left else 0
+        seconds = 2 * self._options.patience.longest_pause_s * 2.0**times
+        self._left[key] = _Left(time.monotonic() + seconds, times + 1)
 
-        What such a worker will not begin is given back, and what it has finished is committed: it may be what another
-        one waits for, or this one itself.
+    def _is_left(self, key: str) -> bool:
+        return key in self._left and time.monotonic() < self._left[key].until
+
+    def _relieve(self) -> bool:
+        """Do for runs that wait for others what they cannot do; return whether there are any that this sweep hinders.
+
+        What a worker that waits will not begin is given back, and what it has finished is committed: it may be what
+        another one waits for, or this one itself. And what anybody waits for is given back if it was not begun: that
+        one may be in the way of it, where executors are shared.
         """
-        found = list(notes(self._table.root, f"-{self._sweep}"))
+        found = [] if self._tenure.lends else list(notes(self._table.root, f"-{self._sweep}"))
+        self._asked = self._tenure.not_at_work(asked_of(self._table.root, self._table.marker.root))
+        if self._asked and not self._tenure.lends:
+            self._commit_asked()
         for note in found:
-            self._tenure.release(note.struck.get(self._sweep, ()))
+            self._give_up(note.struck.get(self._sweep, ()))
             self._tenure.commit_for(unfinished(self._table, read_sidecar(note.folder)))
+        if self._tenure.lends and self._asked:
+            for key in self._asked:
+                self._leave(key)
+            self._tenure.give_back()
         if found:  # and so does this sweep, with what it is inside of
             self._waiting.stand_aside()
-        return bool(found)
+        # On Dask nothing is in the way: a task that waits lets go of its slot.
+        return bool(found or (self._asked and self._options.client is None))
+
+    def _commit_asked(self) -> None:
+        """Commit what somebody waits for and a worker has finished, whose chunk goes on."""
+        for folder in process_folders(self._table.root):
+            if folder.name.endswith(f"-{self._sweep}"):
+                ended = unfinished(self._table, read_sidecar(folder))
+                self._tenure.commit_for([one for one in ended if one.record_id in self._asked])
+
+    def _give_up(self, keys: Iterable[str]) -> None:
+        """Release what a worker will not begin any more."""
+        given = list(keys)
+        for key in self._asked.intersection(given):
+            self._leave(key)
+        self._tenure.release(given)
 
     def _is_tried_again(self, failure: Failure) -> bool:
         """Queue a run that failed once more, after all others, if it may fail again."""

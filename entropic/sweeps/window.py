@@ -210,6 +210,7 @@ class _Window(Generic[JobT, OutcomeT]):
         self._idle = idle
         self._give_back = give_back
         self._nested = 0  # once runs have waited for others: how many chunks may be in flight
+        self._beside = 0  # how many suspects are tried although there is no room
         self._drought = _Drought()
         self._exhausted = False
         self._taken: deque[JobT] = deque()
@@ -247,6 +248,9 @@ class _Window(Generic[JobT, OutcomeT]):
         self._nested = max(1, len(self._flying))
         if jobs and self._give_back is not None:
             self._give_back(jobs)
+        if self._suspects:  # not to be given back, or whoever waits for it would run it inside of its own run
+            self._beside = 1
+            self._backend.widen()
 
     def _slots(self) -> int:
         try:
@@ -262,7 +266,8 @@ class _Window(Generic[JobT, OutcomeT]):
     def _try_suspects(self, slots: int) -> None:
         """Run what may have killed a worker where its death can be laid to nobody else."""
         limit = max(1, slots) if self._backend.isolates else 1
-        while self._suspects and len(self._flying) < limit:
+        while self._suspects and (self._beside or len(self._flying) < limit):
+            self._beside -= len(self._flying) >= limit
             self._submit(self._suspects[0])
             self._suspects.popleft()
 

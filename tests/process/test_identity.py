@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +95,7 @@ def test_proc_that_hides_a_process_does_not_make_it_dead(child, monkeypatch):
 
 CLAIM = """
 import sys
+import threading
 from entropic import Database
 from tests.support.protocol_cases import claims_on
 
@@ -152,3 +154,22 @@ def test_claim_of_a_live_process_of_another_user_is_kept_and_that_of_a_dead_one_
     )  # fmt: skip
 
     assert done.stdout.splitlines() == ["['k'] None", "[] None", "['k'] False"], done.stderr
+
+
+def test_threads_of_a_process_are_counted(child):
+    assert identity.threads_of(child.pid) == 1
+    ended = threading.Event()
+    before = identity.threads_of(os.getpid())
+    beside = threading.Thread(target=ended.wait)
+    beside.start()
+
+    assert identity.threads_of(os.getpid()) == before + 1
+    ended.set()
+    beside.join()
+
+
+def test_threads_of_a_process_that_has_ended_are_unknown():
+    ended = subprocess.Popen(PAUSE, stdin=subprocess.DEVNULL)
+    ended.wait(20)
+
+    assert identity.threads_of(ended.pid) is None

@@ -1,8 +1,6 @@
 """Runs that ask for other runs in one process: they end, each runs once, and circles are shown."""
 
-import multiprocessing
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +11,7 @@ from entropic.leases import held
 from entropic.runs import tenure as module
 from entropic.runs.inside import Run, inside_of, running
 from entropic.sweeps.chunks import run_timed
-from tests.support.nested_cases import Needs, Sweeps, chain, error_of, expected, in_threads, pool, sweep
-from tests.support.processes import run_together
+from tests.support.nested_cases import Needs, Sweeps, chain, expected, in_threads, pool, sweep
 
 GRAPH = {0: (3, 7), 1: (0,), 2: (5, 6), 4: (1, 2), 5: (6, 9), 8: (4,)}
 
@@ -158,50 +155,6 @@ def test_thread_that_a_run_starts_takes_what_its_sweep_has_not_begun(tmp_path, s
 
     assert len(ended) == 6
     assert sorted(calls) == list(range(6))
-
-
-# Processes that a run starts
-
-
-def in_fork(function, *given):
-    """Return what a function returns in a fork of this process."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: sender.send(function(*given)))
-    child.start()
-    assert receiver.poll(30)
-    child.join()
-    return receiver.recv()
-
-
-STARTED = {
-    "fork": lambda needs, n: in_fork(error_of, needs, n),
-    "server": lambda needs, n: run_together(error_of, [(needs, n)], timeout_s=30)[0],
-}
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("kind", STARTED)
-def test_process_that_a_run_starts_may_not_ask_for_what_waits_for_it(tmp_path, sqlite_url, kind):
-    class Starting(Base):
-        __tablename__ = "starting"
-        n: Mapped[int]
-
-    needs = Needs(str(tmp_path), sqlite_url, {})
-    errors = []
-
-    def run(params):
-        time.sleep(0.03)  # the kernel counts a process's age in hundredths
-        errors.append(STARTED[kind](needs, 1))
-        Path(params["result_file"]).write_text("x")
-
-    identity = needs.store()._table.parameters.identify({"n": 1})
-    with module.Tenure(needs.store()._table) as tenure:
-        assert tenure.claim({identity.id: identity}).granted
-        Store(run, Starting, tmp_path / "starting", ".txt", sqlite_url).run_or_retrieve({"n": 1})
-
-    assert [name for name, _ in errors] == ["DependencyCycleError"]
-    assert "before you start the process" in errors[0][1]
 
 
 # Circles

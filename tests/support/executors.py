@@ -20,7 +20,12 @@ def executor_of(kind: str) -> Iterator[Executor]:
         "processes": lambda: ProcessPoolExecutor(2, mp_context=context),
     }
     with makers[kind]() as executor:
-        yield executor
+        try:
+            yield executor
+        except BaseException:  # what hangs is not waited for
+            for process in list((getattr(executor, "_processes", None) or {}).values()):
+                process.kill()
+            raise
 
 
 class Narrow(Executor):

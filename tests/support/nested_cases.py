@@ -61,6 +61,8 @@ class Needs:
     """How many runs must have begun, each for the first time, before any of them asks."""
     holds: tuple[int, ...] = ()
     """Numbers whose runs do not end before there is a file ``go`` in the folder."""
+    falls: tuple[int, ...] = ()
+    """Numbers whose first run kills its process."""
     dies_at: str = ""
     """One of `POINTS`: where the worker dies that begins the first run."""
 
@@ -76,6 +78,8 @@ class Needs:
                 arm(self.dies_at)
         append_line(Path(self.folder, "log"), f"{self.__name__}{n} {os.getpid()} {outer}")
         wait_for(lambda: len(self.calls()) >= self.meet)
+        if n in self.falls and self.calls()[f"node{n}"] == 1:
+            kill_self()
         depth = _depth.set(outer + 1)
         try:
             self._write(n, Path(params["result_file"]))
@@ -95,7 +99,7 @@ class Needs:
 
     def store(self, *, is_leaf: bool = False) -> Store[Any]:
         """Return the Store of this runner's table, or of the other one, one for each in a process."""
-        key = (os.getpid(), self.folder, is_leaf, self.holds, self.dies_at)
+        key = (os.getpid(), self.folder, is_leaf, self.holds, self.falls, self.dies_at)
         if key not in _stores:
             runner = replace(self, is_leaf=is_leaf)
             name = "leaves" if is_leaf else "nodes"
@@ -117,8 +121,15 @@ class Needs:
         return log.read_text().splitlines() if log.exists() else []
 
 
-def error_of(needs: Needs, n: int) -> tuple[str, str] | None:
-    """Ask for a number and return what is raised."""
+def error_of(needs: Needs, n: int, ancestors_s: float = waits.ANCESTORS_S) -> tuple[str, str] | None:
+    """Ask for a number and return what is raised.
+
+    Parameters
+    ----------
+    ancestors_s : float
+        After which a wait for a process that may wait for this one is given up.
+    """
+    waits.ANCESTORS_S = ancestors_s
     try:
         needs.store().run_or_retrieve({"n": n})
     except Exception as error:
@@ -189,9 +200,9 @@ def shuffled(n: int, seed: int) -> tuple[dict[int, tuple[int, ...]], list[int]]:
     return graph, chance.sample(range(n), n)
 
 
-def sweep(needs: Needs, numbers: Sequence[int], **options: Any) -> list[int]:
+def sweep(needs: Needs, numbers: Sequence[int], *, is_leaf: bool = False, **options: Any) -> list[int]:
     """Sweep *numbers* and return what their files say."""
-    store = needs.store()
+    store = needs.store(is_leaf=is_leaf)
     records = store.sweep(({"n": n} for n in numbers), **{"progress": False, **options})
     return [int(Path(record.result_file).read_text()) for record in records]
 

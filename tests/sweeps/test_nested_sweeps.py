@@ -6,6 +6,7 @@ import pytest
 
 from entropic import ClusterError
 from entropic.disk.sidecars import WAITS
+from entropic.runs.waits import ASKED
 from tests.support.clusters import local_client
 from tests.support.executors import Narrow, executor_of
 from tests.support.nested_cases import (
@@ -21,6 +22,7 @@ from tests.support.nested_cases import (
 )
 from tests.support.processes import run_together
 from tests.support.sweep_runs import place
+from tests.support.waiting import wait_for
 
 LIMIT_S = 120.0  # for what takes seconds, on a machine that does much else
 
@@ -102,6 +104,82 @@ def test_chunk_that_waits_in_an_executor_for_who_needs_it_is_withdrawn(tmp_path,
     assert found == [n + 1 for n in numbers]
     assert needs.calls() == {f"node{n}": 1 for n in numbers}
     assert not list(tmp_path.rglob("tasks-*"))
+
+
+def shared(executor, workers):
+    """An executor of so many processes, which does not say how many it has."""
+    executor._max_workers = workers
+    return Narrow(executor)
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("is_up", [pytest.param(True, marks=pytest.mark.slow), False])
+def test_sweeps_that_share_an_executor_give_each_other_what_they_need(tmp_path, sqlite_url, workers, is_up):
+    """Each run of one table needs one of the other, and all processes are in runs that wait for what is queued."""
+    numbers = list(range(5) if is_up else range(4, -1, -1))
+    needs = Needs(
+        str(tmp_path),
+        sqlite_url,
+        {},
+        leaves={n: (n,) for n in numbers},
+        back={n: (n - 1,) for n in range(1, 5)},
+    )
+    for is_leaf in (False, True):
+        needs.store(is_leaf=is_leaf)
+
+    with executor_of("processes") as executor:
+        one = shared(executor, workers)
+        found = in_threads(
+            lambda: sweep(needs, numbers, executor=one, fallback="raise"),
+            lambda: sweep(needs, numbers, is_leaf=True, executor=one, fallback="raise"),
+            timeout_s=LIMIT_S,
+        )
+
+    assert found == [[2 * n + 2 for n in numbers], [2 * n + 1 for n in numbers]]
+    assert needs.calls() == {f"{kind}{n}": 1 for n in numbers for kind in ("node", "leaf")}
+    assert not claims_of(needs)
+    assert not list(tmp_path.rglob(f"*{ASKED}"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_key_that_is_queued_behind_who_waits_for_it_is_given_back(tmp_path, sqlite_url, workers):
+    """The first of the sweeps is at a run that needs what the other one has claimed and queued behind that."""
+    needs = Needs(str(tmp_path), sqlite_url, chain(4), holds=(3, 9))
+
+    def second(executor):
+        wait_for(lambda: len(needs.calls()) == workers)
+        return sweep(needs, [2, 1, 0], executor=executor, fallback="raise")
+
+    def release():
+        wait_for(lambda: len(claims_of(needs)) > workers)
+        Path(needs.folder, "go").touch()
+
+    with executor_of("processes") as executor:
+        one = shared(executor, workers)
+        first = [3, 9][:workers]
+        found = in_threads(
+            lambda: sweep(needs, first, executor=one, fallback="raise"),
+            lambda: second(one),
+            release,
+            timeout_s=LIMIT_S,
+        )
+
+    assert found[:2] == [[4, 1][:workers], [3, 2, 1]]
+    assert needs.calls() == {f"node{n}": 1 for n in [0, 1, 2, *first]}
+    assert not claims_of(needs)
+
+
+@pytest.mark.parametrize("where", ["workers", pytest.param("dask", marks=pytest.mark.slow)])
+def test_run_that_is_tried_again_is_not_kept_back_by_those_who_wait_for_it(
+    tmp_path, sqlite_url, where, request
+):
+    """Its worker died with it, and all workers are in runs that need it."""
+    needs = Needs(str(tmp_path), sqlite_url, {n: (0,) for n in range(1, 6)}, meet=2, falls=(0,))
+    with place(where, request) as options:
+        (found,) = in_threads(lambda: sweep(needs, range(6), fallback="raise", **options), timeout_s=LIMIT_S)
+
+    assert found == [1, 2, 2, 2, 2, 2]
+    assert needs.calls() == {"node0": 2} | {f"node{n}": 1 for n in range(1, 6)}
 
 
 RING = {0: (1,), 1: (2,), 2: (0,)}

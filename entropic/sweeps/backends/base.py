@@ -45,6 +45,9 @@ class Backend(ABC):
         """Drop what is queued and has surely not begun; return its futures, which are cancelled."""
         return []
 
+    def widen(self) -> None:  # noqa: B027 — for most there is nothing to do
+        """Make room for one chunk more, as all that are at work may wait for it; nothing where there is room anyway."""
+
     @abstractmethod
     def stop(self) -> list[Any]:
         """Drop what is queued, wait until nothing runs, and return finished outcomes that no future carries."""

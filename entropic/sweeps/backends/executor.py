@@ -110,6 +110,10 @@ class ExecutorBackend(Backend):
                 withdrawn.append(future)
         return withdrawn
 
+    def widen(self) -> None:
+        if self._pool is not None:  # else no process of it has died, and nothing is tried again
+            self._pool.widen()
+
     def stop(self) -> list[Any]:
         refuse(self._sweep)  # for threads: what is queued in them
         flying = [(future, inner) for future, (inner, _) in self._flying.items()]

@@ -54,7 +54,8 @@ class Processes:
 
     def __init__(self, count: int, function: Callable[[bytes], bytes], load: Callable[[bytes], Any]) -> None:
         self._chunks: SimpleQueue[_Chunk | None] = SimpleQueue()
-        self._processes = [_Process(function, load, self._chunks) for _ in range(count)]
+        self._make = functools.partial(_Process, function, load, self._chunks)
+        self._processes = [self._make() for _ in range(count)]
 
     def submit(self, chunk: bytes) -> Future[Any]:
         """Queue a chunk; its future fails with `WorkerDied` if the process that runs it dies."""
@@ -72,6 +73,10 @@ class Processes:
                     chunk[0].set_running_or_notify_cancel()  # only then does wait() count it as done
                     withdrawn.append(chunk[0])
         return withdrawn
+
+    def widen(self) -> None:
+        """Add a process."""
+        self._processes.append(self._make())
 
     def kill(self) -> None:
         """End every process now and cancel what is queued."""
@@ -252,6 +257,9 @@ class PoolBackend(Backend):
 
     def withdraw(self) -> list[Future[Reply]]:
         return self._processes.withdraw()
+
+    def widen(self) -> None:
+        self._processes.widen()
 
     def stop(self) -> list[Any]:
         self._processes.kill()
