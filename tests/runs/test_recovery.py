@@ -15,6 +15,7 @@ from entropic.process.identity import this_process
 from tests.support import protocol_cases as cases
 from tests.support.processes import outcomes_of, run_together
 from tests.support.protocol_cases import FAIL_POINTS, FINISHED, Other, Place, warned
+from tests.support.scripts import run_text
 
 POINTS = ("claimed", "slot taken", "in the runner", "file staged", *FINISHED)
 A = {"a": 1.5}
@@ -297,10 +298,7 @@ def test_finished_rerun_with_equal_bytes_and_other_values_is_committed(place):
         "place = cases.Place(sys.argv[1], Path(sys.argv[2])); cases.arm('line written')\n"
         "place.store().run({'a': 1.5}, note='again')"
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", script, place.url, str(place.folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    killed = run_text(script, place.folder, place.url, place.folder)
 
     store = place.store()
 
@@ -524,11 +522,7 @@ def test_own_folder_is_removed_when_a_process_ends_normally(place):
         "    assert len(Place(sys.argv[1], Path(sys.argv[2])).state_folders()) == 1\n"
         "main()"
     )
-    subprocess.run(
-        [sys.executable, "-c", script, place.url, str(place.folder)],
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    run_text(script, place.folder, place.url, place.folder).check_returncode()
 
     assert place.state_folders() == []
     assert place.rows().keys() == {place.store().key(A)}

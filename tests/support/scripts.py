@@ -30,6 +30,13 @@ def run_script(path: Path, *arguments: Any, timeout_s: float = 120.0) -> "subpro
         return subprocess.CompletedProcess(command, process.exitcode, out, error)
 
 
+def run_text(text: str, folder: Path, *arguments: Any) -> "subprocess.CompletedProcess[str]":
+    """Write *text* to a script in *folder*, and run that."""
+    path = folder / "script.py"
+    path.write_text(text)
+    return run_script(path, *arguments)
+
+
 @contextmanager
 def _process(command: list[str], outputs: Path) -> Iterator[Any]:
     process = forkserver().Process(target=_run, args=(command, outputs, dict(os.environ)))

@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from entropic import register_codec, register_loader
 from entropic.values import codecs, labelled
 from entropic.values.codecs import adopt, can_save, load, registered_codecs, save
 from tests.support.naming import shown
+from tests.support.scripts import run_text
 from tests.support.values import Mesh, Point, arrays, is_same, read_mesh, values, write_mesh
 
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
@@ -282,7 +281,7 @@ def test_value_whose_writer_is_not_installed_says_how_to_get_it(tmp_path, value,
         f"from entropic.values.codecs import save\nsave({value}, {str(tmp_path / 'key')!r})"
     )
 
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = run_text(script, tmp_path)
 
     assert f"pip install 'entropic[{extra}]'" in done.stderr.splitlines()[-1]
 

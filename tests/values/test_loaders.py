@@ -2,8 +2,6 @@
 
 import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -23,6 +21,7 @@ from entropic import (
     register_loader,
 )
 from entropic.values import codecs
+from tests.support.scripts import run_text
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed")
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
@@ -271,7 +270,7 @@ def test_load_without_the_package_says_how_to_get_it(tmp_path, suffix, missing, 
         f"from entropic.values.codecs import load\nload({str(path)!r})"
     )
 
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = run_text(script, tmp_path)
 
     assert done.stderr.splitlines()[-1].startswith("ImportError: reading ")
     assert f"pip install 'entropic[{extra}]'" in done.stderr.splitlines()[-1]
@@ -286,7 +285,7 @@ def test_load_of_hdf5_and_npy_needs_no_optional_package(tmp_path):
         f"print(json.dumps([list(load({str(tmp_path / 'x.h5')!r})), load({str(tmp_path / 'x.npy')!r}).tolist()]))"
     )
 
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = run_text(script, tmp_path)
 
     assert json.loads(done.stdout) == [["run", "x"], [0, 1]]
 
