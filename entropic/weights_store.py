@@ -26,7 +26,6 @@ from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.exchange import Exchange
 from entropic.sql.versions import database_uuid, ensure_schema
 from entropic.sql.weight_rows import (
-    TABLES,
     StoredWeights,
     WeightRows,
     absent,
@@ -161,7 +160,7 @@ class LocalWeightsStore(WeightsStore):
             self.basedir.mkdir(parents=True, exist_ok=True)
             database = f"sqlite:///{self.basedir / DATABASE}"
         self.database = Database.of(database)
-        ensure_schema(self.database, TABLES)
+        ensure_schema(self.database, [])
         if not self.database.is_in_block:
             self._exchange.recover()
 

@@ -1,12 +1,32 @@
 """The stores that the options name."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
+from entropic import ClaimTimeoutError, ConfigNotFoundError, InUseError
 from entropic.array_store import LocalArrayStore
 from entropic.config_store import FileConfigStore, SQLConfigStore
-from entropic.configs import TaskConfig
-from entropic.create_store import create_array_store, create_config_store
+from entropic.configs import RunConfig, StartConfig, TaskConfig
+from entropic.create_store import (
+    claim_run,
+    create_array_store,
+    create_config_store,
+    create_stats_store,
+    create_weights_store,
+    delete_run,
+    resume_point,
+)
 from entropic.options import Options
+from entropic.stats import (
+    TrainingIterationStats,
+    TrainingStats,
+    ValidationIterationScores,
+    ValidationScores,
+)
+from entropic.stats_store import FileStatsStore, SQLStatsStore
+from entropic.weights_store import LocalWeightsStore, Weights
 
 
 @pytest.fixture
@@ -46,3 +66,114 @@ def test_stores_without_options_are_those_that_the_file_names(tmp_path, monkeypa
         ValueError, match=r"the option type \(.*entropic\.toml\): Input should be 'sql' or 'files'"
     ):
         create_config_store()
+
+
+def test_statistics_and_weights_lie_where_the_options_say(options, tmp_path):
+    rows, files = create_stats_store(options("sql")), create_stats_store(options("files"))
+    assert (type(rows), type(files)) == (SQLStatsStore, FileStatsStore)
+    one = create_weights_store(options("sql"))
+    assert type(one) is LocalWeightsStore
+    assert one.database.engine is create_config_store(options("sql")).database.engine
+    create_weights_store(options("files")).store_weights("r", 1, Weights({"w": np.ones(3)}))
+    assert list((tmp_path / "runs" / "r" / "checkpoints" / "iterations").iterdir())
+    assert one.iterations("r") == []
+
+
+BOTH = pytest.mark.parametrize("kind", ["sql", "files"])
+CRITERIA = SimpleNamespace(criteria=["f1"], higher_is_better=lambda criterion: True)
+
+
+def train(options, name, iterations, weights):
+    """Record a training of *iterations*, and weights at some of them."""
+    losses = [TrainingIterationStats(number, 1 / (number + 1), 0.1) for number in range(iterations)]
+    create_config_store(options).store_run_config(RunConfig(name=name, task_config=TaskConfig(name="t")))
+    stats = create_stats_store(options)
+    stats.store_training_stats(name, TrainingStats(losses))
+    scores = ValidationScores(["p"], ["d"], CRITERIA, [ValidationIterationScores(iterations, [[[0.5]]])])
+    stats.store_validation_iteration_scores(name, scores)
+    stats.log(name, 0, extra=1.0)
+    stats.flush()
+    for iteration in weights:
+        create_weights_store(options).store_weights(name, iteration, Weights({"w": np.full(3, iteration)}))
+
+
+def left(options, name):
+    """Return which stores have anything of a run."""
+    stats, weights = create_stats_store(options), create_weights_store(options)
+    container = create_array_store(options).validation_container(name).container
+    found = {
+        "config": name in create_config_store(options).retrieve_run_config_names(),
+        "losses": bool(stats.retrieve_training_stats(name).iteration_stats),
+        "scores": bool(stats.retrieve_validation_iteration_scores(name)),
+        "metrics": bool(len(stats.to_numpy(name, "metrics").get("extra", ()))),
+        "weights": bool(weights.iterations(name)),
+        "files": bool(list((options.runs_base_dir / name).rglob("*.h5"))),
+        "arrays": container.exists(),
+    }
+    return {store for store, is_there in found.items() if is_there}
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("iterations", "weights", "expected"),
+    [(0, [], 0), (10, [], 0), (10, [5, 10], 10), (10, [5, 10, 15], 10), (7, [5, 10], 5), (0, [5], 0)],
+)
+def test_run_goes_on_where_statistics_and_weights_agree(options, kind, iterations, weights, expected):
+    made = options(kind)
+    assert resume_point("r", made) == 0
+    train(made, "r", iterations, weights)
+    assert resume_point("r", made) == expected
+
+
+@BOTH
+def test_deleted_run_is_gone_from_all_stores_and_another_stays(options, kind):
+    made = options(kind)
+    for name in ("r", "s"):
+        train(made, name, 3, [1, 3])
+        arrays = create_array_store(made)
+        arrays.store_array(arrays.validation_prediction_array(name, 3, "d"), np.ones((2, 2)))
+    create_weights_store(made).store_best("r", 3, "d", "f1")
+    everything = left(made, "s")
+    assert everything == {"config", "losses", "scores", "metrics", "weights", "files", "arrays"}
+
+    delete_run("r", made)
+
+    assert left(made, "r") == set()
+    assert left(made, "s") == everything
+    assert create_config_store(made).retrieve_task_config_names() == ["t"]
+    with pytest.raises(ConfigNotFoundError, match="there is nothing of a run 'r'"):
+        delete_run("r", made)
+
+
+@BOTH
+def test_run_that_others_start_from_or_that_is_trained_is_not_deleted(options, kind):
+    made = options(kind)
+    train(made, "r", 3, [3])
+    before = left(made, "r")
+    later = RunConfig(name="later", start_config=StartConfig(run="r", criterion="f1"))
+    create_config_store(made).store_run_config(later)
+
+    with pytest.raises(InUseError, match="weights of the run 'r' are what the runs 'later' start from"):
+        delete_run("r", made)
+    with claim_run("r", made), pytest.raises(ClaimTimeoutError, match="is being trained"):
+        delete_run("r", made, force=True)
+    assert left(made, "r") == before
+
+    delete_run("r", made, force=True)
+    assert left(made, "r") == set()
+
+
+def test_delete_that_fails_deletes_nothing(options, monkeypatch):
+    made = options("sql")
+    train(made, "r", 3, [1, 3])
+    before = left(made, "r")
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SQLConfigStore, "delete_run_config", fail)
+    with pytest.raises(OSError, match="No space left"):
+        delete_run("r", made)
+    monkeypatch.undo()
+    assert left(made, "r") == before
+    assert create_weights_store(made).retrieve_weights("r", 3, verify=True).model["w"].tolist() == [3, 3, 3]

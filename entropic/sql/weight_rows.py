@@ -21,7 +21,7 @@ from entropic.errors import AlreadyExistsError, BestNotFoundError, InUseError, W
 from entropic.sql.tables.weights import BestWeightsRow, WeightsRow
 from entropic.sql.upsert import chunks, insert_new
 
-__all__ = ["TABLES", "StoredWeights", "WeightRows", "absent", "already_there", "new_file_name"]
+__all__ = ["StoredWeights", "WeightRows", "absent", "already_there", "new_file_name"]
 
 CHUNK = 500  # iterations in a statement
 SUFFIX = ".h5"
@@ -29,8 +29,6 @@ SUFFIX = ".h5"
 _FILE = re.compile(r"(?:(\d{1,19})-[0-9a-f]{8}|\.entropic-[0-9a-f]{32})\.h5")
 _weights: Any = WeightsRow.__table__
 _best: Any = BestWeightsRow.__table__
-
-TABLES = [_weights, _best]
 
 
 def new_file_name(iteration: int) -> str:
