@@ -25,7 +25,7 @@ from entropic.errors import (
     ResultFileMissingError,
 )
 from entropic.extras import need
-from entropic.values.untrusted import require_plain_codecs
+from entropic.values.untrusted_zarr import require_plain_codecs
 
 if TYPE_CHECKING:
     import numpy
