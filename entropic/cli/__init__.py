@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from entropic import migrate
 from entropic.errors import EntropicError
+from entropic.printable import printable
 from entropic.sql import versions
 
 __all__ = ["main"]
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = str(error.orig)
     except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:  # no such URL, driver or folder
         message = str(error)
-    print(f"entropic: {message}", file=sys.stderr)
+    print(f"entropic: {printable(message)}", file=sys.stderr)
     return 1
 
 

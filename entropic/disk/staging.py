@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import shutil
 import stat
@@ -32,10 +31,11 @@ from entropic.errors import (
     ResultsDirUnavailableError,
 )
 from entropic.process.identity import this_process
+from entropic.process.logs import get_logger
 
 __all__ = ["Staged", "Staging", "move", "stage", "staging_for"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

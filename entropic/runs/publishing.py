@@ -9,7 +9,6 @@ A row that the database refuses is a run that failed; any other trouble leaves t
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,7 @@ from entropic.model.base import table_key
 from entropic.model.identities import Identity
 from entropic.model.parameters import Parameters
 from entropic.process.identity import batch_job, this_process
+from entropic.process.logs import get_logger
 from entropic.process.provenance import CodeState
 from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
 from entropic.runs.refusals import refused, spellings, storable
@@ -44,7 +44,7 @@ from entropic.sql.upsert import chunks, insert_new
 
 __all__ = ["Published", "Publisher"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _files: Any = FileRow.__table__
 _attempts: Any = AttemptRow.__table__

@@ -8,7 +8,6 @@ back to. So processes that sweep the same grid divide it between them. A key end
 from __future__ import annotations
 
 import gc
-import logging
 import random
 import time
 from collections import deque
@@ -35,6 +34,7 @@ from entropic.model.base import Base
 from entropic.model.identities import Identity
 from entropic.model.records import CHUNK, Found
 from entropic.process.identity import this_process
+from entropic.process.logs import get_logger
 from entropic.process.patience import Wait
 from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
@@ -55,7 +55,7 @@ from entropic.sweeps.window import BackendLost, dispatch
 
 __all__ = ["Sweep"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 ModelT = TypeVar("ModelT", bound=Base)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,13 +20,14 @@ from pathlib import Path
 from entropic.disk.guarded import load_json, located, read_file
 from entropic.disk.roots import STATE
 from entropic.process.identity import this_process
+from entropic.process.logs import get_logger
 from entropic.runs.attempts import Work, dask_worker
 from entropic.runs.jobs import Job, NotBegun, Outcome, WorkerDied
 from entropic.sweeps.backends.tickets import make_task_folder
 
 __all__ = ["NotedWork"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _UNKNOWN = "a Dask worker was killed, ran out of memory, or could not be reached for too long"
 _NOTE_BYTES = 1 << 16

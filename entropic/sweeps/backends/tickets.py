@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ from pathlib import Path
 
 from entropic.disk.roots import STATE
 from entropic.disk.sidecars import PROCESS
+from entropic.process.logs import get_logger
 from entropic.runs.attempts import Work
 from entropic.runs.jobs import Job, NotBegun, Outcome, WorkerDied
 
 __all__ = ["TicketedWork", "make_task_folder"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
