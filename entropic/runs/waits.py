@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from entropic.disk.guarded import opened, unlink, write_new
 from entropic.disk.sidecars import WAITS, process_folders, read_waits
 from entropic.errors import DependencyCycleError
 from entropic.leases.held import Mark
@@ -105,7 +106,7 @@ class Waiting:
         paths, self._paths, self._noted = self._paths, set(), None
         for path in paths:
             with suppress(OSError):
-                path.unlink()
+                unlink(path)
         if self._has_seceded:
             self._has_seceded = False
             rejoin()
@@ -171,10 +172,13 @@ class Waiting:
         )
         for folder in {run.folder for run in runs if run.folder}:
             path = Path(folder, f"{WAITS}{threading.get_ident()}-{id(self)}")
-            part = path.with_name(f".{path.name}")
-            with suppress(OSError):  # a full disk: this wait may be a long one, and others do not see why
-                part.write_text(text, encoding="utf-8")
-                os.replace(part, path)
+            part = f".{path.name}"
+            with (
+                suppress(OSError),
+                opened(path.parent) as own,
+            ):  # a full disk: others do not see why this waits
+                write_new(part, text.encode(), own)
+                os.replace(part, path.name, src_dir_fd=own, dst_dir_fd=own)
                 self._paths.add(path)
 
     def _look(self, runs: Sequence[Run], keys: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from uuid import uuid4
 from sqlalchemy.exc import DBAPIError
 
 from entropic.diagnosis.history import FailedRun
+from entropic.disk.guarded import unlink
 from entropic.disk.roots import STATE
 from entropic.disk.sidecars import read_sidecar
 from entropic.disk.staging import Staging, staging_for
@@ -144,7 +145,7 @@ class Sweep(Generic[ModelT]):
             with suppress(OSError):
                 leftovers(self._table, self._sweep, self._staging())
                 if not self._has_orphans:
-                    self._stop.unlink(missing_ok=True)
+                    unlink(self._stop)
         recover(self._table)
 
     def _refresh(self) -> None:
