@@ -7,7 +7,6 @@ array is, and under which path. What there is can be listed: the containers them
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 from abc import ABC, abstractmethod
@@ -25,7 +24,8 @@ from entropic.errors import (
     ResultFileMissingError,
 )
 from entropic.extras import need
-from entropic.values.untrusted import require_plain_codecs
+from entropic.process.logs import get_logger
+from entropic.values.untrusted_zarr import require_plain_codecs
 
 if TYPE_CHECKING:
     import numpy
@@ -38,7 +38,7 @@ __all__ = [
     "LocalContainerIdentifier",
 ]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SUFFIX = ".zarr"
 VALIDATION = f"validation{SUFFIX}"

@@ -32,6 +32,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from entropic.printable import printable
+
 __all__ = [
     "AlreadyExistsError",
     "BestNotFoundError",
@@ -73,7 +75,7 @@ class EntropicError(Exception):
 
     def __str__(self) -> str:
         # Before the builtin's own: `str(KeyError("x"))` is a repr, `str(OSError(...))` starts with an errno.
-        return str(self.args[0]) if self.args else ""
+        return printable(str(self.args[0])) if self.args else ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not through __init__: subclasses take facts and build the message, and args hold only the message.

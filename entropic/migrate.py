@@ -5,7 +5,6 @@ Only `upgrade` changes a schema that is there, and it needs no Store; `entropic.
 
 from __future__ import annotations
 
-import logging
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from sqlalchemy import (
 )
 
 from entropic.errors import SchemaError
+from entropic.process.logs import get_logger
 from entropic.sql import versions
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.schema_lock import schema_lock
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "current", "include_name", "include_object", "upgrade"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 _alembic_lock = threading.Lock()  # its `context` and `op` are one per process

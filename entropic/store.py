@@ -9,7 +9,6 @@ its own; here they meet.
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -34,6 +33,7 @@ from entropic.errors import (
 from entropic.model.base import RESERVED, Base
 from entropic.model.records import Found
 from entropic.model.selection import NOT_GIVEN, selection
+from entropic.process.logs import get_logger
 from entropic.process.patience import Patience
 from entropic.process.provenance import CodeState, code_label, git_state
 from entropic.runs.attempts import Runner, require_runner
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Store"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 ModelT = TypeVar("ModelT", bound=Base)
 

@@ -18,7 +18,7 @@ PACKAGE = Path(entropic.__file__).parent
 WINGS = (  # from the top down: a wing, or a module at the top, imports only from those after it
     "__main__ cli ui functions demo store sweeps diagnosis evolution runs create_store",
     "datastore execution_store config_store stats_store weights_store array_store",
-    "migrate model leases sql values configs disk options display stats process errors extras",
+    "migrate model leases sql values configs disk options display stats process errors extras printable",
 )
 FLOOR_OF = {name: number for number, name in enumerate(reversed(" ".join(WINGS).split()))}
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from entropic import migrate
 from entropic.errors import EntropicError
+from entropic.printable import printable
 from entropic.process.settings import find_settings
 from entropic.sql import versions
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ValueError,
     ) as error:  # no such URL, driver, folder or option
         message = str(error)
-    print(f"entropic: {message}", file=sys.stderr)
+    print(f"entropic: {printable(message)}", file=sys.stderr)
     return 1
 
 

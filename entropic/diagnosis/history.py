@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,13 +10,15 @@ from sqlalchemy import and_, exists, func, select
 
 from entropic.display.text import short
 from entropic.model.base import table_key
+from entropic.printable import one_line
+from entropic.process.logs import get_logger
 from entropic.runs.result_table import ResultTable
 from entropic.sql.tables import AttemptRow, FileRow
 from entropic.sql.tables.attempts import COMPLETED, FAILED
 
 __all__ = ["FailedRun", "failed_runs", "warn_of_other_code"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _attempts: Any = AttemptRow.__table__
 _files: Any = FileRow.__table__
@@ -53,7 +54,8 @@ class FailedRun:
     def __repr__(self) -> str:
         params = ", ".join(f"{name}={short(value)}" for name, value in self.params.items())
         ended = f"{self.ended_at:%Y-%m-%d %H:%M}"
-        return f"FailedRun({params}: {self.error_type}: {' '.join(self.message.split()):.200}; {self.host}, {ended})"
+        message = " ".join(self.message.split())
+        return one_line(f"FailedRun({params}: {self.error_type}: {message:.200}; {self.host}, {ended})")
 
 
 def failed_runs(table: ResultTable[Any]) -> list[FailedRun]:

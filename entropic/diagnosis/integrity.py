@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,13 +17,15 @@ from entropic.disk.roots import STATE, quarantine
 from entropic.disk.sidecars import process_folders, read_sidecar
 from entropic.errors import ResultFileError
 from entropic.model.records import Found
+from entropic.printable import one_line
+from entropic.process.logs import get_logger
 from entropic.runs.recovery import is_abandoned, is_nameless, recover, unfinished, unreadable
 from entropic.runs.result_table import ResultTable
 from entropic.sql.tables import FileRow
 
 __all__ = ["Finding", "Report", "check_table"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _files: Any = FileRow.__table__
 
@@ -67,7 +68,7 @@ class Report:
             return "no findings"
         width = max(len(finding.kind) for finding in self.findings)
         return "\n".join(
-            f"{finding.kind:<{width}}  {'fixed' if finding.is_fixed else '':<5}  {finding.sentence}"
+            f"{finding.kind:<{width}}  {'fixed' if finding.is_fixed else '':<5}  {one_line(finding.sentence)}"
             for finding in self.findings
         )
 

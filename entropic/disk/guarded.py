@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,14 +21,17 @@ __all__ = [
     "FOLDER",
     "QUARANTINE",
     "STATE",
+    "copy_new",
     "entries",
     "load_json",
     "located",
     "make_folder",
     "open_file",
     "open_folder",
+    "opened",
     "read_file",
     "remove_at",
+    "unlink",
     "write_new",
 ]
 
@@ -71,6 +75,33 @@ def located(path: Path) -> Iterator[tuple[str, int | None]]:
     at = len(parts) - 2 - parts[-2::-1].index(STATE)
     with open_folder(Path(*parts[:at]), *parts[at:-1]) as descriptor:
         yield parts[-1], descriptor
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Give a descriptor of the folder at *path*, reached as `located` does; raise OSError if it is a link."""
+    with located(path) as (name, above):
+        descriptor = os.open(name, FOLDER, dir_fd=above)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def unlink(path: Path) -> None:
+    """Delete a file, reached as `located` does."""
+    with located(path) as (name, folder):
+        os.unlink(name, dir_fd=folder)
+
+
+def copy_new(source: BinaryIO, name: str, folder: int | None) -> None:
+    """Copy an open file to a new one in a folder, with its times."""
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    with os.fdopen(descriptor, "wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+        copy.flush()
+        status = os.fstat(source.fileno())
+        os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import stat
 from collections.abc import Sequence
@@ -18,10 +17,11 @@ from pathlib import Path
 
 from entropic.disk.guarded import load_json, make_folder, open_file, open_folder, remove_at
 from entropic.disk.owners import is_own
+from entropic.process.logs import get_logger
 
 __all__ = ["note_registered", "remove_registered"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 NOTES = ".entropic-registered"
 _NOTE_BYTES = 1 << 16

@@ -9,21 +9,33 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
-import shutil
 import stat
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
-from entropic.disk.files import digest_of, remove, sync_data, sync_folder
-from entropic.disk.guarded import DEPTH, STATE, located, make_folder, open_folder, write_new
+from entropic.disk.files import digest_of, sync_data, sync_folder
+from entropic.disk.guarded import (
+    DEPTH,
+    FOLDER,
+    STATE,
+    copy_new,
+    located,
+    make_folder,
+    open_file,
+    open_folder,
+    opened,
+    remove_at,
+    write_new,
+)
+from entropic.disk.owners import is_own
 from entropic.disk.roots import quarantine
 from entropic.disk.sidecars import LINES, PROCESS, SIDECAR, clear_away
 from entropic.errors import (
@@ -32,10 +44,16 @@ from entropic.errors import (
     ResultsDirUnavailableError,
 )
 from entropic.process.identity import this_process
+from entropic.process.logs import get_logger
 
 __all__ = ["Staged", "Staging", "move", "stage", "staging_for"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_HAS_PATHS = hasattr(
+    os, "O_PATH"
+)  # descriptors of links: what was looked at cannot be another a moment later
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +85,10 @@ def stage(slot: Path, wanted: str) -> Staged:
     -----
     In place of a link to a file there is a copy afterwards: a result is its own.
     """
-    names = sorted(os.listdir(slot))
+    with opened(slot) as folder:
+        names = sorted(os.listdir(folder))
+        if len(names) == 1:
+            _copy_links(names[0], folder, slot)
     if not names:
         raise ResultFileMissingError(
             f"the runner wrote no file: it must write to params['result_file'], here {str(slot / wanted)!r}"
@@ -82,28 +103,54 @@ def stage(slot: Path, wanted: str) -> Staged:
     is_wanted = name == wanted or (not Path(wanted).suffix and name.startswith(f"{wanted}."))
     if not is_wanted:
         log.info("the runner was to write %s and wrote %s, which is taken as the result", wanted, name)
-    _copy_links(slot / name)
     # Its name in the slot needs no sync of its own: file systems that journal (ext4, XFS, btrfs) keep the name of a
     # new file that was synced, and at the latest with the sync of the sidecar, which follows.
     size, sha256 = digest_of(slot / name, sync=True)
     return Staged(name, size, sha256)
 
 
-def _copy_links(path: Path, depth: int = 0) -> None:
-    """Put a copy in the place of each link to a file."""
-    mode = os.lstat(path).st_mode
+def _copy_links(name: str, folder: int, above: Path, depth: int = 0) -> None:
+    """Put a copy in the place of each link to a file that this user made: another's may lead to what is private."""
+    path = above / name
+    mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     if stat.S_ISLNK(mode):
-        if not path.is_file():
-            raise ResultFileError(
-                f"{str(path)!r} is a link to {os.readlink(path)!r}, which is no file: a result is a file or a folder "
-                "of files of its own. Copy what it links to"
-            )
-        copy = path.with_name(f".copy-{uuid4().hex}")
-        shutil.copyfile(path, copy)
-        os.replace(copy, path)
+        with _linked(name, folder, path) as source:
+            copy = f".copy-{uuid4().hex}"
+            copy_new(source, copy, folder)
+        os.replace(copy, name, src_dir_fd=folder, dst_dir_fd=folder)
     elif stat.S_ISDIR(mode) and depth <= DEPTH:
-        for name in os.listdir(path):
-            _copy_links(path / name, depth + 1)
+        descriptor = os.open(name, FOLDER, dir_fd=folder)
+        try:
+            for entry in os.listdir(descriptor):
+                _copy_links(entry, descriptor, path, depth + 1)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _linked(name: str, folder: int, path: Path) -> Iterator[BinaryIO]:
+    """Open what a link leads to, as it was when it was looked at."""
+    link = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder) if _HAS_PATHS else None
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False) if link is None else os.fstat(link)
+        leads_to = os.readlink(name, dir_fd=folder) if link is None else os.readlink("", dir_fd=link)
+    finally:
+        if link is not None:
+            os.close(link)
+    if not is_own(status.st_uid, folder):
+        raise ResultFileError(
+            f"{str(path)!r} is a link that uid {status.st_uid} made, not this user (uid {os.geteuid()}), and is not "
+            "followed: nobody else may write where a run writes"
+        )
+    try:
+        file = open_file(leads_to, folder=folder, limit=sys.maxsize, is_link_followed=True)
+    except OSError as error:
+        raise ResultFileError(
+            f"{str(path)!r} is a link to {leads_to!r}, which is no file that can be read ({error.strerror}): a result "
+            "is a file or a folder of files of its own. Copy what it links to"
+        ) from error
+    with file:
+        yield file
 
 
 def move(source: Path, target: Path) -> None:
@@ -156,26 +203,23 @@ class Staging:
         with self._lock:
             if self._waiting:
                 oldest = self._waiting.popleft()
-                try:
-                    if not os.listdir(oldest):
-                        return oldest
+                with suppress(OSError):  # quarantined, cleaned away after a sweep, or in another's hands
+                    with opened(oldest) as folder:
+                        if not os.listdir(folder):
+                            return oldest
                     self._waiting.append(oldest)
-                except FileNotFoundError:
-                    pass  # quarantined, or cleaned away after a sweep
-            if not self.folder.is_dir():
-                self._open()
-            slot = self.folder / str(self._made)
-            self._made += 1
-            slot.mkdir(0o775)  # never for the world to write, which finished runs are not taken from
+            with self._opened() as own:
+                slot = self.folder / str(self._made)
+                self._made += 1  # not before there is a folder, without which `is_gone`
+                # Never for the world to write, which finished runs are not taken from.
+                os.mkdir(slot.name, 0o775, dir_fd=own)
             self._has_new_names = True
             return slot
 
     def touch(self, name: str) -> None:
         """Make an empty file of this name, beside the slots."""
-        with self._lock:
-            if not self.folder.is_dir():
-                self._open()
-            (self.folder / name).touch()
+        with self._lock, self._opened() as own:
+            os.close(os.open(name, _NEW, 0o666, dir_fd=own))
 
     def write(self, name: str, text: str) -> Path:
         """Put a file of this name beside the slots, whole or not at all, and return its path."""
@@ -190,8 +234,9 @@ class Staging:
     def give_back(self, slot: Path, *, clear: bool = False) -> None:
         """Offer *slot* for use again, once it is empty; with *clear*, empty it now."""
         if clear:
-            for name in os.listdir(slot) if slot.is_dir() else []:
-                remove(slot / name)
+            with suppress(OSError), opened(slot) as folder:
+                for name in os.listdir(folder):
+                    remove_at(name, folder)
         with self._lock:
             self._waiting.append(slot)
 
@@ -200,9 +245,8 @@ class Staging:
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             if self._sidecar is None:
-                self._sidecar = os.open(
-                    self.folder / SIDECAR, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o664
-                )
+                with opened(self.folder) as own:
+                    self._sidecar = os.open(SIDECAR, _NEW | os.O_APPEND, 0o664, dir_fd=own)
                 self._has_new_names = True
             end = os.lseek(self._sidecar, 0, os.SEEK_END)
             if os.write(self._sidecar, data) != len(data):
@@ -251,6 +295,20 @@ class Staging:
             os.close(self._sidecar)
             self._sidecar = None
 
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Give a descriptor of the folder, which is made if it is not there."""
+        if not self.folder.is_dir():
+            self._open()
+        with ExitStack() as stack:
+            try:
+                own = stack.enter_context(opened(self.folder))
+            except OSError as error:
+                if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+                    raise
+                raise _link_in_the_way(self.folder) from None
+            yield own
+
     def _open(self) -> None:
         self._close_sidecar()
         try:
@@ -274,16 +332,20 @@ def _state_folder(path: Path, root: int) -> Iterator[int]:
         except OSError as error:
             if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
                 raise
-            raise ResultsDirUnavailableError(
-                f"{str(path / STATE)!r} is a link or a file, and no link is followed there, where others may write. "
-                "Nothing was run: remove it, and it is made anew; or give the Store another results_dir"
-            ) from None
+            raise _link_in_the_way(path / STATE) from None
         if os.fstat(state).st_dev != os.fstat(root).st_dev:
             raise ResultsDirUnavailableError(
                 f"{str(path / STATE)!r} is on another file system than {str(path)!r}, so that a finished result cannot "
                 "be renamed to its place. Nothing was run: unmount it, or give the Store a results_dir there"
             )
         yield state
+
+
+def _link_in_the_way(path: Path) -> ResultsDirUnavailableError:
+    return ResultsDirUnavailableError(
+        f"{str(path)!r} is a link or a file, and no link is followed there, where others may write. Nothing was run: "
+        "remove it, and it is made anew; or give the Store another results_dir"
+    )
 
 
 _staging: dict[tuple[str, str, str], Staging] = {}

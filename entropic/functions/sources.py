@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,13 +19,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from entropic.errors import SchemaError
+from entropic.process.logs import get_logger
 from entropic.sql.database import Database
 from entropic.sql.tables import MetaRow
 from entropic.sql.upsert import insert_new
 
 __all__ = ["Source", "remember_source", "require_source", "source_of"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _meta: Any = MetaRow.__table__
 _VALUE_BYTES = 255  # of a fact

@@ -14,7 +14,6 @@ owner's, which its token tells: those who work on a table need not have the same
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import time
@@ -38,7 +37,9 @@ from sqlalchemy import (
 )
 
 from entropic.leases import held
+from entropic.printable import one_line
 from entropic.process.identity import Process, this_process
+from entropic.process.logs import get_logger
 from entropic.sql.clock import Clock, database_now
 from entropic.sql.database import Database
 from entropic.sql.tables import ClaimRow
@@ -46,7 +47,7 @@ from entropic.sql.upsert import chunks, insert_new
 
 __all__ = ["CHUNK", "Claims", "Grant", "Holder"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 CHUNK = 500  # keys per statement
 WATCHED = 1 / 3  # of a lease, for which a claim must not have changed before the end of its lease counts
@@ -88,7 +89,7 @@ class Holder:
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.acquired_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        return f"process {self.process.pid} on {self.process.host}, since {since}"
+        return f"process {self.process.pid} on {one_line(self.process.host)}, since {since}"
 
 
 class Grant(NamedTuple):

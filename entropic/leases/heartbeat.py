@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import atexit
 import json
-import logging
 import math
 import os
 import select
@@ -30,12 +29,13 @@ from uuid import uuid4
 
 from entropic.leases import heartbeat_process
 from entropic.leases.claims import Claims
+from entropic.process.logs import get_logger
 from entropic.sql.database import Database
 from entropic.sql.urls import scrub
 
 __all__ = ["BEATS", "Heartbeat"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BEATS = 6  # in a lease: several may fail before it is over
 LOOK_S = 5.0  # at most, between two looks at whether the heartbeat process does its work

@@ -7,7 +7,6 @@ sight, it finds the folder to be another's, and at no time do both write there.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,6 +23,7 @@ from entropic.disk.roots import (
     write_marker,
 )
 from entropic.errors import ResultsDirUnavailableError
+from entropic.process.logs import get_logger
 from entropic.sql.database import Database
 from entropic.sql.places import is_same_place, original_of, place_of
 from entropic.sql.schema_lock import schema_lock
@@ -32,7 +32,7 @@ from entropic.sql.versions import database_uuid
 
 __all__ = ["adopt_root", "mark", "registered", "registered_marker", "tell_copy"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _tables: Any = TableRow.__table__
 

@@ -35,6 +35,7 @@ from entropic.model.coercion import (
 )
 from entropic.model.identities import Documented, Identity
 from entropic.model.portable import dump_value, load_value
+from entropic.process.logs import get_logger
 from entropic.sql.capacity import Capacity
 from entropic.sql.columns import FiniteJSON, GoneMember
 from entropic.values.hashing import NoForm, canonical, digest, hash_params, normalise, rounded_apart
@@ -53,7 +54,7 @@ from entropic.values.plain import non_finite
 
 __all__ = ["KEY_RULE", "NO_ROW", "REMARK", "Parameters"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 KEY_RULE = 1  # registered per table: which rule made its keys
 

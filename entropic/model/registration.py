@@ -7,7 +7,6 @@ perhaps an unmounted share: both are refused rather than guessed.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from entropic.errors import SchemaError
 from entropic.model.base import table_key
 from entropic.model.folders import mark, registered
 from entropic.model.parameters import KEY_RULE, Parameters
+from entropic.process.logs import get_logger
 from entropic.sql.database import Database
 from entropic.sql.schema_lock import schema_lock
 from entropic.sql.tables import TableRow
@@ -28,7 +28,7 @@ from entropic.sql.versions import database_uuid
 
 __all__ = ["compare_keys", "grow_table", "refuse_other_case", "register_table"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _tables: Any = TableRow.__table__
 

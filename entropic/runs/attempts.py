@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import os
 import sys
 import time
@@ -27,13 +26,14 @@ from entropic.disk.staging import stage, staging_for
 from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
 from entropic.process.identity import Process, batch_job, this_process
+from entropic.process.logs import get_logger
 from entropic.runs.inside import Chunk, Run, running
 from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt
 from entropic.values.plain import plain
 
 __all__ = ["Runner", "Work", "dask_worker", "require_runner"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Runner = Callable[[dict[str, Any]], Any]
 

@@ -6,7 +6,6 @@ A receipt is also what a sidecar's line says, so that a row can be made from the
 from __future__ import annotations
 
 import errno
-import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,10 +17,11 @@ from entropic.disk.names import is_name, safe_name
 from entropic.disk.roots import STATE
 from entropic.disk.staging import Staged
 from entropic.errors import ResultFileError
+from entropic.process.logs import get_logger
 
 __all__ = ["Failure", "Job", "NotBegun", "Outcome", "Receipt", "WorkerDied"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _LATEST_S = 253_402_300_799.0  # the end of the year 9999, which is as far as a datetime goes
 _DEPTH = 256  # of parameters and custom data in JSON: what goes through them would recurse too deeply

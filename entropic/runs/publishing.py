@@ -9,9 +9,8 @@ A row that the database refuses is a run that failed; any other trouble leaves t
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func,
 from sqlalchemy.exc import SQLAlchemyError
 
 from entropic.disk.files import digest_of, remove, sync_folder
+from entropic.disk.guarded import copy_new, located, open_file, unlink
 from entropic.disk.names import is_name
 from entropic.disk.registered import note_registered
 from entropic.disk.roots import STATE, quarantine
@@ -33,6 +33,7 @@ from entropic.model.base import table_key
 from entropic.model.identities import Identity
 from entropic.model.parameters import Parameters
 from entropic.process.identity import batch_job, this_process
+from entropic.process.logs import get_logger
 from entropic.process.provenance import CodeState
 from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
 from entropic.runs.refusals import refused, spellings, storable
@@ -44,7 +45,7 @@ from entropic.sql.upsert import chunks, insert_new
 
 __all__ = ["Published", "Publisher"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _files: Any = FileRow.__table__
 _attempts: Any = AttemptRow.__table__
@@ -158,7 +159,8 @@ class Publisher:
         self._database.write(work, repeatable=True)
         for receipt in receipts:
             if receipt.replaces is not None:
-                self._former_of(receipt).unlink(missing_ok=True)
+                with suppress(OSError):  # of a slot that is gone, or in another's hands
+                    unlink(self._former_of(receipt))
         for key, name in stale:
             if not self.is_shared(name, key):  # a re-run's file has another name: the old one is nobody's now
                 remove(self._root / name)
@@ -171,13 +173,16 @@ class Publisher:
         """Keep a file that is replaced: a constraint that the database looks at last, on COMMIT, may refuse the row."""
         if not os.path.lexists(receipt.path(self._root)):
             return  # it was replaced by an earlier try
-        kept = self._former_of(receipt)
-        try:
-            os.link(self._root / name, kept, follow_symlinks=False)
-        except (FileNotFoundError, FileExistsError):
-            return
-        except OSError:  # a file system without hard links
-            shutil.copy2(self._root / name, kept, follow_symlinks=False)
+        path = self._root / name
+        with suppress(FileNotFoundError, FileExistsError), located(self._former_of(receipt)) as (kept, slot):
+            try:
+                os.link(path, kept, dst_dir_fd=slot, follow_symlinks=False)
+            except OSError as error:
+                if path.is_symlink() or isinstance(error, FileNotFoundError | FileExistsError):
+                    return
+                # A file system without hard links.
+                with open_file(str(path), limit=sys.maxsize) as source:
+                    copy_new(source, kept, slot)
 
     def _former(self, connection: Connection, keys: list[str]) -> dict[str, str | None]:
         """Return the rows that are there already, each with the name of its file if a run of ours made it."""
@@ -533,7 +538,8 @@ class Publisher:
             return None
         aside = quarantine(self._root / name)
         if rows and former.exists():
-            os.replace(former, self._root / name)
+            with located(former) as (kept, slot):
+                os.replace(kept, self._root / name, src_dir_fd=slot)
         return aside
 
     def _lose(self, receipt: Receipt) -> set[str]:

@@ -8,7 +8,6 @@ is never cleared away, and whose runs are not believed is not read.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,12 +22,13 @@ from entropic.disk.sidecars import Sidecar, clear_away, process_folders, read_si
 from entropic.disk.staging import Staging
 from entropic.leases.claims import Grant
 from entropic.process.identity import Process, this_process
+from entropic.process.logs import get_logger
 from entropic.runs.jobs import Receipt
 from entropic.runs.result_table import ResultTable
 
 __all__ = ["is_abandoned", "is_nameless", "leftovers", "recover", "unfinished", "unreadable"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _PROCESS_FIELDS = {"owner": 32, "host": 255, "boot": 255, "started": 255}  # text, and how long it can be
 _ROW_FAULTS = (StatementError, ValueError, TypeError, OverflowError, RecursionError)

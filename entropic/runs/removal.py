@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ from entropic.disk.files import remove
 from entropic.disk.registered import remove_registered
 from entropic.model.base import table_key
 from entropic.model.records import Found
+from entropic.process.logs import get_logger
 from entropic.runs.result_table import ResultTable
 
 __all__ = ["remove_result"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def remove_result(table: ResultTable[Any], found: Found) -> None:

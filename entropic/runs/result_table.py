@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from entropic.model.registration import (
     refuse_other_case,
     register_table,
 )
+from entropic.process.logs import get_logger
 from entropic.process.provenance import CodeState
 from entropic.runs.inside import refuse_memory
 from entropic.runs.jobs import Job
@@ -46,7 +46,7 @@ from entropic.sql.versions import ensure_schema
 
 __all__ = ["ResultTable"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 ModelT = TypeVar("ModelT", bound=Base)
 

@@ -7,7 +7,6 @@ thread.
 from __future__ import annotations
 
 import atexit
-import logging
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from entropic.errors import ClaimLostError, ClaimTimeoutError, ResultsDirUnavail
 from entropic.model.identities import Identity
 from entropic.model.records import Found
 from entropic.process.identity import this_process
+from entropic.process.logs import get_logger
 from entropic.process.patience import Patience, Wait
 from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
@@ -29,7 +29,7 @@ from entropic.runs.waits import Waiting
 
 __all__ = ["RunMaker", "clear_away"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 GIVE_BACK_S = (
     0.1  # of waiting, after which the sweeps that a run is inside of give back what they have not begun

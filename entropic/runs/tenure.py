@@ -8,7 +8,6 @@ on would block its key for as long as that does.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -22,6 +21,7 @@ from entropic.leases.held import Mark
 from entropic.model.identities import Identity
 from entropic.model.records import Found
 from entropic.process.identity import this_process
+from entropic.process.logs import get_logger
 from entropic.runs.inside import around, inside_of, refuse_circle, wait_for
 from entropic.runs.jobs import Failure, Job, Receipt
 from entropic.runs.publishing import Published
@@ -30,7 +30,7 @@ from entropic.runs.result_table import ResultTable
 
 __all__ = ["Claimed", "Tenure", "give_back_before_waiting", "own_staging"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # By owner, root and key: the folder of a finished run that this process could not commit.
 _uncommitted: dict[tuple[str, str, str], str] = {}

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
+from entropic.disk.guarded import opened, unlink, write_new
 from entropic.disk.sidecars import WAITS, process_folders, read_waits
 from entropic.disk.staging import Staging
 from entropic.errors import DependencyCycleError, ResultsDirUnavailableError
@@ -121,7 +122,7 @@ class Waiting:
         paths, self._paths, self._noted = self._paths, set(), None
         for path in paths:
             with suppress(OSError):
-                path.unlink()
+                unlink(path)
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.close()
@@ -189,10 +190,13 @@ class Waiting:
         )
         for folder in {run.folder for run in runs if run.folder}:
             path = Path(folder, f"{WAITS}{threading.get_ident()}-{id(self)}")
-            part = path.with_name(f".{path.name}")
-            with suppress(OSError):  # a full disk: this wait may be a long one, and others do not see why
-                part.write_text(text, encoding="utf-8")
-                os.replace(part, path)
+            part = f".{path.name}"
+            with (
+                suppress(OSError),
+                opened(path.parent) as own,
+            ):  # a full disk: others do not see why this waits
+                write_new(part, text.encode(), own)
+                os.replace(part, path.name, src_dir_fd=own, dst_dir_fd=own)
                 self._paths.add(path)
         if keys:
             self._ask(text)

@@ -10,7 +10,6 @@ another one wrote in between, without waiting. Inside a block of `transaction` a
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import random
 import threading
@@ -27,6 +26,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from entropic.errors import TransactionError
+from entropic.process.logs import get_logger
 from entropic.process.patience import Wait
 from entropic.sql import outages
 from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
@@ -37,7 +37,7 @@ from entropic.sql.urls import parse_url, scrub_error, shown
 
 __all__ = ["Database", "DatabaseLike"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ left to the log. Alembic is imported only once something is wrong, to show the o
 
 from __future__ import annotations
 
-import logging
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +18,15 @@ from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from entropic.errors import SchemaError
+from entropic.printable import one_line
+from entropic.process.logs import get_logger
 from entropic.sql.capacity import Capacity, capacities
 from entropic.sql.columns import Choice, ExactDecimal
 from entropic.sql.database import Database
 
 __all__ = ["check_user_table", "drift", "same_family"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 INTEGERS = frozenset(["BIGINT", "INT", "INTEGER", "MEDIUMINT", "SMALLINT", "TINYINT"])
 FRACTIONS = frozenset(["DEC", "DECIMAL", "DOUBLE", "FLOAT", "NUMERIC", "REAL"])
@@ -204,7 +205,7 @@ def _explain(
     connection: Connection, table: Table, difference: _Difference, lines: Sequence[str], model_name: str
 ) -> str:
     text = f"the table {table.name} does not match the model {model_name}. Nothing was read or written."
-    text += "".join(f"\n  {line}" for line in lines)
+    text += "".join(f"\n  {one_line(line)}" for line in lines)
     if statements := list(_alter_statements(connection, table, difference)):
         text += "\nIn SQL:" + "".join(f"\n  {statement}" for statement in statements)
     if operations := _operations(connection, table, difference):

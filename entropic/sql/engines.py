@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 import time
@@ -23,12 +22,13 @@ from sqlalchemy import (
     event,
 )
 
+from entropic.process.logs import get_logger
 from entropic.sql.outages import Connector, connected
 from entropic.sql.urls import DRIVERS, scrub_error, shown
 
 __all__ = ["BEGIN", "is_memory", "make_engine", "normalise_url", "prepare"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BEGIN = "entropic_begin"  # execution option: how a transaction begins on SQLite; "" for not at all
 BUSY_TIMEOUT_S = 30.0

@@ -10,16 +10,17 @@ word, and SQLite does not allow it.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from threading import get_ident
 from typing import Any
 
+from entropic.process.logs import get_logger
+
 __all__ = ["WAIT_S", "keep_for_ever", "statements"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 WAIT_S = 5.0  # at most, for the statements of other threads
 _PAUSE_S = 0.001

@@ -6,7 +6,6 @@ is waited for where it is made, so that it does not matter who asked for it.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +15,13 @@ from typing import Any
 from sqlalchemy import URL
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
+from entropic.process.logs import get_logger
 from entropic.process.patience import Patience, Wait
 from entropic.sql.urls import scrub, scrub_error, shown
 
 __all__ = ["Connector", "bytes_of", "connected", "is_locked", "is_lost", "is_refused", "is_transient"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 AWAY = Patience(limit_s=60.0, say_after_s=1.0, first_pause_s=0.05)  # with a server that cannot be reached
 FULL = replace(AWAY, limit_s=600.0)  # with one that has no place left: it works, and others will be done

@@ -8,7 +8,6 @@ the server has dropped all of it: such a block is over, and says so to every fur
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -20,11 +19,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from entropic.errors import TransactionError
+from entropic.process.logs import get_logger
 from entropic.sql.outages import is_lost, is_transient
 
 __all__ = ["LONG_S", "Transaction", "forget_blocks", "joined", "opened", "within"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

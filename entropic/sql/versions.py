@@ -7,7 +7,6 @@ refused before anything is read or written.
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Sequence
 from importlib import metadata
@@ -28,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from entropic.errors import SchemaError
+from entropic.process.logs import get_logger
 from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database
 from entropic.sql.drift import drift
@@ -54,7 +54,7 @@ __all__ = [
     "upgrade_command",
 ]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 HEAD = "0002"
 REVISIONS = ("0001", "0002")
 """Every revision in `migrations/`, oldest first; a test compares the two."""

@@ -5,7 +5,6 @@ A plan is a value: making it writes nothing, and what it says of a result holds 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -15,12 +14,13 @@ from entropic.errors import EntropicError, ResultFileMissingError
 from entropic.model.base import Base
 from entropic.model.identities import Identity
 from entropic.model.records import CHUNK, Found
+from entropic.process.logs import get_logger
 from entropic.runs.result_table import ResultTable
 from entropic.sql.upsert import chunks
 
 __all__ = ["Plan", "Task", "make_plan"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 ModelT = TypeVar("ModelT", bound=Base)
 

@@ -8,7 +8,6 @@ back to. So processes that sweep the same grid divide it between them. A key end
 from __future__ import annotations
 
 import gc
-import logging
 import random
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from uuid import uuid4
 from sqlalchemy.exc import DBAPIError
 
 from entropic.diagnosis.history import FailedRun
+from entropic.disk.guarded import unlink
 from entropic.disk.roots import STATE
 from entropic.disk.sidecars import process_folders, read_sidecar
 from entropic.disk.staging import Staging, staging_for
@@ -35,6 +35,7 @@ from entropic.model.base import Base
 from entropic.model.identities import Identity
 from entropic.model.records import CHUNK, Found
 from entropic.process.identity import this_process
+from entropic.process.logs import get_logger
 from entropic.process.patience import Wait
 from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
@@ -55,7 +56,7 @@ from entropic.sweeps.window import BackendLost, dispatch
 
 __all__ = ["Sweep"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 ModelT = TypeVar("ModelT", bound=Base)
 
@@ -153,7 +154,7 @@ class Sweep(Generic[ModelT]):
             with suppress(OSError):
                 leftovers(self._table, self._sweep, self._staging())
                 if not self._has_orphans:
-                    self._stop.unlink(missing_ok=True)
+                    unlink(self._stop)
         recover(self._table)
 
     def _refresh(self) -> None:

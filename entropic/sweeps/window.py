@@ -20,13 +20,14 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 from entropic.errors import ClusterError
+from entropic.process.logs import get_logger
 from entropic.runs.jobs import WorkerDied
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.chunks import Reply
 
 __all__ = ["BackendLost", "dispatch"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 JobT = TypeVar("JobT")
 OutcomeT = TypeVar("OutcomeT")

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from entropic.disk.files import remove, require_digest
-from entropic.errors import CorruptFileError, ResultFileMissingError
+from entropic.errors import CorruptFileError, DecodeError, ResultFileMissingError
 from entropic.values.documents import PLAIN, encode, encode_rest, is_plain_array, read_files_with
 from entropic.values.formats import FORMATS, Format, open_binary
 from entropic.values.objects import shape_of
@@ -231,6 +231,8 @@ def load(path: str, recorded: tuple[int, str] | None = None, *, verify: bool = F
         raise _missing(path) from error
     except ImportError:
         raise
+    except RecursionError as error:
+        raise _nested(path) from error
     except Exception as error:  # a damaged file may make a loader, perhaps a user's, raise anything
         if recorded is not None and not verify:
             try:
@@ -256,6 +258,8 @@ def open_file(path: str) -> Any:
         return FORMATS[suffix].open(path) if suffix else open_binary(path)
     except FileNotFoundError as error:
         raise _missing(path) from error
+    except RecursionError as error:
+        raise _nested(path) from error
 
 
 def _as_file(value: Any) -> tuple[str, Any] | None:
@@ -365,6 +369,10 @@ def _compare(path: str, recorded: tuple[int, str]) -> None:
         require_digest(Path(path), *recorded)
     except FileNotFoundError as error:
         raise _missing(path) from error
+
+
+def _nested(path: str) -> DecodeError:
+    return DecodeError(f"what {path!r} holds is nested too deeply to be read")
 
 
 def _missing(path: str) -> ResultFileMissingError:

@@ -21,13 +21,12 @@ from entropic.values import labelled
 from entropic.values.documents import decode
 from entropic.values.untrusted import (
     Budget,
-    hdf5_children,
-    require_inside,
-    require_plain_codecs,
+    packed_budget,
     require_small_npy,
     require_small_zip,
-    zarr_budget,
 )
+from entropic.values.untrusted_hdf5 import hdf5_children, read_hdf5, require_inside
+from entropic.values.untrusted_zarr import require_no_links, require_plain_codecs, take_zarr
 
 __all__ = ["FORMATS", "Format"]
 
@@ -96,21 +95,21 @@ def load_value_hdf5(path: str) -> Any:
     import h5py
     import numpy as np
 
-    def _values(node: Any) -> Any:
-        budget.take(node.nbytes, node.name)
-        return node[()]
-
     def array(name: str) -> Any:
         node = file[_ARRAYS][name]
         if node.attrs.get("format") == "npy":
-            return np.lib.format.read_array(BytesIO(_values(node).tobytes()), allow_pickle=False)
-        found = np.asarray(_values(node), dtype=np.dtype(node.dtype.str))  # h5py's own looks another
+            octets = read_hdf5(node, budget).tobytes()
+            require_small_npy(stream := BytesIO(octets), path, len(octets))
+            return np.lib.format.read_array(stream, allow_pickle=False)
+        found = np.asarray(
+            read_hdf5(node, budget), dtype=np.dtype(node.dtype.str)
+        )  # h5py's own looks another
         return found.T if node.attrs.get("order") == "F" else found
 
     with h5py.File(path, "r") as file:
         require_inside(file, path)
         budget = Budget(path, os.path.getsize(path))
-        return decode(_parsed(_values(file[_DOCUMENT]).tobytes()), array)
+        return decode(_parsed(read_hdf5(file[_DOCUMENT], budget).tobytes(), path), array)
 
 
 def load_npy(path: str) -> Any:
@@ -142,14 +141,14 @@ def open_numpy(path: str) -> Any:
 
 def load_json(path: str) -> Any:
     """Return what the JSON says."""
-    return _parsed(Path(path).read_bytes())
+    return _parsed(Path(path).read_bytes(), path)
 
 
-def _parsed(text: bytes) -> Any:
+def _parsed(text: bytes, path: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise DecodeError("the JSON is nested too deeply to be read") from None
+        raise DecodeError(f"the JSON in {path!r} is nested too deeply to be read") from None
 
 
 def load_hdf5(path: str) -> dict[str, Any]:
@@ -158,9 +157,8 @@ def load_hdf5(path: str) -> dict[str, Any]:
 
     def read(node: Any, above: tuple[Any, ...] = ()) -> Any:
         if isinstance(node, h5py.Group):
-            return {name: read(child, here) for name, child, here in hdf5_children(node, above, path)}
-        budget.take(node.nbytes, node.name)
-        return node.asstr()[()] if h5py.check_string_dtype(node.dtype) else node[()]
+            return {name: read(child, here) for name, child, here in hdf5_children(node, above, budget)}
+        return read_hdf5(node, budget)
 
     with open_hdf5(path) as file:
         budget = Budget(path, os.path.getsize(path))
@@ -185,12 +183,12 @@ def load_zarr(path: str) -> Any:
 
     def read(node: Any) -> Any:
         if hasattr(node, "shape"):
-            budget.take(node.nbytes, node.path)
+            take_zarr(node, budget)
             return node[...]
         return {name: read(node[name]) for name in sorted([*node.array_keys(), *node.group_keys()])}
 
     opened = open_zarr(path)
-    budget = zarr_budget(path, size_of(Path(path)))
+    budget = packed_budget(path, size_of(Path(path)))
     return read(opened)
 
 
@@ -199,6 +197,7 @@ def open_zarr(path: str) -> Any:
     zarr = need("zarr", "zarr", "reading zarr")
     if not Path(path).exists():  # zarr's own errors differ from release to release
         raise FileNotFoundError(path)
+    require_no_links(path)
     opened = zarr.open(path, mode="r")
     require_plain_codecs(opened, path)
     return opened

@@ -16,13 +16,11 @@ from typing import Any
 from entropic.disk.guarded import load_json
 from entropic.errors import DecodeError
 from entropic.extras import need
+from entropic.values.classic_netcdf import require_small_classic
 from entropic.values.documents import decode, encode, require_same
-from entropic.values.untrusted import (
-    CountedText,
-    require_inside,
-    require_small_hdf5,
-    require_small_parquet,
-)
+from entropic.values.untrusted import CountedText
+from entropic.values.untrusted_hdf5 import require_inside, require_small_netcdf
+from entropic.values.untrusted_parquet import require_small_parquet
 
 __all__ = [
     "load_csv",
@@ -43,6 +41,9 @@ _NOTES = b"entropic"  # key of a parquet file's metadata
 _ATTRS = (
     "entropic_attributes"  # of a netCDF file: pairs of a variable, or null for the whole, and its attributes
 )
+_NUMBERS = frozenset({"bool", "float16", "float32", "float64"}) | {
+    f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+}
 _UNITS = "entropic_time_units"  # attribute of a netCDF file: pairs of a variable, or null for the array, and its dtype
 
 
@@ -56,17 +57,24 @@ def load_csv(path: str) -> Any:
 def load_parquet(path: str) -> Any:
     """Return a `pandas.DataFrame`."""
     pandas = need("pandas", "frames", "reading parquet")
-    described = need("pyarrow.parquet", "frames", "reading parquet").read_metadata(path)
-    require_small_parquet(described, path, os.path.getsize(path))
-    schema = described.schema.to_arrow_schema()
+    with need("pyarrow.parquet", "frames", "reading parquet").ParquetFile(path) as described:
+        require_small_parquet(described, path, os.path.getsize(path))
+        schema = described.schema_arrow
     frame = pandas.read_parquet(path, engine="pyarrow")
     notes = load_json((schema.metadata or {}).get(_NOTES, b"{}"))
     for place, dtype in notes.get("columns", {}).items():
         if isinstance(dtype, dict):
+            if dtype["dtype"] not in _NUMBERS:
+                raise DecodeError(
+                    f"the notes in {path!r} have categories of type {dtype['dtype']!r}, not of numbers"
+                )
             categories = pandas.Index(dtype["categories"], dtype=dtype["dtype"])
             dtype = pandas.CategoricalDtype(categories, ordered=dtype["ordered"])
+        else:
+            _require_times(dtype, path)
         frame.isetitem(int(place), frame.iloc[:, int(place)].astype(dtype))
     if "index" in notes:
+        _require_times(notes["index"], path)
         frame.index = frame.index.astype(notes["index"])
     if "freq" in notes:
         frame.index.freq = notes["freq"]
@@ -212,11 +220,11 @@ def _engine(path: str, *, is_whole: bool) -> str | None:
     import h5py
 
     if not h5py.is_hdf5(path):
+        require_small_classic(path)
         return None  # of the classic formats xarray knows who reads them
     with h5py.File(path, "r") as file:
         require_inside(file, path)
-        if is_whole:
-            require_small_hdf5(file, path, os.path.getsize(path))
+        require_small_netcdf(file, path, os.path.getsize(path), is_whole=is_whole)
     return "h5netcdf"
 
 
@@ -239,13 +247,14 @@ def _in_units(value: Any, path: str) -> Any:
             value.attrs = attrs
         else:
             value[name].attrs = attrs
-    if _engine(path, is_whole=False) is None:
-        return value
     import h5py
 
+    if not h5py.is_hdf5(path):
+        return value
     with h5py.File(path, "r") as file:
         units = load_json(file.attrs.get(_UNITS, "[]").encode())
     for name, dtype in units:
+        _require_times(dtype, path)
         if name is None:
             value = value.astype(dtype)
         elif name in value.coords:
@@ -257,6 +266,14 @@ def _in_units(value: Any, path: str) -> Any:
 
 def _no_arrays(name: str) -> Any:
     raise DecodeError(f"the attributes refer to the array {name!r}, but they have none")
+
+
+def _require_times(dtype: Any, path: str) -> None:
+    """Raise `DecodeError` unless a dtype that a file notes is of times: what else it names may be of any width."""
+    if not isinstance(dtype, str) or not dtype.lstrip("<>").startswith(
+        ("datetime64[", "timedelta64[", "M8[")
+    ):
+        raise DecodeError(f"{path!r} notes values of type {dtype!r:.80}, not of times, and is not read")
 
 
 def _dtypes(value: Any) -> dict[Any, Any]:

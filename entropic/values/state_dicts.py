@@ -24,7 +24,8 @@ from entropic.disk.following import Following
 from entropic.errors import DecodeError
 from entropic.values import documents
 from entropic.values.documents import MARKER, is_plain_array
-from entropic.values.untrusted import Budget, require_hard_links, require_regular
+from entropic.values.untrusted import Budget, require_regular
+from entropic.values.untrusted_hdf5 import require_hard_links
 
 __all__ = ["EncodedStates", "StatesFile", "StoredArray", "encode_states", "save_states"]
 

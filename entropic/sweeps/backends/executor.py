@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import threading
 import uuid
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from typing import Any
 
+from entropic.process.logs import get_logger
 from entropic.runs.jobs import WorkerDied
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.backends.processes import PoolBackend
@@ -26,7 +26,7 @@ from entropic.sweeps.chunks import (
 
 __all__ = ["ExecutorBackend", "is_thread_of"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def is_thread_of(executor: Executor | None) -> bool:

@@ -10,24 +10,23 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from entropic.disk.guarded import load_json, located, read_file
+from entropic.disk.guarded import copy_new, load_json, located, open_file, opened, read_file, unlink
 from entropic.disk.roots import STATE
 from entropic.process.identity import this_process
+from entropic.process.logs import get_logger
 from entropic.runs.attempts import Work, dask_worker
 from entropic.runs.jobs import Job, NotBegun, Outcome, WorkerDied
 from entropic.sweeps.backends.tickets import make_task_folder
 
 __all__ = ["NotedWork"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _UNKNOWN = "a Dask worker was killed, ran out of memory, or could not be reached for too long"
 _NOTE_BYTES = 1 << 16
@@ -99,7 +98,8 @@ class NotedWork:
             yield note
         finally:
             if not _is_taken(descriptor):
-                self._note(task).unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    unlink(self._note(task))
             os.close(descriptor)
 
     def _create_note(self, task: str, text: bytes) -> int | None:
@@ -107,10 +107,10 @@ class NotedWork:
         descriptor = None
         try:
             try:
-                descriptor = os.open(path, _CREATE, 0o666)
+                descriptor = _create(path)
             except FileNotFoundError:
                 make_task_folder(path.parent, self.work)
-                descriptor = os.open(path, _CREATE, 0o666)
+                descriptor = _create(path)
             os.write(descriptor, text)
         except FileExistsError:
             raise self._take_note(path) from None
@@ -126,10 +126,17 @@ class NotedWork:
         """Take the note of a task from the worker that wrote it, and return what it says."""
         death = self.death(path.name) or WorkerDied(_UNKNOWN)
         with suppress(OSError):  # it ended after all
-            copy = path.with_name(f"{path.name}-{this_process().owner}")
-            shutil.copyfile(path, copy)
-            os.replace(copy, path)
+            copy = f"{path.name}-{this_process().owner}"
+            with opened(path.parent) as folder:
+                with open_file(path.name, folder=folder, limit=_NOTE_BYTES) as note:
+                    copy_new(note, copy, folder)
+                os.replace(copy, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         return death
+
+
+def _create(path: Path) -> int:
+    with located(path) as (name, folder):
+        return os.open(name, _CREATE, 0o666, dir_fd=folder)
 
 
 def _is_taken(descriptor: int) -> bool:

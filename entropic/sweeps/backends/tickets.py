@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from entropic.disk.roots import STATE
+from entropic.disk.guarded import STATE, located, make_folder, open_folder, unlink, write_new
 from entropic.disk.sidecars import PROCESS
+from entropic.process.logs import get_logger
 from entropic.runs.attempts import Work
 from entropic.runs.jobs import Job, NotBegun, Outcome, WorkerDied
 
 __all__ = ["TicketedWork", "make_task_folder"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class TicketedWork:
         path = self._path(task)
         try:
             make_task_folder(path.parent, self.work)
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            with located(path) as (name, folder):
+                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder))
         except OSError as error:  # a full disk: the runs will say so themselves
             log.warning("a chunk has no ticket in %s, and cannot be withdrawn: %s", path.parent, error)
             return False
@@ -59,7 +60,7 @@ class TicketedWork:
     def take(self, task: str) -> bool:
         """Take a ticket, which only one can."""
         try:
-            self._path(task).unlink()
+            unlink(self._path(task))
         except OSError:
             return False
         return True
@@ -70,9 +71,11 @@ class TicketedWork:
 
 def make_task_folder(folder: Path, work: Work) -> None:
     """Make the folder of a sweep's chunks; it is the holder's, and goes when that is dead, if not with the sweep."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return
     process = json.dumps({**work.holder, "holder": work.holder})
-    (folder / PROCESS).write_text(process, encoding="utf-8")
+    with open_folder(folder.parents[1]) as root, make_folder(STATE, root, is_shared=True) as state:
+        try:
+            os.mkdir(folder.name, 0o775, dir_fd=state)
+        except FileExistsError:
+            return
+        with make_folder(folder.name, state) as own:
+            write_new(PROCESS, process.encode(), own)

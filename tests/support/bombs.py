@@ -1,0 +1,325 @@
+"""Small files that would be huge in memory, one of each kind, and what loads them in a process of little memory.
+
+Run as a script, with the folder of the files, it prints what became of each as JSON.
+"""
+
+import json
+import resource
+import struct
+import sys
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+LIMIT = 1 << 30  # what may be allocated to load one of them
+FREE = 1 << 26  # what is granted whatever the size of the file, for these tests
+
+
+def npy_of_the_third_version(path: Path) -> None:
+    header = repr({"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)}).encode()
+    header += b" " * (-(len(header) + 13) % 64) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x03\x00" + struct.pack("<I", len(header)) + header)
+
+
+def npz_whose_member_claims_much(path: Path) -> None:
+    import numpy as np
+
+    octets = BytesIO()
+    described = {"descr": "<f8", "fortran_order": False, "shape": (1 << 35,)}
+    np.lib.format.write_array_header_1_0(octets, described)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", octets.getvalue())
+
+
+def csv_whose_lines_end_in_returns(path: Path) -> None:
+    path.write_bytes(b"," * 100_000 + b"\r" + b"1\r" * 20_000)
+
+
+def parquet_of_one_long_text(path: Path) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.array(["y" * 30_000]).take(pa.array(np.zeros(1000, "i4")))
+    pq.write_table(pa.table({"x": pa.chunked_array([texts] * 50)}), path, compression="zstd")
+
+
+def parquet_of_one_long_text_in_lists(path: Path) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.array(["y" * 30_000]).take(pa.array(np.zeros(1000, "i4")))
+    lists = pa.ListArray.from_arrays(pa.array(range(0, 1001, 10), "i4"), texts)
+    table = pa.table({"x": pa.chunked_array([pa.StructArray.from_arrays([lists], ["of"])] * 50)})
+    pq.write_table(table, path, compression="zstd")
+
+
+def parquet_of_texts_that_share_their_beginning(path: Path) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.array(["y" * 100_000]).take(pa.array(np.zeros(1000, "i4")))
+    table = pa.table({"x": pa.chunked_array([texts] * 10)})
+    pq.write_table(table, path, use_dictionary=False, column_encoding={"x": "DELTA_BYTE_ARRAY"})
+
+
+def parquet_of_one_wide_value(path: Path) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wide = pa.array([b"y" * 30_000], pa.binary(30_000)).take(pa.array(np.zeros(1000, "i4")))
+    pq.write_table(pa.table({"x": pa.chunked_array([wide] * 80)}), path, compression="zstd")
+
+
+def parquet_with_notes_of_a_wide_type(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    notes = {b"entropic": json.dumps({"columns": {"0": "S1000000000"}}).encode()}
+    pq.write_table(pa.table({"x": ["a", "b"]}).replace_schema_metadata(notes), path)
+
+
+def hdf5_never_written(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (1 << 40,), "f8", chunks=(1 << 20,), fillvalue=1.5)
+
+
+def hdf5_filled_with_a_long_text(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        dtype = h5py.string_dtype()
+        file.create_dataset("x", (300, 1000), dtype, chunks=(100, 100), fillvalue="y" * 30_000)
+
+
+def hdf5_of_short_texts_never_written(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (50_000_000,), "S1", chunks=(1 << 20,), fillvalue=b"y")
+
+
+def hdf5_of_one_chunk_larger_than_its_array(path: Path) -> None:
+    import h5py
+    import numpy as np
+
+    with h5py.File(path, "w") as file:
+        packed = {"compression": "gzip", "compression_opts": 1}
+        x = file.create_dataset("x", (10,), "u1", maxshape=(None,), chunks=((1 << 32) - 1,), **packed)
+        x.id.write_direct_chunk((0,), np.zeros(10, "u1").tobytes(), 1)
+
+
+def hdf5_packed_twice(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        made.set_chunk((10,))
+        made.set_deflate(9)
+        made.set_deflate(9)
+        space = h5py.h5s.create_simple((10,))
+        h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_DOUBLE, space, made)
+
+
+def hdf5_whose_groups_double(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        group = file
+        for _ in range(30):
+            below = group.create_group("a")
+            group["b"] = below
+            group = below
+
+
+def hdf5_that_is_deep(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w", libver="latest") as file:
+        group = file.id
+        for _ in range(20_000):
+            group = h5py.h5g.create(group, b"a")
+
+
+def value_whose_array_claims_much(path: Path) -> None:
+    import h5py
+    import numpy as np
+
+    octets = BytesIO()
+    np.lib.format.write_array_header_1_0(
+        octets, {"descr": "<M8[s]", "fortran_order": False, "shape": (1 << 35,)}
+    )
+    document = json.dumps({"__entropic__": "array", "value": "0"}).encode()
+    with h5py.File(path, "w") as file:
+        file["__document__"] = np.frombuffer(document, "u1")
+        file["arrays/0"] = np.frombuffer(octets.getvalue(), "u1")
+        file["arrays/0"].attrs["format"] = "npy"
+
+
+def netcdf_filled_with_a_long_text(path: Path) -> None:
+    import h5netcdf
+    import h5py
+
+    with h5netcdf.File(path, "w") as file:
+        file.dimensions = {"x": 1 << 18}
+        file.create_variable("v", ("x",), h5py.string_dtype(), chunks=(1 << 10,), fillvalue="y" * 30_000)
+
+
+def netcdf_that_is_small_until_decoded(path: Path) -> None:
+    import h5netcdf
+
+    with h5netcdf.File(path, "w") as file:
+        file.dimensions = {"x": 50_000_000}
+        file.create_variable("v", ("x",), "i1", chunks=(1 << 20,)).attrs["scale_factor"] = 0.5
+
+
+def netcdf_whose_dimension_is_long(path: Path) -> None:
+    import h5netcdf
+
+    with h5netcdf.File(path, "w") as file:
+        file.dimensions = {"x": 1 << 34}
+        file.create_variable("x", ("x",), "f8", chunks=(1 << 20,))
+
+
+def netcdf_that_is_classic(path: Path) -> None:
+    path.write_bytes(classic(0, [1 << 30]))
+
+
+def netcdf_that_is_classic_with_many_records(path: Path) -> None:
+    path.write_bytes(classic(1 << 30, [0]))
+
+
+def classic(records: int, lengths: list[int], data: bytes = b"") -> bytes:
+    """Return a classic netCDF file of one variable of doubles."""
+
+    def number(*values: int) -> bytes:
+        return struct.pack(f">{len(values)}I", *values)
+
+    dimensions = b"".join(number(4) + b"dim%d" % n + number(one) for n, one in enumerate(lengths))
+    rank = number(len(lengths), *range(len(lengths)))
+    head = b"CDF\x01" + number(records, 10, len(lengths)) + dimensions
+    head += number(12, 1, 5) + b"title\0\0\0" + number(2, 5) + b"small\0\0\0"
+    head += number(11, 1, 1) + b"v\0\0\0" + rank + number(0, 0) + number(6, 8)
+    return head + number(len(head) + 4) + data
+
+
+def zarr_never_written(path: Path) -> None:
+    import zarr
+
+    zarr.create_array(str(path), shape=(1 << 45,), chunks=(1 << 20,), dtype="f8", fill_value=1.5)
+
+
+def zarr_of_the_second_version(path: Path) -> None:
+    import zarr
+
+    zarr.create_array(str(path), shape=(1 << 45,), chunks=(1 << 20,), dtype="f8", zarr_format=2)
+
+
+def zarr_filled_with_a_long_text(path: Path) -> None:
+    import zarr
+
+    zarr.create_array(str(path), shape=(1 << 18,), chunks=(1 << 10,), dtype="str", fill_value="y" * 30_000)
+
+
+def zarr_packed_twice(path: Path) -> None:
+    import zarr
+    from zarr.codecs import GzipCodec, ZstdCodec
+
+    zarr.create_array(
+        str(path), shape=(10,), chunks=(10,), dtype="f8", compressors=[ZstdCodec(), GzipCodec()]
+    )
+
+
+def zarr_that_is_deep(path: Path) -> None:
+    (path / "/".join("a" * 200)).mkdir(parents=True)
+    (path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+
+
+def zarr_whose_metadata_are_deep(path: Path) -> None:
+    path.mkdir()
+    (path / "zarr.json").write_text("[" * 100_000 + "]" * 100_000)
+
+
+def json_that_is_deep(path: Path) -> None:
+    path.write_text("[" * 200_000 + "]" * 200_000)
+
+
+BOMBS: dict[Callable[[Path], None], str] = {
+    npy_of_the_third_version: ".npy",
+    npz_whose_member_claims_much: ".npz",
+    csv_whose_lines_end_in_returns: ".csv",
+    parquet_of_one_long_text: ".parquet",
+    parquet_of_one_long_text_in_lists: ".parquet",
+    parquet_of_texts_that_share_their_beginning: ".parquet",
+    parquet_of_one_wide_value: ".parquet",
+    parquet_with_notes_of_a_wide_type: ".parquet",
+    hdf5_never_written: ".h5",
+    hdf5_filled_with_a_long_text: ".h5",
+    hdf5_of_short_texts_never_written: ".h5",
+    hdf5_of_one_chunk_larger_than_its_array: ".h5",
+    hdf5_packed_twice: ".h5",
+    hdf5_whose_groups_double: ".hdf5",
+    hdf5_that_is_deep: ".h5",
+    value_whose_array_claims_much: ".value.h5",
+    netcdf_filled_with_a_long_text: ".nc",
+    netcdf_that_is_small_until_decoded: ".nc",
+    netcdf_whose_dimension_is_long: ".dataarray.nc",
+    netcdf_that_is_classic: ".nc",
+    netcdf_that_is_classic_with_many_records: ".nc",
+    zarr_never_written: ".zarr",
+    zarr_of_the_second_version: ".zarr",
+    zarr_filled_with_a_long_text: ".zarr",
+    zarr_packed_twice: ".zarr",
+    zarr_that_is_deep: ".zarr",
+    zarr_whose_metadata_are_deep: ".zarr",
+    json_that_is_deep: ".json",
+}
+REFUSED_TO_OPEN = {  # by what record.open() does, which reads little
+    "netcdf_whose_dimension_is_long",
+    "netcdf_that_is_classic",
+    "netcdf_that_is_classic_with_many_records",
+    "zarr_that_is_deep",
+    "zarr_whose_metadata_are_deep",
+}
+
+
+def main(folder: Path) -> None:
+    """Load and open each file, and print the name of the error's class and its text, or of what came."""
+    import pandas  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import xarray  # noqa: F401
+    import zarr  # noqa: F401
+
+    from entropic.values import codecs, untrusted
+
+    untrusted._FREE_BYTES = FREE
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + LIMIT, used + LIMIT))
+    became: dict[str, list[str]] = {}
+    for path in sorted(folder.iterdir()):
+        for way in (codecs.load, codecs.open_file):
+            try:
+                what = [type(way(str(path))).__name__, ""]
+            except Exception as error:
+                what = [type(error).__name__, str(error)]
+            became[f"{way.__name__} {path.name.partition('.')[0]}"] = what
+    print(json.dumps(became))
+
+
+def make(folder: Path) -> None:
+    """Write them all."""
+    for bomb, suffix in BOMBS.items():
+        path = folder / f"{bomb.__name__}{suffix}"
+        bomb(path)
+        size = sum(one.stat().st_size for one in [path, *path.rglob("*")])
+        assert size < 10 << 20, f"{path} takes {size} bytes"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
