@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import os
 import struct
 from collections.abc import Iterator
@@ -24,10 +23,11 @@ from uuid import uuid4
 from entropic.disk.files import sync_data, sync_folder
 from entropic.disk.guarded import open_file
 from entropic.errors import ClaimLostError, CorruptFileError
+from entropic.process.logs import get_logger
 
 __all__ = ["HEADER_BYTES", "JournaledFile", "header", "opened", "read_whole", "recover"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 PAGE = 4096
 HEADER_BYTES = 512  # what HDF5 leaves to us at the begin of a file

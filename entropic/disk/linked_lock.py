@@ -8,7 +8,6 @@ a late owner does no harm is up to what is written; `entropic.disk.journal` sees
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 from pathlib import Path
@@ -18,11 +17,12 @@ from uuid import uuid4
 from entropic.disk.guarded import load_json, read_file
 from entropic.errors import ClaimLostError, ClaimTimeoutError
 from entropic.process.identity import Process, this_process
+from entropic.process.logs import get_logger
 from entropic.process.patience import Patience, Wait
 
 __all__ = ["LEASE_S", "PATIENCE", "LinkedLock"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LEASE_S = 60.0
 PATIENCE = Patience(limit_s=600.0, longest_pause_s=0.25)

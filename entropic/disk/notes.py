@@ -8,7 +8,6 @@ process has ended asks the row, and drops the other files that the note names.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import stat
 import time
@@ -22,10 +21,11 @@ from entropic.disk.files import sync_data
 from entropic.disk.guarded import entries, load_json, open_folder, read_file
 from entropic.disk.owners import is_own
 from entropic.process.identity import Process, this_process
+from entropic.process.logs import get_logger
 
 __all__ = ["Note", "Notes"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LIMIT = 1 << 26  # bytes of a note
 LOST_S = 7 * 24 * 3600.0  # after which a process of which nothing is known has surely ended

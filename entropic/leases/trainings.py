@@ -8,7 +8,6 @@ silent for a lease, and lost the run to another, commits nothing more.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +18,7 @@ from entropic.errors import ClaimLostError, ClaimTimeoutError
 from entropic.leases import held
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
+from entropic.process.logs import get_logger
 from entropic.process.patience import Patience, Wait
 from entropic.sql.columns import ID_LENGTH
 from entropic.sql.database import Database, DatabaseLike
@@ -27,7 +27,7 @@ from entropic.sql.versions import ensure_schema
 
 __all__ = ["TrainingClaim", "claim_training"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LEASE_S = 120.0
 TABLE = (

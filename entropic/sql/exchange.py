@@ -7,7 +7,6 @@ files that a note names, those are dropped that no row has.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +17,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from entropic.disk.notes import Note, Notes
+from entropic.process.logs import get_logger
 from entropic.sql.database import Database
 
 __all__ = ["Exchange", "Rows"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ written stays for the next time. Inside a transaction they belong to it, and are
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -15,11 +14,12 @@ import weakref
 from collections.abc import Callable
 from typing import NamedTuple
 
+from entropic.process.logs import get_logger
 from entropic.sql.database import Database
 
 __all__ = ["Collector", "Metric"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 EVERY_S = 1.0
 LONGEST_S = 60.0  # between two tries, where writing fails

@@ -6,12 +6,12 @@ and whatever metrics its user logs. Nothing is stored twice: what goes on is app
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from entropic.disk.names import check_name
+from entropic.process.logs import get_logger
 from entropic.stats import (
     TrainingIterationStats,
     TrainingStats,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BestScore", "StatsStore"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Step = Callable[[int], int]
 """Makes, of the last iteration that is stored, the step of a subsample."""
