@@ -399,7 +399,7 @@ def _annotation_problem(cls: type[Base]) -> str | None:
                 continue
             if reason := column_problem(inner):
                 return (
-                    f"{parent.__qualname__}.{name} is annotated as Mapped[{shown(inner)}], {reason}: use a type such "
+                    f"{parent.__qualname__}.{name} is annotated as Mapped[{shown(inner)}], {reason}. Use a type such "
                     "as int, float, str, bool, datetime, an Enum, a Literal, list, dict, numpy.ndarray or a "
                     "dataclass; or give the column a SQLAlchemy type, as in param(sqlalchemy.String(80))"
                 )

@@ -371,11 +371,11 @@ def test_model_after_one_whose_definition_failed_is_defined():
     [
         (
             Mapped[complex],
-            r"Mapped\[complex\], whose values have no column.*: use a type such as int, .*ndarray",
+            r"Mapped\[complex\], whose values have no column.*\. Use a type such as int, .*ndarray",
         ),
         (Mapped[np.float64], "float64.*write int, float, bool or str for it"),
         (Mapped[Path | None], "Path.*write str for it"),
-        (Mapped[object], "object.*no column.*: use a type"),
+        (Mapped[object], "object.*no column.*Use a type"),
         (int, r"int, which makes no column: write a: Mapped\[int\]"),
         ("int", r"int, which makes no column: write a: Mapped\[int\]"),
     ],
