@@ -13,7 +13,7 @@ import operator
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,9 @@ class LocalWeightsStore(WeightsStore):
             database = f"sqlite:///{self.basedir / DATABASE}"
         self.database = Database.of(database)
         ensure_schema(self.database, [])
+        self._rows = WeightRows(self.database.dialect, self._folder)
+        notes = Notes(self.basedir / NOTES, database_uuid(self.database))
+        self._exchange = Exchange(self.database, notes, self._rows)
         if not self.database.is_in_block:
             self._exchange.recover()
 
@@ -201,7 +204,8 @@ class LocalWeightsStore(WeightsStore):
         name, number = _name(run), _iteration(iteration)
         given = _weights_of(run, weights)
         encoded = encode_states({"model": given.model, "optimizer": given.optimizer})
-        former = self._find(name, number)
+        # Not in a block, which begins with its first statement: nobody is to wait while the file is written.
+        former = None if self.database.is_in_block else self._find(name, number)
         if former is not None and not exist_ok:
             raise already_there(name, number)
         stored, note = self._written(name, number, encoded, [former.file_name] if former else [])
@@ -414,15 +418,6 @@ class LocalWeightsStore(WeightsStore):
             one.mkdir(exist_ok=True)
             sync_folder(one.parent)
         return folder
-
-    @property
-    def _rows(self) -> WeightRows:
-        return WeightRows(self.database.dialect, self._folder)
-
-    @cached_property
-    def _exchange(self) -> Exchange:
-        notes = Notes(self.basedir / NOTES, database_uuid(self.database))
-        return Exchange(self.database, notes, self._rows)
 
 
 def _name(given: Any) -> str:

@@ -3,10 +3,11 @@
 import hashlib
 import logging
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -318,6 +319,26 @@ def test_part_of_a_block_that_is_taken_back_loses_no_weights(store):
 
     assert [value_of(store.retrieve_weights("r", i, verify=True)) for i in (1, 2)] == [OLD, NEW]
     assert len(files_of(store.basedir)) == 2
+
+
+def test_nobody_waits_for_the_database_while_a_block_writes_a_file(store, monkeypatch):
+    store.store_weights("r", 1, weights(OLD))
+    real, seen = LocalWeightsStore._written, []
+
+    def written(self, *arguments):
+        with closing(sqlite3.connect(store.database.url.database, timeout=0)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+        seen.append(arguments)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(LocalWeightsStore, "_written", written)
+    with store.database.transaction():
+        store.store_weights("r", 1, weights(NEW))
+
+    assert len(seen) == 1
+    assert value_of(store.retrieve_weights("r", 1)) == NEW
+    assert len(files_of(store.basedir)) == 1
 
 
 # Reading

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 __all__ = ["Following"]
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 
 
 class Following:
@@ -83,10 +83,12 @@ class Following:
             os.close(self._descriptor)
 
     def _measure(self) -> None:
+        block = memoryview(bytearray(_BLOCK))  # used again: new memory costs as much as the copy
         while (end := self._ends.get()) is not None:
             while self._done < end:
-                block = os.pread(self._descriptor, min(_BLOCK, end - self._done), self._done)
-                if not block:
+                part = block[: end - self._done]
+                size = os.preadv(self._descriptor, [part], self._done)
+                if not size:
                     raise OSError(errno.EIO, "the file became shorter while it was written")
-                self._digest.update(block)
-                self._done += len(block)
+                self._digest.update(part[:size])
+                self._done += size

@@ -148,7 +148,9 @@ def _is_good_name(name: str) -> bool:
 
 
 def _numpy() -> Any:
-    return importlib.import_module("numpy")
+    import numpy
+
+    return numpy
 
 
 def _is_tensor(value: Any) -> bool:
@@ -268,6 +270,7 @@ class StatesFile:
         import h5py
 
         require_regular(path)
+        self._open = h5py.h5d.open
         self._path = path
         self._file = h5py.File(path, "r")
         try:
@@ -336,8 +339,8 @@ class StatesFile:
             raise DecodeError(f"{name!r} in {self._path!r} is not of {dtype}: it has {values.dtype}")
         return _restored(values, library, dtype, name)
 
-    def node(self, name: str) -> Any:
-        """Return the dataset of a name.
+    def node(self, name: str) -> tuple[Any, tuple[int, ...], Any]:
+        """Return the dataset of a name, its shape, and its type as NumPy has it.
 
         Raises
         ------
@@ -346,29 +349,26 @@ class StatesFile:
         DecodeError
             If there is none, or one that is no array as `save_states` writes them: in one block of this file.
         """
-        import h5py
-
         if not self._file:
             raise ValueError(f"the file {self._path!r} was closed before {name!r} was read from it")
         try:
-            node = h5py.h5d.open(self._file.id, name.encode())
-            kind, size = node.dtype, math.prod(node.shape) * node.dtype.itemsize
+            node = self._open(self._file.id, name.encode())
+            dtype = node.dtype
+            shape = node.shape if dtype.kind in _NATIVE else None
         except (KeyError, ValueError, TypeError) as error:
             raise DecodeError(f"{self._path!r} has no array {name!r}: {error}") from error
-        if (
-            kind.kind not in _NATIVE
-            or node.get_storage_size() != size
-            or (size and node.get_offset() is None)
-        ):
-            raise DecodeError(f"{name!r} in {self._path!r} is no array of weights")
-        return node
+        size = math.prod(shape or ()) * dtype.itemsize
+        if shape is None or node.get_storage_size() != size or (size and node.get_offset() is None):
+            raise DecodeError(  # in chunks, in another file, or never written
+                f"{name!r} in {self._path!r} is no array of weights"
+            )
+        return node, shape, _numpy().dtype(dtype.str)  # h5py's own looks another
 
     def _values(self, name: str, budget: Budget | None = None) -> Any:
-        numpy, node = _numpy(), self.node(name)
-        shape, dtype = node.shape, numpy.dtype(node.dtype.str)  # h5py's own looks another
+        node, shape, dtype = self.node(name)
         budget = budget or Budget(self._path, self._size, ratio=1)
         budget.take(math.prod(shape) * dtype.itemsize, name)
-        values = numpy.empty(shape, dtype)
+        values = _numpy().empty(shape, dtype)
         if values.size:
             # Not by HDF5, which takes longer to say the same.
             _read_at(self._file.id.get_vfd_handle(), values.reshape(-1).view("u1"), node.get_offset())
@@ -377,7 +377,7 @@ class StatesFile:
     def dtype_of(self, name: str) -> str:
         """Return the name of an array's type."""
         kind = self._document["kinds"].get(name)
-        return str(kind[1]) if kind and kind[1] else str(_numpy().dtype(self.node(name).dtype.str))
+        return str(kind[1]) if kind and kind[1] else str(self.node(name)[2])
 
     def _is_npy(self, name: str) -> bool:
         kind = self._document["kinds"].get(name)
@@ -408,8 +408,7 @@ class StoredArray:
     @property
     def shape(self) -> tuple[int, ...]:
         """Its shape."""
-        found: tuple[int, ...] = self._file.node(self.name).shape
-        return found
+        return self._file.node(self.name)[1]
 
     @property
     def dtype(self) -> str:
@@ -423,7 +422,7 @@ class StoredArray:
     def __getitem__(self, key: Any) -> Any:
         import h5py
 
-        values = _numpy().asarray(h5py.Dataset(self._file.node(self.name))[key])
+        values = _numpy().asarray(h5py.Dataset(self._file.node(self.name)[0])[key])
         return self._file.restored(self.name, values.astype(values.dtype.str, copy=False))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:

@@ -383,3 +383,16 @@ def test_forged_file_is_refused(tmp_path, monkeypatch, change):
 
     with pytest.raises(DecodeError):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "change", [name for name in HOSTILE if name in {"external data", "virtual", "chunked"}]
+)
+def test_part_of_an_array_that_is_elsewhere_is_refused(tmp_path, change):
+    file = StatesFile(forged(tmp_path, HOSTILE[change]))
+    try:
+        array = file.listed()["model"]["w"]
+        with pytest.raises(DecodeError, match="is no array of weights"):
+            array[:1]
+    finally:
+        file.close()
