@@ -503,10 +503,17 @@ def _from_base64(text: str) -> bytes:
     return b64decode(text, validate=True)
 
 
+def _decode_fraction(text: str) -> Fraction:
+    if not _FRACTION.fullmatch(text):  # "1e999999999" would be worked out
+        raise ValueError(f"{text!r:.80} is not two whole numbers")
+    return Fraction(text)
+
+
 def _from_text(function: Callable[[str], Any]) -> Callable[[Any], Any]:
     return lambda content: function(_of(content, str))
 
 
+_FRACTION = re.compile(r"-?\d+(/\d+)?")
 _NUMBER = (float, int)  # PostgreSQL's JSONB gives 1 for 1.0
 _SCALAR = re.compile(r"[<>|][biufcmMSU]\d+(\[\w+\])?")
 _SCALAR_TYPES: dict[str, tuple[type, ...]] = {
@@ -539,7 +546,7 @@ CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda c: timedelta(*_parts(c, (int,), (int,), (int,))),
     ),
     "decimal": (Decimal, str, _from_text(Decimal)),
-    "fraction": (Fraction, str, _from_text(Fraction)),
+    "fraction": (Fraction, str, _from_text(_decode_fraction)),
     "uuid": (UUID, str, _from_text(UUID)),
     "path": (type(Path()), str, _from_text(Path)),
     "posix path": (PurePosixPath, str, _from_text(PurePosixPath)),

@@ -260,11 +260,18 @@ def _sparse_parts(array: Any) -> Parts:
 
 
 def _sparse(values: Any, places: Any, length: int, fill: Any, kind_of_index: str) -> Any:
-    import numpy
-
-    whole = numpy.full(length, fill, dtype=values.dtype)
-    whole[places] = values
-    return _pandas().arrays.SparseArray(whole, fill_value=fill, kind=kind_of_index)
+    pandas = _pandas()
+    if len(values) != len(places):
+        raise ValueError(f"there are {len(values)} values for {len(places)} places")
+    # Never the whole array: its length is only a number in the document.
+    class_, dtype = pandas.arrays.SparseArray, pandas.SparseDtype(values.dtype, fill)
+    if hasattr(class_, "from_indices"):
+        return class_.from_indices(
+            values, places, length, fill_value=dtype.fill_value, kind=kind_of_index, dtype=values.dtype
+        )
+    index = type(class_([0]).sp_index.to_int_index())(length, places.astype("i4"))
+    index = index.to_block_index() if kind_of_index == "block" else index
+    return class_(values, sparse_index=index, fill_value=fill, dtype=dtype)
 
 
 def _arrow_parts(array: Any) -> Parts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import stat
 import zipfile
 from typing import Any
@@ -28,6 +29,10 @@ __all__ = [
 _FREE_BYTES = 1 << 30  # what was never written is not stored, and comes back as zeros
 _RATIO = 1100  # of deflate's best, 1032 to 1
 _ZARR_RATIO = 1 << 15  # of zstd's
+_HEAD_BYTES = 1 << 24  # of the first two lines of a table
+_CELL = rb'(?:"(?:[^"]|"")*+"[^,\n]*+|(?!")[^,\n]*+)'
+_LINE = rb"[ \t\n]*+(" + _CELL + rb"(?:," + _CELL + rb")*+)\n"  # after those that are blank
+_HEAD = re.compile(rb"(?:\xef\xbb\xbf)?" + _LINE + _LINE)
 
 
 def require_regular(path: str) -> None:
@@ -84,14 +89,15 @@ def require_small_npy(file: Any, path: str, stored: int) -> None:
 class CountedText(io.RawIOBase):
     """A file of lines of which a table is made: who reads it is stopped before the table is larger than it may be.
 
-    A line may leave out its last columns, so that a few bytes make a row of any width.
+    A line may leave out its last columns, so that a few bytes make a row of any width. How wide a row is, the first
+    line says or, where it has more, the second, each of which may have breaks within its quotes.
     """
 
-    def __init__(self, path: str, separator: bytes = b",") -> None:
+    def __init__(self, path: str) -> None:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115  closed with this
-        self._separator = separator
-        self._cells: int | None = None  # in a line; None before the first is whole
-        self._first = 1
+        self._head: bytearray | None = bytearray()  # until the first two lines are whole
+        self._cells = 0
+        self._lines = 0
         self._budget = Budget(path, os.fstat(self._file.fileno()).st_size)
 
     def readable(self) -> bool:
@@ -101,17 +107,27 @@ class CountedText(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read on, and count; raise `DecodeError` if the table would be larger than the file's bytes can hold."""
         size = self._file.readinto(buffer) or 0
-        block = bytes(memoryview(buffer)[:size])
-        block = block.replace(b"\r", b"\n")  # either ends a line, and an empty one costs too little to matter
-        if self._cells is None:
-            line, end, block = (
-                block.lstrip(b"\n").partition(b"\n") if self._first == 1 else block.partition(b"\n")
-            )
-            self._first += line.count(self._separator)
-            self._cells = self._first if end else None
-        if self._cells is not None:
-            self._budget.take(8 * self._cells * block.count(b"\n"), "the table")
+        # Either ends a line, and an empty one costs too little to matter.
+        block = bytes(memoryview(buffer)[:size]).replace(b"\r", b"\n")
+        self._lines += block.count(b"\n")
+        if self._head is not None:
+            self._look(self._head, block)
+        if self._head is None:
+            self._budget.take(8 * self._cells * self._lines, "the table")
+            self._lines = 0
         return size
+
+    def _look(self, head: bytearray, block: bytes) -> None:
+        head += block
+        found = _HEAD.match(head)
+        if found is not None:
+            self._cells = 1 + max(line.count(b",") for line in found.groups())
+            self._head = None
+        elif len(head) > _HEAD_BYTES:
+            raise DecodeError(
+                f"the first two lines of {self._budget.path!r} have more than {_HEAD_BYTES} bytes, as where a quote is "
+                "not closed, and it is not read as a whole: read what you need of it by record.open()"
+            )
 
     def close(self) -> None:
         """Close the file."""

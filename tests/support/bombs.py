@@ -36,6 +36,22 @@ def csv_whose_lines_end_in_returns(path: Path) -> None:
     path.write_bytes(b"," * 100_000 + b"\r" + b"1\r" * 20_000)
 
 
+def csv_whose_header_has_a_break(path: Path) -> None:
+    path.write_bytes(b'"x\n"' + b"," * 100_000 + b"\n" + b"1\n" * 20_000)
+
+
+def csv_whose_first_row_is_wide(path: Path) -> None:
+    path.write_bytes(b"a\n" + b"1," * 100_000 + b"1\n" + b"1\n" * 20_000)
+
+
+def csv_whose_header_comes_after_blanks(path: Path) -> None:
+    path.write_bytes(b" \n\t\n" + b"," * 100_000 + b"\n" + b"1\n" * 20_000)
+
+
+def csv_with_a_quote_within_a_name(path: Path) -> None:
+    path.write_bytes(b'a"' + b"," * 100_000 + b"\n" + b"1\n" * 20_000)
+
+
 def parquet_of_one_long_text(path: Path) -> None:
     import numpy as np
     import pyarrow as pa
@@ -254,6 +270,10 @@ BOMBS: dict[Callable[[Path], None], str] = {
     npy_of_the_third_version: ".npy",
     npz_whose_member_claims_much: ".npz",
     csv_whose_lines_end_in_returns: ".csv",
+    csv_whose_header_has_a_break: ".csv",
+    csv_whose_first_row_is_wide: ".csv",
+    csv_whose_header_comes_after_blanks: ".csv",
+    csv_with_a_quote_within_a_name: ".csv",
     parquet_of_one_long_text: ".parquet",
     parquet_of_one_long_text_in_lists: ".parquet",
     parquet_of_texts_that_share_their_beginning: ".parquet",

@@ -12,6 +12,7 @@ from entropic import DecodeError
 from entropic.values import untrusted, untrusted_hdf5
 from entropic.values.classic_netcdf import require_small_classic
 from entropic.values.codecs import load, open_file
+from entropic.values.documents import decode, encode
 from tests.support import bombs
 
 NAMES = [bomb.__name__ for bomb in bombs.BOMBS]
@@ -137,3 +138,57 @@ def test_zarr_with_a_link_is_refused(tmp_path, opener):
 
     with pytest.raises(DecodeError, match="is a link"):
         opener(str(path))
+
+
+def test_fraction_that_would_be_worked_out_is_refused(tmp_path):
+    path = tmp_path / "result.value.json"
+    path.write_text(json.dumps({"__entropic__": "fraction", "value": "1e99999999"}))
+
+    with pytest.raises(DecodeError, match="two whole numbers"):
+        load(str(path))
+
+
+def test_csv_whose_quote_is_not_closed_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(untrusted, "_HEAD_BYTES", 1 << 18)
+    (tmp_path / "result.csv").write_bytes(b'"' + b"1,\n" * (1 << 18))
+
+    with pytest.raises(DecodeError, match="quote is not closed"):
+        load(str(tmp_path / "result.csv"))
+
+
+@pytest.mark.usefixtures("little")
+@pytest.mark.parametrize(
+    "head", ['"length ""in"" m",b', 'length ("),b', '"a\nb","c"', "a,", "", "a", '"",""']
+)
+@pytest.mark.parametrize("rows", [0, 1, 2, 60_000])
+def test_csv_with_any_header_is_read_as_pandas_does(tmp_path, head, rows):
+    import pandas as pd
+
+    path = tmp_path / "result.csv"
+    path.write_text(f"{head}\n" + "".join(f"{n},{n}.5\n" for n in range(rows)))
+    try:
+        expected = pd.read_csv(path)
+    except pd.errors.EmptyDataError:
+        return
+
+    pd.testing.assert_frame_equal(load(str(path)), expected)
+
+
+def sparse_document(**changed):
+    import pandas as pd
+
+    document, arrays = encode(pd.arrays.SparseArray([0, 0, 7, 0], kind="block"))
+    text = json.dumps(document)
+    for name, value in changed.items():
+        assert f'"{name}": 4' in text
+        text = text.replace(f'"{name}": 4', f'"{name}": {value}')
+    return decode(json.loads(text), arrays.__getitem__)
+
+
+def test_sparse_array_is_not_made_whole():
+    import pandas as pd
+
+    pd.testing.assert_extension_array_equal(
+        sparse_document(), pd.arrays.SparseArray([0, 0, 7, 0], kind="block")
+    )
+    assert len(sparse_document(length=1 << 30)) == 1 << 30
