@@ -27,32 +27,32 @@ def require_inside(file: Any, path: str) -> None:
     """Raise `DecodeError` if something in an open HDF5 file is in another file, or links to one."""
     import h5py
 
-    for group, name, kind in _links(file):
+    for group, name, where, kind in _links(file):
         if kind == h5py.h5l.TYPE_EXTERNAL:
-            raise _leads_out(name, path, "a link to another file")
+            raise _leads_out(where, path, "a link to another file")
         if kind == h5py.h5l.TYPE_HARD and h5py.h5o.get_info(group, name).type == h5py.h5o.TYPE_DATASET:
-            _require_stored_here(h5py.h5d.open(group, name), name, path)
+            _require_stored_here(h5py.h5d.open(group, name), where, path)
 
 
-def _links(file: Any) -> Iterator[tuple[Any, bytes, Any]]:
-    """Yield all links in an open HDF5 file, as group, name and kind; each group once."""
+def _links(file: Any) -> Iterator[tuple[Any, bytes, bytes, Any]]:
+    """Yield all links in an open HDF5 file, as group, name, path and kind; each group once."""
     import h5py
 
     # Not `visit`, which goes down in C until its stack is full.
-    waiting = [file.id]
+    waiting = [(file.id, b"")]
     seen = {_address(h5py.h5o.get_info(file.id))}
     while waiting:
-        group = waiting.pop()
+        group, above = waiting.pop()
         names: list[tuple[bytes, Any]] = []
         group.links.iterate(lambda name, info, names=names: names.append((name, info.type)), info=True)
         for name, kind in names:
-            yield group, name, kind
+            yield group, name, above + name, kind
             if kind != h5py.h5l.TYPE_HARD:
                 continue
             info = h5py.h5o.get_info(group, name)
             if info.type == h5py.h5o.TYPE_GROUP and _address(info) not in seen:
                 seen.add(_address(info))
-                waiting.append(h5py.h5g.open(group, name))
+                waiting.append((h5py.h5g.open(group, name), above + name + b"/"))
 
 
 def _require_stored_here(dataset: Any, name: bytes, path: str) -> None:
@@ -76,10 +76,10 @@ def require_hard_links(file: Any, path: str) -> None:
     """Raise `DecodeError` if there is a link in an open HDF5 file that leads by a name, in whichever file."""
     import h5py
 
-    for _, name, kind in _links(file):
+    for _, _, where, kind in _links(file):
         if kind != h5py.h5l.TYPE_HARD:
             raise DecodeError(
-                f"{name.decode('utf-8', 'replace')!r} in {path!r} is a link, which is not followed"
+                f"{where.decode('utf-8', 'replace')!r} in {path!r} is a link, which is not followed"
             )
 
 
