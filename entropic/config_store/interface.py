@@ -178,6 +178,8 @@ class ConfigStore(ABC):
 
         Parameters
         ----------
+        run_config : RunConfig or mapping
+            Also its document, such as ``{"name": "run_0"}``.
         ignore : collection of str, optional
             Fields of the run in which one that is stored may differ; dotted for those inside, ``"task_config.tol"``.
             Only compared: what is stored stays as it is.
@@ -193,6 +195,7 @@ class ConfigStore(ABC):
         DuplicateNameError
             If the run or a part has the name of another one that is stored; nothing is stored then.
         """
+        run_config = _config_of(RunConfig, run_config)
         configs: list[Config] = [*(run_config.parts() if store_parts else []), run_config]
         if recursive:
             inside = [one for one in _inside(run_config) if one.kind in {"dataset", "array"}]
@@ -266,6 +269,8 @@ class ConfigStore(ABC):
 
         Parameters
         ----------
+        task_config : TaskConfig or mapping
+            Also its document.
         ignore : collection of str, optional
             Fields in which the two may differ, dotted for those inside. Only compared.
         if_exists : {"error", "replace", "keep"}
@@ -431,9 +436,8 @@ class ConfigStore(ABC):
         force: bool,
     ) -> None:
         """Store configs together, of which the last one is what the caller has given."""
-        given = configs[-1]
-        if not isinstance(given, base):
-            raise TypeError(f"{given!r:.200} is a {type(given).__name__}, and no {base.__name__}")
+        given = _config_of(base, configs[-1])
+        configs = [*configs[:-1], given]
         if isinstance(ignore, str):
             raise TypeError(f"ignore= takes a list of fields, not the string {ignore!r}")
         if if_exists not in {"error", "replace", "keep"}:
@@ -538,6 +542,15 @@ def _as_stored_now(kind: str, document: Any) -> Any:
         return restore(KINDS[kind], document).document()
     except DecodeError:
         return document
+
+
+def _config_of(base: type[ConfigT], given: Any) -> ConfigT:
+    """Return what a caller has given as a config: a document will do."""
+    if isinstance(given, Mapping):
+        return restore(base, given)
+    if not isinstance(given, base):
+        raise TypeError(f"{given!r:.200} is a {type(given).__name__}, and no {base.__name__}")
+    return given
 
 
 def _names_of(part: str, names: Collection[str]) -> Collection[str]:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from entropic import ConfigNotFoundError, DuplicateNameError, InUseError
+from entropic import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError
 from entropic.config_store import ConfigStore, FileConfigStore, SQLConfigStore
 from entropic.configs import RunConfig
 from tests.support.config_cases import ONE_OF_EACH, OTHER, Distances, Gunpowder, Pair, UNet, Volume, run
@@ -185,6 +185,20 @@ def test_config_of_another_kind_is_refused(store):
     with pytest.raises(TypeError, match="is a UNet, and no TaskConfig"):
         store.store_task_config(UNet(name="a"))
     assert everything(store) == {}
+
+
+def test_document_will_do_for_a_config(store):
+    store.store_run_config(
+        {"name": "run_0", "task_config": {"__type__": "Distances", "name": "t", "clip": 2}}
+    )
+    store.store_architecture_config({"name": "a"})
+
+    assert get(store, "run", "run_0") == RunConfig(name="run_0", task_config=Distances(name="t", clip=2.0))
+    assert names(store, "task") == ["t"]
+    assert names(store, "architecture") == ["a"]
+    with pytest.raises(DecodeError, match="nme"):
+        store.store_run_config({"nme": "run_1"})
+    assert names(store, "run") == ["run_0"]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/abs", "../t1", "a/../b", "nul\0", "x" * 256])
