@@ -112,15 +112,20 @@ def ensure_schema(database: Database, tables: Sequence[Table]) -> None:
     """
     for table in tables:
         _refuse_own_name(table)
-    if _is_complete(database, tables):
-        return
     try:
+        if _is_complete(database, tables):
+            return
         with schema_lock(database) as connection:
             make_library_tables(database, connection)
             for table in _missing(connection, tables):
                 log.info("making the table %s", table.name)
                 table.metadata.create_all(connection, tables=[table])
     except DBAPIError as error:
+        if "file is not a database" in str(error.orig):
+            raise SchemaError(
+                f"{shown(database.url)}: the file is no SQLite database, or it is damaged. Nothing was changed. Name "
+                "another file in the URL, or restore this one from a backup"
+            ) from error
         if not is_denied(error):
             raise
         raise SchemaError(

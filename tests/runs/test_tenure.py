@@ -12,7 +12,6 @@ from entropic.process.patience import Patience
 from entropic.runs import tenure as module
 from entropic.runs.attempts import Work
 from entropic.runs.publishing import Publisher
-from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure
 from tests.support.protocol_cases import Place, claims_on
 
@@ -113,7 +112,7 @@ STEPS = {
     "taken in": (module, "recover"),
     "loss recorded": (Publisher, "lose"),
     "looked up": (RecordReader, "find_many"),
-    "looked at": (ResultTable, "present"),
+    "looked at": (RecordReader, "present"),
 }
 
 

@@ -616,6 +616,15 @@ def test_names_of_the_tables_are_those_of_all_stores():
     assert sorted(every_table().tables) == sorted(NAMES)
 
 
+def test_file_that_is_no_database_is_named(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no database " * 100)
+
+    with pytest.raises(SchemaError, match=r"notes\.txt: the file is no SQLite database, or it is damaged"):
+        versions.ensure_schema(Database(f"sqlite:///{path}"), [])
+    assert path.read_text() == "no database " * 100
+
+
 LOADED = """
 import sys
 from pathlib import Path
