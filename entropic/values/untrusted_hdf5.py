@@ -109,10 +109,11 @@ def read_hdf5(node: Any, budget: Budget) -> Any:
     import h5py
     import numpy as np
 
-    is_text = h5py.check_string_dtype(node.dtype) is not None
-    _take(node, budget, _OBJECT_BYTES if is_text or node.dtype.hasobject else 0)
+    dtype = node.dtype
+    is_text = h5py.check_string_dtype(dtype) is not None
+    _take(node, budget, max(dtype.itemsize, _OBJECT_BYTES if is_text or dtype.hasobject else 0))
     reader = node.asstr() if is_text else node
-    if not node.dtype.hasobject or not node.size:
+    if not dtype.hasobject or not node.size:
         return reader[()]
     whole = None
     for place in _blocks(node.shape, _block_size(budget)):
@@ -140,7 +141,7 @@ def require_small_netcdf(file: Any, path: str, stored: int, *, is_whole: bool) -
             continue
         if not is_whole and not _is_dimension(name, node):
             continue
-        _take(node, budget, 8 if any(key in node.attrs for key in _DECODED) else 0)
+        _take(node, budget, max(node.dtype.itemsize, 8 if any(key in node.attrs for key in _DECODED) else 0))
         if node.dtype.hasobject and node.size:
             for place in _blocks(node.shape, _block_size(budget)):
                 budget.take(_content_bytes(node[place]), name)
@@ -156,10 +157,13 @@ def _text(attribute: Any) -> bytes:
     return attribute if isinstance(attribute, bytes) else b""
 
 
-def _take(node: Any, budget: Budget, least: int) -> None:
-    """Take what a dataset claims, but at least so many bytes a value."""
-    if node.shape is None:
+def _take(node: Any, budget: Budget, width: int) -> None:
+    """Take what a dataset claims, at so many bytes a value; there may be thousands of datasets."""
+    size = node.size
+    if size is None:
         return
+    import h5py
+
     made = node.id.get_create_plist()
     packing = [
         number for number in range(made.get_nfilters()) if made.get_filter(number)[0] not in _NOT_PACKING
@@ -169,10 +173,9 @@ def _take(node: Any, budget: Budget, least: int) -> None:
             f"{node.name!r} in {budget.path!r} is packed more than once, so that it may unpack to any size, and is not "
             "read as a whole: read what you need of it by record.open()"
         )
-    width = max(node.dtype.itemsize, least)
-    name = node.name.lstrip("/")
-    budget.require(width * math.prod(node.chunks or ()), name)
-    budget.take(width * node.size, name)
+    largest = width * max(size, math.prod(made.get_chunk()) if made.get_layout() == h5py.h5d.CHUNKED else 0)
+    budget.require(largest, node.name.lstrip("/") if largest > budget.left else "")
+    budget.take(width * size, "")
 
 
 def _block_size(budget: Budget) -> int:
@@ -205,4 +208,7 @@ def _content_bytes(values: Any) -> int:
         return sum(_content_bytes(values[name]) for name in dtype.names if dtype[name].hasobject)
     if not dtype.hasobject:
         return int(values.nbytes)
-    return sum(_content_bytes(one) for one in values.flat)
+    objects = values.ravel().tolist()
+    if objects and isinstance(objects[0], str | bytes):  # then all are
+        return sum(map(len, objects))
+    return sum(map(_content_bytes, objects))
