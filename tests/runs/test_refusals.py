@@ -14,19 +14,17 @@ from entropic.runs.refusals import spellings
 from entropic.sql.outages import bytes_of
 from tests.support import servers
 from tests.support.processes import outcomes_of
-from tests.support.refused_cases import ODD, REASONS, Trials, run_and_die, run_and_die_moved
+from tests.support.refused_cases import KINDS, ODD, REASONS, Trials, run_and_die, run_and_die_moved
+from tests.support.sweep_runs import place
 
-KINDS = [
-    *(("sqlite", reason) for reason in ("check", "duplicate", "trigger")),
-    *(("postgresql", reason) for reason in ("check", "duplicate", "at commit", "too long", "charset")),
-    *(("mysql", reason) for reason in ("check", "duplicate", "too long", "charset")),
+SLOW = {
+    ("mysql", "packet"),
     *(
-        pytest.param((kind, reason), marks=pytest.mark.slow)
+        (kind, reason)
         for kind in ("postgresql", "mysql")
         for reason in ("trigger", "foreign key", "null", "range")
     ),
-    pytest.param(("mysql", "packet"), marks=pytest.mark.slow),
-]
+}
 ONE_OF_EACH = [("sqlite", "check"), ("postgresql", "charset"), ("mysql", "charset")]
 GRID = [{"n": n} for n in (1, ODD, 3)]
 
@@ -52,20 +50,15 @@ def named(kind):
     return "-".join(kind)
 
 
-def marked(kind):
-    """Return a kind, slow unless it is one of the few that stand for all."""
-    return (
-        kind
-        if kind in ONE_OF_EACH
-        else pytest.param(getattr(kind, "values", (kind,))[0], marks=pytest.mark.slow)
-    )
+def each(is_fast):
+    """Every reason on every database that can have it; slow are those of which something is not true."""
+    kinds = [kind if is_fast(kind) else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+    return pytest.mark.parametrize("trials", kinds, indirect=True, ids=named)
 
 
-each_kind = pytest.mark.parametrize("trials", KINDS, indirect=True, ids=named)
-each_kind_slowly = pytest.mark.parametrize(
-    "trials", [marked(kind) for kind in KINDS], indirect=True, ids=named
-)
-one_of_each = pytest.mark.parametrize("trials", ONE_OF_EACH, indirect=True, ids=named)
+each_kind = each(lambda kind: kind not in SLOW)
+mostly_slowly = each(lambda kind: kind in ONE_OF_EACH)
+always_slowly = each(lambda kind: False)
 on_sqlite = pytest.mark.parametrize("trials", [("sqlite", "check")], indirect=True, ids=named)
 
 
@@ -93,16 +86,11 @@ def assert_settled(trials, *, rows, attempts=1):
 
 
 @each_kind
-def test_sweep_with_a_row_that_is_refused_stores_the_others_and_lists_it(trials):
-    result = trials.store().sweep(GRID, on_error="continue", progress=False)
-
-    assert sorted(record.n for record in result) == [1, 3]
-    assert [failed.params for failed in result.failed] == [{"n": ODD}]
-    assert Counter(trials.calls()) == {1: 1, ODD: 1, 3: 1}
-    assert_settled(trials, rows=[1, 3])
+def test_sweep_with_a_row_that_is_refused_stores_the_others_and_lists_it(trials, request):
+    assert_swept(trials, request, "serial")
 
 
-@each_kind_slowly
+@mostly_slowly
 def test_single_run_whose_row_is_refused_raises_and_says_where_its_file_is(trials):
     with pytest.raises((SQLAlchemyError, UnicodeEncodeError)) as caught:
         trials.store().run_or_retrieve({"n": ODD})
@@ -111,7 +99,7 @@ def test_single_run_whose_row_is_refused_raises_and_says_where_its_file_is(trial
     assert_settled(trials, rows=[])
 
 
-@each_kind_slowly
+@mostly_slowly
 def test_recovery_of_a_row_that_is_refused_settles_it(trials):
     outcomes_of(run_and_die, [(trials,)])
     assert stored(trials) == []
@@ -123,12 +111,24 @@ def test_recovery_of_a_row_that_is_refused_settles_it(trials):
     assert_settled(trials, rows=[])
 
 
-@one_of_each
-def test_sweep_on_dask_with_a_row_that_is_refused_stores_the_others(trials, dask_client):
-    result = trials.store().sweep(GRID, dask_client, on_error="continue", fallback="raise")
+def assert_swept(trials, request, where):
+    with place(where, request) as options:
+        result = trials.store().sweep(GRID, on_error="continue", fallback="raise", progress=False, **options)
 
     assert sorted(record.n for record in result) == [1, 3]
+    assert [failed.params for failed in result.failed] == [{"n": ODD}]
+    assert Counter(trials.calls()) == {1: 1, ODD: 1, 3: 1}
     assert_settled(trials, rows=[1, 3])
+
+
+@mostly_slowly
+def test_sweep_on_dask_with_a_row_that_is_refused_stores_the_others(trials, request):
+    assert_swept(trials, request, "dask")
+
+
+@always_slowly
+def test_sweep_in_workers_with_a_row_that_is_refused_stores_the_others(trials, request):
+    assert_swept(trials, request, "workers")
 
 
 @on_sqlite
@@ -322,5 +322,5 @@ def test_bytes_of_parameters_are_those_of_the_largest_row():
 
 
 def test_every_reason_has_a_kind():
-    kinds = [getattr(kind, "values", (kind,))[0] for kind in KINDS]
-    assert {reason for _, reason in kinds} == set(REASONS)
+    assert {reason for _, reason in KINDS} == set(REASONS)
+    assert {*SLOW, *ONE_OF_EACH} <= set(KINDS)

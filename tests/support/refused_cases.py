@@ -1,5 +1,6 @@
 """A table whose rows a database may refuse, for each reason that it can have, and a runner that gives it one."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,21 @@ REASONS: dict[str, dict[str, Any]] = {
     "packet": {"notes": "x" * (17 << 20)},
 }
 """What the runner returns where the database refuses the row."""
+
+
+_ANYWHERE = ("check", "duplicate", "trigger", "null", "foreign key")
+_ON_SERVERS = (*_ANYWHERE, "range", "too long", "charset")
+
+KINDS = [
+    *(("sqlite", reason) for reason in (*_ANYWHERE, "at commit")),
+    *(("postgresql", reason) for reason in (*_ON_SERVERS, "at commit")),
+    *(("mysql", reason) for reason in (*_ON_SERVERS, "packet")),
+]
+"""Each reason on each database that can have it, for whoever makes the runs.
+
+SQLite has no lengths and no charset, and takes any number. MySQL looks at no constraint as late as at COMMIT, and
+alone has a limit on a packet that a row can exceed.
+"""
 
 
 SETUPS: dict[tuple[str, str], tuple[str, ...]] = {
@@ -60,6 +76,14 @@ SETUPS: dict[tuple[str, str], tuple[str, ...]] = {
     ("mysql", "too long"): ("ALTER TABLE refused_trials MODIFY COLUMN label VARCHAR(3)",),
 }
 """What gives a database its reason, by dialect and reason; the others are in the model."""
+
+_NAMES = r"\blabel VARCHAR\(40\)"
+SQLITE_COLUMNS = {
+    "null": (r"\bloss \w+", "NOT NULL"),
+    "foreign key": (_NAMES, "REFERENCES labels (label)"),
+    "at commit": (_NAMES, "REFERENCES labels (label) DEFERRABLE INITIALLY DEFERRED"),
+}
+"""What is added to a column of SQLite's, which cannot be changed later."""
 
 
 class Trial(Base):
@@ -125,6 +149,9 @@ class Trials:
     def prepare(self) -> None:
         """Make the table, and give the database its reason."""
         database = self.store().database
+        if database.dialect == "sqlite" and self.reason in SQLITE_COLUMNS:
+            self._make_anew(*SQLITE_COLUMNS[self.reason])
+            return
         if self.reason in {"duplicate", "at commit"}:
             values = "'0', 'elsewhere', CURRENT_TIMESTAMP, '{}', 100, 'taken'"
             columns = "id, result_file, created_at, custom_data, n, label"
@@ -136,6 +163,12 @@ class Trials:
             change = f"DROP CONSTRAINT {found.conname}, ADD UNIQUE (label) DEFERRABLE INITIALLY DEFERRED"
             self.sql(f"ALTER TABLE refused_trials {change}")
         self.sql(*SETUPS.get((database.dialect, self.reason), ("SELECT 1",)))
+
+    def _make_anew(self, column: str, more: str) -> None:
+        (made,) = self.sql("SELECT sql FROM sqlite_master WHERE name = 'refused_trials'")
+        changed, count = re.subn(f"({column})", rf"\1 {more}", made.sql, count=1)
+        assert count, made.sql
+        self.sql("CREATE TABLE labels (label VARCHAR(40) PRIMARY KEY)", "DROP TABLE refused_trials", changed)
 
 
 def run_and_die(trials: Trials) -> None:
