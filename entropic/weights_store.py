@@ -227,8 +227,9 @@ class LocalWeightsStore(WeightsStore):
             with publish(target) as part:
                 note = self._exchange.notes.write(name, [target.name, part.path.name, *former])
                 part.size_bytes, part.sha256 = save_states(encoded, str(part.path))
-        except BaseException:
-            target.unlink(missing_ok=True)
+        except BaseException as error:
+            if not isinstance(error, FileExistsError):  # that is another one's
+                target.unlink(missing_ok=True)
             if note is not None:
                 note.drop()
             raise

@@ -285,6 +285,19 @@ def test_full_disk_leaves_nothing_and_the_former_weights(store, monkeypatch):
     assert value_of(store.retrieve_weights("r", 1, verify=True)) == OLD
 
 
+def test_name_that_was_given_twice_does_no_harm(store, monkeypatch):
+    """Of two in four billion."""
+    store.store_weights("r", 1, weights(OLD))
+    former = files_of(store.basedir)
+    monkeypatch.setattr("entropic.weights_store.new_file_name", lambda iteration: former[0])
+
+    with pytest.raises(FileExistsError):
+        store.store_weights("r", 1, weights(NEW))
+
+    assert files_of(store.basedir) == former
+    assert value_of(store.retrieve_weights("r", 1, verify=True)) == OLD
+
+
 def test_row_that_is_refused_leaves_nothing_and_the_former_weights(store):
     """In a block, which goes on: what was written for the row is removed when it ends."""
     store.store_weights("r", 1, weights(OLD))
