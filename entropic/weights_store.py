@@ -21,7 +21,7 @@ from entropic.disk.files import digest_of, sync_folder
 from entropic.disk.names import check_name, encode_name
 from entropic.disk.notes import Note, Notes
 from entropic.disk.publish import publish
-from entropic.errors import CorruptFileError, WeightsNotFoundError
+from entropic.errors import CorruptFileError, ResultsDirUnavailableError, WeightsNotFoundError
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.exchange import Exchange
 from entropic.sql.versions import database_uuid, ensure_schema
@@ -151,7 +151,8 @@ class LocalWeightsStore(WeightsStore):
     -----
     Safe between threads and processes. A reader gets the weights as they were before or after, whatever is killed when:
     only a row makes a file visible. Inside a block of `Database.transaction` the rows are committed with it, and files
-    follow. Names are percent-encoded where a file system would not take them.
+    follow. A database has the weights of one folder, wherever that is mounted. Names are percent-encoded where a file
+    system would not take them.
     """
 
     def __init__(self, basedir: str | Path, database: DatabaseLike | None = None) -> None:
@@ -198,10 +199,13 @@ class LocalWeightsStore(WeightsStore):
         ------
         AlreadyExistsError
             If there are some, unless *exist_ok*.
+        ResultsDirUnavailableError
+            If the database has weights, but not in this folder: it is not mounted, or another one.
         TypeError
             If there is something in them that is no array, tensor, scalar, dict, list or tuple. Nothing is stored.
         """
         name, number = _name(run), _iteration(iteration)
+        self._require_root()
         given = _weights_of(run, weights)
         encoded = encode_states({"model": given.model, "optimizer": given.optimizer})
         # Not in a block, which begins with its first statement: nobody is to wait while the file is written.
@@ -221,8 +225,9 @@ class LocalWeightsStore(WeightsStore):
             with publish(target) as part:
                 note = self._exchange.notes.write(name, [target.name, part.path.name, *former])
                 part.size_bytes, part.sha256 = save_states(encoded, str(part.path))
-        except BaseException:
-            target.unlink(missing_ok=True)
+        except BaseException as error:
+            if not isinstance(error, FileExistsError):  # that is another one's
+                target.unlink(missing_ok=True)
             if note is not None:
                 note.drop()
             raise
@@ -285,9 +290,10 @@ class LocalWeightsStore(WeightsStore):
             _verify(path, stored.sha256)
             raise
         weights = Weights(states.get("model"), states.get("optimizer"))
-        weights._file = file
-        if not lazy:
-            weights.close()
+        if lazy:
+            weights._file = file
+        else:
+            file.close()
         return weights
 
     def remove(self, run: Any, iteration: int, *, force: bool = False) -> None:
@@ -306,6 +312,7 @@ class LocalWeightsStore(WeightsStore):
             If they are the best of something, unless *force*; the text says of what.
         """
         name, number = _name(run), _iteration(iteration)
+        self._require_root()
         note = self._exchange.notes.write(name, [self._require(name, number).file_name])
         take = partial(self._rows.take, name=name, number=number, note=note, force=force)
         self._exchange.change(note, take)
@@ -329,6 +336,7 @@ class LocalWeightsStore(WeightsStore):
         old = self.database.read(partial(self._rows.older, name=name, keep_last=keep_last))
         if not old:
             return []
+        self._require_root()
         note = self._exchange.notes.write(name, old.values())
         thin_out = partial(self._rows.thin_out, name=name, keep_last=keep_last, note=note)
         return self._exchange.change(note, thin_out)
@@ -409,6 +417,16 @@ class LocalWeightsStore(WeightsStore):
 
     def _path(self, stored: StoredWeights) -> Path:
         return self._folder(stored.run_name) / stored.file_name
+
+    def _require_root(self) -> None:
+        """Raise `ResultsDirUnavailableError` if there are weights, and this is not the folder where they are."""
+        if (self.basedir / NOTES).is_dir() or self.database.read(self._rows.is_empty):
+            return
+        raise ResultsDirUnavailableError(
+            f"{str(self.basedir)!r} is not the folder of the weights in {self.database!r}: it has no folder {NOTES!r}. "
+            "Nothing was written. Mount it, or give the folder that the other weights are in; if their files were "
+            f"removed on purpose, make {NOTES!r} in it"
+        )
 
     def _require_folder(self, name: str) -> Path:
         """Return the folder of a run; what is made of it survives a power cut."""

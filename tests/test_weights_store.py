@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from entropic import (
     Database,
     DecodeError,
     InUseError,
+    ResultsDirUnavailableError,
     WeightsNotFoundError,
 )
 from entropic.disk.files import digest_of
@@ -283,6 +285,19 @@ def test_full_disk_leaves_nothing_and_the_former_weights(store, monkeypatch):
     assert value_of(store.retrieve_weights("r", 1, verify=True)) == OLD
 
 
+def test_name_that_was_given_twice_does_no_harm(store, monkeypatch):
+    """Of two in four billion."""
+    store.store_weights("r", 1, weights(OLD))
+    former = files_of(store.basedir)
+    monkeypatch.setattr("entropic.weights_store.new_file_name", lambda iteration: former[0])
+
+    with pytest.raises(FileExistsError):
+        store.store_weights("r", 1, weights(NEW))
+
+    assert files_of(store.basedir) == former
+    assert value_of(store.retrieve_weights("r", 1, verify=True)) == OLD
+
+
 def test_row_that_is_refused_leaves_nothing_and_the_former_weights(store):
     """In a block, which goes on: what was written for the row is removed when it ends."""
     store.store_weights("r", 1, weights(OLD))
@@ -536,6 +551,39 @@ def test_weights_in_another_database_of_the_folder_are_left_alone(tmp_path):
 
     assert value_of(first.retrieve_weights("r", 1)) == OLD
     assert second.latest_iteration("r") is None
+
+
+def test_folder_that_is_not_that_of_the_weights_is_not_written_to(tmp_path, sqlite_url):
+    """It is not mounted, or another one: its weights would take the rows of the others."""
+    store = LocalWeightsStore(tmp_path / "share", sqlite_url)
+    store.store_weights("r", 1, weights(OLD))
+    (tmp_path / "share").rename(tmp_path / "mounted elsewhere")
+
+    for change in (
+        lambda: store.store_weights("r", 1, weights(NEW)),
+        lambda: store.store_weights("s", 1, weights(NEW)),
+        lambda: store.remove("r", 1),
+        lambda: store.prune("r", keep_last=0),
+        lambda: LocalWeightsStore(tmp_path / "another", sqlite_url).store_weights("r", 1, weights(NEW)),
+    ):
+        with pytest.raises(
+            ResultsDirUnavailableError, match=r"is not the folder of the weights in .* Mount it"
+        ):
+            change()
+    assert not (tmp_path / "share").exists()
+
+    again = LocalWeightsStore(tmp_path / "mounted elsewhere", sqlite_url)
+    assert value_of(again.retrieve_weights("r", 1)) == OLD
+    again.store_weights("r", 1, weights(NEW))
+    assert len(files_of(tmp_path)) == 1
+
+
+def test_store_and_weights_travel_to_other_processes(store):
+    store.store_weights("r", 1, weights(OLD))
+
+    again = pickle.loads(pickle.dumps(store))
+
+    assert value_of(pickle.loads(pickle.dumps(again.retrieve_weights("r", 1)))) == OLD
 
 
 def test_interface_cannot_be_made():

@@ -70,6 +70,10 @@ class WeightRows:
         found = connection.execute(select(*columns).where(_key(name, number))).first()
         return None if found is None else StoredWeights(name, number, *found)
 
+    def is_empty(self, connection: Connection) -> bool:
+        """Whether there are no weights of any run."""
+        return connection.execute(select(_weights.c.iteration).limit(1)).first() is None
+
     def latest(self, connection: Connection, name: str) -> int | None:
         """Return the highest iteration of a run."""
         query = select(func.max(_weights.c.iteration)).where(_weights.c.run_name == name)

@@ -17,7 +17,9 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from io import BytesIO
+from operator import getitem
 from typing import Any
 
 from entropic.disk.following import Following
@@ -38,6 +40,7 @@ _BITS = {
     "bfloat16": "uint16",
     **dict.fromkeys(["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"], "uint8"),
 }
+_SCALARS = frozenset([type(None), bool, int, float, str, *(kind for kind, _, _ in documents.CODECS.values())])
 _SIGNED = {"uint16": "int16", "uint8": "uint8"}  # of the same size, in every release of torch
 _NPY = "npy"
 
@@ -70,14 +73,9 @@ def encode_states(states: Mapping[str, Any]) -> EncodedStates:
     encoder = _Encoder()
     try:
         found = {name: encoder.encode(state, (name,)) for name, state in states.items()}
-        metadata = {
-            name: encoder.encode(state._metadata, (name, "_metadata"))
-            for name, state in states.items()
-            if hasattr(state, "_metadata")  # torch keeps the versions of modules there
-        }
     except RecursionError:
         raise TypeError("a state dict contains itself, or is nested too deeply to be stored") from None
-    encoder.result.document.update(states=found, metadata=metadata, kinds=encoder.kinds)
+    encoder.result.document.update(states=found, metadata=encoder.metadata, kinds=encoder.kinds)
     return encoder.result
 
 
@@ -85,12 +83,13 @@ class _Encoder:
     def __init__(self) -> None:
         self.result = EncodedStates({})
         self.kinds: dict[str, list[str]] = {}  # of arrays that HDF5 does not describe by itself
+        self.metadata: list[Any] = []  # path and content
 
-    def encode(self, value: Any, path: tuple[str, ...]) -> Any:
+    def encode(self, value: Any, path: tuple[Any, ...]) -> Any:
         if isinstance(value, Mapping):
             return self._mapping(value, path)
         if type(value) is list or type(value) is tuple:
-            items = [self.encode(item, (*path, str(number))) for number, item in enumerate(value)]
+            items = [self.encode(item, (*path, number)) for number, item in enumerate(value)]
             return items if type(value) is list else _tagged("tuple", items)
         if isinstance(value, StoredArray):
             value = value.load()
@@ -100,16 +99,19 @@ class _Encoder:
             return self._array(*_described(value, path), path)
         return _scalar(value, path)
 
-    def _mapping(self, value: Mapping[Any, Any], path: tuple[str, ...]) -> Any:
+    def _mapping(self, value: Mapping[Any, Any], path: tuple[Any, ...]) -> Any:
         is_ordered = isinstance(value, OrderedDict)
+        if is_ordered and hasattr(value, "_metadata"):  # torch keeps the versions of modules there
+            steps = [_scalar(step, path) for step in path]
+            self.metadata.append([steps, self.encode(value._metadata, (*path, "_metadata"))])
         if not is_ordered and MARKER not in value and all(type(key) is str for key in value):
             return {key: self.encode(item, (*path, key)) for key, item in value.items()}
-        pairs = [[_scalar(key, path), self.encode(item, (*path, str(key)))] for key, item in value.items()]
+        pairs = [[_scalar(key, path), self.encode(item, (*path, key))] for key, item in value.items()]
         return _tagged("ordered dict" if is_ordered else "dict", pairs)
 
-    def _array(self, array: Any, kind: list[str] | None, path: tuple[str, ...]) -> Any:
+    def _array(self, array: Any, kind: list[str] | None, path: tuple[Any, ...]) -> Any:
         arrays = self.result.arrays
-        name = f"{path[0]}/{'.'.join(path[1:]) or '.value'}"
+        name = f"{path[0]}/{'.'.join(map(str, path[1:])) or '.value'}"
         if name in arrays or not _is_good_name(name):
             name = f"{path[0]}/#{len(arrays)}"
         arrays[name] = array
@@ -122,17 +124,22 @@ def _tagged(name: str, content: Any) -> dict[str, Any]:
     return {MARKER: name, "value": content}
 
 
-def _scalar(value: Any, path: tuple[str, ...]) -> Any:
+def _scalar(value: Any, path: tuple[Any, ...]) -> Any:
+    if type(value) is tuple:  # a key
+        return _tagged("tuple", [_scalar(item, path) for item in value])
+    # No object of a class: who reads the weights may not have it.
+    if type(value) not in _SCALARS and not isinstance(value, _numpy().generic):
+        raise _refusal(value, path)
     try:
         document, arrays = documents.encode(value)
     except TypeError as error:
         raise _refusal(value, path) from error
-    if arrays:
+    if arrays:  # of a scalar that no JSON holds
         raise _refusal(value, path)
     return document
 
 
-def _refusal(value: Any, path: tuple[str, ...], reason: str = "") -> TypeError:
+def _refusal(value: Any, path: tuple[Any, ...], reason: str = "") -> TypeError:
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     place = "".join([path[0], *(f"[{step}]" for step in path[1:])])
     return TypeError(
@@ -159,7 +166,7 @@ def _is_tensor(value: Any) -> bool:
     )
 
 
-def _taken(tensor: Any, path: tuple[str, ...]) -> tuple[Any, list[str]]:
+def _taken(tensor: Any, path: tuple[Any, ...]) -> tuple[Any, list[str]]:
     """Return the values of a tensor of torch's as NumPy has them, and what it was."""
     dtype = str(getattr(tensor, "dtype", "")).removeprefix("torch.")
     try:
@@ -175,7 +182,7 @@ def _taken(tensor: Any, path: tuple[str, ...]) -> tuple[Any, list[str]]:
         raise _refusal(tensor, path, f"{dtype}: {error!s:.200}") from error
 
 
-def _described(array: Any, path: tuple[str, ...]) -> tuple[Any, list[str] | None]:
+def _described(array: Any, path: tuple[Any, ...]) -> tuple[Any, list[str] | None]:
     """Return what a dataset holds of an array, and what it was if the dataset does not tell."""
     numpy = _numpy()
     dtype = array.dtype
@@ -284,12 +291,16 @@ class StatesFile:
     def _parsed(self) -> dict[str, Any]:
         try:
             document = json.loads(self._values(_DOCUMENT).tobytes())
-            parts = [document["states"], document["metadata"], document["kinds"]]
+            are_ours = [type(document[part]) for part in ("states", "metadata", "kinds")] == [
+                dict,
+                list,
+                dict,
+            ]
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise DecodeError(
                 f"{self._path!r} holds no weights that entropic wrote: {error!s:.200}"
             ) from error
-        if not all(isinstance(part, dict) for part in parts):
+        if not are_ours:
             raise DecodeError(f"{self._path!r} holds no weights that entropic wrote")
         return dict(document)
 
@@ -312,11 +323,13 @@ class StatesFile:
 
     def _decoded(self, array: Callable[[str], Any]) -> dict[str, Any]:
         states = {name: documents.decode(state, array) for name, state in self._document["states"].items()}
-        for name, content in self._document["metadata"].items():
+        for found in self._document["metadata"]:
             try:
-                states[name]._metadata = documents.decode(content, array)
-            except (KeyError, AttributeError) as error:
-                raise DecodeError(f"{self._path!r} has metadata of {name!r}, which has none") from error
+                steps, metadata = documents.decode(found, array)
+                holder: Any = reduce(getitem, steps, states)
+                holder._metadata = metadata
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                raise DecodeError(f"{self._path!r} has metadata that fits nothing: {error}") from error
         return states
 
     def load(self, name: str) -> Any:

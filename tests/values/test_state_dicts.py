@@ -4,8 +4,10 @@ import hashlib
 import importlib.util
 import json
 import math
+import os
 import sys
 from collections import OrderedDict, defaultdict
+from enum import Enum
 from types import SimpleNamespace
 
 import h5py
@@ -110,6 +112,10 @@ class Model:
     pass
 
 
+class Color(Enum):
+    RED = 1
+
+
 def looped():
     state = {}
     state["self"] = state
@@ -124,6 +130,8 @@ def looped():
         ({"a": np.array([None])}, r"of the type object"),
         ({"a": np.ma.masked_array([1.0], [True])}, "its mask would be lost"),
         ({Model(): 1}, r"model cannot be stored: it is a .*Model"),
+        ({"a": Color.RED}, r"model\[a\] cannot be stored: it is a .*Color"),
+        ({"a": {1, 2}}, r"model\[a\] cannot be stored: it is a set"),
         (looped(), "contains itself"),
     ],
 )
@@ -243,13 +251,36 @@ def test_tensor_without_values_is_refused_by_its_place(error):
 
 
 def test_versions_of_modules_are_kept(tmp_path):
-    state = OrderedDict(w=np.ones(2))
+    state, inner = OrderedDict(w=np.ones(2)), OrderedDict()
     state._metadata = OrderedDict([("", {"version": 1}), ("norm", {"version": 2})])
+    inner._metadata = {"": {"version": 3}}
+    state[0] = [inner]
 
     back = there_and_back(tmp_path, state)
 
     assert back._metadata == state._metadata
     assert type(back._metadata) is OrderedDict
+    assert back[0][0]._metadata == inner._metadata
+
+
+class Named(dict):
+    _metadata = "of another kind"
+
+
+def test_dict_of_a_class_comes_back_as_a_dict(tmp_path):
+    back = there_and_back(tmp_path, {"a": Named(b=1)})
+
+    assert back == {"a": {"b": 1}}
+    assert type(back["a"]) is dict
+
+
+def test_system_that_takes_few_bytes_at_a_time_gets_all(tmp_path, monkeypatch):
+    write, read = os.pwrite, os.preadv
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: write(file, bytes(data)[:7], offset))
+    monkeypatch.setattr(os, "preadv", lambda file, parts, offset: read(file, [parts[0][:5]], offset))
+    array = np.arange(100.0).reshape(10, 10)
+
+    require_same(there_and_back(tmp_path, {"w": array})["w"], array)
 
 
 def trained(make_model, dtype):
@@ -361,7 +392,9 @@ HOSTILE = {
     ),
     "unknown kind": with_document(lambda d: d["kinds"].update({"model/w": ["torch", "bfloat17"]})),
     "another kind": with_document(lambda d: d["kinds"].update({"model/w": ["torch", "bfloat16"]})),
-    "metadata of nothing": with_document(lambda d: d["metadata"].update(other=1)),
+    "metadata of nothing": with_document(lambda d: d["metadata"].append([["model", "x"], 1])),
+    "metadata of an array": with_document(lambda d: d["metadata"].append([["model", "w"], 1])),
+    "metadata of no form": with_document(lambda d: d["metadata"].append(1)),
     "one array many times": with_document(
         lambda d: d["states"].update(model=[{"__entropic__": "array", "value": "model/w"}] * 1000)
     ),
