@@ -27,8 +27,11 @@ from entropic.configs import (
 )
 from entropic.disk.names import check_name
 from entropic.errors import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError
+from entropic.process.logs import get_logger
 
 __all__ = ["COLLECTIONS", "PARTS", "ConfigStore", "IfExists", "Write", "differences", "part_name"]
+
+log = get_logger(__name__)
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 IfExists = Literal["error", "replace", "keep"]
@@ -202,17 +205,22 @@ class ConfigStore(ABC):
             configs = [*inside, *configs]
         self._store_all(configs, RunConfig, ignore, if_exists, force=False)
 
-    def retrieve_run_config(self, run_name: str) -> RunConfig:
+    def retrieve_run_config(self, run_name: str, *, strict: bool = True) -> RunConfig:
         """Return the run of a name, with all of its parts as they were when it was stored.
+
+        Parameters
+        ----------
+        strict : bool
+            If False, what cannot be read is returned as it is stored, a dict, with a warning.
 
         Raises
         ------
         ConfigNotFoundError
             If there is none.
         DecodeError
-            If its document cannot be read.
+            If its document cannot be read, unless *strict* is False.
         """
-        return self._retrieve(RunConfig, run_name)
+        return self._retrieve(RunConfig, run_name, strict=strict)
 
     def retrieve_run_config_names(
         self,
@@ -287,9 +295,9 @@ class ConfigStore(ABC):
         """
         self._store_all([task_config], TaskConfig, ignore, if_exists, force=force)
 
-    def retrieve_task_config(self, task_name: str) -> TaskConfig:
+    def retrieve_task_config(self, task_name: str, *, strict: bool = True) -> TaskConfig:
         """Return the task of a name. Raises as `retrieve_run_config`."""
-        return self._retrieve(TaskConfig, task_name)
+        return self._retrieve(TaskConfig, task_name, strict=strict)
 
     def retrieve_task_config_names(self) -> list[str]:
         """Return the names of all tasks."""
@@ -312,9 +320,11 @@ class ConfigStore(ABC):
         """Store an architecture. As `store_task_config`."""
         self._store_all([architecture_config], ArchitectureConfig, ignore, if_exists, force=force)
 
-    def retrieve_architecture_config(self, architecture_name: str) -> ArchitectureConfig:
+    def retrieve_architecture_config(
+        self, architecture_name: str, *, strict: bool = True
+    ) -> ArchitectureConfig:
         """Return the architecture of a name. Raises as `retrieve_run_config`."""
-        return self._retrieve(ArchitectureConfig, architecture_name)
+        return self._retrieve(ArchitectureConfig, architecture_name, strict=strict)
 
     def retrieve_architecture_config_names(self) -> list[str]:
         """Return the names of all architectures."""
@@ -337,9 +347,9 @@ class ConfigStore(ABC):
         """Store a trainer. As `store_task_config`."""
         self._store_all([trainer_config], TrainerConfig, ignore, if_exists, force=force)
 
-    def retrieve_trainer_config(self, trainer_name: str) -> TrainerConfig:
+    def retrieve_trainer_config(self, trainer_name: str, *, strict: bool = True) -> TrainerConfig:
         """Return the trainer of a name. Raises as `retrieve_run_config`."""
-        return self._retrieve(TrainerConfig, trainer_name)
+        return self._retrieve(TrainerConfig, trainer_name, strict=strict)
 
     def retrieve_trainer_config_names(self) -> list[str]:
         """Return the names of all trainers."""
@@ -362,9 +372,9 @@ class ConfigStore(ABC):
         """Store a datasplit. As `store_task_config`."""
         self._store_all([datasplit_config], DataSplitConfig, ignore, if_exists, force=force)
 
-    def retrieve_datasplit_config(self, datasplit_name: str) -> DataSplitConfig:
+    def retrieve_datasplit_config(self, datasplit_name: str, *, strict: bool = True) -> DataSplitConfig:
         """Return the datasplit of a name. Raises as `retrieve_run_config`."""
-        return self._retrieve(DataSplitConfig, datasplit_name)
+        return self._retrieve(DataSplitConfig, datasplit_name, strict=strict)
 
     def retrieve_datasplit_config_names(self) -> list[str]:
         """Return the names of all datasplits."""
@@ -387,9 +397,9 @@ class ConfigStore(ABC):
         """Store a dataset. As `store_task_config`."""
         self._store_all([dataset_config], DatasetConfig, ignore, if_exists, force=force)
 
-    def retrieve_dataset_config(self, dataset_name: str) -> DatasetConfig:
+    def retrieve_dataset_config(self, dataset_name: str, *, strict: bool = True) -> DatasetConfig:
         """Return the dataset of a name. Raises as `retrieve_run_config`."""
-        return self._retrieve(DatasetConfig, dataset_name)
+        return self._retrieve(DatasetConfig, dataset_name, strict=strict)
 
     def retrieve_dataset_config_names(self) -> list[str]:
         """Return the names of all datasets."""
@@ -412,9 +422,9 @@ class ConfigStore(ABC):
         """Store an array. As `store_task_config`."""
         self._store_all([array_config], ArrayConfig, ignore, if_exists, force=force)
 
-    def retrieve_array_config(self, array_name: str) -> ArrayConfig:
+    def retrieve_array_config(self, array_name: str, *, strict: bool = True) -> ArrayConfig:
         """Return the array of a name. Raises as `retrieve_run_config`."""
-        return self._retrieve(ArrayConfig, array_name)
+        return self._retrieve(ArrayConfig, array_name, strict=strict)
 
     def retrieve_array_config_names(self) -> list[str]:
         """Return the names of all arrays."""
@@ -481,12 +491,18 @@ class ConfigStore(ABC):
             self._refuse_in_use(kind, name, "replace")
         return Write(kind, name, document, replaces=True)
 
-    def _retrieve(self, base: type[ConfigT], name: str) -> ConfigT:
+    def _retrieve(self, base: type[ConfigT], name: str, *, strict: bool) -> ConfigT:
         check_name(name)
         document = self._load(base.kind, name)
         if document is None:
             raise self._not_found(base.kind, name)
-        return restore(base, document)
+        try:
+            return restore(base, document)
+        except DecodeError as error:
+            if strict:
+                raise
+            log.warning("%s: it is returned as it is stored", error)
+            return document  # type: ignore[no-any-return]
 
     def _not_found(self, kind: str, name: str) -> ConfigNotFoundError:
         return ConfigNotFoundError(f"no {kind} config {name!r} is stored in {self}")

@@ -2,10 +2,11 @@
 
 import math
 import re
+from contextlib import contextmanager
 
 import pytest
 
-from entropic import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError
+from entropic import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError, configs
 from entropic.config_store import ConfigStore, FileConfigStore, SQLConfigStore
 from entropic.configs import RunConfig
 from tests.support.config_cases import ONE_OF_EACH, OTHER, Distances, Gunpowder, Pair, UNet, Volume, run
@@ -185,6 +186,31 @@ def test_config_of_another_kind_is_refused(store):
     with pytest.raises(TypeError, match="is a UNet, and no TaskConfig"):
         store.store_task_config(UNet(name="a"))
     assert everything(store) == {}
+
+
+def test_document_that_cannot_be_read_is_given_as_it_is_if_that_is_asked(store, caplog):
+    class Gone(Distances):
+        """A class that another process has not defined."""
+
+    put(store, Gone(name="g", clip=3.0))
+    with forgotten(Gone):
+        with pytest.raises(DecodeError, match="no class 'Gone' of task configs is defined here"):
+            store.retrieve_task_config("g")
+        found = store.retrieve_task_config("g", strict=False)
+
+    assert found == {"__type__": "Gone", "name": "g", "clip": 3.0}
+    assert "no class 'Gone'" in caplog.text
+
+
+@contextmanager
+def forgotten(class_):
+    """Let a class of configs be defined nowhere."""
+    known = configs._classes[class_.kind]
+    kept = known.pop(class_.__name__)
+    try:
+        yield
+    finally:
+        known[class_.__name__] = kept
 
 
 def test_document_will_do_for_a_config(store):
