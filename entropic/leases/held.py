@@ -51,12 +51,15 @@ class Keeper(Protocol):
         Whether what it holds is begun in this process, so that it can be taken as long as it is not.
     is_serial : bool
         Whether one thread holds the claims and runs all that is begun.
+    is_asked : bool
+        Whether a run of this process has needed a key while this one held it.
     """
 
     name: str
     is_open: bool
     lends: bool
     is_serial: bool
+    is_asked: bool
 
     def settle(self, key: str) -> None:
         """Commit or record what has come of a key, if it has ended."""

@@ -74,6 +74,7 @@ class Tenure:
         self.name = name
         self.lends = lends
         self.is_serial = not name
+        self.is_asked = False
         self.is_open = True
         self._told: set[str] = set()  # of outputs that were warned of: once for all runs of a sweep
 
@@ -132,6 +133,7 @@ class Tenure:
             hold = held.find(mark)
             if hold is None or hold.keeper is self:
                 continue
+            hold.keeper.is_asked = True
             if hold.outcome is not None:
                 hold.keeper.settle(key)
             elif takes and (ours := held.take(mark, self)) is not None:

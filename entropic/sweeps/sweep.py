@@ -243,6 +243,7 @@ class Sweep(Generic[ModelT]):
             left=lambda: len(self._fresh) + len(self._ready) + len(self._busy),
             abort=self._abort,
             idle=self._relieve,
+            nests=None if self._is_run_here else lambda: self._tenure.is_asked,
             give_back=self._give_back,
         )
 

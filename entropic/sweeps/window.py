@@ -74,6 +74,7 @@ def dispatch(
     left: Callable[[], int] | None = None,
     abort: Callable[[], object] | None = None,
     idle: Callable[[], bool] | None = None,
+    nests: Callable[[], bool] | None = None,
     give_back: Callable[[list[JobT]], object] | None = None,
 ) -> None:
     """Run the jobs that *take* gives on *backend* and hand their outcomes to *finish* as they arrive.
@@ -98,6 +99,9 @@ def dispatch(
     idle
         Called when nothing has arrived for a while; says whether runs wait for others. From then on no job waits in a
         queue, and those that do are given back.
+    nests
+        Says whether runs have needed jobs of this sweep. From then on no job waits in a queue: many of them would be
+        run inside of each other.
     give_back
         Takes jobs that were not begun, and which *take* may give again.
 
@@ -113,7 +117,16 @@ def dispatch(
     When this has returned or raised no job is running.
     """
     window = _Window(
-        take, finish, backend, key=key, crashed=crashed, died=died, left=left, idle=idle, give_back=give_back
+        take,
+        finish,
+        backend,
+        key=key,
+        crashed=crashed,
+        died=died,
+        left=left,
+        idle=idle,
+        nests=nests,
+        give_back=give_back,
     )
     try:
         window.run()
@@ -198,6 +211,7 @@ class _Window(Generic[JobT, OutcomeT]):
         died: Callable[[JobT, WorkerDied], object] | None,
         left: Callable[[], int] | None,
         idle: Callable[[], bool] | None,
+        nests: Callable[[], bool] | None,
         give_back: Callable[[list[JobT]], object] | None,
     ) -> None:
         self._take = take
@@ -209,6 +223,7 @@ class _Window(Generic[JobT, OutcomeT]):
         self._died = died
         self._left = left
         self._idle = idle
+        self._nests = nests
         self._give_back = give_back
         self._nested = 0  # once runs have waited for others: how many chunks may be in flight
         self._beside = 0  # how many suspects are tried although there is no room
@@ -275,6 +290,8 @@ class _Window(Generic[JobT, OutcomeT]):
     def _fill(self, slots: int) -> None:
         # Two even without a worker: an adaptive cluster starts none before it has something to do.
         capacity = max(2, 2 * slots) if self._backend.remote else 1
+        if not self._nested and self._nests is not None and self._nests():
+            self._nested = max(1, slots)
         if self._nested:
             capacity = max(1, min(slots, self._nested))
         room = capacity - len(self._flying)

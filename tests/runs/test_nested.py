@@ -11,7 +11,8 @@ from entropic.leases import held
 from entropic.runs import tenure as module
 from entropic.runs.inside import Run, inside_of, running
 from entropic.sweeps.chunks import run_timed
-from tests.support.nested_cases import Needs, Sweeps, chain, expected, in_threads, pool, sweep
+from tests.support.counting import opened, statements
+from tests.support.nested_cases import Needs, Sweeps, chain, expected, in_threads, pool, sweep, sweep_at
 
 GRAPH = {0: (3, 7), 1: (0,), 2: (5, 6), 4: (1, 2), 5: (6, 9), 8: (4,)}
 
@@ -273,8 +274,26 @@ def test_sweep_tries_a_run_that_was_too_deep_again_after_all_others(needing):
 
 
 @pytest.mark.slow
-def test_chain_of_a_thousand_is_a_thousand_runs(needing):
+@pytest.mark.parametrize("where", ["serial", "threads", "workers"])
+def test_chain_of_a_thousand_is_a_thousand_runs(needing, where):
     needs = needing(chain(1000))
 
-    assert sweep(needs, range(1000)) == list(range(1, 1001))
-    assert set(needs.calls().values()) == {1}
+    assert sweep_at(needs, range(1000), where) == list(range(1, 1001))
+    assert needs.calls() == {f"node{n}": 1 for n in range(1000)}
+    assert claims(needs) == 0
+
+
+@pytest.mark.parametrize("where", ["serial", pytest.param("threads", marks=pytest.mark.slow)])
+def test_run_of_a_long_chain_costs_as_much_as_one_of_a_short_chain(tmp_path, where):
+    def cost(n):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        needs = Needs(str(folder), f"sqlite:///{folder / 'entropic.sqlite3'}", chain(n))
+        with opened() as files, statements(needs.store().database.engine) as seen:
+            sweep_at(needs, range(n), where)
+        return len(seen) / n, len(files) / n
+
+    short, long = cost(25), cost(100)
+
+    assert long[0] <= 1.3 * short[0]
+    assert long[1] <= 1.3 * short[1]

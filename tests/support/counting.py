@@ -1,7 +1,9 @@
 """Counting instead of timing: SQL statements of an engine, calls of a runner in any process."""
 
+import functools
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,32 @@ def statements(engine: Engine) -> Iterator[list[str]]:
         yield seen
     finally:
         event.remove(engine, "before_cursor_execute", record)
+
+
+_opened: list[list[str]] = []  # one for each block that looks
+
+
+def _audit(name: str, arguments: tuple[Any, ...]) -> None:
+    if _opened and name in {"open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove"}:
+        for seen in _opened:
+            seen.append(f"{name} {arguments[0]}")
+
+
+@functools.cache
+def _look() -> None:
+    sys.addaudithook(_audit)  # stays for the life of the process
+
+
+@contextmanager
+def opened() -> Iterator[list[str]]:
+    """Collect the files and folders that are opened, listed, made, moved or removed inside the block."""
+    _look()
+    seen: list[str] = []
+    _opened.append(seen)
+    try:
+        yield seen
+    finally:
+        _opened[:] = [one for one in _opened if one is not seen]
 
 
 def append_line(path: Path, line: str) -> None:
