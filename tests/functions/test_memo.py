@@ -30,25 +30,13 @@ from entropic import (
 )
 from entropic.values import codecs
 from tests.support.counting import statements
+from tests.support.every_argument import CALLS, EVERYTHING, Scheme, everything
 from tests.support.executors import executor_of
-from tests.support.memo_cases import (
-    CALLS,
-    EVERYTHING,
-    Scheme,
-    call_once,
-    everything,
-    memoized,
-    ranked,
-    runs,
-    simulate,
-    unstorable,
-)
+from tests.support.memo_cases import call_once, memoized, ranked, runs, simulate, unstorable
 from tests.support.processes import run_together
 from tests.support.scripts import run_script
 from tests.support.values import Mesh, Point, is_same, read_mesh, values, write_mesh
 from tests.support.waiting import wait_for
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +43,7 @@ from entropic.sql.database import Database
 from entropic.sql.tables import NAMES, every_table
 from tests.assets.schema import make
 from tests.support.processes import run_together
+from tests.support.scripts import run_text
 
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(make.__file__).parent
@@ -109,11 +111,19 @@ def rows_of(database: Database) -> dict[str, list[tuple[object, ...]]]:
         }
 
 
+ALEMBIC = f"""
+import os, warnings
+warnings.simplefilter("error")
+os.chdir({str(ROOT)!r})
+from alembic.config import main
+main(prog="alembic")
+"""
+
+
 def alembic(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "alembic", "-x", f"url={url}", *arguments],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    """Do what the command does in the checkout."""
+    with TemporaryDirectory() as folder:
+        return run_text(ALEMBIC, Path(folder), "-x", f"url={url}", *arguments)
 
 
 # --- the scripts ---------------------------------------------------------------------------------------------------
