@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import URL
+
 from entropic.configs import check_name
 from entropic.disk.files import digest_of, sync_folder
 from entropic.disk.names import encode_name
@@ -161,7 +163,7 @@ class LocalWeightsStore(WeightsStore):
         self.basedir = Path(basedir).expanduser().absolute()
         if database is None:
             self.basedir.mkdir(parents=True, exist_ok=True)
-            database = f"sqlite:///{self.basedir / DATABASE}"
+            database = URL.create("sqlite", database=str(self.basedir / DATABASE))
         self.database = Database.of(database)
         ensure_schema(self.database, TABLES)
         self._rows = WeightRows(self.database.dialect, self._folder)

@@ -522,7 +522,7 @@ def test_with_a_score_only_the_better_weights_become_the_best(store, first, seco
 
 
 def test_store_keeps_its_rows_in_its_folder_unless_told_where(tmp_path):
-    folder = tmp_path / "deep" / "weights"
+    folder = tmp_path / "deep" / "what? #1 %20"
     LocalWeightsStore(str(folder)).store_weights("r", 1, weights(OLD))
 
     assert (folder / "weights.sqlite3").is_file()

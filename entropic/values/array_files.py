@@ -13,6 +13,7 @@ import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -252,7 +253,8 @@ class ArraysFile:
     def close(self) -> None:
         """Close the file."""
         if self._map is not None:
-            self._map.close()
+            with suppress(BufferError):  # an error that was caught still shows it: it goes with that
+                self._map.close()
             self._map = None
         self._file.close()
 

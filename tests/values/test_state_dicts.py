@@ -487,6 +487,7 @@ def test_parts_of_arrays_are_those_of_numpy(tmp_path):
     ]:
         require_same(listed[name][key].tolist(), state[name][key].tolist())
     assert listed["w"][0].flags.writeable
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError) as caught:
         listed["w"][2]
     file.close()
+    assert caught.tb is not None  # which has what it was about
