@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import URL
+
 from entropic.disk.files import digest_of, sync_folder
 from entropic.disk.names import check_name, encode_name
 from entropic.disk.notes import Note, Notes
@@ -159,7 +161,7 @@ class LocalWeightsStore(WeightsStore):
         self.basedir = Path(basedir).expanduser().absolute()
         if database is None:
             self.basedir.mkdir(parents=True, exist_ok=True)
-            database = f"sqlite:///{self.basedir / DATABASE}"
+            database = URL.create("sqlite", database=str(self.basedir / DATABASE))
         self.database = Database.of(database)
         ensure_schema(self.database, [])
         self._rows = WeightRows(self.database.dialect, self._folder)

@@ -8,11 +8,7 @@ Types that NumPy does not have, such as bfloat16, are kept bit by bit. There is 
 
 from __future__ import annotations
 
-import errno
 import importlib
-import json
-import math
-import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -22,18 +18,14 @@ from io import BytesIO
 from operator import getitem
 from typing import Any
 
-from entropic.disk.following import Following
 from entropic.errors import DecodeError
 from entropic.values import documents
+from entropic.values.array_files import NATIVE, ArraysFile, save_arrays
 from entropic.values.documents import MARKER, is_plain_array
-from entropic.values.untrusted import Budget, require_regular
-from entropic.values.untrusted_hdf5 import require_hard_links
 
 __all__ = ["EncodedStates", "StatesFile", "StoredArray", "encode_states", "save_states"]
 
-_DOCUMENT = "__document__"
 _NAME_LENGTH = 1000  # of a dataset
-_NATIVE = frozenset("biufc")  # kinds of types that HDF5 has
 _WIDE = frozenset("gG")  # long doubles, which other machines have otherwise
 # Types of torch's and of ml_dtypes', and the integer in which NumPy keeps their bits.
 _BITS = {
@@ -43,6 +35,7 @@ _BITS = {
 _SCALARS = frozenset([type(None), bool, int, float, str, *(kind for kind, _, _ in documents.CODECS.values())])
 _SIGNED = {"uint16": "int16", "uint8": "uint8"}  # of the same size, in every release of torch
 _NPY = "npy"
+_KINDS = [["numpy", _NPY], *([library, dtype] for library in ("numpy", "torch") for dtype in ("", *_BITS))]
 
 
 @dataclass
@@ -193,7 +186,7 @@ def _described(array: Any, path: tuple[Any, ...]) -> tuple[Any, list[str] | None
         return values.view(_BITS[dtype.name]), ["numpy", dtype.name]
     if not is_plain_array(values):
         raise _refusal(array, path, f"of the type {dtype}")
-    if dtype.kind in _NATIVE and dtype.char not in _WIDE:
+    if dtype.kind in NATIVE and dtype.char not in _WIDE:
         return values, None
     octets = BytesIO()  # texts, times and structures
     numpy.lib.format.write_array(octets, values, version=(3, 0), allow_pickle=False)
@@ -201,61 +194,8 @@ def _described(array: Any, path: tuple[Any, ...]) -> tuple[Any, list[str] | None
 
 
 def save_states(encoded: EncodedStates, path: str) -> tuple[int, str]:
-    """Write a new file, sync it, and return its size in bytes and its SHA-256.
-
-    HDF5 lays the file out, and the arrays are written where their datasets are, in the order of the file: so the digest
-    can be made behind the writing, and is ready soon after the sync.
-    """
-    numpy = _numpy()
-    document = json.dumps(encoded.document, allow_nan=False).encode("ascii")
-    arrays = {_DOCUMENT: numpy.frombuffer(document, "u1"), **encoded.arrays}
-    places = _laid_out(arrays, path)
-    with open(path, "r+b", buffering=0) as file, Following(file) as following:
-        for offset, name in places:
-            following.follow(offset)
-            _write_at(file.fileno(), arrays[name].reshape(-1).view("u1"), offset)
-        return following.synced()
-
-
-def _laid_out(arrays: Mapping[str, Any], path: str) -> list[tuple[int, str]]:
-    """Write an HDF5 file whose datasets have no values yet; return where each has its place, by ascending offset."""
-    import h5py
-
-    # Of one block each: what is in chunks or compressed is written more slowly than the disk is.
-    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    made.set_layout(h5py.h5d.CONTIGUOUS)
-    made.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    made.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    made.set_obj_track_times(False)
-    linked = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    linked.set_create_intermediate_group(True)
-    linked.set_char_encoding(h5py.h5t.CSET_UTF8)
-    kinds: dict[Any, Any] = {}
-    places = []
-    with h5py.File(path, "w") as file:
-        for name, array in arrays.items():
-            kind = kinds.get(array.dtype)
-            if kind is None:
-                kind = kinds[array.dtype] = h5py.h5t.py_create(array.dtype, logical=True)
-            space = h5py.h5s.create_simple(array.shape)
-            node = h5py.h5d.create(file.id, name.encode(), kind, space, made, linked)
-            if array.size:
-                places.append((node.get_offset(), name))
-    return sorted(places)
-
-
-def _write_at(descriptor: int, octets: Any, offset: int) -> None:
-    while octets.size:  # one call writes 2 GB at most
-        count = os.pwrite(descriptor, octets.data, offset)
-        octets, offset = octets[count:], offset + count
-
-
-def _read_at(descriptor: int, octets: Any, offset: int) -> None:
-    while octets.size:
-        count = os.preadv(descriptor, [octets.data], offset)
-        if not count:
-            raise OSError(errno.EIO, "the file ends within an array")
-        octets, offset = octets[count:], offset + count
+    """Write a new file, sync it, and return its size in bytes and its SHA-256."""
+    return save_arrays(path, encoded.arrays, encoded.document)
 
 
 class StatesFile:
@@ -264,7 +204,7 @@ class StatesFile:
     Raises
     ------
     DecodeError
-        If it is another file: it leads to other files, or has no document.
+        If it is another file, or leads to other files.
     OSError
         If it is no HDF5, or damaged.
 
@@ -274,35 +214,11 @@ class StatesFile:
     """
 
     def __init__(self, path: str) -> None:
-        import h5py
-
-        require_regular(path)
-        self._open = h5py.h5d.open
-        self._path = path
-        self._file = h5py.File(path, "r")
-        try:
-            require_hard_links(self._file, path)
-            self._size = os.path.getsize(path)
-            self._document = self._parsed()
-        except BaseException:
+        self._file = ArraysFile(path)
+        document = self._file.document
+        if [type(document.get(part)) for part in ("states", "metadata", "kinds")] != [dict, list, dict]:
             self._file.close()
-            raise
-
-    def _parsed(self) -> dict[str, Any]:
-        try:
-            document = json.loads(self._values(_DOCUMENT).tobytes())
-            are_ours = [type(document[part]) for part in ("states", "metadata", "kinds")] == [
-                dict,
-                list,
-                dict,
-            ]
-        except (KeyError, ValueError, TypeError, RecursionError) as error:
-            raise DecodeError(
-                f"{self._path!r} holds no weights that entropic wrote: {error!s:.200}"
-            ) from error
-        if not are_ours:
-            raise DecodeError(f"{self._path!r} holds no weights that entropic wrote")
-        return dict(document)
+            raise DecodeError(f"{path!r} holds no weights that entropic wrote")
 
     def read(self) -> dict[str, Any]:
         """Return all states, by name.
@@ -314,87 +230,63 @@ class StatesFile:
         ImportError
             If there is a type that NumPy does not have, and neither torch is loaded nor ml_dtypes is installed.
         """
-        budget = Budget(self._path, self._size, ratio=1)  # a document may name one array many times
-        return self._decoded(lambda name: self.restored(name, self._values(name, budget)))
+        read = self._file.reader()
+        return self._decoded(lambda name: self._restored(name, read(name)))
 
     def listed(self) -> dict[str, Any]:
         """Return all states with a `StoredArray` in the place of each array: nothing of them is read."""
-        return self._decoded(lambda name: self.load(name) if self._is_npy(name) else StoredArray(self, name))
+        return self._decoded(
+            lambda name: self.load(name) if self._kind(name)[1] == _NPY else StoredArray(self, name)
+        )
 
     def _decoded(self, array: Callable[[str], Any]) -> dict[str, Any]:
-        states = {name: documents.decode(state, array) for name, state in self._document["states"].items()}
-        for found in self._document["metadata"]:
+        document = self._file.document
+        states = {name: documents.decode(state, array) for name, state in document["states"].items()}
+        for found in document["metadata"]:
             try:
                 steps, metadata = documents.decode(found, array)
                 holder: Any = reduce(getitem, steps, states)
                 holder._metadata = metadata
             except (LookupError, TypeError, ValueError, AttributeError) as error:
-                raise DecodeError(f"{self._path!r} has metadata that fits nothing: {error}") from error
+                raise DecodeError(f"{self._file.path!r} has metadata that fits nothing: {error}") from error
         return states
 
     def load(self, name: str) -> Any:
         """Return one array."""
-        return self.restored(name, self._values(name))
+        return self._restored(name, self._file.load(name))
 
-    def restored(self, name: str, values: Any) -> Any:
-        """Return what a dataset's *values*, all of them or a part, stand for."""
-        kind = self._document["kinds"].get(name)
-        if kind is None:
-            return values
-        try:
-            library, dtype = kind
-            if dtype == _NPY:
-                return _numpy().lib.format.read_array(BytesIO(values.tobytes()), allow_pickle=False)
-            is_known = not dtype or values.dtype == _BITS[dtype]
-        except (ValueError, TypeError, LookupError) as error:
-            raise DecodeError(f"{name!r} in {self._path!r} cannot be read: {error}") from error
-        if not is_known:
-            raise DecodeError(f"{name!r} in {self._path!r} is not of {dtype}: it has {values.dtype}")
-        return _restored(values, library, dtype, name)
+    def part(self, name: str, key: Any) -> Any:
+        """Return a part of one array."""
+        return self._restored(name, self._file.part(name, key))
 
-    def node(self, name: str) -> tuple[Any, tuple[int, ...], Any]:
-        """Return the dataset of a name, its shape, and its type as NumPy has it.
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an array."""
+        return self._file.place(name).shape
 
-        Raises
-        ------
-        ValueError
-            If the file was closed.
-        DecodeError
-            If there is none, or one that is no array as `save_states` writes them: in one block of this file.
-        """
-        if not self._file:
-            raise ValueError(f"the file {self._path!r} was closed before {name!r} was read from it")
-        try:
-            node = self._open(self._file.id, name.encode())
-            dtype = node.dtype
-            shape = node.shape if dtype.kind in _NATIVE else None
-        except (KeyError, ValueError, TypeError) as error:
-            raise DecodeError(f"{self._path!r} has no array {name!r}: {error}") from error
-        size = math.prod(shape or ()) * dtype.itemsize
-        if shape is None or node.get_storage_size() != size or (size and node.get_offset() is None):
-            raise DecodeError(  # in chunks, in another file, or never written
-                f"{name!r} in {self._path!r} is no array of weights"
-            )
-        return node, shape, _numpy().dtype(dtype.str)  # h5py's own looks another
-
-    def _values(self, name: str, budget: Budget | None = None) -> Any:
-        node, shape, dtype = self.node(name)
-        budget = budget or Budget(self._path, self._size, ratio=1)
-        budget.take(math.prod(shape) * dtype.itemsize, name)
-        values = _numpy().empty(shape, dtype)
-        if values.size:
-            # Not by HDF5, which takes longer to say the same.
-            _read_at(self._file.id.get_vfd_handle(), values.reshape(-1).view("u1"), node.get_offset())
-        return values
-
-    def dtype_of(self, name: str) -> str:
+    def dtype(self, name: str) -> str:
         """Return the name of an array's type."""
-        kind = self._document["kinds"].get(name)
-        return str(kind[1]) if kind and kind[1] else str(self.node(name)[2])
+        return self._kind(name)[1] or str(self._file.place(name).dtype)
 
-    def _is_npy(self, name: str) -> bool:
-        kind = self._document["kinds"].get(name)
-        return isinstance(kind, list) and kind[-1:] == [_NPY]
+    def _kind(self, name: str) -> tuple[str, str]:
+        """Return whose an array was, and its type where a dataset does not tell."""
+        kind = self._file.document["kinds"].get(name, ["numpy", ""])
+        if kind not in _KINDS:
+            raise DecodeError(
+                f"{name!r} in {self._file.path!r} is of a kind that entropic does not know: {kind!r:.100}"
+            )
+        library, dtype = kind
+        return library, dtype
+
+    def _restored(self, name: str, values: Any) -> Any:
+        library, dtype = self._kind(name)
+        if dtype == _NPY:
+            try:
+                return _numpy().lib.format.read_array(BytesIO(values.tobytes()), allow_pickle=False)
+            except ValueError as error:
+                raise DecodeError(f"{name!r} in {self._file.path!r} cannot be read: {error}") from error
+        if dtype and values.dtype != _BITS[dtype]:
+            raise DecodeError(f"{name!r} in {self._file.path!r} is not of {dtype}: it has {values.dtype}")
+        return _restored(values, library, dtype, name)
 
     def close(self) -> None:
         """Close the file."""
@@ -417,26 +309,17 @@ class StoredArray:
     def __init__(self, file: StatesFile, name: str) -> None:
         self._file = file
         self.name = name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
+        self.shape = file.shape(name)
         """Its shape."""
-        return self._file.node(self.name)[1]
-
-    @property
-    def dtype(self) -> str:
+        self.dtype = file.dtype(name)
         """Name of its type, as NumPy or torch has it."""
-        return self._file.dtype_of(self.name)
 
     def load(self) -> Any:
         """Return the array, or the tensor if it was one and torch is loaded."""
         return self._file.load(self.name)
 
     def __getitem__(self, key: Any) -> Any:
-        import h5py
-
-        values = _numpy().asarray(h5py.Dataset(self._file.node(self.name)[0])[key])
-        return self._file.restored(self.name, values.astype(values.dtype.str, copy=False))
+        return self._file.part(self.name, key)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         return _numpy().asarray(self.load(), dtype=dtype)
