@@ -115,6 +115,7 @@ PACKAGES_WITH_NAMES = {
     "sql/tables",
     "config_store",
     "stats_store",
+    "weights_store",
     "execution_store",
     "datastore",
 }

@@ -256,7 +256,7 @@ def test_name_that_was_given_twice_does_no_harm(store, monkeypatch):
     """Of two in four billion."""
     store.store_weights("r", 1, weights(OLD))
     former = files_of(store.basedir)
-    monkeypatch.setattr("entropic.weights_store.new_file_name", lambda iteration: former[0])
+    monkeypatch.setattr("entropic.weights_store.local.new_file_name", lambda iteration: former[0])
 
     with pytest.raises(FileExistsError):
         store.store_weights("r", 1, weights(NEW))
