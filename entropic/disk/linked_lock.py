@@ -29,6 +29,11 @@ PATIENCE = Patience(limit_s=600.0, longest_pause_s=0.25)
 LIMIT = 4096  # bytes of a lock
 
 
+def _now() -> float:
+    """Return seconds that nobody sets, and that go on while the host is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class LinkedLock:
     """A context manager that holds the lock *path*.
 
@@ -56,13 +61,21 @@ class LinkedLock:
 
     def __enter__(self) -> LinkedLock:
         self._data = json.dumps({**this_process().as_dict(), "token": uuid4().hex}).encode()
+        try:
+            self._acquire()
+        except BaseException:  # an interrupt may come when it is there already
+            self._remove(self._data)
+            raise
+        return self
+
+    def _acquire(self) -> None:
         wait, seen, since, has_said = Wait(self._patience), b"", 0.0, False
         while not self._link():
             there = self._read()
             if there is None:
                 continue
             if there != seen:
-                seen, since = there, time.monotonic()
+                seen, since = there, _now()
             holder = _holder(there)
             if (holder is not None and holder.is_dead()) or self._is_silent(holder, since):
                 self._break(there, holder)
@@ -76,15 +89,13 @@ class LinkedLock:
                 has_said = True
                 log.warning("waiting for %s, which has %s", _shown(holder), self._path)
             wait.pause()
-        self._since = time.monotonic()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._remove(self._data)
 
     def require(self) -> None:
         """Raise `ClaimLostError` if it may have been broken meanwhile, as this process stood still."""
-        if time.monotonic() - self._since > self._lease_s / 2 or self._read() != self._data:
+        if _now() - self._since > self._lease_s / 2 or self._read() != self._data:
             raise ClaimLostError(
                 f"this process had {str(self._path)!r} for too long, and another one may have taken it over: nothing "
                 "more was written. Store it again"
@@ -92,11 +103,12 @@ class LinkedLock:
 
     def _is_silent(self, holder: Process | None, since: float) -> bool:
         is_seen = holder is not None and holder.is_alive()
-        return not is_seen and time.monotonic() - since > self._lease_s
+        return not is_seen and _now() - since > self._lease_s
 
     def _link(self) -> bool:
         """Make the lock, unless there is one."""
         own = self._path.with_name(f".entropic-{uuid4().hex}.lock")
+        self._since = _now()
         try:
             own.write_bytes(self._data)
             os.link(own, self._path)

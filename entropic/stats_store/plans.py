@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from entropic.errors import AlreadyExistsError
 from entropic.stats import TrainingStats, ValidationIterationScores, ValidationScores
@@ -91,6 +91,7 @@ def plan_training(stats: TrainingStats, until: int, on_behind: OnBehind) -> Trai
     AlreadyExistsError
         If *stats* do not reach further, and that is an error.
     """
+    _check(on_behind)
     if not stats.iteration_stats:
         return None
     given = stats.trained_until()
@@ -127,6 +128,7 @@ def plan_scores(scores: ValidationScores, until: int, on_behind: OnBehind) -> Sc
     AlreadyExistsError
         If *scores* do not reach as far, and that is an error.
     """
+    _check(on_behind)
     if not scores.scores:
         return None
     by_iteration = {one.iteration: one for one in scores.scores}
@@ -152,9 +154,12 @@ def plan_scores(scores: ValidationScores, until: int, on_behind: OnBehind) -> Sc
     )
 
 
-def _refuse_behind(on_behind: OnBehind, what: str, given: int, until: int) -> None:
-    if on_behind not in {"overwrite", "merge", "error"}:
+def _check(on_behind: str) -> None:
+    if on_behind not in get_args(OnBehind):
         raise ValueError(f"on_behind is 'overwrite', 'merge' or 'error', not {on_behind!r}")
+
+
+def _refuse_behind(on_behind: OnBehind, what: str, given: int, until: int) -> None:
     if on_behind == "error":
         raise AlreadyExistsError(
             f"the {what} is stored up to iteration {until - 1}, and what is to be stored ends at {given - 1}: nothing "

@@ -126,10 +126,19 @@ def test_being_behind_can_be_an_error(store, run):
         AlreadyExistsError, match="stored up to iteration 5, and what is to be stored ends at 2"
     ):
         store.store_training_stats(run, training(range(3)), on_behind="error")
-    with pytest.raises(ValueError, match="'overwrite', 'merge' or 'error', not 'append'"):
-        store.store_training_stats(run, training(range(3)), on_behind="append")
 
     assert store.retrieve_training_stats(run) == training(range(6))
+
+
+@pytest.mark.parametrize("iterations", [[], [1], [9]])
+def test_what_to_do_when_behind_is_one_of_three(store, run, iterations):
+    store.store_training_stats(run, training([5]))
+    for put, given in (
+        (store.store_training_stats, training(iterations)),
+        (store.store_validation_iteration_scores, validation(dict.fromkeys(iterations, 1))),
+    ):
+        with pytest.raises(ValueError, match="'overwrite', 'merge' or 'error', not 'append'"):
+            put(run, given, on_behind="append")
 
 
 def test_iterations_that_do_not_ascend_are_refused_and_nothing_is_lost(store, run):

@@ -49,6 +49,19 @@ def test_lock_goes_when_an_error_leaves_the_block(path):
     assert os.listdir(path.parent) == []
 
 
+def test_interrupt_that_comes_when_it_is_there_already_leaves_none(path, monkeypatch):
+    link = os.link
+
+    def interrupted(source, target):
+        link(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(linked_lock.os, "link", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        LinkedLock(path).__enter__()
+    assert os.listdir(path.parent) == []
+
+
 def test_one_at_a_time_has_it(path):
     seen = []
 
@@ -133,8 +146,8 @@ def test_who_lost_the_lock_is_told_and_leaves_the_other_one_alone(path):
 
 def test_who_stood_still_for_long_writes_nothing(path, monkeypatch):
     with LinkedLock(path) as lock:
-        now = time.monotonic()
-        monkeypatch.setattr(linked_lock.time, "monotonic", lambda: now + linked_lock.LEASE_S)
+        now = linked_lock._now()
+        monkeypatch.setattr(linked_lock, "_now", lambda: now + linked_lock.LEASE_S)
         with pytest.raises(ClaimLostError):
             lock.require()
 

@@ -168,6 +168,45 @@ def test_call_that_fails_does_not_keep_the_others_from_being_made(database, capl
     assert [record.message for record in caplog.records] == ["after the transaction: pop from empty list"]
 
 
+def test_calls_before_the_commit_are_part_of_the_block(database):
+    order = []
+    with database.transaction():
+        database.before_commit(lambda: put(database, 2), lambda: order.append("else"))
+        with database.transaction():
+            database.before_commit(lambda: order.append(numbers(database)), lambda: order.append("else"))
+            database.on_commit(lambda: order.append("then"))
+            put(database, 1)
+        assert order == []
+
+    assert order == [[1, 2], "then"]
+    assert numbers(database) == [1, 2]
+
+
+def test_calls_before_the_commit_are_not_made_where_there_is_none(database):
+    order = []
+    with suppress(KeyboardInterrupt), database.transaction():
+        database.before_commit(lambda: put(database, 1), lambda: order.append("else"))
+        raise KeyboardInterrupt
+
+    assert order == ["else"]
+    assert numbers(database) == []
+
+
+def test_call_before_the_commit_that_fails_takes_all_of_it_back(database):
+    order = []
+
+    def work():
+        with database.transaction():
+            put(database, 1)
+            database.before_commit(lambda: put(database, 1), lambda: order.append("else"))
+
+    with pytest.raises(IntegrityError):
+        work()
+    assert order == ["else"]
+    assert numbers(database) == []
+    assert not database.is_in_block
+
+
 def test_block_begins_with_its_first_statement(sqlite):
     sqlite.write(lambda connection: TABLE.create(connection))
     with sqlite.transaction():

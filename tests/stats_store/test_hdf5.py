@@ -259,6 +259,39 @@ def test_lock_of_another_host_is_waited_for_and_read_past(store, monkeypatch):
     assert names(store) == ["training_stats/r.h5"]
 
 
+FORKS = """
+import os, sys, threading
+from entropic.stats_store import FileStatsStore
+from tests.support.stats_cases import training
+
+store = FileStatsStore(sys.argv[1])
+is_done = threading.Event()
+
+def write():
+    end = 0
+    while not is_done.is_set():
+        end += 100
+        store.store_training_stats("parent", training(range(end)))
+
+thread = threading.Thread(target=write)
+thread.start()
+for number in range(30):
+    child = os.fork()
+    if not child:
+        store.store_training_stats(f"child {number}", training(range(3)))
+        os._exit(0)
+    os.waitpid(child, 0)
+is_done.set()
+thread.join()
+"""
+
+
+@pytest.mark.slow
+def test_child_that_is_forked_while_another_thread_writes_writes_too(store):
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS, store.path], check=True, timeout=120)
+    assert len(names(store)) == 31
+
+
 EXIT = """
 import sys
 from entropic.stats_store import FileStatsStore
