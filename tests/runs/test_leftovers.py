@@ -317,6 +317,20 @@ def test_claims_taken_for_lines_that_are_dropped_are_given_back(place, store):
     assert place.sql("SELECT * FROM entropic_claims") == []
 
 
+def test_claim_of_a_dropped_line_is_given_back_although_a_rerun_was_claimed_after_it(place, store):
+    store.run({"a": 2.5})
+    left = Left(place)
+    left.finish(2.5, "2")
+    left.finish(1.5, "1")
+    left.finish(1.5, "2", replaces=digest(result(place, "1")))
+
+    recovered = store.recover()
+
+    assert recovered == 2
+    assert version_of(store) == "2"
+    assert_clean(place, store)
+
+
 def age(folder: Path, seconds: float) -> None:
     """Let everything in *folder* be so much older."""
     for path in [folder, *folder.rglob("*")]:
