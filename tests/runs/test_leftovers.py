@@ -147,6 +147,18 @@ def test_recovery_of_several_keys_names_one_and_counts_the_others(place, store, 
     assert f"recovered {first} and 2 more, which process {left.process.pid} had finished" in caplog.text
 
 
+def test_recovery_counts_what_it_commits_from_all_folders(place, store):
+    """A sweep looks its hits up again if there was anything."""
+    for ns in ([1.5], [2.5, 3.5], []):
+        left = Left(place)
+        for a in ns:
+            left.finish(a, "1")
+
+    recovered = store.recover()
+
+    assert recovered == 3
+
+
 def test_rerun_with_equal_bytes_in_its_slot_is_committed(place, store):
     store.run(A, note="first")
     Left(place).finish(1.5, "1", replaces=digest(result(place, "1")), custom={"note": "again"})
