@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from entropic import hash_params
-from entropic.disk.sidecars import read_sidecar
+from entropic.disk.sidecars import Sidecar, read_sidecar
 from entropic.process.identity import this_process
-from entropic.runs.recovery import is_abandoned
+from entropic.runs.recovery import is_abandoned, is_nameless
 from tests.support.gone import Left, claim, dead, digest, elsewhere, living
 from tests.support.protocol_cases import Place, Sim
 
@@ -415,6 +415,17 @@ def test_folder_that_does_not_say_whose_it_is_is_left_alone_however_long_it_was_
     assert left.folder.exists()
     assert [finding.kind for finding in store.check(fix=True)] == ["nameless"]
     assert left.folder.exists()
+
+
+@pytest.mark.parametrize("field", ["owner", "host", "boot", "started"])
+@pytest.mark.parametrize("value", [None, 5, ["a"]], ids=repr)
+def test_folder_whose_process_has_a_field_that_is_no_text_is_nobodys(place, field, value):
+    left = Left(place, dead())
+
+    sidecar = Sidecar(left.folder, {**left.process.as_dict(), field: value}, [], 0)
+
+    assert is_nameless(sidecar)
+    assert not is_nameless(Sidecar(left.folder, left.process.as_dict(), [], 0))
 
 
 @pytest.mark.parametrize("is_finished", [False, True])
