@@ -244,6 +244,16 @@ def test_circle_over_the_sweeps_of_two_processes_is_an_error(tmp_path, sqlite_ur
         assert_ring(needs, records, errors)
 
 
+def test_worker_gets_what_its_run_needs_from_further_on_in_its_chunk(tmp_path, sqlite_url, monkeypatch):
+    needs = Needs(str(tmp_path), sqlite_url, chain(4))
+    monkeypatch.setattr("entropic.sweeps.window._Pace.size", lambda self: 2)
+
+    (found,) = in_threads(lambda: sweep(needs, [3, 2, 1, 0], workers=1, fallback="raise"))
+
+    assert found == [4, 3, 2, 1]
+    assert needs.calls() == {f"node{n}": 1 for n in range(4)}
+
+
 def test_what_a_worker_has_finished_is_committed_for_who_waits_while_its_chunk_goes_on(
     tmp_path, sqlite_url, monkeypatch
 ):
