@@ -121,6 +121,24 @@ def test_take_over_of_a_claim_that_was_extended_meanwhile_fails(database_url):
     assert "a-new-token" not in stored(database).values()
 
 
+def test_claim_that_was_extended_before_its_owner_died_is_taken_over(sqlite_url):
+    database = Database(sqlite_url)
+    claims_on(database).acquire(["k"])
+    gone = dead()
+    with database.engine.begin() as connection:
+        change = "UPDATE entropic_claims SET owner = :owner, host = :host, boot = :boot, pid = :pid, started = :started"
+        connection.execute(text(change), gone.as_dict())
+    taker = claims_on(database)
+    seen = taker.holders(["k"])["k"]
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE entropic_claims SET expires_at = expires_at + 60"))
+
+    was_taken = taker._take_over("k", seen, "a-new-token")
+
+    assert was_taken
+    assert stored(database) == {("protocol_sims", "k"): "a-new-token"}
+
+
 def test_release_leaves_a_claim_that_was_lost_to_its_new_owner(database_url):
     database = Database(database_url)
     late = claims_on(database, lease_s=-1.0)
@@ -297,6 +315,22 @@ def test_release_whose_answer_is_lost_is_made_once(shared_url, arrives):
     owner.release([("k1", granted["k1"].token)])
 
     assert stored(database) == {("protocol_sims", "k2"): granted["k2"].token}
+    database.dispose()
+
+
+@between_processes
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize("left_s", [None, -1.0], ids=["free", "left"])
+def test_claim_whose_answer_is_lost_is_granted_once(shared_url, left_s, arrives):
+    database = Database(shared_url)
+    if left_s is not None:
+        claims_on(database, lease_s=left_s).acquire(["k"])
+    taker = watched(database, ["k"])
+    lose_commit(database, arrives=arrives)
+
+    granted = taker.acquire(["k"])
+
+    assert stored(database) == {("protocol_sims", "k"): granted["k"].token}
     database.dispose()
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from entropic import hash_params
-from entropic.disk.sidecars import read_sidecar
+from entropic.disk.sidecars import Sidecar, read_sidecar
 from entropic.process.identity import this_process
-from entropic.runs.recovery import is_abandoned
+from entropic.runs.recovery import is_abandoned, is_nameless
 from tests.support.gone import Left, claim, dead, digest, elsewhere, living
 from tests.support.protocol_cases import Place, Sim
 
@@ -145,6 +145,18 @@ def test_recovery_of_several_keys_names_one_and_counts_the_others(place, store, 
     assert recovered == 3
     first = min(hash_params({"a": a}) for a in (1.5, 2.5, 3.5))
     assert f"recovered {first} and 2 more, which process {left.process.pid} had finished" in caplog.text
+
+
+def test_recovery_counts_what_it_commits_from_all_folders(place, store):
+    """A sweep looks its hits up again if there was anything."""
+    for ns in ([1.5], [2.5, 3.5], []):
+        left = Left(place)
+        for a in ns:
+            left.finish(a, "1")
+
+    recovered = store.recover()
+
+    assert recovered == 3
 
 
 def test_rerun_with_equal_bytes_in_its_slot_is_committed(place, store):
@@ -317,6 +329,20 @@ def test_claims_taken_for_lines_that_are_dropped_are_given_back(place, store):
     assert place.sql("SELECT * FROM entropic_claims") == []
 
 
+def test_claim_of_a_dropped_line_is_given_back_although_a_rerun_was_claimed_after_it(place, store):
+    store.run({"a": 2.5})
+    left = Left(place)
+    left.finish(2.5, "2")
+    left.finish(1.5, "1")
+    left.finish(1.5, "2", replaces=digest(result(place, "1")))
+
+    recovered = store.recover()
+
+    assert recovered == 2
+    assert version_of(store) == "2"
+    assert_clean(place, store)
+
+
 def age(folder: Path, seconds: float) -> None:
     """Let everything in *folder* be so much older."""
     for path in [folder, *folder.rglob("*")]:
@@ -389,6 +415,17 @@ def test_folder_that_does_not_say_whose_it_is_is_left_alone_however_long_it_was_
     assert left.folder.exists()
     assert [finding.kind for finding in store.check(fix=True)] == ["nameless"]
     assert left.folder.exists()
+
+
+@pytest.mark.parametrize("field", ["owner", "host", "boot", "started"])
+@pytest.mark.parametrize("value", [None, 5, ["a"]], ids=repr)
+def test_folder_whose_process_has_a_field_that_is_no_text_is_nobodys(place, field, value):
+    left = Left(place, dead())
+
+    sidecar = Sidecar(left.folder, {**left.process.as_dict(), field: value}, [], 0)
+
+    assert is_nameless(sidecar)
+    assert not is_nameless(Sidecar(left.folder, left.process.as_dict(), [], 0))
 
 
 @pytest.mark.parametrize("is_finished", [False, True])

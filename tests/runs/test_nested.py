@@ -12,7 +12,18 @@ from entropic.runs import tenure as module
 from entropic.runs.inside import Run, inside_of, running
 from entropic.sweeps.chunks import run_timed
 from tests.support.counting import opened, statements
-from tests.support.nested_cases import Needs, Sweeps, chain, expected, in_threads, pool, sweep, sweep_at
+from tests.support.nested_cases import (
+    Leaf,
+    Needs,
+    Node,
+    Sweeps,
+    chain,
+    expected,
+    in_threads,
+    pool,
+    sweep,
+    sweep_at,
+)
 
 GRAPH = {0: (3, 7), 1: (0,), 2: (5, 6), 4: (1, 2), 5: (6, 9), 8: (4,)}
 
@@ -186,6 +197,24 @@ def test_circle_in_a_sweep_fails_its_runs_and_no_others(needing):
     assert [record.n for record in result] == [0, 4, 5]
     assert {failed.error_type for failed in result.failed} == {"DependencyCycleError"}
     assert claims(needs) == 0
+
+
+def test_circle_through_a_sweep_in_other_threads_is_an_error(tmp_path, sqlite_url):
+    def node(params):
+        with ThreadPoolExecutor(2) as executor:
+            leaves.sweep([{"n": params["n"]}], executor=executor, progress=False)
+        Path(params["result_file"]).write_text("1")
+
+    def leaf(params):
+        nodes.run_or_retrieve({"n": params["n"]})
+
+    nodes = Store(node, Node, tmp_path / "nodes", ".txt", sqlite_url, wait_timeout_s=5.0)
+    leaves = Store(leaf, Leaf, tmp_path / "leaves", ".txt", sqlite_url)
+
+    with pytest.raises(DependencyCycleError, match="node"):
+        nodes.run_or_retrieve({"n": 1})
+
+    assert nodes.count() == leaves.count() == 0
 
 
 def test_circle_that_two_threads_close_is_seen(tmp_path, sqlite_url):

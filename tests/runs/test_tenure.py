@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from entropic import ClaimTimeoutError
+from entropic.leases import held
 from entropic.leases.claims import Claims
 from entropic.model.records import RecordReader
 from entropic.process.patience import Patience
@@ -43,11 +44,11 @@ def states(place):
     return sorted(row.state for row in place.sql("SELECT state FROM entropic_attempts"))
 
 
-def outcome_of(store, key):
-    """Run the job of A, as a worker does, and return what comes of it."""
+def outcome_of(store, key, identity=None):
+    """Run the job of a key, which is that of A by default, as a worker does; return what comes of it."""
     table = store._table
     work = Work(store.runner, str(table.root), table.marker)
-    (outcome,) = work([table.job(wanted(store, A)[key], key, None)])
+    (outcome,) = work([table.job(identity or wanted(store, A)[key], key, None)])
     return outcome
 
 
@@ -169,6 +170,43 @@ def test_claim_that_was_lost_publishes_nothing_and_is_the_new_owners(place, stor
         assert tenure.publish([receipt]).lost == {key}
     assert place.rows() == {}
     assert claimed_keys(place) == [key]
+
+
+def test_claim_that_was_lost_keeps_no_other_run_of_its_batch_from_its_row(place, store):
+    lost, other = keys = wanted(store, A, B)
+
+    with Tenure(store._table) as tenure:
+        tenure.claim(keys)
+        receipts = [outcome_of(store, key, keys[key]) for key in keys]
+        place.sql(
+            "UPDATE entropic_claims SET token = 'another', owner = 'another' WHERE record_id = :key", key=lost
+        )
+
+        published = tenure.publish(receipts)
+
+    assert published == ({lost}, [])
+    assert list(place.rows()) == [other]
+    assert claimed_keys(place) == [lost]
+
+
+def test_what_was_ended_for_others_is_not_ended_again(place, store):
+    done, failed = keys = wanted(store, A, B)
+
+    with Tenure(store._table, name="sweep", lends=True) as tenure:
+        tenure.claim(keys)
+        receipt = outcome_of(store, done, keys[done])
+        store.runner = failing
+        failure = outcome_of(store, failed, keys[failed])
+        for key, outcome in ((done, receipt), (failed, failure)):
+            held.begin((store._table.marker.root, key), "sweep")
+            held.end((store._table.marker.root, key), "sweep", outcome)
+        tenure.give_back()
+
+        assert claimed_keys(place) == []
+        assert tenure.publish([receipt]) == (set(), [])
+        tenure.fail([failure])
+
+    assert states(place) == ["COMPLETED", "FAILED"]
 
 
 def test_run_that_could_not_be_committed_is_taken_in_by_the_next_claim(place, store, monkeypatch):

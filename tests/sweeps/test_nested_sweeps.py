@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from entropic import ClusterError
+from entropic import ClusterError, Store
 from entropic.disk.sidecars import WAITS
 from entropic.runs.waits import ASKED
 from tests.support.clusters import local_client
 from tests.support.executors import Narrow, executor_of
 from tests.support.nested_cases import (
     Needs,
+    Node,
     Sweeps,
     chain,
     error_of,
@@ -241,6 +242,40 @@ def test_circle_over_the_sweeps_of_two_processes_is_an_error(tmp_path, sqlite_ur
 
     for records, errors in found:
         assert_ring(needs, records, errors)
+
+
+def test_worker_gets_what_its_run_needs_from_further_on_in_its_chunk(tmp_path, sqlite_url, monkeypatch):
+    needs = Needs(str(tmp_path), sqlite_url, chain(4))
+    monkeypatch.setattr("entropic.sweeps.window._Pace.size", lambda self: 2)
+
+    (found,) = in_threads(lambda: sweep(needs, [3, 2, 1, 0], workers=1, fallback="raise"))
+
+    assert found == [4, 3, 2, 1]
+    assert needs.calls() == {f"node{n}": 1 for n in range(4)}
+
+
+def test_what_a_worker_has_finished_is_committed_for_who_waits_while_its_chunk_goes_on(
+    tmp_path, sqlite_url, monkeypatch
+):
+    needs = Needs(str(tmp_path), sqlite_url, {}, holds=(1,))
+    monkeypatch.setattr("entropic.sweeps.window._Pace.size", lambda self: 2)
+
+    def nine(params):
+        Path(params["result_file"]).write_text(Path(store.run_or_retrieve({"n": 0}).result_file).read_text())
+
+    store = Store(nine, Node, tmp_path / "nodes", ".txt", sqlite_url, wait_timeout_s=10.0)
+
+    def ask():
+        try:
+            wait_for(lambda: needs.calls()["node1"])
+            return store.run_or_retrieve({"n": 9}).n
+        finally:
+            (tmp_path / "go").touch()
+
+    found, asked = in_threads(lambda: sweep(needs, range(4), workers=1, fallback="raise"), ask)
+
+    assert (found, asked) == ([1, 1, 1, 1], 9)
+    assert needs.calls() == {f"node{n}": 1 for n in range(4)}
 
 
 # Sweeps inside of runs

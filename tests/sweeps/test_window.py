@@ -123,6 +123,18 @@ def test_jobs_of_a_chunk_whose_worker_died_at_one_are_run_without_suspicion(monk
     assert sorted(caller.outcomes) == expected(range(3))
 
 
+def test_job_whose_chunk_was_lost_may_lose_one_worker_alone_before_it_is_given_up(monkeypatch):
+    """Nobody knows at which job of the chunk the first one died."""
+    monkeypatch.setattr(window._Pace, "size", lambda pace: 3)
+    caller = Caller(range(3))
+    backend = Scripted([2, 1, 1, 1], {0: [WorkerDied("killed"), WorkerDied("killed again")]}, slots=1)
+
+    caller.run(backend)
+
+    assert backend.submitted[0] == [0, 1]
+    assert sorted(caller.outcomes) == expected(range(3))
+
+
 def test_what_nobody_has_begun_is_given_back_when_those_at_work_wait_for_others():
     caller, back = Caller(range(6)), []
     backend = Scripted([None, 2, 2])

@@ -47,6 +47,17 @@ def test_run_with_the_id_of_a_strangers_file_gets_a_name_of_its_own(store, resul
     assert not [finding for finding in store.check(checksum=True) if finding.kind != "stray-file"]
 
 
+def test_strangers_file_that_equals_the_result_stays_the_strangers(store, results):
+    first = store.run_or_retrieve(PARAMS)
+    (results / "notes.json").write_bytes(Path(first.result_file).read_bytes())
+
+    record = store.run_or_retrieve({"id": "notes", **PARAMS})
+    store.delete({"id": "notes", **PARAMS}, remove_file=True)
+
+    assert named(record).startswith("notes-")
+    assert (results / "notes.json").read_bytes() == Path(first.result_file).read_bytes()
+
+
 def test_run_with_the_id_of_a_registered_file_leaves_that_alone(store, results):
     (results / "old.json").write_text("the only copy")
     store.register(OTHER, results / "old.json")
