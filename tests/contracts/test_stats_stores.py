@@ -305,6 +305,16 @@ def test_scores_of_any_shape_come_back_as_they_were(store, run):
     assert store.retrieve_validation_iteration_scores(run) == []
 
 
+def test_deleted_validations_can_be_stored_again(store, run):
+    store.store_validation_iteration_scores(run, validation({100: 1, 200: 2}))
+    assert store.delete_validation_scores(run) == 2
+    assert store.best(run, "d0", "f1") is None
+    store.store_validation_iteration_scores(run, validation({100: 3}))
+
+    assert shown(store.retrieve_validation_iteration_scores(run)) == {100: full(3)}
+    assert store.best(run, "d0", "f1").score == 3.0
+
+
 def test_scores_of_numpy_are_floats(store, run):
     store.store_validation_iteration_scores(run, validation({1: np.ones((2, 2, 2), "f4")}))
     assert shown(store.retrieve_validation_iteration_scores(run)) == {1: full(1)}

@@ -45,6 +45,7 @@ NEIGHBOURS = {  # where the tests of a wing's modules are, the nearest first
     "leases": ["leases", "runs"],
     "model": ["model", "whole"],
     "values": ["values", "model"],
+    "stats_store": ["contracts/test_stats_stores.py", "stats_store"],
 }
 SQLITE = "not postgres and not mysql and not dask"
 
