@@ -218,6 +218,10 @@ def test_sweep_when_a_killing_run_is_alone_raises_a_cluster_error(tmp_path):
         store.sweep(sets(1), workers=1)
 
     assert Runs(tmp_path / "log").count() == {0: 2}
+    ((begun_at, ended_at),) = query(
+        tmp_path, "SELECT started_at, ended_at FROM entropic_attempts WHERE state = 'FAILED'"
+    )
+    assert begun_at == ended_at  # when it was given up: how long it had run nobody knows
 
 
 # Its cluster
