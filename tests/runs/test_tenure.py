@@ -156,7 +156,21 @@ def test_end_of_a_run_uses_the_claim_up(place, store, end):
             tenure.cancel(job, datetime.now(UTC))
 
         assert claimed_keys(place) == []
+        assert held.find((store._table.marker.root, key)) is None
     assert states(place) == [{"publish": "COMPLETED", "fail": "FAILED", "cancel": "CANCELLED"}[end]]
+
+
+def test_key_whose_backend_was_lost_can_be_begun_again(store):
+    (key,) = keys = wanted(store, A)
+    mark = (store._table.marker.root, key)
+
+    with Tenure(store._table, name="sweep", lends=True) as tenure:
+        tenure.claim(keys)
+        begun = [held.begin(mark, "sweep"), held.begin(mark, "sweep")]
+        tenure.reset([key])
+        begun.append(held.begin(mark, "sweep"))
+
+    assert begun == [True, False, True]
 
 
 def test_claim_that_was_lost_publishes_nothing_and_is_the_new_owners(place, store):
