@@ -203,6 +203,23 @@ def test_claim_that_was_lost_keeps_no_other_run_of_its_batch_from_its_row(place,
     assert claimed_keys(place) == [lost]
 
 
+def test_claim_takes_what_is_not_begun_in_this_process_and_commits_what_has_ended(place, store):
+    ended, free = keys = wanted(store, A, B)
+    mark = (store._table.marker.root, ended)
+
+    with Tenure(store._table, name="sweep", lends=True) as outer, Tenure(store._table) as inner:
+        outer.claim(keys)
+        held.begin(mark, "sweep")
+        held.end(mark, "sweep", outcome_of(store, ended, keys[ended]))
+
+        claimed = inner.claim(keys)
+
+        assert list(claimed.done) == [ended]
+        assert list(claimed.granted) == [free]
+        assert claimed_keys(place) == [free]
+    assert claimed_keys(place) == []
+
+
 def test_what_was_ended_for_others_is_not_ended_again(place, store):
     done, failed = keys = wanted(store, A, B)
 
