@@ -220,6 +220,23 @@ def test_claim_takes_what_is_not_begun_in_this_process_and_commits_what_has_ende
     assert claimed_keys(place) == []
 
 
+@pytest.mark.parametrize("lends", [True, False])
+def test_key_of_another_keeper_can_be_had_before_its_run_and_after_it(store, lends):
+    (key,) = keys = wanted(store, A)
+    mark = (store._table.marker.root, key)
+
+    with Tenure(store._table, name="sweep", lends=lends) as outer, Tenure(store._table) as inner:
+        can = [inner.can_have(key)]
+        outer.claim(keys)
+        can.append(inner.can_have(key))
+        held.begin(mark, "sweep")
+        can.append(inner.can_have(key))
+        held.end(mark, "sweep", outcome_of(store, key))
+        can += [inner.can_have(key), outer.can_have(key)]
+
+    assert can == [False, lends, False, lends, False]
+
+
 def test_what_was_ended_for_others_is_not_ended_again(place, store):
     done, failed = keys = wanted(store, A, B)
 
