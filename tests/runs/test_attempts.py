@@ -15,7 +15,7 @@ from entropic.disk.roots import Marker
 from entropic.errors import ResultFileError, ResultFileMissingError, ResultsDirUnavailableError
 from entropic.leases import held
 from entropic.process.identity import this_process
-from entropic.runs.attempts import Work
+from entropic.runs.attempts import Work, require_runner
 from entropic.runs.inside import inside_of
 from entropic.runs.jobs import Failure, Job, NotBegun, Receipt
 from tests.support.counting import append_line
@@ -82,6 +82,12 @@ def lines(root: Path) -> list[dict]:
 
 
 # One attempt
+
+
+@pytest.mark.parametrize("runner", [None, 5, "simulate.py"])
+def test_runner_that_cannot_be_called_is_refused(runner):
+    with pytest.raises(TypeError, match="runner must be a function of one dict, not"):
+        require_runner(runner)
 
 
 def test_finished_run_is_staged_noted_and_reported(root):

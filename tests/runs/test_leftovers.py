@@ -159,6 +159,16 @@ def test_recovery_counts_what_it_commits_from_all_folders(place, store):
     assert recovered == 3
 
 
+def test_sweep_returns_the_result_of_a_finished_rerun_and_not_that_which_it_replaces(place, store):
+    store.run(A)
+    Left(place).finish(1.5, "2", replaces=digest(result(place, "1")))
+
+    found, other = store.sweep([A, {"a": 2.5}], progress=False)
+
+    assert (found.custom_data["version"], other.custom_data["version"]) == ("2", "1")
+    assert version_of(store) == "2"
+
+
 def test_rerun_with_equal_bytes_in_its_slot_is_committed(place, store):
     store.run(A, note="first")
     Left(place).finish(1.5, "1", replaces=digest(result(place, "1")), custom={"note": "again"})

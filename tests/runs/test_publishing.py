@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from entropic import ClaimLostError, ClaimTimeoutError, Store
+from entropic import ClaimLostError, ClaimTimeoutError, ResultsDirUnavailableError, Store
 from entropic.disk import files, roots
 from entropic.disk.files import digest_of
 from entropic.runs import publishing
@@ -137,6 +137,19 @@ def test_register_that_fails_gives_the_key_back(place, monkeypatch):
     assert place.sql("SELECT * FROM entropic_claims") == []
 
 
+def test_register_while_the_results_folder_is_gone_registers_nothing(place):
+    """A run that was finished under its key could not be taken in first."""
+    (place.folder / "made.txt").write_text("made elsewhere")
+    store = place.store()
+    place.results.rename(place.folder / "away")
+
+    with pytest.raises(ResultsDirUnavailableError):
+        store.register(A, place.folder / "made.txt")
+
+    assert place.rows() == {}
+    assert not place.results.exists()
+
+
 def test_late_equal_result_is_reported_as_nothing(place):
     def same(params):
         place.sql(EXPIRE)
@@ -222,6 +235,51 @@ def test_rerun_whose_row_is_refused_leaves_the_good_file(place):
         place.store("2").run(A)
 
     assert contents(place) == ["version 1 of 1.5"]
+
+
+def linked(place: Place) -> Path:
+    """Run A, and move its result elsewhere, with a link in its place."""
+    path = Path(place.store().run_or_retrieve(A).result_file)
+    path.rename(place.folder / "on another disk.txt")
+    path.symlink_to(place.folder / "on another disk.txt")
+    return path
+
+
+def test_link_whose_rerun_is_refused_on_commit_is_a_link_again(place):
+    path = linked(place)
+
+    def refused(params):
+        dialect: Any = store.database.engine.dialect
+        real = dialect.do_commit
+
+        def do_commit(connection):
+            dialect.do_commit = real
+            raise dialect.loaded_dbapi.IntegrityError("too late")
+
+        dialect.do_commit = do_commit
+        return place.runner("2")(params)
+
+    store = Store(refused, Sim, place.results, ".txt", place.url)
+    with pytest.raises(IntegrityError, match="too late"):
+        store.run(A)
+
+    assert path.is_symlink()
+    assert path.read_text() == "version 1 of 1.5"
+    assert place.sql("SELECT * FROM entropic_claims") == []
+
+
+def test_link_that_cannot_be_kept_is_replaced_all_the_same(place, monkeypatch):
+    path = linked(place)
+
+    def link(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    place.store("2").run(A)
+
+    assert contents(place) == ["version 2 of 1.5"]
+    assert not path.is_symlink()
+    assert (place.folder / "on another disk.txt").read_text() == "version 1 of 1.5"
 
 
 def test_rerun_replaces_row_file_and_file_record(place):

@@ -156,7 +156,21 @@ def test_end_of_a_run_uses_the_claim_up(place, store, end):
             tenure.cancel(job, datetime.now(UTC))
 
         assert claimed_keys(place) == []
+        assert held.find((store._table.marker.root, key)) is None
     assert states(place) == [{"publish": "COMPLETED", "fail": "FAILED", "cancel": "CANCELLED"}[end]]
+
+
+def test_key_whose_backend_was_lost_can_be_begun_again(store):
+    (key,) = keys = wanted(store, A)
+    mark = (store._table.marker.root, key)
+
+    with Tenure(store._table, name="sweep", lends=True) as tenure:
+        tenure.claim(keys)
+        begun = [held.begin(mark, "sweep"), held.begin(mark, "sweep")]
+        tenure.reset([key])
+        begun.append(held.begin(mark, "sweep"))
+
+    assert begun == [True, False, True]
 
 
 def test_claim_that_was_lost_publishes_nothing_and_is_the_new_owners(place, store):
@@ -187,6 +201,40 @@ def test_claim_that_was_lost_keeps_no_other_run_of_its_batch_from_its_row(place,
     assert published == ({lost}, [])
     assert list(place.rows()) == [other]
     assert claimed_keys(place) == [lost]
+
+
+def test_claim_takes_what_is_not_begun_in_this_process_and_commits_what_has_ended(place, store):
+    ended, free = keys = wanted(store, A, B)
+    mark = (store._table.marker.root, ended)
+
+    with Tenure(store._table, name="sweep", lends=True) as outer, Tenure(store._table) as inner:
+        outer.claim(keys)
+        held.begin(mark, "sweep")
+        held.end(mark, "sweep", outcome_of(store, ended, keys[ended]))
+
+        claimed = inner.claim(keys)
+
+        assert list(claimed.done) == [ended]
+        assert list(claimed.granted) == [free]
+        assert claimed_keys(place) == [free]
+    assert claimed_keys(place) == []
+
+
+@pytest.mark.parametrize("lends", [True, False])
+def test_key_of_another_keeper_can_be_had_before_its_run_and_after_it(store, lends):
+    (key,) = keys = wanted(store, A)
+    mark = (store._table.marker.root, key)
+
+    with Tenure(store._table, name="sweep", lends=lends) as outer, Tenure(store._table) as inner:
+        can = [inner.can_have(key)]
+        outer.claim(keys)
+        can.append(inner.can_have(key))
+        held.begin(mark, "sweep")
+        can.append(inner.can_have(key))
+        held.end(mark, "sweep", outcome_of(store, key))
+        can += [inner.can_have(key), outer.can_have(key)]
+
+    assert can == [False, lends, False, lends, False]
 
 
 def test_what_was_ended_for_others_is_not_ended_again(place, store):

@@ -1,12 +1,16 @@
 """Sweeps of runs that need other runs, in several processes at once: they end, and each key runs once."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from entropic import ClusterError, Store
 from entropic.disk.sidecars import WAITS
+from entropic.process.patience import Patience
 from entropic.runs.waits import ASKED
+from entropic.sweeps.result import SweepOptions
+from entropic.sweeps.sweep import Sweep
 from tests.support.clusters import local_client
 from tests.support.executors import Narrow, executor_of
 from tests.support.nested_cases import (
@@ -276,6 +280,21 @@ def test_what_a_worker_has_finished_is_committed_for_who_waits_while_its_chunk_g
 
     assert (found, asked) == ([1, 1, 1, 1], 9)
     assert needs.calls() == {f"node{n}": 1 for n in range(4)}
+
+
+def test_key_that_is_left_to_others_is_come_back_to_later_each_time(tmp_path, sqlite_url, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("entropic.sweeps.sweep.time", SimpleNamespace(monotonic=lambda: now[0]))
+    store = Needs(str(tmp_path), sqlite_url, {}).store()
+    one = Sweep(store._table, store.runner, SweepOptions(Patience(longest_pause_s=1.0)))
+
+    left = []
+    for now[0], leaves in [(0.0, True), (1.9, True), (2.0, False), (3.0, True), (6.9, False), (7.0, False)]:
+        if leaves:
+            one._leave("k")
+        left.append(one._is_left("k"))
+
+    assert left == [True, True, False, True, True, False]
 
 
 # Sweeps inside of runs

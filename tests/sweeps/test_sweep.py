@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -274,6 +275,21 @@ def test_sweep_claims_no_key_that_another_has_finished_since_it_began(tmp_path, 
     assert [record.n for record in result] == list(range(30))
     assert sorted(claimed) == sorted(record.id for record in result)  # each of them once
     assert runs.count() == dict.fromkeys(range(30), 1)
+
+
+def test_sweep_looks_up_what_comes_next_now_and_then_only(store, monkeypatch):
+    monkeypatch.setattr("entropic.sweeps.window._Pace.size", lambda self: 1)
+    store._patience = Patience(look_again_s=3600.0)
+    looked, find_many = Counter(), RecordReader.find_many
+
+    def counted(reader, ids):
+        looked.update(ids)
+        return find_many(reader, ids)
+
+    monkeypatch.setattr(RecordReader, "find_many", counted)
+    store.sweep(sets(10), progress=False)
+
+    assert max(looked.values()) == 3  # before, under its claim, and when all is done
 
 
 def test_sweep_that_waits_looks_at_all_keys_at_once(tmp_path, server_url, monkeypatch):

@@ -1,6 +1,7 @@
 """Sweeps whose process, workers or cluster are killed, interrupted or blind: nothing is lost, nothing doubled."""
 
 import contextlib
+import io
 import logging
 import os
 import pty
@@ -218,6 +219,10 @@ def test_sweep_when_a_killing_run_is_alone_raises_a_cluster_error(tmp_path):
         store.sweep(sets(1), workers=1)
 
     assert Runs(tmp_path / "log").count() == {0: 2}
+    ((begun_at, ended_at),) = query(
+        tmp_path, "SELECT started_at, ended_at FROM entropic_attempts WHERE state = 'FAILED'"
+    )
+    assert begun_at == ended_at  # when it was given up: how long it had run nobody knows
 
 
 # Its cluster
@@ -443,3 +448,27 @@ def test_sweep_told_to_show_progress_shows_it_anywhere(tmp_path, capsys):
 
     assert "6/6" in (shown := capsys.readouterr().err)
     assert "5 done, 1 failed" in shown
+
+
+def test_sweep_shows_what_others_run_and_counts_what_they_have_finished(tmp_path, monkeypatch):
+    runs, shown = Runs(tmp_path / "log", holds=(0,)), io.StringIO()
+    store = open_store(Swept, tmp_path, runs)
+    monkeypatch.setattr(sys, "stderr", shown)
+
+    def release():
+        try:
+            wait_for(lambda: "2 done, 1 waiting" in shown.getvalue(), 10.0)
+        finally:
+            runs.release()
+
+    other = threading.Thread(target=store.run_or_retrieve, args=({"n": 0},))
+    other.start()
+    wait_for(lambda: runs.total() == 1)
+    releasing = threading.Thread(target=release)
+    releasing.start()
+    store.sweep(sets(3), progress=True)
+    other.join()
+    releasing.join()
+
+    assert "2 done, 1 waiting" in shown.getvalue()
+    assert "2 done, 1 cached" in shown.getvalue()
