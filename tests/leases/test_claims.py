@@ -1,5 +1,6 @@
 """Claims: one holder per key, whatever races, and none that outlives its owner or its lease."""
 
+import re
 import threading
 import time
 from collections import Counter
@@ -241,6 +242,18 @@ def test_tokens_are_never_used_again(sqlite_url):
     tokens = [owner.acquire(["k"])["k"].token for _ in range(20)]
 
     assert len(set(tokens)) == 20
+
+
+@pytest.mark.parametrize("lease_s", [0.0, -1.0])
+def test_claim_of_no_lease_is_watched_for_the_lease_of_who_wants_it(sqlite_url, lease_s):
+    database = Database(sqlite_url)
+    token = claims_on(database, lease_s=lease_s).acquire(["k"])["k"].token
+
+    too_early = watched(database, ["k"], 19.0).acquire(["k"])
+
+    assert re.fullmatch("[0-9a-f]{32}", token)
+    assert too_early == {}
+    assert list(watched(database, ["k"], 20.0).acquire(["k"])) == ["k"]
 
 
 def test_lease_is_counted_by_the_clock_of_the_database(database_url, monkeypatch):

@@ -292,6 +292,26 @@ def test_sweep_looks_up_what_comes_next_now_and_then_only(store, monkeypatch):
     assert max(looked.values()) == 3  # before, under its claim, and when all is done
 
 
+def test_sweep_that_waits_claims_what_others_hold_when_it_is_free(store, monkeypatch):
+    keys = [store.key(one) for one in sets(3)]
+    others = Claims(store.database, Swept.__tablename__, lease_s=120.0)
+    held = others.acquire(keys)
+    acquire, find_many, claimed, looks = Claims.acquire, RecordReader.find_many, Counter(), []
+    monkeypatch.setattr(Claims, "acquire", lambda *given: claimed.update(list(given[1])) or acquire(*given))
+    monkeypatch.setattr(RecordReader, "find_many", lambda *given: looks.append(1) or find_many(*given))
+
+    def let_go():
+        wait_for(lambda: len(looks) >= 8)
+        others.release((key, grant.token) for key, grant in held.items())
+
+    with ThreadPoolExecutor(1) as pool:
+        released = pool.submit(let_go)
+        store.sweep(sets(3), progress=False)
+        released.result()
+
+    assert claimed == dict.fromkeys(keys, 2)
+
+
 def test_sweep_that_waits_looks_at_all_keys_at_once(tmp_path, server_url, monkeypatch):
     find_many, looks = RecordReader.find_many, []
     monkeypatch.setattr(
