@@ -1,4 +1,4 @@
-"""One database of each kind for all tests of a module: on a server tables are dear."""
+"""One database of each kind for all tests of this folder: on a server tables are dear."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.support.databases import database_of, empty
 TABLES = ("entropic_execution_keys", "entropic_execution_stores")
 
 
-@pytest.fixture(scope="module", params=["sqlite-file", "postgresql", "mysql"])
+@pytest.fixture(scope="package", params=["sqlite-file", "postgresql", "mysql"])
 def kept(request, tmp_path_factory):
     """A database with tables."""
     with database_of(request, tmp_path_factory.mktemp("execution")) as database:
@@ -21,7 +21,7 @@ def kept(request, tmp_path_factory):
 
 @pytest.fixture
 def shared(kept):
-    """The module's database, with nothing in it."""
+    """The folder's database, with nothing in it."""
     empty(kept, *TABLES)
     return kept
 

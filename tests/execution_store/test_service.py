@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -224,8 +225,10 @@ def test_metadata_of_a_key_are_its_times_and_policy(store, clock):
 # Expiry
 
 
-@pytest.mark.parametrize("start", [1.7e9, 1.7e9 + 0.1, 1_699_999_999.999999, 1_712_345_678.123457])
-@pytest.mark.parametrize("ttl", [60, 0.1, TICK, 86400.123456])
+@pytest.mark.parametrize(
+    ("start", "ttl"),
+    [(1.7e9, 60), (1.7e9 + 0.1, 0.1), (1_699_999_999.999999, TICK), (1_712_345_678.123457, 86400.123456)],
+)
 def test_key_is_invisible_from_the_microsecond_on_in_which_it_expires(service, clock, start, ttl):
     clock.now = start
     store = ExecutionStore("jobs", service)
@@ -473,8 +476,6 @@ def test_update_of_a_key_that_is_made_meanwhile_is_given_the_value(store, shared
     other = ExecutionStoreService(database=pickle.loads(pickle.dumps(shared)), clock=clock)
     if shared.dialect == "sqlite":
         pytest.skip("on SQLite nobody writes meanwhile")
-    import threading
-
     seen = []
 
     def add(value):
