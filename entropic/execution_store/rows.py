@@ -175,8 +175,8 @@ def put(dialect: str, *, replaces: bool) -> Any:
 
 def remove(connection: Connection, clock: Clock, *conditions: Any) -> DeleteCount:
     """Delete stores with all that is in them."""
-    now, documents, stores, keys = now_us(connection, clock), 0, 0, 0
     found = dict(_explicit(connection, *conditions))
+    now, documents, stores, keys = now_us(connection, clock), 0, 0, 0  # after the wait for who writes
     for chunk in chunks(found, CHUNK):
         counts = _counts(connection, chunk, alive_at(now))
         keys += sum(counts.values())
@@ -189,8 +189,8 @@ def remove(connection: Connection, clock: Clock, *conditions: Any) -> DeleteCoun
 
 def clear_cache(connection: Connection, clock: Clock, *conditions: Any) -> DeleteCount:
     """Delete what may be evicted, keys and metadata, and the stores of which nothing is left."""
-    now, documents, stores, keys = now_us(connection, clock), 0, 0, 0
     found = dict(_explicit(connection, *conditions))
+    now, documents, stores, keys = now_us(connection, clock), 0, 0, 0  # after the wait for who writes
     may_go = or_(KEYS.c.policy == KeyPolicy.EVICT.value, KEYS.c.expires_us.is_not(None))
     for chunk in chunks(found, CHUNK):
         before = _counts(connection, chunk, alive_at(now))

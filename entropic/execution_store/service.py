@@ -272,8 +272,7 @@ class ExecutionStoreService:
             number = rows.require_store(connection, self._scope, name)
             now = rows.now_us(connection, self._clock)
             new = [rows.new_row(number, key, texts[key], now) | lifetime.of_new(now) for key in texts]
-            for row in new:
-                connection.execute(statement, row)
+            connection.execute(statement, new)
             one = select(KEYS).where(KEYS.c.store_id == number, KEYS.c.name == next(iter(texts)))
             return list(connection.execute(one)) if len(texts) == 1 else []
 
