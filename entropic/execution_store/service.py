@@ -195,7 +195,7 @@ class ExecutionStoreService:
     def purge_expired(self, store_name: str | None = None) -> int:
         """Free the place of keys that have expired, which nobody sees any more; return how many there were.
 
-        It happens now and then by itself, while keys with a time to live are written.
+        In a store it happens now and then by itself, while keys with a time to live are written there.
         """
         where = self._where(store_name)
         return self.database.write(lambda connection: rows.remove_expired(connection, self._clock, *where))
@@ -248,7 +248,7 @@ class ExecutionStoreService:
         -----
         The time of creation stays while the key is there, all else is replaced.
         """
-        (row,) = self._put(store_name, {check_key(key): value}, Lifetime.of(ttl, policy))
+        row = self._put(store_name, {check_key(key): value}, Lifetime.of(ttl, policy), read_back=key)
         return key_document(row, store_name, self.dataset_id)
 
     def set_cache_key(self, store_name: str, key: str, value: Any, ttl: float | None = None) -> KeyDocument:
@@ -261,23 +261,24 @@ class ExecutionStoreService:
         """Store several values as a whole: all of them, or none."""
         self._put(store_name, {check_key(key): values[key] for key in values}, Lifetime.of(ttl, policy))
 
-    def _put(self, store_name: str, values: Mapping[str, Any], lifetime: Lifetime) -> list[Any]:
-        """Write keys, and return the row of a single one."""
+    def _put(
+        self, store_name: str, values: Mapping[str, Any], lifetime: Lifetime, *, read_back: str | None = None
+    ) -> Any:
+        """Write keys, and return the row of one of them if that is asked for."""
         name = check_name(store_name)
         # Sorted: who writes the same keys takes them in the same order, and does not wait for one who waits.
         texts = {key: value_text(self.database, values[key]) for key in sorted(values)}
         statement = rows.put(self.database.dialect, replaces=True)
 
-        def work(connection: Connection) -> list[Any]:
+        def work(connection: Connection) -> Any:
             number = rows.require_store(connection, self._scope, name)
             now = rows.now_us(connection, self._clock)
             new = [rows.new_row(number, key, texts[key], now) | lifetime.of_new(now) for key in texts]
             connection.execute(statement, new)
-            one = select(KEYS).where(KEYS.c.store_id == number, KEYS.c.name == next(iter(texts)))
-            return list(connection.execute(one)) if len(texts) == 1 else []
+            return None if read_back is None else rows.locked(connection, number, read_back)
 
-        written = self.database.write(work, repeatable=True) if texts else []
-        self._purge_sometimes(lifetime)
+        written = self.database.write(work, repeatable=True) if texts else None
+        self._purge_sometimes(name, lifetime)
         return written
 
     def set_key_if_absent(
@@ -287,7 +288,7 @@ class ExecutionStoreService:
         name, own, lifetime = check_name(store_name), check_key(key), Lifetime.of(ttl, policy)
         text = value_text(self.database, value)
         done = self.database.write(lambda connection: self._add(connection, name, own, text, lifetime))
-        self._purge_sometimes(lifetime)
+        self._purge_sometimes(name, lifetime)
         return done
 
     def _add(self, connection: Connection, name: str, key: str, text: str, lifetime: Lifetime) -> bool:
@@ -440,11 +441,11 @@ class ExecutionStoreService:
         statement = rows.delete_key(self._clock, self._scope, check_name(store_name), check_key(key))
         return self.database.write(lambda connection: connection.execute(statement).rowcount == 1)
 
-    def _purge_sometimes(self, lifetime: Lifetime) -> None:
+    def _purge_sometimes(self, name: str, lifetime: Lifetime) -> None:
         if lifetime.ttl is None or self.database.is_in_block or secrets.randbelow(PURGES_ONE_IN):
             return
         try:
-            self.purge_expired()
+            self.purge_expired(name)
         except DBAPIError as error:  # what was asked for is done
             log.debug("expired keys were not removed: %s", error.orig)
 
