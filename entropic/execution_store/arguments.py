@@ -33,7 +33,7 @@ def check_name(name: Any, what: str = "the name of a store") -> str:
         raise ValueError(f"{what} is text of 1 to {NAME_LENGTH} characters, not{size} {name!r:.100}")
     if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
         raise ValueError(f"{what} has no NUL and no half of a surrogate pair, as {name!r:.300} has")
-    return str(name)
+    return str.__str__(name)  # str() of an Enum member is not its value
 
 
 def check_key(key: Any) -> str:

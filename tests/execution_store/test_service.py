@@ -1,6 +1,7 @@
 """What stores and their service promise, on each database."""
 
 import copy
+import enum
 import pickle
 import threading
 import uuid
@@ -514,6 +515,45 @@ def test_listing_with_values_is_one_statement(store, shared):
         store.items("run:")
         store.list_keys("run:")
     assert len([one for one in seen if "SELECT" in one]) == 2
+
+
+def test_each_call_costs_few_statements(sqlite):
+    store = ExecutionStore.create("jobs", database=sqlite)
+    store.set("k", 1)
+
+    def cost(call, *args):
+        with statements(sqlite.engine) as seen:
+            getattr(store, call)(*args)
+        return len([one for one in seen if not one.startswith(("BEGIN", "PRAGMA"))])
+
+    assert {call: cost(call, *args) for call, args in CALLS.items()} == {
+        "get": 1, "has": 1, "list_keys": 1, "items": 1, "get_many": 1, "list_stores": 1, "get_metadata": 1,
+        "set": 3, "set_many": 3, "set_if_absent": 4, "compare_and_set": 3, "delete": 1,
+    }  # fmt: skip
+
+
+CALLS = {
+    "get": ("k",), "has": ("k",), "list_keys": (), "items": ("a",), "get_many": (["k", "l"],), "list_stores": (),
+    "get_metadata": ("k",), "set": ("k", 2), "set_many": ({"a": 1, "b": 2},), "set_if_absent": ("k", 2),
+    "compare_and_set": ("k", 2, 3), "delete": ("k",),
+}  # fmt: skip
+
+
+class Kind(enum.StrEnum):
+    JOBS = "jobs"
+
+
+class Mixed(str, enum.Enum):  # noqa: UP042
+    KEY = "k"
+
+
+def test_member_of_an_enum_of_texts_is_its_text(service, store):
+    store.set("k", 1)
+
+    assert ExecutionStore(Kind.JOBS, service).get(Mixed.KEY) == 1
+    assert store.get_many([Mixed.KEY]) == {"k": 1}
+    store.set(Mixed.KEY, 2)
+    assert store.items() == {"k": 2}
 
 
 # Stores
