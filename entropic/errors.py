@@ -13,6 +13,7 @@ pickling, since it may have travelled from a worker. Facts that a program may ne
     │       └── BestNotFoundError
     ├── AlreadyExistsError (ValueError)
     │   └── DuplicateNameError
+    │       └── DuplicateStoreError
     ├── InUseError (ValueError)
     ├── InvalidContainerError (ValueError, AssertionError)
     ├── DecodeError (ValueError)
@@ -45,6 +46,7 @@ __all__ = [
     "DecodeError",
     "DependencyCycleError",
     "DuplicateNameError",
+    "DuplicateStoreError",
     "EntropicError",
     "HashCollisionError",
     "InUseError",
@@ -121,6 +123,10 @@ class AlreadyExistsError(EntropicError, ValueError):
 
 class DuplicateNameError(AlreadyExistsError):
     """A config of this name, with other content, is stored."""
+
+
+class DuplicateStoreError(DuplicateNameError):
+    """An execution store of this name was created before."""
 
 
 class InUseError(EntropicError, ValueError):

@@ -23,6 +23,7 @@ TREE = {
     "BestNotFoundError": ("WeightsNotFoundError",),
     "AlreadyExistsError": ("EntropicError", "ValueError"),
     "DuplicateNameError": ("AlreadyExistsError",),
+    "DuplicateStoreError": ("DuplicateNameError",),
     "InUseError": ("EntropicError", "ValueError"),
     "InvalidContainerError": ("EntropicError", "ValueError", "AssertionError"),
     "DecodeError": ("EntropicError", "ValueError"),

@@ -6,13 +6,13 @@ many keys, at a size that every database takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
 from sqlalchemy import Table
 
-__all__ = ["chunks", "insert_new", "upsert"]
+__all__ = ["chunks", "insert_new", "merge", "upsert"]
 
 T = TypeVar("T")
 
@@ -51,11 +51,25 @@ def upsert(table: Table, dialect: str, names: Sequence[str]) -> Any:
     names : sequence of str
         Columns that take the new row's values; the others of a row that is there stay.
     """
+    return merge(table, dialect, lambda new: [(name, new[name]) for name in names])
+
+
+def merge(table: Table, dialect: str, change: Callable[[Any], Sequence[tuple[str, Any]]]) -> Any:
+    """Return the INSERT of a row, which changes one that has its primary key.
+
+    Parameters
+    ----------
+    dialect : str
+        As `Database.dialect` says it.
+    change : callable
+        Given the new row's columns, returns those of the row that is there, each with an expression of what it
+        becomes. In order: MySQL sets one after the other, and what comes later sees what has been set.
+    """
     statement = _insert(table, dialect)
     if dialect in _BY_CONFLICT:
-        new = {name: statement.excluded[name] for name in names}
+        new = dict(change(statement.excluded))
         return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=new)
-    return statement.on_duplicate_key_update({name: statement.inserted[name] for name in names})
+    return statement.on_duplicate_key_update(list(change(statement.inserted)))
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -55,8 +55,8 @@ __all__ = [
 ]
 
 log = get_logger(__name__)
-HEAD = "0002"
-REVISIONS = ("0001", "0002")
+HEAD = "0003"
+REVISIONS = ("0001", "0002", "0003")
 """Every revision in `migrations/`, oldest first; a test compares the two."""
 
 

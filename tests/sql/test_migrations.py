@@ -459,18 +459,18 @@ def broken_migrations(tmp_path, monkeypatch):
     """The migrations with one more, which makes a table, writes a row and raises."""
     folder = tmp_path / "broken migrations"
     shutil.copytree(ROOT / "migrations", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0003_broken.py").write_text(
+    (folder / "versions" / "0004_broken.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        "revision, down_revision = '0003', '0002'\n"
+        "revision, down_revision = '0004', '0003'\n"
         "def upgrade():\n"
         "    op.create_table('entropic_half', sa.Column('id', sa.Integer, primary_key=True))\n"
         "    op.execute('DELETE FROM entropic_meta')\n"
         "    raise ZeroDivisionError\n"
     )
     monkeypatch.setattr(migrate, "migrations_dir", lambda: folder)
-    monkeypatch.setattr(versions, "HEAD", "0003")
-    monkeypatch.setattr(versions, "REVISIONS", ("0001", "0002", "0003"))
+    monkeypatch.setattr(versions, "HEAD", "0004")
+    monkeypatch.setattr(versions, "REVISIONS", ("0001", "0002", "0003", "0004"))
     return folder
 
 
@@ -484,7 +484,7 @@ def test_upgrade_that_raises_half_way_leaves_the_former_revision_intact(database
     with pytest.raises(ZeroDivisionError):
         migrate.upgrade(database)
 
-    assert migrate.current(database) == "0002"
+    assert migrate.current(database) == "0003"
     assert (schema_of(database), facts(database)) == before
     assert not inspect(database.engine).has_table("entropic_half")
 

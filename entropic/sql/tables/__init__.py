@@ -23,6 +23,8 @@ NAMES = (
     "entropic_claims",
     "entropic_config_parts",
     "entropic_configs",
+    "entropic_execution_keys",
+    "entropic_execution_stores",
     "entropic_files",
     "entropic_meta",
     "entropic_metrics",
@@ -36,7 +38,12 @@ NAMES = (
 )
 """The names of all tables; a test compares them with `every_table`."""
 
-STORES = ("configs", "stats", "weights")  # modules of this package that are imported with their stores
+STORES = (
+    "configs",
+    "execution",
+    "stats",
+    "weights",
+)  # modules of this package that are imported with their stores
 
 
 def every_table() -> MetaData:

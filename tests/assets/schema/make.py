@@ -15,6 +15,7 @@ from entropic.model.base import Base, Mapped, output, param
 from entropic.sql.database import Database
 from entropic.sql.tables import AttemptRow, ClaimRow, FileRow, TableRow
 from entropic.sql.tables.configs import ConfigPartRow, ConfigRow
+from entropic.sql.tables.execution import ExecutionKeyRow, ExecutionStoreRow
 from entropic.sql.tables.stats import LabelRow, MetricRow, ScoreRow, StatsRunRow, TrainingRow, ValidationRow
 from entropic.sql.tables.weights import BestWeightsRow, WeightsRow
 from entropic.sql.versions import HEAD, ensure_schema
@@ -121,6 +122,24 @@ ROWS: dict[type[DeclarativeBase], dict[str, object]] = {
         "iteration": 1,
         "score": 0.75,
         "created_at": NOON,
+    },
+    ExecutionStoreRow: {
+        "id": 1,
+        "scope": "5f8f8c44b54764421b7156c1",
+        "name": "statuses",
+        "is_explicit": True,
+        "document": '{"owner":"panel"}',
+        "policy": "persist",
+        "created_us": 1767268800250000,
+    },
+    ExecutionKeyRow: {
+        "store_id": 1,
+        "name": "run:1",
+        "policy": "evict",
+        "version": 2**61,
+        "created_us": 1767268800250000,
+        "expires_us": 1767272400250000,
+        "value": '{"at":{"__entropic__":"tuple","value":[1,2]}}',
     },
 }
 

@@ -1,0 +1,130 @@
+"""What callers may give: names of keys and stores, contexts, policies and times to live."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from numbers import Real
+from typing import Any
+from uuid import UUID
+
+from entropic.execution_store.documents import STORE_KEY, KeyPolicy
+
+__all__ = ["EPOCH", "check_key", "check_name", "check_ttl", "expiry", "policy_of", "prefix_range", "scope_of"]
+
+NAME_LENGTH = 255
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+LAST_CHARACTER = 0x10FFFF
+_OBJECT_ID = re.compile(r"[0-9a-f]{24}")
+
+
+def check_name(name: Any, what: str = "the name of a store") -> str:
+    """Return *name* if every database can keep it exactly.
+
+    Raises
+    ------
+    ValueError
+        If it is no text of 1 to 255 characters, or has NUL or half of a surrogate pair.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH:
+        size = f" of {len(name)}" if isinstance(name, str) else ""
+        raise ValueError(f"{what} is text of 1 to {NAME_LENGTH} characters, not{size} {name!r:.100}")
+    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError(f"{what} has no NUL and no half of a surrogate pair, as {name!r:.300} has")
+    return str.__str__(name)  # str() of an Enum member is not its value
+
+
+def check_key(key: Any) -> str:
+    """Return *key* if a value can be kept under it.
+
+    Raises
+    ------
+    ValueError
+        If `check_name` has something against it, or it stands for the store itself.
+    """
+    if key == STORE_KEY:
+        raise ValueError(
+            f"{STORE_KEY!r} is a reserved key, which stands for the store itself: use create_store, update_metadata "
+            "and delete_store of the service, or another key"
+        )
+    return check_name(key, "a key")
+
+
+def scope_of(dataset_id: Any) -> str:
+    """Return the text that stands for a context in the database; empty for the global one.
+
+    Raises
+    ------
+    ValueError
+        If it is no text, number, UUID or ObjectId.
+    """
+    if dataset_id is None:
+        return ""
+    if isinstance(dataset_id, str):
+        return check_name(dataset_id, "a dataset_id")
+    is_number = isinstance(dataset_id, int) and not isinstance(dataset_id, bool)
+    if is_number or isinstance(dataset_id, UUID) or _OBJECT_ID.fullmatch(str(dataset_id)):
+        return check_name(str(dataset_id), "a dataset_id")
+    raise ValueError(
+        f"a dataset_id is text, a number, a UUID or an ObjectId, not {dataset_id!r:.100} of type "
+        f"{type(dataset_id).__name__}; leave it out for the global context"
+    )
+
+
+def policy_of(policy: Any) -> KeyPolicy:
+    """Return the policy that is meant.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    try:
+        return KeyPolicy(policy)
+    except ValueError:
+        raise ValueError(f"a policy is 'persist' or 'evict', not {policy!r:.100}") from None
+
+
+def check_ttl(ttl: Any) -> float | None:
+    """Return *ttl* if it is a time to live in seconds.
+
+    Raises
+    ------
+    ValueError
+        If it is no number, negative or not finite.
+    """
+    if ttl is None:
+        return None
+    if isinstance(ttl, bool) or not isinstance(ttl, Real) or not math.isfinite(ttl) or ttl < 0:
+        raise ValueError(f"a ttl is a number of seconds, 0 or more, not {ttl!r:.100}; None is without an end")
+    return float(ttl)
+
+
+def expiry(now_us: int, ttl: float | None) -> int | None:
+    """Return when a time to live that begins at *now_us* is over, in microseconds since 1970.
+
+    Raises
+    ------
+    ValueError
+        If it is after the year 9999.
+    """
+    if ttl is None:
+        return None
+    at = now_us + round(ttl * 1e6)
+    if at > LAST_US:
+        raise ValueError(f"a ttl of {ttl:g} s ends after the year 9999; None is without an end")
+    return at
+
+
+def prefix_range(prefix: str) -> tuple[str, str | None]:
+    """Return the first name that may begin with *prefix*, and the first after it that does not, if there is one."""
+    end = prefix
+    while end:
+        character = ord(end[-1])
+        if character < LAST_CHARACTER:
+            # Halves of surrogate pairs are no characters.
+            return prefix, end[:-1] + chr(0xE000 if character == 0xD7FF else character + 1)
+        end = end[:-1]
+    return prefix, None
