@@ -31,10 +31,6 @@ __all__ = ["RunMaker", "clear_away"]
 
 log = get_logger(__name__)
 
-GIVE_BACK_S = (
-    0.1  # of waiting, after which the sweeps that a run is inside of give back what they have not begun
-)
-
 _used: dict[
     str, ResultTable[Any]
 ] = {}  # by root: the Stores may be gone when the process ends, the folders are not

@@ -60,14 +60,14 @@ def test_file_that_becomes_shorter_is_an_error(tmp_path):
 
 
 def test_who_is_interrupted_leaves_nothing_open(tmp_path):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt), (tmp_path / "f").open("w+b", buffering=0) as file, Following(file):
         raise KeyboardInterrupt
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
-            thread.join(timeout=10)
+    made = set(threading.enumerate()) - before
+    for thread in made:
+        thread.join(timeout=10)
 
-    assert threading.active_count() <= before
+    assert not any(thread.is_alive() for thread in made)
     assert str(tmp_path / "f") not in open_files()
 
 
