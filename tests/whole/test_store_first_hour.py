@@ -333,7 +333,7 @@ def test_default_that_the_machine_makes_names_ignore_which_works(in_folder):
         ("sqlite://my.sqlite3", "'sqlite:///my.sqlite3', or four"),
         ("sqlite://data/my.sqlite3", "'sqlite:///data/my.sqlite3'"),
         (Path("my.sqlite3"), "such as 'sqlite:///my.sqlite3'"),
-        (None, "named by its URL, not by a NoneType"),
+        (3.5, "named by its URL, not by a float"),
         ("postgres://lab@db/runs", "not on postgres; did you mean 'postgresql'"),
         ("oracle://lab@db/runs", "not on oracle"),
     ],
@@ -342,6 +342,11 @@ def test_database_that_is_no_url_says_what_is(url, words):
     for make in (Database, lambda url: memoize(db_url=url)(once)):
         with pytest.raises(ArgumentError, match=words):
             make(url)
+
+
+def test_database_of_nothing_says_what_is_wanted():
+    with pytest.raises(ArgumentError, match="named by its URL, not by a NoneType"):
+        Database(None)
 
 
 def test_url_that_cannot_be_parsed_is_not_shown_with_its_password():

@@ -226,7 +226,7 @@ def test_runner_whose_body_changed_is_warned_of_once_and_nothing_is_run_again(da
     found = [store.run_or_retrieve({"alpha": alpha}) for alpha in (1.0, 2.0)]
 
     (warning,) = warnings_of(caplog)
-    assert warning.startswith("2 rows of changing")
+    assert warning.startswith("rows of changing that were computed by another version of the runner: 2, ")
     assert records[0].created_at.strftime("%Y-%m-%d") in warning
     assert [record.created_at for record in found] == [record.created_at for record in records]
     assert len(attempts_of(database)) == 2
