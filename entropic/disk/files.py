@@ -20,7 +20,16 @@ from typing import Any, BinaryIO
 from entropic.disk.guarded import DEPTH, FOLDER, entries, located, open_file, remove_at
 from entropic.errors import CorruptFileError, ResultFileError
 
-__all__ = ["digest_of", "newest_change", "remove", "require_digest", "size_of", "sync_data", "sync_folder"]
+__all__ = [
+    "digest_at",
+    "digest_of",
+    "newest_change",
+    "remove",
+    "require_digest",
+    "size_of",
+    "sync_data",
+    "sync_folder",
+]
 
 _BLOCK = 1 << 20
 _BESIDE_BYTES = 4 << 20  # of a smaller file a thread costs more than it saves
@@ -42,16 +51,21 @@ def digest_of(path: Path, *, sync: bool = False) -> tuple[int, str]:
         If it is something else, such as a FIFO, or a folder that holds such a thing.
     """
     with located(path) as (name, folder):
-        is_link_followed = folder is None  # a user may have put a link in the place of a large result
-        if not _is_folder(name, folder, is_link_followed):
-            with _opened(path, name, folder, is_link_followed) as file:
-                return _digest_file(file, hashlib.sha256(), sync)
-        total, whole = 0, hashlib.sha256()
-        for parts, above, last in _files_below(name, folder, is_link_followed, sync):
-            with _opened(path, last, above, is_link_followed) as file:
-                size, sha256 = _digest_file(file, hashlib.sha256(), sync)
-            whole.update(f"{'/'.join(parts)}\0{size}\0{sha256}\n".encode("utf-8", "surrogateescape"))
-            total += size
+        return digest_at(name, folder, path, sync=sync)
+
+
+def digest_at(name: str, folder: int | None, path: Path, *, sync: bool = False) -> tuple[int, str]:
+    """Return what `digest_of` does of *name* in a folder that is open; *path* is for people."""
+    is_link_followed = folder is None  # a user may have put a link in the place of a large result
+    if not _is_folder(name, folder, is_link_followed):
+        with _opened(path, name, folder, is_link_followed) as file:
+            return _digest_file(file, hashlib.sha256(), sync)
+    total, whole = 0, hashlib.sha256()
+    for parts, above, last in _files_below(name, folder, is_link_followed, sync):
+        with _opened(path, last, above, is_link_followed) as file:
+            size, sha256 = _digest_file(file, hashlib.sha256(), sync)
+        whole.update(f"{'/'.join(parts)}\0{size}\0{sha256}\n".encode("utf-8", "surrogateescape"))
+        total += size
     return total, whole.hexdigest()
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from entropic.disk.files import digest_of, sync_data, sync_folder
+from entropic.disk.files import digest_at, sync_data, sync_folder
 from entropic.disk.guarded import (
     DEPTH,
     FOLDER,
@@ -89,6 +89,9 @@ def stage(slot: Path, wanted: str) -> Staged:
         names = sorted(os.listdir(folder))
         if len(names) == 1:
             _copy_links(names[0], folder, slot)
+            # Its name in the slot needs no sync of its own: file systems that journal (ext4, XFS, btrfs) keep the name
+            # of a new file that was synced, and at the latest with the sync of the sidecar, which follows.
+            size, sha256 = digest_at(names[0], folder, slot / names[0], sync=True)
     if not names:
         raise ResultFileMissingError(
             f"the runner wrote no file: it must write to params['result_file'], here {str(slot / wanted)!r}"
@@ -103,9 +106,6 @@ def stage(slot: Path, wanted: str) -> Staged:
     is_wanted = name == wanted or (not Path(wanted).suffix and name.startswith(f"{wanted}."))
     if not is_wanted:
         log.info("the runner was to write %s and wrote %s, which is taken as the result", wanted, name)
-    # Its name in the slot needs no sync of its own: file systems that journal (ext4, XFS, btrfs) keep the name of a
-    # new file that was synced, and at the latest with the sync of the sidecar, which follows.
-    size, sha256 = digest_of(slot / name, sync=True)
     return Staged(name, size, sha256)
 
 
@@ -223,13 +223,10 @@ class Staging:
 
     def write(self, name: str, text: str) -> Path:
         """Put a file of this name beside the slots, whole or not at all, and return its path."""
-        with self._lock:
-            if not self.folder.is_dir():
-                self._open()
-            path, part = self.folder / name, self.folder / f".{name}"
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
-            return path
+        with self._lock, self._opened() as own:
+            write_new(f".{name}", text.encode(), own)
+            os.replace(f".{name}", name, src_dir_fd=own, dst_dir_fd=own)
+            return self.folder / name
 
     def give_back(self, slot: Path, *, clear: bool = False) -> None:
         """Offer *slot* for use again, once it is empty; with *clear*, empty it now."""
