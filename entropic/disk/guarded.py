@@ -37,6 +37,7 @@ __all__ = [
 
 STATE = ".entropic"
 QUARANTINE = "quarantine"
+_BELOW_STATE = f"{os.sep}{STATE}{os.sep}"
 DEPTH = 100  # folders below a result's: each costs a descriptor while it is looked at
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -44,7 +45,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @contextmanager
-def open_folder(path: Path, *names: str) -> Iterator[int]:
+def open_folder(path: str | Path, *names: str) -> Iterator[int]:
     """Give a descriptor of the folder *names* below *path*; only *path* itself may be reached by links.
 
     Raises
@@ -64,17 +65,19 @@ def open_folder(path: Path, *names: str) -> Iterator[int]:
 
 @contextmanager
 def located(path: Path) -> Iterator[tuple[str, int | None]]:
-    """Give name and folder's descriptor by which to reach *path*; path and None where it is in no folder of state.
+    """Give name and folder's descriptor to reach an absolute *path*; path and None where it is in no folder of state.
 
     A path below ``.entropic`` is safe then: what a link there leads to is not reached.
     """
-    parts = path.parts
-    if STATE not in parts[:-1]:
-        yield str(path), None
+    text = str(path)
+    # In the text, not in the parts: each run comes here several times, and to make a Path takes as long as to open it.
+    at = text.rfind(_BELOW_STATE)
+    if at < 0:
+        yield text, None
         return
-    at = len(parts) - 2 - parts[-2::-1].index(STATE)
-    with open_folder(Path(*parts[:at]), *parts[at:-1]) as descriptor:
-        yield parts[-1], descriptor
+    *names, name = text[at + 1 :].split(os.sep)
+    with open_folder(text[:at] or os.sep, *names) as descriptor:
+        yield name, descriptor
 
 
 @contextmanager
