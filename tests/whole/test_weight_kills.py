@@ -3,8 +3,10 @@
 import signal
 
 import pytest
+from sqlalchemy import delete
 
-from entropic import BestNotFoundError
+from entropic import BestNotFoundError, Database
+from entropic.sql.tables.weights import BestWeightsRow, WeightsRow
 from entropic.weights_store import LocalWeightsStore
 from tests.support.processes import outcomes_of
 from tests.support.weight_cases import AFTER, CHANGES, OLD, files_of, filled, killed_at, value_of
@@ -59,17 +61,13 @@ def test_weights_are_the_old_or_the_new_ones_whenever_a_process_was_killed(chang
 
 def test_weights_on_a_server_are_the_old_or_the_new_ones_whenever_a_process_was_killed(tmp_path, server_url):
     """One database for all steps: what each of them leaves is another run's folder."""
-    from sqlalchemy import delete
-
-    from entropic import Database
-    from entropic.sql.weight_rows import TABLES
 
     def emptied(step):
         database = Database(server_url)
         if step:
             with database.engine.begin() as connection:
-                for table in reversed(TABLES):
-                    connection.execute(delete(table))
+                for row in (BestWeightsRow, WeightsRow):
+                    connection.execute(delete(row))
         database.dispose()
         return server_url
 
