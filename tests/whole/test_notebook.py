@@ -282,7 +282,14 @@ def test_notebook_with_an_edited_body_keeps_the_results_and_says_so_once(kernel,
 
     shown = kernel.run("print(simulate(4), simulate(4))")
 
-    assert shown.count("1 rows of simulate_") == 1
+    assert (
+        len(
+            re.findall(
+                r"rows of simulate_\w+ that were computed by another version of the runner: 1, ", shown
+            )
+        )
+        == 1
+    )
     assert "[0. 1. 2. 3.] [0. 1. 2. 3.]\n" in shown
     assert kernel.ran()[0] == [4]
 
