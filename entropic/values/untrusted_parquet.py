@@ -65,7 +65,7 @@ def _require_small_texts(path: str, budget: Budget, chunks: list[Any]) -> None:
 
 def _longest(file: Any, number: int, name: str) -> int:
     """Return how many bytes the largest text of a row group's dictionary has."""
-    for batch in file.iter_batches(batch_size=1, row_groups=[number], columns=[name]):
+    for batch in file.iter_batches(batch_size=1, row_groups=[number], columns=[name], use_threads=False):
         return max(map(_longest_in, batch.columns), default=0)
     return 0
 
@@ -91,5 +91,7 @@ def _take_prefixed(file: Any, number: int, column: Any, budget: Budget) -> None:
         budget.take(column.num_values * column.total_uncompressed_size, column.path_in_schema)
         return
     size = max(1, _AT_ONCE // max(column.total_uncompressed_size, 1))
-    for batch in file.iter_batches(batch_size=size, row_groups=[number], columns=[column.path_in_schema]):
+    for batch in file.iter_batches(
+        batch_size=size, row_groups=[number], columns=[column.path_in_schema], use_threads=False
+    ):
         budget.take(batch.nbytes, column.path_in_schema)

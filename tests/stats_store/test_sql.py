@@ -158,7 +158,7 @@ def test_a_thousand_values_are_written_at_once(store, sqlite_url, no_timer):
 def test_values_that_cannot_be_written_are_kept_and_written_later(store, sqlite_url, no_timer, caplog):
     def refuse(connection, cursor, statement, *_):
         if statement.startswith("INSERT INTO entropic_metrics"):
-            raise sqlite3.IntegrityError("not now")
+            raise IntegrityError(statement, None, sqlite3.IntegrityError("not now"))
 
     event.listen(store.database.engine, "before_cursor_execute", refuse)
     store.log("r", 1, x=1)

@@ -28,7 +28,7 @@ def classes():
 
 def run(folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-W", "error", str(SCRIPT), "--folder", str(folder), *SMALL, *arguments],
+        [sys.executable, str(SCRIPT), "--folder", str(folder), *SMALL, *arguments],
         check=True, capture_output=True, text=True, cwd=folder.parent, env={**os.environ, "MPLBACKEND": "Agg"},
     )  # fmt: skip
 
