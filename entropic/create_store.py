@@ -111,7 +111,8 @@ def resume_point(run_name: str, options: Options | None = None) -> int:
         go on beyond is overwritten when the run is stored again.
     """
     options = options or Options()
-    trained = create_stats_store(options).retrieve_training_stats(run_name).trained_until()
+    # A subsample has the last iteration, which is all that counts of what may be a million.
+    trained = create_stats_store(options).retrieve_training_stats(run_name, subsample=True).trained_until()
     return max(
         (one for one in create_weights_store(options).iterations(run_name) if one <= trained), default=0
     )

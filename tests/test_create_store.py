@@ -116,7 +116,15 @@ def left(options, name):
 @BOTH
 @pytest.mark.parametrize(
     ("iterations", "weights", "expected"),
-    [(0, [], 0), (10, [], 0), (10, [5, 10], 10), (10, [5, 10, 15], 10), (7, [5, 10], 5), (0, [5], 0)],
+    [
+        (0, [], 0),
+        (10, [], 0),
+        (10, [5, 10], 10),
+        (10, [5, 10, 15], 10),
+        (7, [5, 10], 5),
+        (0, [5], 0),
+        (2501, [2500, 2501, 2502], 2501),
+    ],
 )
 def test_run_goes_on_where_statistics_and_weights_agree(options, kind, iterations, weights, expected):
     made = options(kind)

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from entropic.configs import (
     KINDS,
@@ -502,7 +502,7 @@ class ConfigStore(ABC):
             if strict:
                 raise
             log.warning("%s: it is returned as it is stored", error)
-            return document  # type: ignore[no-any-return]
+            return cast("ConfigT", document)
 
     def _not_found(self, kind: str, name: str) -> ConfigNotFoundError:
         return ConfigNotFoundError(f"no {kind} config {name!r} is stored in {self}")
