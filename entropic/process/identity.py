@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import os
 import socket
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,11 +19,10 @@ __all__ = [
     "ARRAY_INDICES",
     "BATCH_SYSTEMS",
     "Process",
-    "age_s",
     "ancestors",
     "batch_job",
+    "has_children",
     "this_process",
-    "threads_of",
 ]
 
 
@@ -54,7 +53,14 @@ class Process:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON and SQL."""
-        return asdict(self)
+        # By name: each run asks, and `dataclasses.asdict` copies each value.
+        return {
+            "owner": self.owner,
+            "host": self.host,
+            "boot": self.boot,
+            "pid": self.pid,
+            "started": self.started,
+        }
 
     def is_dead(self) -> bool:
         """Whether the process has surely ended; False where this cannot be told, as for another host."""
@@ -141,18 +147,14 @@ def ancestors() -> list[int]:
     return found
 
 
-def threads_of(pid: int) -> int | None:
-    """Count the threads of a process; None if nobody says."""
-    stat = _stat(str(pid)) if _started(pid) else None
-    return int(_fields(stat)[17]) if stat else None
-
-
-def age_s() -> float | None:
-    """Return how long ago this process was started, a hundredth of a second too much at most; None if nobody says."""
-    started = _started(os.getpid())
-    if not started:
-        return None
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / os.sysconf("SC_CLK_TCK")
+def has_children(apart_from: Collection[int] = ()) -> bool:
+    """Whether this process has children that have not ended, but for these; True if nobody says."""
+    try:
+        threads = os.listdir("/proc/self/task")
+        lists = [Path(f"/proc/self/task/{tid}/children").read_text(encoding="ascii") for tid in threads]
+    except OSError:
+        return True  # a thread has ended: its children are another's now, whom we may have read before
+    return bool({int(pid) for text in lists for pid in text.split()}.difference(apart_from))
 
 
 def batch_job() -> str | None:

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
-__all__ = ["Patience", "Wait"]
+__all__ = ["Patience", "Wait", "checked_lease", "checked_timeout"]
+
+
+def checked_lease(lease_s: Any) -> float:
+    """Return *lease_s* if it is a length of a lease, else raise ValueError."""
+    if not _is_seconds(lease_s) or lease_s <= 0:
+        raise ValueError(f"lease_s is a number of seconds, more than 0, not {lease_s!r:.100}")
+    return float(lease_s)
+
+
+def checked_timeout(wait_timeout_s: Any) -> float | None:
+    """Return *wait_timeout_s* if it says how long to wait, else raise ValueError."""
+    if wait_timeout_s is None:
+        return None
+    if not _is_seconds(wait_timeout_s) or wait_timeout_s < 0:
+        raise ValueError(
+            f"wait_timeout_s is a number of seconds, 0 or more, not {wait_timeout_s!r:.100}; None waits as long as it "
+            "takes"
+        )
+    return float(wait_timeout_s)
+
+
+def _is_seconds(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:  # an int that is no float
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ import textwrap
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["CodeState", "code_label", "git_state"]
+__all__ = ["CodeState", "code_label", "git_state", "source_folder"]
 
 GIT_TIMEOUT_S = 5.0
 
@@ -59,6 +60,14 @@ def code_label(function: Callable[..., Any]) -> str | None:
     if getattr(function, "is_undecorated", False) and isinstance(tree.body[0], ast.FunctionDef):
         tree.body[0].decorator_list = []
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def source_folder(function: Callable[..., Any]) -> str:
+    """Return the folder of the file that defines *function*; the working directory where there is no such file."""
+    try:
+        return str(Path(inspect.getsourcefile(inspect.unwrap(function)) or ".").resolve().parent)
+    except TypeError:
+        return "."
 
 
 @functools.lru_cache(maxsize=8)

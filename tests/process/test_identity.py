@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +94,6 @@ def test_proc_that_hides_a_process_does_not_make_it_dead(child, monkeypatch):
 
 CLAIM = """
 import sys
-import threading
 from entropic import Database
 from tests.support.protocol_cases import claims_on
 
@@ -156,20 +154,38 @@ def test_claim_of_a_live_process_of_another_user_is_kept_and_that_of_a_dead_one_
     assert done.stdout.splitlines() == ["['k'] None", "[] None", "['k'] False"], done.stderr
 
 
-def test_threads_of_a_process_are_counted(child):
-    assert identity.threads_of(child.pid) == 1
-    ended = threading.Event()
-    before = identity.threads_of(os.getpid())
-    beside = threading.Thread(target=ended.wait)
-    beside.start()
-
-    assert identity.threads_of(os.getpid()) == before + 1
-    ended.set()
-    beside.join()
+def test_process_that_has_started_one_has_a_child(child):
+    assert identity.has_children()
+    assert identity.has_children([child.pid + 1])
 
 
-def test_threads_of_a_process_that_has_ended_are_unknown():
-    ended = subprocess.Popen(PAUSE, stdin=subprocess.DEVNULL)
-    ended.wait(20)
+def test_children_that_do_not_count_are_left_out():
+    """In a fork, which has none but its own."""
+    pid = os.fork()
+    if pid == 0:
+        child = subprocess.Popen(PAUSE, stdin=subprocess.PIPE)
+        has = [identity.has_children(), identity.has_children([child.pid])]
+        child.kill()
+        child.wait()
+        os._exit(0 if [*has, identity.has_children()] == [True, False, False] else 1)
 
-    assert identity.threads_of(ended.pid) is None
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_children_of_a_thread_that_ended_meanwhile_may_be_there(monkeypatch):
+    """As its children become another thread's, which may have been looked at before."""
+    threads = [*os.listdir("/proc/self/task"), "0"]
+    monkeypatch.setattr(identity.os, "listdir", lambda path: threads)
+
+    pid = os.fork()
+    if pid == 0:
+        threads[:-1] = [str(os.getpid())]
+        os._exit(0 if identity.has_children() else 1)
+
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_children_that_nobody_counts_may_be_there(monkeypatch):
+    monkeypatch.setattr(identity, "Path", lambda path: Path("/proc/self/no such file"))
+
+    assert identity.has_children()

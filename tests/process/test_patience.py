@@ -1,7 +1,10 @@
+from fractions import Fraction
+
+import numpy as np
 import pytest
 
 from entropic.process import patience
-from entropic.process.patience import Patience, Wait
+from entropic.process.patience import Patience, Wait, checked_lease, checked_timeout
 
 
 class Clock:
@@ -60,3 +63,34 @@ def test_wait_without_a_limit_is_never_over(clock):
     clock.now += 1e9
 
     assert not wait.is_over()
+
+
+NO_SECONDS = [-1, -1e-9, float("nan"), float("inf"), True, False, "3", b"3", [3], 1j, 10**400]
+
+
+@pytest.mark.parametrize("value", [0, 0.0, None, *NO_SECONDS])
+def test_lease_that_is_none_is_refused_by_its_value(value):
+    with pytest.raises(ValueError, match=r"^lease_s is a number of seconds, more than 0, not ") as caught:
+        checked_lease(value)
+
+    assert repr(value)[:50] in str(caught.value)
+
+
+@pytest.mark.parametrize("value", NO_SECONDS)
+def test_timeout_that_is_none_is_refused_by_its_value(value):
+    with pytest.raises(
+        ValueError, match=r"^wait_timeout_s is a number of seconds, 0 or more, not "
+    ) as caught:
+        checked_timeout(value)
+
+    assert repr(value)[:50] in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1, 0.25, np.float32(0.5), np.int64(3), Fraction(1, 2)])
+def test_number_of_seconds_of_any_type_is_taken(value):
+    assert checked_lease(value) == checked_timeout(value) == float(value)
+    assert type(checked_lease(value)) is float
+
+
+def test_timeout_may_be_nothing_or_none():
+    assert (checked_timeout(0), checked_timeout(None)) == (0.0, None)

@@ -157,6 +157,7 @@ def test_sigterm_in_a_sweep_elsewhere_ends_its_workers_and_gives_back_what_is_he
     assert set(at_the_end) - finished <= repeated <= set(at_the_end) - committed
 
 
+@pytest.mark.slow
 def test_second_sigterm_ends_the_process_at_once(tmp_path, script, runs, request):
     process = started(request, script(how=SWALLOWING), tmp_path, "single")
     wait_for(Path(f"{runs.log}.waits").exists)
@@ -173,6 +174,7 @@ def test_second_sigterm_ends_the_process_at_once(tmp_path, script, runs, request
     assert open_store(Swept, tmp_path, runs).run_or_retrieve({"n": 3}).n == 3
 
 
+@pytest.mark.slow
 def test_runner_that_swallows_the_exception_cannot_keep_the_process_alive(tmp_path, script, runs, request):
     process = started(request, script(how=SWALLOWING, after="print('went on')"), tmp_path, "single")
     wait_for(Path(f"{runs.log}.waits").exists)
@@ -185,6 +187,7 @@ def test_runner_that_swallows_the_exception_cannot_keep_the_process_alive(tmp_pa
     assert (claims_in(tmp_path), rows(tmp_path)) == (0, [0, 3])
 
 
+@pytest.mark.slow
 def test_runner_that_swallows_the_exception_is_the_last_of_its_sweep(tmp_path, script, runs, request):
     process = started(request, script(how=SWALLOWING), tmp_path, "serial")
     wait_for(Path(f"{runs.log}.waits").exists)
@@ -198,6 +201,7 @@ def test_runner_that_swallows_the_exception_is_the_last_of_its_sweep(tmp_path, s
     assert (claims_in(tmp_path), rows(tmp_path)) == (0, sorted(runs.order()))
 
 
+@pytest.mark.slow
 def test_handler_of_the_programs_own_is_called_and_kept(tmp_path, script, runs, request):
     own = "handler = lambda *_: runs.release(); signal.signal(signal.SIGTERM, handler)"
     told = "print(signal.getsignal(signal.SIGTERM) is handler)"
@@ -224,7 +228,7 @@ FORKING = """
 """.strip()
 
 
-@pytest.mark.parametrize("when", ["at once", "at work"])
+@pytest.mark.parametrize("when", [pytest.param("at once", marks=pytest.mark.slow), "at work"])
 def test_process_that_a_runner_forks_ends_by_sigterm_as_it_would_without_a_store(
     tmp_path, script, runs, request, when
 ):
@@ -252,8 +256,12 @@ def test_forked_child_that_runs_gives_back_what_it_holds(tmp_path, script, runs,
             sys.stdout.flush()
             os._exit(0)
     """.strip()
-    globals_of_main = "globals().update(folder=folder, runs=runs)"
-    process = started(request, script(how=fork, before=globals_of_main), tmp_path, "single")
+    before = """
+    globals().update(folder=folder, runs=runs)
+    import warnings
+    warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of a fork beside a thread
+    """.strip()
+    process = started(request, script(how=fork, before=before), tmp_path, "single")
     wait_for(lambda: runs.count()[3] == 1 and Path(f"{runs.log}.pid").exists())
 
     os.kill(int(Path(f"{runs.log}.pid").read_text()), signal.SIGTERM)

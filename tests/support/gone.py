@@ -78,13 +78,15 @@ class Left:
             file.write(text + "\n")
 
     def finish(self, a: float, version: str, *, replaces: str | None = None, **changes: Any) -> Path:
-        """Leave a finished run of a `protocol_cases.Sim`; return where its file waits."""
+        """Leave a finished run of a `protocol_cases.Sim`; return where its file waits, if it has one."""
         key = hash_params({"a": a})
         content = self.place.runner(version).result(a)
         slot = self.folder / str(self.slots)
         self.slots += 1
         slot.mkdir()
-        (slot / f"{key}.txt").write_bytes(content)
+        in_row = self.place.in_row
+        if not in_row:
+            (slot / f"{key}.txt").write_bytes(content)
         marker = json.loads((self.place.results / ".entropic-root.json").read_text())
         line = {
             "database": marker["database"],
@@ -93,7 +95,8 @@ class Left:
             "attempt": uuid4().hex,
             "folder": self.folder.name,
             "slot": slot.name,
-            "name": f"{key}.txt",
+            "name": None if in_row else f"{key}.txt",
+            "value": content.decode() if in_row else None,
             "size_bytes": len(content),
             "sha256": digest(content),
             "stored": {"a": a, "b": 0},
@@ -121,7 +124,7 @@ def claim(place: Place, key: str, process: Process, *, left_s: float) -> None:
     """Let *process* hold the claim on *key*, whose lease is over in *left_s* seconds."""
     now = time.time()
     values = {
-        "table_name": "protocol_sims",
+        "table_name": place.table,
         "record_id": key,
         "token": uuid4().hex,
         "acquired_at": now - 100,

@@ -42,9 +42,10 @@ def heartbeats_of(pid: int) -> set[int]:
 
 def heartbeat_of(pid: int, besides: frozenset[int] = frozenset()) -> int:
     """Return the one heartbeat process of a process, as soon as there is one."""
-    wait_for(lambda: heartbeats_of(pid) - besides)
-    (found,) = heartbeats_of(pid) - besides
-    return found
+    found: set[int] = set()
+    wait_for(lambda: found.update(heartbeats_of(pid) - besides) or found)
+    (one,) = found
+    return one
 
 
 def ends_of_leases(place: Place) -> dict[str, float]:

@@ -29,12 +29,9 @@ def is_alive(pid: int) -> bool:
 
 
 def children_of(pid: int) -> set[int]:
-    """Return the children of all threads of a process."""
-    found: set[int] = set()
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found |= {int(child) for child in path.read_text().split()}
-    return found
+    """Return the children of all threads of a process, and of those that have ended."""
+    found = {int(folder.name) for folder in Path("/proc").glob("[0-9]*")}
+    return {child for child in found if stat_of(child)[1:2] == [str(pid)]}
 
 
 def living() -> Iterator[tuple[int, int, int]]:

@@ -11,7 +11,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
-PRELOAD = ["sqlalchemy.orm", "entropic", "psycopg", "pymysql", "pytest", "tests.support.protocol_cases"]
+from entropic.sql.tables import STORES
+
+PRELOAD = [
+    *("sqlalchemy.orm", "entropic", "psycopg", "pymysql", "pytest"),
+    *("tests.support.protocol_cases", "tests.support.last_calls"),
+    *(f"sqlalchemy.dialects.{dialect}" for dialect in ("sqlite", "postgresql", "mysql")),
+    *(f"entropic.sql.tables.{name}" for name in STORES),
+]
 """What the fork server imports once, so that its children need not: models and drivers, but no engine."""
 
 
