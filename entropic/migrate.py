@@ -5,6 +5,7 @@ Only `upgrade` changes a schema that is there, and it needs no Store; `entropic.
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,14 @@ log = get_logger(__name__)
 
 
 _alembic_lock = threading.Lock()  # its `context` and `op` are one per process
+
+
+def _forget_parent() -> None:
+    global _alembic_lock
+    _alembic_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 def current(database: DatabaseLike) -> str | None:

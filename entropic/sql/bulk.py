@@ -11,9 +11,9 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, Dialect, Integer, Table, insert
+from sqlalchemy import Connection, Dialect, Table, insert
 
 from entropic.sql.columns import AnyDouble, FiniteJSON
 from entropic.sql.upsert import chunks, upsert
@@ -95,41 +95,63 @@ def _rare_for_mysql(value: float | None) -> float | None:
     return math.copysign(_MAX if math.isinf(value) else math.nextafter(_MAX, 0), value)
 
 
-def read_arrays(connection: Connection, statement: Any) -> Any:
-    """Return what a SELECT gives as a structured NumPy array with a field for each of its columns.
+def read_arrays(connection: Connection, statement: Any) -> dict[str, Any]:
+    """Return what a SELECT gives as NumPy arrays, one for each of its columns.
 
     Parameters
     ----------
     statement : sqlalchemy.Select
-        Of integers that are not NULL, of `AnyDouble` and of `FiniteJSON`, which is an object.
+        Of `AnyDouble`, NaN where it is NULL; of `FiniteJSON`, which gives objects; and of integers that are not NULL.
+
+    Notes
+    -----
+    Of the rows there is never more than a chunk in memory, the driver's included.
     """
     import numpy
 
     columns = list(statement.selected_columns)
-    dtype = [(column.name, _dtype(column.type)) for column in columns]
-    parts = [numpy.array(rows, dtype) for rows in _driver_rows(connection, statement)]
-    array = numpy.concatenate(parts) if parts else numpy.empty(0, dtype)
-    for column in columns:
-        if connection.dialect.name in _MYSQL and isinstance(column.type, AnyDouble):
-            values = array[column.name]
-            is_infinite = numpy.abs(values) == _MAX
-            values[is_infinite] = numpy.copysign(numpy.inf, values[is_infinite])
+    # Octets grow in their place; to join arrays in the end would take twice the memory.
+    octets = [bytearray() for _ in columns]
+    objects: list[list[Any]] = [[] for _ in columns]
+    for rows in _driver_rows(connection, statement):
+        for n, values in enumerate(zip(*rows, strict=True)):
+            if isinstance(columns[n].type, FiniteJSON):
+                objects[n] += map(_decoded, values)
+            else:
+                octets[n] += numpy.array(values, _dtype(columns[n].type)).data
+    arrays = {}
+    for column, found, others in zip(columns, octets, objects, strict=True):
         if isinstance(column.type, FiniteJSON):
-            array[column.name] = [_decoded(value) for value in array[column.name]]
-    return array
+            arrays[column.name] = numpy.fromiter(others, "O", len(others))
+            continue
+        arrays[column.name] = array = numpy.frombuffer(found, _dtype(column.type))
+        if connection.dialect.name in _MYSQL and isinstance(column.type, AnyDouble):
+            is_infinite = numpy.abs(array) == _MAX
+            array[is_infinite] = numpy.copysign(numpy.inf, array[is_infinite])
+    return arrays
 
 
 def _driver_rows(connection: Connection, statement: Any) -> Iterator[list[Any]]:
+    # PostgreSQL and MySQL send all rows before the first can be had, unless they are asked not to.
+    if not _is_autocommit(connection):
+        statement = statement.execution_options(stream_results=True)
     with connection.execute(statement) as result:
-        cursor: Any = result.cursor  # the driver's: its rows need nothing made of each
-        while rows := cursor.fetchmany(CHUNK):
-            yield rows if isinstance(rows, list) else list(rows)  # PyMySQL gives a tuple
+        # SQLAlchemy has fetched one row then. For the others the driver's cursor: nothing is to be made of each.
+        first, cursor = result.fetchone(), cast(Any, result.cursor)
+        if first is not None:
+            yield [tuple(first)]
+        while first is not None and (rows := cursor.fetchmany(CHUNK)):
+            yield rows
+
+
+def _is_autocommit(connection: Connection) -> bool:
+    """Whether it is an engine's for PostgreSQL without transactions, outside which no cursor lives there."""
+    driver: Any = connection.connection.dbapi_connection
+    return connection.dialect.name == "postgresql" and bool(driver.autocommit)
 
 
 def _dtype(kind: Any) -> str:
-    if isinstance(kind, AnyDouble):
-        return "f8"
-    return "i8" if isinstance(kind, Integer) else "O"
+    return "f8" if isinstance(kind, AnyDouble) else "i8"
 
 
 def _decoded(value: Any) -> Any:

@@ -29,7 +29,7 @@ from entropic.errors import TransactionError
 from entropic.process.logs import get_logger
 from entropic.process.patience import Wait
 from entropic.sql import outages
-from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare
+from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare, synchronous
 from entropic.sql.forks import keep_for_ever, statements
 from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient
 from entropic.sql.transactions import Transaction, forget_blocks, joined, opened, within
@@ -276,13 +276,13 @@ class Database:
     def _write_once(self, work: Callable[[Connection], T], durable: bool) -> T:
         options = {BEGIN: "IMMEDIATE"}
         with self._statement, self.engine.connect().execution_options(**options) as connection:
-            level = _synchronous(connection, "FULL") if durable else None
+            level = synchronous(connection, "FULL") if durable else None
             try:
                 return within(connection.begin(), work, connection)
             finally:
                 # An interrupt in a statement closes the connection, and must not become an error of the database.
                 if level is not None and not connection.invalidated:
-                    _synchronous(connection, level)
+                    synchronous(connection, level)
 
     def look(self, work: Callable[[Connection], T]) -> T:
         """Run ``work(connection)``, which only reads, on the connection that this thread keeps for look-ups.
@@ -306,6 +306,16 @@ class Database:
         if self.is_memory:
             return self.read(work)
         return self._tried_again(lambda: self._look_anew(work))
+
+    @property
+    def kept(self) -> Any:
+        """The driver's connection that this thread keeps for look-ups; None before the first, and inside a block.
+
+        What is done on it is neither tried again nor seen by SQLAlchemy, and on SQLite has to hold
+        `entropic.sql.forks.statements`.
+        """
+        held: _Held | None = getattr(self._held, "value", None)
+        return None if held is None or joined(self._token) is not None else held.raw
 
     def _look_anew(self, work: Callable[[Connection], T]) -> T:
         try:
@@ -420,7 +430,7 @@ class Database:
             connection = self.engine.connect().execution_options(**{BEGIN: "IMMEDIATE"})
             try:
                 if self.dialect == "sqlite":
-                    connection.info["level"] = _synchronous(connection, "FULL")
+                    connection.info["level"] = synchronous(connection, "FULL")
                 connection.begin()
             except BaseException:
                 self._ended(connection)
@@ -429,7 +439,7 @@ class Database:
 
     def _ended(self, connection: Connection) -> None:
         if self.dialect == "sqlite" and not connection.invalidated and "level" in connection.info:
-            _synchronous(connection, connection.info.pop("level"))
+            synchronous(connection, connection.info.pop("level"))
         connection.close()
 
     def release(self) -> None:
@@ -456,7 +466,7 @@ class Database:
 
     def dispose(self) -> None:
         """Close every connection; the next use opens new ones. A database in memory is gone then."""
-        for held in list(self._all_held):
+        for held in _members(self._all_held):
             held.close()
         self._all_held.clear()
         self._held = threading.local()
@@ -467,7 +477,7 @@ class Database:
         """In a forked child: leave the parent's connections alone and open none of them again."""
         for held in list(self._all_held):
             held.close.detach()
-            keep_for_ever(held.connection)
+            keep_for_ever(held)
         self._all_held = weakref.WeakSet()
         self._held = threading.local()
         if self.is_memory:
@@ -481,14 +491,6 @@ def _token(url: URL) -> str:
     return hashlib.sha256(url.render_as_string(hide_password=False).encode()).hexdigest()
 
 
-def _synchronous(connection: Connection, level: str) -> str:
-    """Set how much SQLite syncs on a connection, outside of a transaction; return what it was."""
-    raw: Any = connection.connection.dbapi_connection
-    (former,) = raw.execute("PRAGMA synchronous").fetchone()
-    raw.execute(f"PRAGMA synchronous={level}")
-    return str(former)
-
-
 class _Held:
     """A connection outside the pool: a thread may keep one without using up the pool's places."""
 
@@ -500,6 +502,10 @@ class _Held:
         try:
             self.connection.execution_options(**options)
             self.connection.detach()
+            raw: Any = self.connection.connection.dbapi_connection
+            self.raw = raw
+            self.cursor = raw.cursor()  # for `entropic.sql.asking`
+            self.is_asked = False
         except BaseException:
             self.connection.close()
             raise
@@ -516,7 +522,7 @@ def _close(connection: Connection, is_sqlite: bool) -> None:
 
 
 def _rest_all() -> None:
-    for database in list(_databases):
+    for database in _members(_databases):
         database.rest()
 
 

@@ -22,11 +22,13 @@ from sqlalchemy import (
     event,
 )
 
+from entropic.disk.files import make_folders
 from entropic.process.logs import get_logger
 from entropic.sql.outages import Connector, connected
+from entropic.sql.prepared import execute_text
 from entropic.sql.urls import DRIVERS, scrub_error, shown
 
-__all__ = ["BEGIN", "is_memory", "make_engine", "normalise_url", "prepare"]
+__all__ = ["BEGIN", "is_memory", "make_engine", "normalise_url", "prepare", "synchronous"]
 
 log = get_logger(__name__)
 
@@ -79,7 +81,7 @@ def _created(url: URL, **arguments: Any) -> Engine:
 
 def _announce(path: Path) -> None:
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         log.info("making the database %s", path)
 
 
@@ -150,7 +152,7 @@ def _explain(path: Path, context: ExceptionContext) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     how = connection.get_execution_options().get(BEGIN, "DEFERRED")
     if how:
-        connection.exec_driver_sql(f"BEGIN {how}")
+        execute_text(connection, f"BEGIN {how}")
 
 
 def _roll_back_sqlite(connection: Any, record: Any, error: BaseException | None) -> None:
@@ -203,3 +205,11 @@ def is_memory(url: URL) -> bool:
         return False
     database = url.database or ""
     return database in {"", ":memory:"} or "mode=memory" in database or url.query.get("mode") == "memory"
+
+
+def synchronous(connection: Connection, level: str) -> str:
+    """Set how much SQLite syncs on a connection, outside of a transaction; return what it was."""
+    raw: Any = connection.connection.dbapi_connection
+    (former,) = raw.execute("PRAGMA synchronous").fetchone()
+    raw.execute(f"PRAGMA synchronous={level}")
+    return str(former)

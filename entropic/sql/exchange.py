@@ -7,7 +7,7 @@ files that a note names, those are dropped that no row has.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from entropic.disk.notes import Note, Notes
+from entropic.disk.publish import Part, publish
 from entropic.process.logs import get_logger
 from entropic.sql.database import Database
 
@@ -61,6 +62,40 @@ class Exchange:
     database: Database
     notes: Notes
     rows: Rows
+
+    def write(
+        self, subject: str, target: Path, save: Callable[[Part], object], former: Iterable[str] = ()
+    ) -> tuple[Part, Note]:
+        """Write a file that is to get a row, and sync it.
+
+        Parameters
+        ----------
+        target : Path
+            In a folder that exists, in the subject's or below it.
+        save : callable
+            Writes the file.
+        former : iterable of str
+            The files that lose their row then, as far as they are known.
+
+        Returns
+        -------
+        Part, Note
+            What was written, and the note that names it, for `change`.
+        """
+        folder = self.rows.folder(subject)
+        note: Note | None = None
+        try:
+            with publish(target) as part:
+                names = [str(path.relative_to(folder)) for path in (target, part.path)]
+                note = self.notes.write(subject, [*names, *former])
+                save(part)
+        except BaseException as error:
+            if not isinstance(error, FileExistsError):  # that is another one's
+                target.unlink(missing_ok=True)
+            if note is not None:
+                note.drop()
+            raise
+        return part, note
 
     def change(self, note: Note, work: Callable[[Connection], T]) -> T:
         """Run ``work(connection)`` in a transaction that may write; files that have no row afterwards are removed.

@@ -56,6 +56,26 @@ class Statements:
         else:
             self._under_way.pop(me, None)
 
+    def row(self, cursor: Any, sql: str, parameters: Any) -> Any:
+        """Execute a statement on *cursor* and fetch its first row, as inside of ``with``, for less of a hit's time.
+
+        What interrupts a statement of this thread, such as a signal's handler, leaves its cursor alone.
+        """
+        me, under_way = get_ident(), self._under_way
+        if me in under_way:
+            with self:
+                cursor = cursor.connection.cursor()
+                cursor.execute(sql, parameters)
+                return cursor.fetchone()
+        under_way[me] = 1
+        try:
+            if self._forking is not None:
+                self._let_fork(me)
+            cursor.execute(sql, parameters)
+            return cursor.fetchone()
+        finally:
+            self._under_way.pop(me, None)
+
     def _let_fork(self, me: int) -> None:
         while self._forking not in {None, me}:
             self._under_way.pop(me, None)

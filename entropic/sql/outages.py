@@ -6,9 +6,13 @@ is waited for where it is made, so that it does not matter who asked for it.
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +23,16 @@ from entropic.process.logs import get_logger
 from entropic.process.patience import Patience, Wait
 from entropic.sql.urls import scrub, scrub_error, shown
 
-__all__ = ["Connector", "bytes_of", "connected", "is_locked", "is_lost", "is_refused", "is_transient"]
+__all__ = [
+    "Connector",
+    "bytes_of",
+    "connected",
+    "is_locked",
+    "is_lost",
+    "is_refused",
+    "is_transient",
+    "without_waiting",
+]
 
 log = get_logger(__name__)
 
@@ -33,13 +46,26 @@ AWAY_MYSQL = {1053, 2002, 2003, 2006, 2013}
 FULL_MYSQL = {1040, 1203, 1226}  # too many connections: of all, of this user
 FULL_SQLSTATE = "53300"
 FULL_TEXTS = ("too many clients", "connection slots are reserved", "too many connections")
+# The queue before a local socket is full: a server listens there, and does not keep up with who comes.
+QUEUED_TEXTS = (os.strerror(errno.EAGAIN), f"({errno.EAGAIN})")
 # NULL, duplicate, foreign key, CHECK, a trigger of the user's; a row, a packet, a text that is too long; a value that
 # is out of range, of another type, or not in the character set.
 REFUSED_MYSQL = {1048, 1062, 1452, 3819, 4025, 1644} | {1118, 1153, 1162, 1301, 1406}
 REFUSED_MYSQL |= {1264, 1265, 1292, 1366, 1690, 1977, 3140, 3988}
 # A view's CHECK, a row that is too long, a trigger of the user's; and the classes 22 and 23.
 REFUSED_SQLSTATES = {"44000", "54000", "P0001"}
+_is_waited_for: ContextVar[bool] = ContextVar("entropic_servers_are_waited_for", default=True)
 _ESCAPED = "\0\n\r\x1a\"'\\"  # what takes two bytes in a statement of MySQL's
+
+
+@contextmanager
+def without_waiting() -> Iterator[None]:
+    """Wait in this block for no server: for what need not be done, as when a process ends."""
+    token = _is_waited_for.set(False)
+    try:
+        yield
+    finally:
+        _is_waited_for.reset(token)
 
 
 class Connector:
@@ -66,7 +92,9 @@ class Connector:
                 is_full = _is_full(error)
                 wait = full if is_full else away
                 # A wrong URL is not an outage; but no place is left only where the URL is right.
-                if not (is_full or (dialect.server_version_info is not None and _is_away(error))):
+                if not _is_waited_for.get() or not (
+                    is_full or (dialect.server_version_info is not None and _is_away(error))
+                ):
                     raise
                 # What cleans up after a wait that was in vain does not wait in its turn.
                 if wait.is_over() or time.monotonic() - self._gave_up_at < (AWAY.limit_s or 0.0):
@@ -151,9 +179,10 @@ def _is_away(error: Any) -> bool:
 
 
 def _is_full(error: Any) -> bool:
-    code = _code(error)
-    if code is None:
-        return any(text in str(error) for text in FULL_TEXTS)
+    code, said = _code(error), str(error)
+    if code is None or code in AWAY_MYSQL:
+        # The client's own library says it, without a code or with one that says less.
+        return any(text in said for text in QUEUED_TEXTS + (FULL_TEXTS if code is None else ()))
     return code == FULL_SQLSTATE or code in FULL_MYSQL
 
 

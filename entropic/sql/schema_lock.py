@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from entropic.errors import SchemaError
 from entropic.sql.database import Database
-from entropic.sql.engines import BEGIN
+from entropic.sql.engines import BEGIN, synchronous
 from entropic.sql.urls import shown
 
 __all__ = ["schema_lock"]
@@ -67,16 +67,24 @@ def _sqlite_lock(database: Database) -> Iterator[Connection]:
             raise _timed_out(database)
         time.sleep(random.uniform(0.001, 0.02))
     with connection:
-        yield connection
-        connection.commit()  # an exception closes the connection, which rolls back
+        try:
+            yield connection
+            connection.commit()
+        finally:
+            if not connection.invalidated:
+                connection.rollback()
+                synchronous(connection, connection.info.pop("level"))
 
 
 def _begun(engine: Engine) -> Connection | None:
     """Return a connection in a transaction that may write, or None if another one has the lock."""
     connection = engine.connect().execution_options(**{BEGIN: "IMMEDIATE"})
+    # The marker of a results folder, which is synced, names a database that a power cut must not take.
+    connection.info["level"] = synchronous(connection, "FULL")
     try:
         connection.begin()
     except OperationalError as error:
+        synchronous(connection, connection.info.pop("level"))
         connection.close()
         if "locked" in str(error.orig):
             return None

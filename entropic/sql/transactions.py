@@ -22,7 +22,7 @@ from entropic.errors import TransactionError
 from entropic.process.logs import get_logger
 from entropic.sql.outages import is_lost, is_transient
 
-__all__ = ["LONG_S", "Transaction", "forget_blocks", "joined", "opened", "within"]
+__all__ = ["LONG_S", "Transaction", "blocks", "forget_blocks", "joined", "opened", "within"]
 
 log = get_logger(__name__)
 
@@ -253,13 +253,14 @@ class _Blocks(threading.local):
     open: dict[str, Transaction] | None = None  # by database
 
 
-_blocks = _Blocks()  # of this thread
+blocks = _Blocks()
+"""Of this thread; a hit asks whether there is any."""
 
 
 def joined(token: str) -> Transaction | None:
     """Return the block of this thread on a database, if one is open."""
-    blocks = _blocks.open  # a hit asks this
-    return None if blocks is None else blocks.get(token)
+    there = blocks.open
+    return None if there is None else there.get(token)
 
 
 class opened:
@@ -270,8 +271,7 @@ class opened:
         self._block = block
 
     def __enter__(self) -> Transaction:
-        blocks = _blocks.__dict__.setdefault("open", {})
-        blocks[self._token] = self._block
+        blocks.__dict__.setdefault("open", {})[self._token] = self._block
         return self._block
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -283,15 +283,15 @@ class opened:
             raise
         finally:
             # First: what is called after a commit, or asked because of one, is no part of the block.
-            (_blocks.open or {}).pop(self._token, None)
+            (blocks.open or {}).pop(self._token, None)
             self._block.end(error)
 
 
 def forget_blocks() -> list[Transaction]:
     """In a forked child: have no block; return those of the parent, whose connections must not be closed here."""
-    blocks = list((_blocks.open or {}).values())
-    _blocks.__dict__.clear()
-    return blocks
+    parents = list((blocks.open or {}).values())
+    blocks.__dict__.clear()
+    return parents
 
 
 def _call_all(calls: list[Callable[[], object]]) -> None:

@@ -55,12 +55,12 @@ __all__ = [
 ]
 
 log = get_logger(__name__)
-HEAD = "0003"
-REVISIONS = ("0001", "0002", "0003")
+HEAD = "0005"
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every revision in `migrations/`, oldest first; a test compares the two."""
 
 
-NEEDS = "3.0.0"
+NEEDS = "3.1.0"
 """The oldest entropic that may use the schema of `HEAD`."""
 
 
@@ -166,6 +166,8 @@ def _is_complete(database: Database, tables: Sequence[Table]) -> bool:
             version = peek(connection)
             if version is None:
                 return False
+            if version != HEAD and database.dialect in {"mysql", "mariadb"}:
+                return False  # a step of an upgrade that is under way is seen; under the lock there is none
             require_head(database, connection, version)
             return not _missing(connection, tables)
         except DBAPIError as error:
@@ -204,8 +206,14 @@ def _missing(connection: Connection, tables: Sequence[Table]) -> list[Table]:
 def present(connection: Connection) -> list[Table]:
     """Return which of the library's tables there are."""
     own = every_table().sorted_tables
-    missing = _missing(connection, own)
-    return [table for table in own if table not in missing]
+    if connection.dialect.name == "postgresql":  # which finds them in any schema of the search path
+        missing = _missing(connection, own)
+        return [table for table in own if table not in missing]
+    inspector = inspect(connection)
+    names = {*inspector.get_table_names(), *inspector.get_view_names()}
+    if connection.dialect.name == "sqlite":  # to which names in another case are the same
+        names = {name.lower() for name in names}
+    return [table for table in own if table.name in names]
 
 
 def make_library_tables(database: Database, connection: Connection) -> None:
@@ -215,9 +223,11 @@ def make_library_tables(database: Database, connection: Connection) -> None:
         require_head(database, connection, version)  # another process was here first
     else:
         # There may be tables: on MySQL a first start that was killed has left them.
-        compare_library_tables(database, connection, present(connection))
+        there = present(connection)
+        compare_library_tables(database, connection, there)
         log.info("making entropic's tables in %s", shown(database.url))
-        every_table().create_all(connection)
+        lacking = [table for table in every_table().sorted_tables if table not in there]
+        every_table().create_all(connection, tables=lacking, checkfirst=False)
         _version.create(connection, checkfirst=True)
         connection.execute(insert(_version).values(version_num=HEAD))
     add_facts(connection)

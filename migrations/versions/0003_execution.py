@@ -36,6 +36,8 @@ def upgrade() -> None:
         sa.Column("policy", byte_string(16), nullable=False),
         sa.Column("created_us", INTEGER),
         sa.Column("updated_us", INTEGER),
+        sa.Column("epoch", INTEGER, nullable=False),
+        sa.Column("last_event", INTEGER, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_entropic_execution_stores")),
         sa.UniqueConstraint("scope", "name", name=op.f("uq_entropic_execution_stores_scope_name")),
     )
@@ -57,8 +59,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("store_id", "name", name=op.f("pk_entropic_execution_keys")),
     )
     op.create_index(op.f("ix_entropic_execution_keys_expires_us"), "entropic_execution_keys", ["expires_us"])
+    op.create_table(
+        "entropic_execution_events",
+        sa.Column("store_id", INTEGER, nullable=False, autoincrement=False),
+        sa.Column("number", INTEGER, nullable=False, autoincrement=False),
+        sa.Column("name", byte_string(255, "C"), nullable=False),
+        sa.Column("operation", byte_string(16), nullable=False),
+        sa.Column("at_us", INTEGER, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["store_id"],
+            ["entropic_execution_stores.id"],
+            name=op.f("fk_entropic_execution_events_store_id_entropic_execution_stores"),
+        ),
+        sa.PrimaryKeyConstraint("store_id", "number", name=op.f("pk_entropic_execution_events")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("entropic_execution_events")
     op.drop_table("entropic_execution_keys")
     op.drop_table("entropic_execution_stores")

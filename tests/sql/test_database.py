@@ -664,7 +664,7 @@ def test_server_that_cannot_be_reached_any_more_is_waited_for_with_one_warning(
 def test_server_that_stays_away_is_an_error_after_the_wait_and_at_once_the_next_time(
     table_url, way, monkeypatch
 ):
-    monkeypatch.setattr(outages, "AWAY", Patience(limit_s=0.3))
+    monkeypatch.setattr(outages, "AWAY", Patience(limit_s=0.1))
     database = Database(table_url)
     scalar(database, "SELECT 1")
     database.dispose()

@@ -64,8 +64,18 @@ def killed_before_commit(store, iteration, monkeypatch):
     return stored
 
 
-@pytest.mark.parametrize("iteration", [1, 2], ids=["replaced", "added"])
-@pytest.mark.parametrize("is_committed", [True, False])
+@pytest.mark.parametrize(
+    "server_url", ["postgresql", pytest.param("mysql", marks=pytest.mark.slow)], indirect=True
+)
+@pytest.mark.parametrize(
+    ("is_committed", "iteration"),
+    [
+        pytest.param(True, 1, id="True-replaced"),
+        pytest.param(True, 2, id="True-added", marks=pytest.mark.slow),
+        pytest.param(False, 1, id="False-replaced", marks=pytest.mark.slow),
+        pytest.param(False, 2, id="False-added"),
+    ],
+)
 def test_row_that_a_server_is_still_committing_is_waited_for(
     tmp_path, server_url, monkeypatch, iteration, is_committed
 ):

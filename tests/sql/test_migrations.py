@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -40,7 +41,7 @@ from entropic.errors import SchemaError
 from entropic.sql import schema_lock as locks
 from entropic.sql import versions
 from entropic.sql.database import Database
-from entropic.sql.tables import NAMES, every_table
+from entropic.sql.tables import NAMES, FileRow, every_table
 from tests.assets.schema import make
 from tests.support.processes import run_together
 from tests.support.scripts import run_text
@@ -287,8 +288,13 @@ def _start(url: str) -> str:
     return versions.database_uuid(database)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [4, pytest.param(16, marks=pytest.mark.slow)])
-@between_processes
+@pytest.mark.parametrize(
+    "database_url",
+    ["sqlite-file", "postgresql", "mysql"],
+    indirect=True,
+)
 def test_many_first_starters_all_succeed_and_agree(database_url, processes):
     uuids = run_together(_start, [(database_url,)] * processes)
 
@@ -301,7 +307,11 @@ def _start_or_upgrade(url: str, upgrade: bool) -> str:
     return _start(url)
 
 
-@between_processes
+@pytest.mark.parametrize(
+    "database_url",
+    ["sqlite-file", *(pytest.param(one, marks=pytest.mark.slow) for one in ("postgresql", "mysql"))],
+    indirect=True,
+)
 def test_upgrades_and_first_starts_at_once_all_succeed_and_agree(database_url):
     uuids = run_together(_start_or_upgrade, [(database_url, i % 2 == 0) for i in range(6)])
 
@@ -459,24 +469,40 @@ def broken_migrations(tmp_path, monkeypatch):
     """The migrations with one more, which makes a table, writes a row and raises."""
     folder = tmp_path / "broken migrations"
     shutil.copytree(ROOT / "migrations", folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0004_broken.py").write_text(
+    (folder / "versions" / "9999_broken.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        "revision, down_revision = '0004', '0003'\n"
+        f"revision, down_revision = '9999', {versions.HEAD!r}\n"
         "def upgrade():\n"
         "    op.create_table('entropic_half', sa.Column('id', sa.Integer, primary_key=True))\n"
         "    op.execute('DELETE FROM entropic_meta')\n"
         "    raise ZeroDivisionError\n"
     )
     monkeypatch.setattr(migrate, "migrations_dir", lambda: folder)
-    monkeypatch.setattr(versions, "HEAD", "0004")
-    monkeypatch.setattr(versions, "REVISIONS", ("0001", "0002", "0003", "0004"))
+    monkeypatch.setattr(versions, "REVISIONS", (*versions.REVISIONS, "9999"))
+    monkeypatch.setattr(versions, "HEAD", "9999")
     return folder
+
+
+def test_downgrade_with_results_in_their_rows_is_refused_and_changes_nothing(database_url):
+    database = Database(database_url)
+    migrate.upgrade(database)
+    in_its_row = {**make.ROWS[FileRow], "name": None}
+    database.write(lambda c: c.execute(insert(FileRow).values(in_its_row)))
+    before = rows_of(database)
+
+    with (
+        pytest.raises(RuntimeError, match="1 results stand in their rows"),
+        migrate.schema_lock(database) as connection,
+    ):
+        command.downgrade(migrate._alembic_config(connection), "0004")
+
+    assert rows_of(database) == before
 
 
 @pytest.mark.parametrize("database_url", ["sqlite-file", "sqlite-memory", "postgresql"], indirect=True)
 def test_upgrade_that_raises_half_way_leaves_the_former_revision_intact(database_url, request):
-    database = Database(database_url)
+    database, head = Database(database_url), versions.HEAD
     versions.ensure_schema(database, [])
     before = (schema_of(database), facts(database))
     request.getfixturevalue("broken_migrations")
@@ -484,7 +510,7 @@ def test_upgrade_that_raises_half_way_leaves_the_former_revision_intact(database
     with pytest.raises(ZeroDivisionError):
         migrate.upgrade(database)
 
-    assert migrate.current(database) == "0003"
+    assert migrate.current(database) == head
     assert (schema_of(database), facts(database)) == before
     assert not inspect(database.engine).has_table("entropic_half")
 
@@ -505,7 +531,7 @@ def test_frozen_database_upgrades_and_keeps_its_rows(revision, tmp_path):
     shutil.copy(ASSETS / f"{revision}.sqlite3", path)
 
     def frozen_rows() -> list[tuple[object, ...]]:
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             found = connection.execute(
                 "SELECT id, custom_data, rate, label, noise, rmse FROM frozen_decay"
             ).fetchall()
@@ -527,6 +553,7 @@ def test_frozen_database_upgrades_and_keeps_its_rows(revision, tmp_path):
         ("0123456789abcdef.npy", 2**40),
     ]
     assert {name for name, rows in rows_of(database).items() if rows} == had & set(LIBRARY)
+    assert facts(database).get("needs") in {None, versions.NEEDS}
 
     configs = SQLConfigStore(database)
     configs.store_run_config(RunConfig(name="new", task_config=TaskConfig(name="t")))
@@ -566,7 +593,7 @@ def test_alembic_check_next_to_other_tables_proposes_nothing(database_url):
 # --- the alembic command -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["plain.sqlite3", "100% a@b.sqlite3"])
+@pytest.mark.parametrize("name", [pytest.param("plain.sqlite3", marks=pytest.mark.slow), "100% a@b.sqlite3"])
 def test_alembic_command_in_a_checkout_makes_a_database_that_a_start_accepts(tmp_path, name):
     url = Database(f"sqlite:///{tmp_path}/x").url.set(database=str(tmp_path / name)).render_as_string()
 

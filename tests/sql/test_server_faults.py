@@ -1,8 +1,11 @@
 """The database server stops, restarts or has no place left, in the middle of runs and sweeps; a file is locked."""
 
+import gc
 import logging
 import random
+import socket
 import sqlite3
+import tempfile
 import threading
 from collections import Counter
 from contextlib import closing, contextmanager
@@ -10,11 +13,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import NullPool, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from entropic.disk import sidecars
 from entropic.process.patience import Patience
+from entropic.runs import single
+from entropic.runs.result_table import ResultTable
 from entropic.sql import engines, outages
 from tests.support import servers
 from tests.support.processes import outcomes_of, run_together
@@ -22,7 +27,8 @@ from tests.support.stores import open_store
 from tests.support.sweep_runs import Runs, Swept, sets
 from tests.support.waiting import wait_for
 
-MODES = ("fast", "immediate")  # every connection is ended properly; a crash
+# Every connection is ended properly; a crash.
+MODES = ("fast", pytest.param("immediate", marks=pytest.mark.slow))
 IMPATIENT = Patience(limit_s=0.5)
 
 
@@ -97,7 +103,7 @@ def run_one(folder, runs, url):
     open_store(Swept, folder, runs, url).run_or_retrieve({"n": 0})
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_server_that_restarts_during_a_run_gets_its_result(server, url, tmp_path, mode):
     runs = Runs(tmp_path / "runs.log", holds=(0,))
 
@@ -129,6 +135,7 @@ def test_server_that_is_down_when_a_run_ends_is_waited_for_with_one_warning(
     assert ["cannot be reached: waiting for it, for 60 s at most" in text for text in warnings] == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_server_that_restarts_between_the_runs_of_a_sweep_gets_all_results(server, url, tmp_path, runs, mode):
     def runner(params):
@@ -145,6 +152,7 @@ def test_server_that_restarts_between_the_runs_of_a_sweep_gets_all_results(serve
     assert_each_once(url, tmp_path, runs, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_server_that_restarts_during_a_sweep_with_workers_gets_all_results(server, url, tmp_path, mode):
     runs = Runs(tmp_path / "runs.log", holds=(6,))
@@ -219,6 +227,7 @@ def test_run_whose_server_stays_down_is_an_error_and_kept_for_the_next_process(s
     assert_each_once(url, tmp_path, runs, 1)
 
 
+@pytest.mark.slow
 def test_run_whose_server_stays_down_is_committed_when_it_is_asked_for_again(
     server, url, tmp_path, runs, monkeypatch
 ):
@@ -244,6 +253,7 @@ def test_run_whose_server_stays_down_is_committed_when_it_is_asked_for_again(
     store.database.dispose()
 
 
+@pytest.mark.slow
 def test_sweep_whose_server_stays_down_keeps_what_finished(server, url, tmp_path, runs, monkeypatch):
     monkeypatch.setattr(outages, "AWAY", IMPATIENT)
     stops = iter([True])
@@ -266,6 +276,34 @@ def test_sweep_whose_server_stays_down_keeps_what_finished(server, url, tmp_path
     assert ask(url, "SELECT * FROM entropic_claims") == []
     assert runs.count("begun") == Counter(range(8))
     assert not store.check(checksum=True)
+    store.database.dispose()
+
+
+def test_end_of_a_process_does_not_wait_for_a_server_that_is_away(
+    server, url, tmp_path, runs, monkeypatch, caplog
+):
+    def is_there(table):  # as of a folder that another process has marked anew
+        asked.append(table)
+        return (
+            table.database.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar_one()) == 1
+        )
+
+    asked = []
+    monkeypatch.setattr(single, "_used", {})
+    store = open_store(Swept, tmp_path, runs, url)
+    store.run_or_retrieve({"n": 0})
+    (own,) = sidecars.process_folders(store.results_dir)
+    monkeypatch.setattr(ResultTable, "has_root", is_there)
+
+    server.stop()
+    single._clear_all_away()  # as the interpreter does
+    server.start()
+
+    assert len(asked) == 1
+    assert own.exists()
+    assert "waiting for it" not in caplog.text
+    single._clear_all_away()
+    assert not own.exists()
     store.database.dispose()
 
 
@@ -297,6 +335,46 @@ def test_twice_as_many_processes_as_the_server_has_places_for_sweep_one_grid(
         assert_each_once(url, tmp_path, runs, count)
 
 
+@contextmanager
+def full_queue(path):
+    """Listen on a local socket, accept nobody, and let the queue before it be full."""
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(str(path))
+        listener.listen(0)
+        first.connect(str(path))
+        yield
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # PyMySQL, when it cannot connect
+@pytest.mark.parametrize("kind", ["postgres_url", pytest.param("mysql_url", marks=pytest.mark.slow)])
+def test_first_connection_waits_while_the_queue_before_a_local_socket_is_full(
+    request, tmp_path, runs, monkeypatch, caplog, kind
+):
+    url = make_url(request.getfixturevalue(kind))
+    monkeypatch.setattr(outages, "FULL", Patience(limit_s=60.0, say_after_s=0.1))
+    option, name = ("host", ".s.PGSQL.5432") if kind == "postgres_url" else ("unix_socket", "mysql.sock")
+    if option not in url.query:
+        pytest.skip(f"{servers.MYSQL_VARIABLE}, or the server found without it, names no unix_socket to fill")
+    behind = Path(url.query[option], name) if option == "host" else Path(url.query[option])
+    with tempfile.TemporaryDirectory() as folder:  # a socket's name has at most 107 characters
+        path = Path(folder, name)
+
+        def make_room():
+            wait_for(lambda: "has no place left: waiting for it" in caplog.text)
+            path.unlink()
+            path.symlink_to(behind)
+
+        with full_queue(path), meanwhile(make_room):
+            way = folder if option == "host" else str(path)
+            store = open_store(Swept, tmp_path, runs, url.update_query_dict({option: way}))
+            assert store.run_or_retrieve({"n": 3}).square == 9.0
+
+    assert runs.total() == 1
+    store.database.dispose()
+    if kind == "mysql_url":
+        gc.collect()  # the sockets of tries that failed
+
+
 # A SQLite file is locked
 
 
@@ -324,7 +402,7 @@ def locked_by_another(path, how, caplog):
             yield
 
 
-@pytest.mark.parametrize("how", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+@pytest.mark.parametrize("how", [pytest.param("BEGIN IMMEDIATE", marks=pytest.mark.slow), "BEGIN EXCLUSIVE"])
 @pytest.mark.parametrize("way", ["run", "sweep"])
 def test_file_that_another_process_locks_for_longer_than_the_time_out_is_waited_for(
     tmp_path, runs, monkeypatch, caplog, how, way

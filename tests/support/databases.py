@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from entropic import Database
+from entropic.sql.versions import ensure_schema
 from tests.support import servers
 
 
@@ -22,6 +24,19 @@ def database_of(request: pytest.FixtureRequest, folder: Path) -> Iterator[Databa
             yield Database(url)
     else:
         yield Database(f"sqlite:///{folder / 'entropic.sqlite3'}")
+
+
+def one_database(name: str) -> Any:
+    """Return a fixture for a folder of tests: a database of each kind with tables, as on a server these are dear."""
+
+    @pytest.fixture(scope="package", params=["sqlite-file", "postgresql", "mysql"])
+    def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+        with database_of(request, tmp_path_factory.mktemp(name)) as database:
+            ensure_schema(database, [])
+            yield database
+            database.dispose()
+
+    return kept
 
 
 def empty(database: Database, *tables: str) -> None:

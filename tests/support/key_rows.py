@@ -293,7 +293,7 @@ DATETIMES = [
     (NOON, "np.datetime64('2026-01-02T12:00:00')", S, "a NumPy scalar is its Python value"),
     (NOON, "np.datetime64('2026-01-02T12:00:00.000000000')", S, "no nanoseconds are lost"),
     (NOON, "np.datetime64('2026-01-02T12:00:00.000000001')", E, "nanoseconds would be lost"),
-    (NOON, "np.datetime64('NaT')", E, "a missing value is None"),
+    (NOON, "np.datetime64('NaT', 's')", E, "a missing value is None"),
     (NOON, "pd.Timestamp('2026-01-02 12:00')", S, "a pandas time is its Python value"),
     (NOON, "pd.Timestamp('2026-01-02 13:00', tz='Europe/Berlin')", S, "one instant"),
     (NOON, "pd.Timestamp('2026-01-02 12:00:00.000000001')", E, "nanoseconds would be lost"),

@@ -42,6 +42,8 @@ POSTGRES_SETTINGS = (
     # The server lives as long as the tests: what survives a power cut is not asked of it.
     "ALTER SYSTEM SET fsync = off",
     "ALTER SYSTEM SET full_page_writes = off",
+    # Who waits for a lock looks only after this time, a second by default, whether it is in a circle.
+    "ALTER SYSTEM SET deadlock_timeout = '100ms'",
     # The one log line per failing statement would tell of failures that tests provoke.
     "ALTER SYSTEM SET log_min_messages = fatal",
     "SELECT pg_reload_conf()",

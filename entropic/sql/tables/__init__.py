@@ -21,8 +21,15 @@ NAMES = (
     "entropic_attempts",
     "entropic_best_weights",
     "entropic_claims",
+    "entropic_component_inputs",
+    "entropic_component_parameters",
+    "entropic_component_states",
+    "entropic_component_types",
     "entropic_config_parts",
     "entropic_configs",
+    "entropic_data_files",
+    "entropic_data_items",
+    "entropic_execution_events",
     "entropic_execution_keys",
     "entropic_execution_stores",
     "entropic_files",
@@ -39,6 +46,7 @@ NAMES = (
 """The names of all tables; a test compares them with `every_table`."""
 
 STORES = (
+    "components",
     "configs",
     "execution",
     "stats",

@@ -1,4 +1,4 @@
-"""Stores of keys and their values, each in the context of a data set or in the global one.
+"""Stores of keys and their values, each in the context of a data set or in the global one, and what changed in them.
 
 Not imported with the other tables: a plain Store has no use for them. Times are microseconds since 1970 UTC: the
 database compares them with its own clock.
@@ -11,14 +11,17 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from entropic.sql.columns import LONG_TEXT, ByteString, LibraryBase
 
-__all__ = ["ExecutionKeyRow", "ExecutionStoreRow"]
+__all__ = ["ExecutionEventRow", "ExecutionKeyRow", "ExecutionStoreRow"]
 
 # Elsewhere a ByteString sorts bytewise, too; PostgreSQL sorts as people do unless told otherwise.
 SORTED = ByteString(255).with_variant(String(collation="C"), "postgresql")
 
 
 class ExecutionStoreRow(LibraryBase):
-    """A store: it exists if it was created, or has a key that has not expired."""
+    """A store: it exists if it was created, or has a key that has not expired.
+
+    Its row stays until the last of its events is forgotten, or nobody could tell what was missed.
+    """
 
     __tablename__ = "entropic_execution_stores"
 
@@ -33,6 +36,10 @@ class ExecutionStoreRow(LibraryBase):
     policy: Mapped[str] = mapped_column(ByteString(16))
     created_us: Mapped[int | None]
     updated_us: Mapped[int | None]
+    epoch: Mapped[int]
+    """A number that is drawn with the row: the store's counter began anew with it."""
+    last_event: Mapped[int]
+    """How many events there were; who writes one holds this row, so that they are numbered as they are committed."""
 
     __table_args__ = (UniqueConstraint("scope", "name"),)
 
@@ -57,3 +64,18 @@ class ExecutionKeyRow(LibraryBase):
     """As `entropic.values.inline` writes it."""
 
     __table_args__ = (Index(None, "expires_us"),)
+
+
+class ExecutionEventRow(LibraryBase):
+    """A change in a store. Those of a store are numbered without a gap; the oldest are forgotten first."""
+
+    __tablename__ = "entropic_execution_events"
+
+    store_id: Mapped[int] = mapped_column(
+        ForeignKey("entropic_execution_stores.id"), primary_key=True, autoincrement=False
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(SORTED)
+    """The key; ``"__store__"`` for the store itself."""
+    operation: Mapped[str] = mapped_column(ByteString(16))
+    at_us: Mapped[int]

@@ -14,8 +14,16 @@ from sqlalchemy.orm import DeclarativeBase
 from entropic.model.base import Base, Mapped, output, param
 from entropic.sql.database import Database
 from entropic.sql.tables import AttemptRow, ClaimRow, FileRow, TableRow
+from entropic.sql.tables.components import (
+    ComponentInputRow,
+    ComponentParameterRow,
+    ComponentStateRow,
+    ComponentTypeRow,
+    DataFileRow,
+    DataItemRow,
+)
 from entropic.sql.tables.configs import ConfigPartRow, ConfigRow
-from entropic.sql.tables.execution import ExecutionKeyRow, ExecutionStoreRow
+from entropic.sql.tables.execution import ExecutionEventRow, ExecutionKeyRow, ExecutionStoreRow
 from entropic.sql.tables.stats import LabelRow, MetricRow, ScoreRow, StatsRunRow, TrainingRow, ValidationRow
 from entropic.sql.tables.weights import BestWeightsRow, WeightsRow
 from entropic.sql.versions import HEAD, ensure_schema
@@ -131,6 +139,15 @@ ROWS: dict[type[DeclarativeBase], dict[str, object]] = {
         "document": '{"owner":"panel"}',
         "policy": "persist",
         "created_us": 1767268800250000,
+        "epoch": 2**61,
+        "last_event": 1,
+    },
+    ExecutionEventRow: {
+        "store_id": 1,
+        "number": 1,
+        "name": "__store__",
+        "operation": "set",
+        "at_us": 1767268800250000,
     },
     ExecutionKeyRow: {
         "store_id": 1,
@@ -140,6 +157,31 @@ ROWS: dict[type[DeclarativeBase], dict[str, object]] = {
         "created_us": 1767268800250000,
         "expires_us": 1767272400250000,
         "value": '{"at":{"__entropic__":"tuple","value":[1,2]}}',
+    },
+    ComponentTypeRow: {"id": 1, "full_type": "lab.Filter", "version": "0.1"},
+    ComponentStateRow: {
+        "id": 1,
+        "type_id": 1,
+        "key": "d" * 64,
+        "key_digest": "d" * 64,
+        "identity": "d" * 64,
+        "parameters": '{"rate":0.1}',
+        "parameters_url": "file:///lab/filter.yaml",
+        "created_at": NOON,
+    },
+    ComponentParameterRow: {"state_id": 1, "digest": "c" * 64},
+    ComponentInputRow: {"state_id": 1, "position": 0, "input_state_id": 1},
+    DataFileRow: {"name": "dd/" + "d" * 64 + ".value.h5", "is_whole": True},
+    DataItemRow: {
+        "state_id": 1,
+        "attribute": "spikes",
+        "writing": "b" * 32,
+        "codec": "hdf5",
+        "file_name": "dd/" + "d" * 64 + ".value.h5",
+        "sha256": "e" * 64,
+        "size_bytes": 2**33,
+        "created_at": NOON,
+        "updated_at": NOON,
     },
 }
 
