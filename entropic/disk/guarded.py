@@ -53,9 +53,11 @@ def open_folder(path: str | Path, *names: str) -> Iterator[int]:
     OSError
         If one of them is not there, is a link, or is no folder.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # The first one and what it lies in at once: only of the last part of a path no link is followed.
+    first = os.path.join(path, names[0]) if names else path
+    descriptor = os.open(first, FOLDER if names else FOLDER & ~os.O_NOFOLLOW)
     try:
-        for name in names:
+        for name in names[1:]:
             above, descriptor = descriptor, os.open(name, FOLDER, dir_fd=descriptor)
             os.close(above)
         yield descriptor

@@ -267,7 +267,13 @@ class JournaledFile(io.RawIOBase):
         return os.pread(self._descriptor, count, at).ljust(stop - start, b"\0")
 
     def commit(self) -> None:
-        """Write everything to the disk: when this returns, and not before it begins to count, it is there."""
+        """Write everything to the disk: when this returns, and not before it begins to count, it is there.
+
+        Raises
+        ------
+        OSError
+            If there is no room for the journal. Nothing has changed.
+        """
         on_disk = os.fstat(self._descriptor).st_size
         if not self._pages and self._size == on_disk:
             return
@@ -280,7 +286,14 @@ class JournaledFile(io.RawIOBase):
         }
         journal = _Journal(self._before, after, self._size, pages)
         self._publish(journal.packed())
-        journal.apply(self._descriptor)
+        try:
+            journal.apply(self._descriptor)
+        except OSError as error:  # a full disk: no failure, since the journal counts already
+            log.warning(
+                "%s could not be written: %s. All of it is in %s, and whoever writes next carries it over",
+                self._path, error, _beside(self._path),
+            )  # fmt: skip
+            return
         _beside(self._path).unlink(missing_ok=True)
         self._before, self._pages, self._kept = after, {}, self._size
 

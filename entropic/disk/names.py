@@ -16,6 +16,7 @@ __all__ = [
     "is_name",
     "plain_name",
     "safe_name",
+    "safe_suffix",
 ]
 
 NAME_BYTES = 200
@@ -69,6 +70,31 @@ def safe_name(name: str, suffix: str = "") -> str:
             f"or NUL, not ending in a space, of at most {NAME_BYTES} bytes with its suffix"
         )
     return name
+
+
+def safe_suffix(suffix: str) -> str:
+    """Return *suffix* if it can end the names of a Store's files: a dot and what follows, or nothing, as of folders.
+
+    Raises
+    ------
+    ValueError
+        If it is something else, or no file's name can end so.
+    TypeError
+        If it is no text.
+    """
+    if not isinstance(suffix, str):
+        raise TypeError(f"a file suffix is a text, such as '.npy', not {suffix!r:.100}")
+    if suffix and (not suffix.startswith(".") or suffix == "."):
+        meant = f": write {'.' + suffix!r:.100}" if suffix != "." else ""
+        raise ValueError(
+            f"a file suffix is a dot and what follows it, such as '.npy', or empty, not {suffix!r:.100}{meant}"
+        )
+    safe_name("0" * 16, suffix)
+    if any(character in suffix for character in "/\\\0") or suffix != suffix.rstrip(" "):
+        raise ValueError(
+            f"{suffix!r:.100} cannot end a file's name: it has a separator or NUL, or ends in a space"
+        )
+    return suffix
 
 
 def check_name(name: str) -> str:

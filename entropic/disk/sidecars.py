@@ -12,13 +12,33 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from entropic.disk.guarded import STATE, load_json, located, open_file, open_folder, remove_at
+from entropic.disk.guarded import (
+    STATE,
+    entries,
+    load_json,
+    located,
+    open_file,
+    open_folder,
+    opened,
+    remove_at,
+)
 from entropic.disk.owners import Believed, process_folders
 
-__all__ = ["WAITS", "Sidecar", "SidecarIndex", "clear_away", "process_folders", "read_sidecar", "read_waits"]
+__all__ = [
+    "WAITS",
+    "Sidecar",
+    "SidecarIndex",
+    "clear_away",
+    "count_lines",
+    "is_blank",
+    "process_folders",
+    "read_sidecar",
+    "read_waits",
+]
 
 SIDECAR = "sidecar.jsonl"
 PROCESS = "process.json"
@@ -29,6 +49,7 @@ PROCESS_BYTES = 1 << 16
 WAITS_BYTES = 1 << 20
 LINE_BYTES = 1 << 25  # with parameters and custom data; the arrays of a result are in its file
 MALFORMED = 1000  # lines that are none, after which the rest of a sidecar is not looked at: it is no sidecar
+_BLOCK_BYTES = 1 << 20
 SIDECAR_BYTES = 1 << 31  # a worker of a sweep may write millions of lines
 
 
@@ -37,6 +58,15 @@ def clear_away(folder: Path) -> None:
     with suppress(OSError), located(folder) as (name, above):
         remove_at(name, above, keep=PROCESS)
         remove_at(name, above)
+
+
+def is_blank(folder: Path) -> bool:
+    """Whether nothing is in a process's folder but perhaps the empty file that is to say whose it is."""
+    try:
+        with opened(folder) as descriptor:
+            return all(name == PROCESS and not status.st_size for name, status in entries(descriptor))
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +112,17 @@ def read_waits(folder: Path) -> Iterator[dict[str, Any]]:
                 note = load_json(file.read(WAITS_BYTES))
             if isinstance(note, dict):
                 yield note
+
+
+def count_lines(folder: Path) -> int:
+    """Return how many lines a process's sidecar has, whatever they are; -1 if it cannot be read."""
+    try:
+        with _opened(folder, SIDECAR, SIDECAR_BYTES) as file:
+            return sum(block.count(b"\n") for block in iter(partial(file.read, _BLOCK_BYTES), b""))
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return -1
 
 
 @contextmanager
@@ -161,13 +202,14 @@ class SidecarIndex:
         self._ends[folder] = end
         begins.update((line["record_id"], begin) for begin, line in lines)
 
-    def get(self, record_id: str) -> dict[str, Any] | None:
-        """Return the newest line of a key."""
-        for folder, begins in list(self._begins.items()):
+    def get(self, record_id: str) -> list[dict[str, Any]]:
+        """Return the newest line of a key in each sidecar that has one."""
+        found = []
+        for folder, begins in self._begins.copy().items():
             if (begin := begins.get(record_id)) is None:
                 continue
             with suppress(OSError), _opened(folder, SIDECAR, SIDECAR_BYTES) as file:
                 for _, line in _read_lines(file, begin, at_most=1)[0]:
                     if line["record_id"] == record_id:
-                        return {**line, "folder": folder.name}
-        return None
+                        found.append({**line, "folder": folder.name})
+        return found

@@ -1,8 +1,9 @@
 """A process's own folder under a results folder: slots in which runners write, and the sidecar of what is finished.
 
 `.entropic/<process>/` belongs to one process, and nobody else ever writes there. What a runner has written in a slot is
-measured and synced (`stage`), noted in the sidecar, and leaves the slot by one rename (`move`), done by whoever may
-commit it.
+measured (`stage`), noted in the sidecar, and leaves the slot by one rename (`move`), done by whoever may commit it.
+Noted means that it outlives the process; what is to outlive a power cut is synced (`Staging.sync`, `sync_noted`), by
+several runs together if they are short, and always before it is committed.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import stat
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from entropic.disk.files import digest_at, sync_data, sync_folder
+from entropic.disk.files import Key, digest_at, sync_data, sync_folder, sync_together
 from entropic.disk.guarded import (
     DEPTH,
     FOLDER,
@@ -46,9 +47,14 @@ from entropic.errors import (
 from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
 
-__all__ = ["Staged", "Staging", "move", "stage", "staging_for"]
+__all__ = ["LATEST_S", "Staged", "Staging", "move", "stage", "staging_for", "sync_noted"]
 
 log = get_logger(__name__)
+
+LATEST_S = 1.0  # how long after the end of a run it may be on the disk at the latest
+_EARLY_S = 0.05  # to begin with it before
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HAS_PATHS = hasattr(
@@ -65,13 +71,15 @@ class Staged:
     sha256: str
 
 
-def stage(slot: Path, wanted: str) -> Staged:
-    """Make sure that the one thing in *slot* is complete and on the disk, and measure it.
+def stage(slot: Path, wanted: str, *, sync: bool = True) -> Staged:
+    """Make sure that the one thing in *slot* is complete, and measure it.
 
     Parameters
     ----------
     wanted : str
         The basename that the runner was told to write; one without a suffix may be given any.
+    sync : bool
+        Whether to bring it to the disk.
 
     Raises
     ------
@@ -91,7 +99,7 @@ def stage(slot: Path, wanted: str) -> Staged:
             _copy_links(names[0], folder, slot)
             # Its name in the slot needs no sync of its own: file systems that journal (ext4, XFS, btrfs) keep the name
             # of a new file that was synced, and at the latest with the sync of the sidecar, which follows.
-            size, sha256 = digest_at(names[0], folder, slot / names[0], sync=True)
+            size, sha256 = digest_at(names[0], folder, slot / names[0], sync=sync)
     if not names:
         raise ResultFileMissingError(
             f"the runner wrote no file: it must write to params['result_file'], here {str(slot / wanted)!r}"
@@ -194,27 +202,60 @@ class Staging:
         self._lock = threading.Lock()
         self._waiting: deque[Path] = deque()  # given back, oldest first; full until their file is published
         self._made = 0
+        self._gathered: Path | None = None  # the slot of those that are synced next
         self._sidecar: int | None = None  # file descriptor
         self._lines = self._open_lines = 0
-        self._has_new_names = False  # not on the disk yet
+        # What is not on the disk yet
+        self._has_new_names = self._has_new_lines = False
+        self._unsynced: dict[str, Collection[Path]] = {}  # results, by attempt
+        self._trouble: dict[str, OSError] = {}  # of what was to be synced: a disk that fails says so once
+        self._syncing = threading.Lock()  # whoever waits for it finds its own done
+        self._timer: threading.Timer | None = None
 
     def take(self) -> Path:
         """Return an empty slot, this caller's until it is given back."""
         with self._lock:
-            if self._waiting:
-                oldest = self._waiting.popleft()
-                with suppress(OSError):  # quarantined, cleaned away after a sweep, or in another's hands
-                    with opened(oldest) as folder:
-                        if not os.listdir(folder):
-                            return oldest
-                    self._waiting.append(oldest)
-            with self._opened() as own:
-                slot = self.folder / str(self._made)
-                self._made += 1  # not before there is a folder, without which `is_gone`
-                # Never for the world to write, which finished runs are not taken from.
-                os.mkdir(slot.name, 0o775, dir_fd=own)
-            self._has_new_names = True
-            return slot
+            return self._take()
+
+    def _take(self) -> Path:
+        if self._waiting:
+            oldest = self._waiting.popleft()
+            with suppress(OSError):  # quarantined, cleaned away after a sweep, or in another's hands
+                with opened(oldest) as folder:
+                    if not os.listdir(folder):
+                        return oldest
+                self._waiting.append(oldest)
+        with self._opened() as own:
+            slot = self.folder / str(self._made)
+            self._made += 1  # not before there is a folder, without which `is_gone`
+            # Never for the world to write, which finished runs are not taken from.
+            os.mkdir(slot.name, 0o775, dir_fd=own)
+        self._has_new_names = True
+        return slot
+
+    def gather(self, slot: Path, name: str) -> Path:
+        """Move what is finished in *slot* to the others that are synced next, and return the slot where it is now.
+
+        A slot for each of them would be a folder to make, to sync and to remove. Of a name that one of them has, it
+        stays where it is.
+        """
+        with self._lock:
+            if self._gathered is None:
+                self._gathered = self._take()
+            with opened(slot) as source, opened(self._gathered) as target:
+                try:
+                    os.stat(name, dir_fd=target, follow_symlinks=False)
+                except FileNotFoundError:
+                    os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+                else:
+                    return slot
+            return self._gathered
+
+    def make(self) -> None:
+        """Make the folder, if it is not there."""
+        if not self.folder.is_dir():
+            with self._lock, self._opened():
+                pass
 
     def touch(self, name: str) -> None:
         """Make an empty file of this name, beside the slots."""
@@ -229,17 +270,29 @@ class Staging:
             return self.folder / name
 
     def give_back(self, slot: Path, *, clear: bool = False) -> None:
-        """Offer *slot* for use again, once it is empty; with *clear*, empty it now."""
+        """Offer *slot* for use again, once it is empty; with *clear*, empty it now, and it is the next."""
         if clear:
             with suppress(OSError), opened(slot) as folder:
                 for name in os.listdir(folder):
                     remove_at(name, folder)
         with self._lock:
-            self._waiting.append(slot)
+            (self._waiting.appendleft if clear else self._waiting.append)(slot)
 
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line to the sidecar and to the disk."""
-        data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+    def append(
+        self, line: Mapping[str, Any], unsynced: Collection[Path] | None = None, *, age_s: float = 0.0
+    ) -> None:
+        """Write one line to the sidecar, where it outlives this process; for the disk see `sync`.
+
+        Parameters
+        ----------
+        unsynced : collection of Path, optional
+            For a line that can share a sync: what of its result is not on the disk yet. All is there at the latest
+            `LATEST_S` after its run ended. Default: whoever appends calls `sync` next.
+        age_s : float
+            How long ago that was.
+        """
+        data = _encode(line).encode() + b"\n"
+        is_late = False
         with self._lock:
             if self._sidecar is None:
                 with opened(self.folder) as own:
@@ -249,12 +302,60 @@ class Staging:
             if os.write(self._sidecar, data) != len(data):
                 os.ftruncate(self._sidecar, end)  # the next line must not begin in the middle of this one
                 raise OSError(f"the sidecar in {self.folder} could not be written: the disk is full")
-            sync_data(self._sidecar)
-            if self._has_new_names:
-                sync_folder(self.folder)
-                self._has_new_names = False
+            self._has_new_lines = True
             self._lines += 1
             self._open_lines += 1
+            if unsynced is not None:
+                self._unsynced[line["attempt"]] = unsynced
+                is_late = self._timer is None and not self._set_timer(LATEST_S - _EARLY_S - age_s)
+        if is_late:
+            self.sync()
+
+    def _set_timer(self, seconds: float) -> bool:
+        self._timer = threading.Timer(max(0.0, seconds), self.sync)
+        self._timer.daemon = True
+        try:
+            self._timer.start()
+        except RuntimeError:  # the process ends, or may have no more threads
+            self._timer = None
+        return self._timer is not None
+
+    def sync(self, attempts: Collection[str] = ()) -> dict[str, OSError]:
+        """Bring all that was noted so far to the disk: results, lines, and the names of both.
+
+        Returns
+        -------
+        dict
+            Why the results of some of *attempts* are not there, now or since an earlier call.
+        """
+        with self._syncing:
+            with self._lock:
+                waiting = dict(self._unsynced)
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+                if self._gathered is not None:
+                    self._waiting.append(self._gathered)
+                    self._gathered = None
+            results = {(one, path): path for one, paths in waiting.items() for path in paths}
+            self._trouble |= {one: error for (one, _), error in _sync_results(results).items()}
+            try:
+                with self._lock:
+                    self._sync_lines()
+            except OSError as error:
+                self._trouble |= dict.fromkeys([*waiting, *attempts], error)
+            with self._lock:  # last: what an interrupt came before is synced by the next call
+                for one in waiting:
+                    self._unsynced.pop(one, None)
+            return {one: self._trouble[one] for one in attempts if one in self._trouble}
+
+    def _sync_lines(self) -> None:
+        if self._has_new_lines and self._sidecar is not None:
+            sync_data(self._sidecar)
+        self._has_new_lines = False
+        if self._has_new_names:
+            sync_folder(self.folder)
+            self._has_new_names = False
 
     def settle(self, lines: int = 1) -> bool:
         """Note that so many lines were committed; return whether it is time to empty the sidecar."""
@@ -276,6 +377,11 @@ class Staging:
                 return
             self._close_sidecar()
             self._waiting.clear()
+            self._unsynced.clear()
+            self._gathered = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             self._lines = 0
             clear_away(self.folder)
 
@@ -313,6 +419,9 @@ class Staging:
                 os.fsync(root)
                 with make_folder(self.folder.name, state) as own:
                     write_new(PROCESS, json.dumps(self._process).encode(), own)
+                    # Of a folder that does not say whose it is nothing is cleared away.
+                    with open_file(PROCESS, folder=own, limit=sys.maxsize) as file:
+                        os.fsync(file.fileno())
                 os.fsync(state)
         except OSError as error:
             if error.filename is not None:
@@ -346,6 +455,9 @@ def _link_in_the_way(path: Path) -> ResultsDirUnavailableError:
 
 
 _staging: dict[tuple[str, str, str], Staging] = {}
+os.register_at_fork(
+    after_in_child=_staging.clear
+)  # the parent's; another thread may have held a lock of theirs
 
 
 def staging_for(root: Path, name: str, holder: Mapping[str, Any]) -> Staging:
@@ -355,7 +467,7 @@ def staging_for(root: Path, name: str, holder: Mapping[str, Any]) -> Staging:
     staging = _staging.get(key)
     if staging is None:
         # Several threads of a sweep come here at once: each step is atomic, and a Staging opens nothing when made.
-        for old, ended in list(_staging.items()):
+        for old, ended in _staging.copy().items():
             if ended.is_gone():
                 _staging.pop(old, None)
         # One folder may be reached by two paths, and a slot is taken once.
@@ -363,3 +475,48 @@ def staging_for(root: Path, name: str, holder: Mapping[str, Any]) -> Staging:
         made = Staging(root, name, {**process.as_dict(), "holder": dict(holder)})
         staging = _staging[key] = _staging.setdefault(real, made)
     return staging
+
+
+def _sync_results(results: Mapping[Key, Path]) -> dict[Key, OSError]:
+    """Do what `sync_together` does, and bring the names in their slots to the disk too."""
+    trouble = sync_together(results)
+    for slot in {path.parent for path in results.values()}:
+        try:
+            with opened(slot) as folder:
+                os.fsync(folder)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            trouble |= {key: error for key, path in results.items() if path.parent == slot}
+    return trouble
+
+
+def sync_noted(root: Path, folder: str, results: Mapping[str, Path | None]) -> dict[str, OSError]:
+    """Bring results that are noted in a process's folder, and those notes, to the disk, whoever wrote them.
+
+    Parameters
+    ----------
+    folder : str
+        Name of the process's folder under *root*.
+    results : mapping
+        By attempt; None for one whose note is all that there is.
+
+    Returns
+    -------
+    dict
+        By attempt, why a result is not there.
+    """
+    own = _staging.get((this_process().owner, str(root), folder))
+    if own is not None:
+        return own.sync(results)
+    trouble = _sync_results({attempt: path for attempt, path in results.items() if path is not None})
+    try:
+        with opened(root / STATE / folder) as descriptor:
+            with open_file(SIDECAR, folder=descriptor, limit=sys.maxsize) as sidecar:
+                sync_data(sidecar.fileno())
+            os.fsync(descriptor)
+    except FileNotFoundError:
+        pass  # it was emptied, or has gone: all that it said is settled
+    except OSError as error:
+        trouble |= dict.fromkeys(results, error)
+    return trouble

@@ -1,9 +1,6 @@
 """The disk is full, or may only be read, in the middle: clear errors, and nothing that was finished is lost."""
 
 import errno
-import shutil
-import subprocess
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,50 +8,9 @@ from sqlalchemy.exc import OperationalError
 
 from entropic.disk import sidecars
 from tests.support.processes import outcomes_of, run_together
+from tests.support.small_disks import SIZE_BYTES, fill, free, read_only
 from tests.support.stores import open_store
 from tests.support.sweep_runs import Runs, Swept, query, sets, states
-
-SIZE_BYTES = 4 << 20
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A small file system of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if shutil.which("mount") is None:
-        pytest.skip("there is no mount command, so no small disk can be made")
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", folder], capture_output=True, text=True
-    )
-    if made.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-@contextmanager
-def read_only(disk):
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
-
-
-def fill(disk):
-    """Write to the disk until nothing more goes onto it."""
-    with (disk / "filler").open("wb", buffering=0) as file:
-        block = bytes(1 << 16)
-        while block:
-            try:
-                file.write(block)
-            except OSError:
-                block = block[: len(block) // 2]
-
-
-def free(disk):
-    (disk / "filler").unlink()
 
 
 def url_on(folder):

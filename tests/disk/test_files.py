@@ -303,14 +303,23 @@ def test_slot_that_was_quarantined_is_not_handed_out_again(staging):
     assert os.listdir(fresh) == []
 
 
+def test_folders_that_are_made_have_names_that_survive(tmp_path):
+    with disk_order() as order:
+        files.make_folders(tmp_path / "a" / "b")
+        files.make_folders(tmp_path / "a" / "b")
+
+    assert synced(order) == [str(tmp_path), str(tmp_path / "a")]
+
+
 # Sidecars
 
 
-def test_line_is_on_the_disk_when_append_returns(staging):
+def test_line_is_on_the_disk_when_it_was_synced(staging):
     staging.take()
 
     with disk_order() as order:
         staging.append(line())
+        staging.sync()
 
     sidecar = staging.folder / sidecars.SIDECAR
     assert str(sidecar) in synced(order)
@@ -322,8 +331,10 @@ def test_first_line_makes_the_name_of_the_sidecar_survive_too(staging):
 
     with disk_order() as first:
         staging.append(line())
+        staging.sync()
     with disk_order() as second:
         staging.append(line(attempt="a2"))
+        staging.sync()
 
     assert str(staging.folder) in synced(first)
     assert synced(second) == [str(staging.folder / sidecars.SIDECAR)]
@@ -409,8 +420,8 @@ def test_index_reads_what_was_appended_since(staging, root):
     staging.append(line("k2"))
     index.refresh()
 
-    assert before == ({**line("k1"), "folder": "process"}, None)
-    assert index.get("k2") == {**line("k2"), "folder": "process"}
+    assert before == ([{**line("k1"), "folder": "process"}], [])
+    assert index.get("k2") == [{**line("k2"), "folder": "process"}]
 
 
 def test_index_reads_a_sidecar_that_was_emptied_and_begun_anew(staging, root):
@@ -424,7 +435,7 @@ def test_index_reads_a_sidecar_that_was_emptied_and_begun_anew(staging, root):
 
     index.refresh()
 
-    assert index.get("k2") is not None
+    assert len(index.get("k2")) == 1
 
 
 def test_index_leaves_out_the_folder_that_is_to_be_skipped(staging, root):
@@ -434,7 +445,7 @@ def test_index_leaves_out_the_folder_that_is_to_be_skipped(staging, root):
 
     index.refresh(skip="process")
 
-    assert index.get("k1") is None
+    assert index.get("k1") == []
 
 
 # The end of a process's folder

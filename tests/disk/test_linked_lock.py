@@ -12,7 +12,7 @@ from entropic import ClaimLostError, ClaimTimeoutError
 from entropic.disk import linked_lock
 from entropic.disk.linked_lock import LinkedLock
 from entropic.process.identity import this_process
-from entropic.process.patience import Patience
+from entropic.process.patience import Patience, Wait
 from tests.support.processes import run_together
 
 SHORT = Patience(limit_s=0.2)
@@ -111,28 +111,24 @@ def test_lock_of_one_that_cannot_be_seen_is_broken_when_it_was_there_for_a_lease
     assert os.listdir(path.parent) == []
 
 
-def test_lock_that_changes_hands_is_not_silent(path):
-    is_done = threading.Event()
+def test_lock_that_changes_hands_is_not_silent(path, monkeypatch):
+    """Ten times, each after most of a lease, by the clock of who waits."""
+    now, hands = 0.0, 0
 
-    def others():
-        number = 0
-        while not is_done.is_set():
-            part = path.with_name("part")
-            part.write_text(
-                json.dumps({"owner": str(number), "host": "h", "boot": "b", "pid": 1, "started": "1"})
-            )
-            os.replace(part, path)
-            number += 1
-            time.sleep(0.002)
+    def change_hands(wait):
+        nonlocal now, hands
+        now, hands = now + 50, hands + 1
+        written_by(path, boot="another", host="elsewhere", owner=str(hands))
 
-    thread = threading.Thread(target=others)
-    thread.start()
-    try:
-        with pytest.raises(ClaimTimeoutError):
-            LinkedLock(path, lease_s=0.3, patience=Patience(limit_s=0.8)).__enter__()
-    finally:
-        is_done.set()
-        thread.join()
+    monkeypatch.setattr(linked_lock, "_now", lambda: now)
+    monkeypatch.setattr(Wait, "pause", change_hands)
+    monkeypatch.setattr(Wait, "is_over", lambda wait: hands == 10)
+    change_hands(None)
+
+    with pytest.raises(ClaimTimeoutError):
+        LinkedLock(path, lease_s=60, patience=SHORT).__enter__()
+
+    assert json.loads(path.read_text())["owner"] == "10"
 
 
 def test_who_lost_the_lock_is_told_and_leaves_the_other_one_alone(path):

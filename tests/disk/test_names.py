@@ -1,12 +1,13 @@
 """Names that a Store may use for files, and names of files for any name."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from entropic.disk.names import check_name, decode_name, encode_name, safe_name
+from entropic.disk.names import check_name, decode_name, encode_name, safe_name, safe_suffix
 
 # What file systems and their neighbours mind, more often than chance would have it.
 awkward = st.sampled_from(
@@ -106,3 +107,26 @@ def test_empty_name_is_refused():
 def test_what_is_no_name_of_something_stored_is_refused(name):
     with pytest.raises(ValueError, match="a name"):
         check_name(name)
+
+
+@pytest.mark.parametrize("suffix", ["", ".npy", ".tar.gz", ".H5", ".out.v-1"])
+def test_suffix_that_is_one_is_taken(suffix):
+    assert safe_suffix(suffix) == suffix
+
+
+@pytest.mark.parametrize("suffix", ["npy", "a.b", "_out.npy", " .npy"])
+def test_suffix_without_its_dot_is_refused_with_the_one_that_is_meant(suffix):
+    with pytest.raises(ValueError, match=f"not {suffix!r}: write {'.' + suffix!r}"):
+        safe_suffix(suffix)
+
+
+@pytest.mark.parametrize("suffix", [".", "./x", ".a/b", ".a\\b", ".a\0", ".a ", "." + "x" * 250])
+def test_suffix_that_no_file_can_have_is_refused(suffix):
+    with pytest.raises(ValueError, match=r"suffix|file's name"):
+        safe_suffix(suffix)
+
+
+@pytest.mark.parametrize("suffix", [None, 5, b".npy", Path(".npy")])
+def test_suffix_that_is_no_text_is_refused(suffix):
+    with pytest.raises(TypeError, match="a file suffix is a text"):
+        safe_suffix(suffix)

@@ -8,7 +8,14 @@ import pytest
 
 from entropic.disk import sidecars
 from entropic.disk.files import remove
-from entropic.disk.sidecars import SidecarIndex, clear_away, process_folders, read_sidecar, read_waits
+from entropic.disk.sidecars import (
+    SidecarIndex,
+    clear_away,
+    count_lines,
+    process_folders,
+    read_sidecar,
+    read_waits,
+)
 
 
 def test_bad_lines_are_counted_one_by_one(tmp_path):
@@ -20,6 +27,22 @@ def test_bad_lines_are_counted_one_by_one(tmp_path):
 
     assert [one["attempt"] for one in sidecar.lines] == ["a1"]
     assert sidecar.malformed == 3
+
+
+def test_whole_lines_are_counted_whatever_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(sidecars, "_BLOCK_BYTES", 3)
+    folder = write(tmp_path, "process", ("k", "a1")).parent
+    with (folder / "sidecar.jsonl").open("a") as file:
+        file.write('no json\n{"record_id": "torn')
+
+    assert count_lines(folder) == 2
+    assert count_lines(folder.with_name("gone")) == 0
+
+
+def test_lines_of_a_sidecar_that_is_no_file_are_unknown(tmp_path):
+    (tmp_path / ".entropic" / "process" / "sidecar.jsonl").mkdir(parents=True)
+
+    assert count_lines(tmp_path / ".entropic" / "process") == -1
 
 
 @pytest.mark.parametrize("clear", [clear_away, remove])
@@ -61,8 +84,10 @@ def write(root: Path, folder: str, *lines: tuple[str, str]) -> Path:
 
 
 def attempt_of(index: SidecarIndex, key: str) -> str | None:
-    line = index.get(key)
-    return None if line is None else line["attempt"]
+    """Return the attempt of the only line that the index gives of a key."""
+    lines = index.get(key)
+    assert len(lines) < 2
+    return lines[0]["attempt"] if lines else None
 
 
 def test_index_gives_the_newest_line_of_a_key_and_its_folder(tmp_path):
@@ -72,7 +97,17 @@ def test_index_gives_the_newest_line_of_a_key_and_its_folder(tmp_path):
     index.refresh()
 
     assert [attempt_of(index, key) for key in ("k1", "k2", "k3", "k4")] == ["a3", "a2", "a4", None]
-    assert index.get("k3")["folder"] == "two"
+    assert index.get("k3")[0]["folder"] == "two"
+
+
+def test_index_gives_the_line_of_each_sidecar_that_has_the_key(tmp_path):
+    """That of a value may have been committed long ago, and another one of the same key not."""
+    write(tmp_path, "one", ("k1", "a1"))
+    write(tmp_path, "two", ("k1", "a2"), ("k1", "a3"))
+    index = SidecarIndex(tmp_path)
+    index.refresh()
+
+    assert {line["folder"]: line["attempt"] for line in index.get("k1")} == {"one": "a1", "two": "a3"}
 
 
 def test_index_reads_a_line_once_it_is_whole(tmp_path):
@@ -110,7 +145,7 @@ def test_index_never_gives_the_line_of_another_key(tmp_path):
     index.refresh()
     write(tmp_path, "one", ("k2", "a2"))
 
-    assert index.get("k1") is None
+    assert index.get("k1") == []
 
 
 def test_index_reads_one_line_to_give_it(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A process's own folder: what of it is on the disk by name, and who may use a slot."""
 
+import itertools
 import os
 import shutil
 import stat
@@ -7,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from entropic.disk import roots, sidecars
+from entropic.disk import roots, sidecars, staging
 from entropic.disk.roots import Marker
 from entropic.disk.sidecars import read_sidecar
 from entropic.disk.staging import Staging, move, stage, staging_for
 from entropic.errors import ResultFileError
 from entropic.process.identity import this_process
 from tests.support.disk_order import disk_order
+from tests.support.garbage import at_each_collection
 from tests.support.processes import open_files
 
 
@@ -39,6 +41,7 @@ def test_names_of_the_state_folder_and_of_the_processs_own_are_on_the_disk_befor
         ("made", str(root / ".entropic")),
         ("synced", str(root)),
         ("made", str(root / ".entropic" / "process")),
+        ("synced", str(root / ".entropic" / "process" / "process.json")),
         ("synced", str(root / ".entropic")),
         ("made", str(slot)),
     ]
@@ -48,10 +51,12 @@ def test_second_line_after_a_new_slot_makes_that_slots_name_survive(root):
     staging = Staging(root, "process", {"pid": 1})
     staging.take()
     staging.append(line())
+    staging.sync()
     staging.take()
 
     with disk_order() as order:
         staging.append(line(attempt="a2"))
+        staging.sync()
 
     assert ("synced", str(staging.folder)) in order
 
@@ -207,6 +212,23 @@ def test_folders_that_are_gone_are_forgotten_when_another_is_made(root):
 
 
 # Links in what a runner wrote
+
+
+def test_folder_may_be_made_while_another_thread_makes_one(root, monkeypatch):
+    for number in range(50):
+        staging_for(root, f"old-{number}", {})
+    names = itertools.count()
+
+    def make_another():
+        name = f"new-{next(names)}"
+        staging._staging[name, name, name] = Staging(root, name, {})
+
+    monkeypatch.setattr(staging, "_staging", staging._staging.copy())
+    with at_each_collection(make_another):
+        made = staging_for(root, "mine", {})
+
+    assert next(names) > 0
+    assert staging_for(root, "mine", {}) is made
 
 
 def test_links_in_a_folder_are_copies_afterwards_however_deep(root):
