@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from entropic.disk.following import Following
@@ -30,6 +31,11 @@ NATIVE = frozenset("biufc")
 _DOCUMENT = "__document__"
 _PLACES = "places"
 _ALIGNED = 64  # bytes, as processors read best
+_ROOM = 1 << 12  # bytes: the document, which has numbers in it, may become so much longer in the same layout
+_METADATA = 256  # bytes of what HDF5 writes for an array, or more
+_REMEMBERED = 8  # layouts
+_REMEMBERED_ARRAYS = 10_000  # of one, each of 500 bytes or so
+_TOLD = 1 << 20  # bytes that are written before the digest is told
 _AT_ONCE = 8 << 20  # bytes of small arrays that are read at once, and stay as long as one of them does
 
 
@@ -42,18 +48,89 @@ def save_arrays(path: str, arrays: Mapping[str, Any], document: dict[str, Any]) 
         In C order, of the kinds in `NATIVE`; a ``/`` in a name makes a group.
     document : dict
         JSON.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a file.
     """
-    blocks = _laid_out(path, arrays, document)
-    # What comes before the next block is final, so that the digest can be made behind the writing.
+    text = json.dumps(document, allow_nan=False)[1:-1]
+    kinds = tuple((name, array.dtype.str, array.shape) for name, array in arrays.items())
+    layout = _layout(path, kinds, math.ceil(len(text) / _ROOM) * _ROOM)
+    values = [array.reshape(-1).view("u1") for array in arrays.values()]
+    blocks = zip(layout.offsets, [*values, layout.document(text)], strict=True)
     with open(path, "r+b", buffering=0) as file, Following(file) as following:
-        for offset, octets in blocks:
-            following.follow(offset)
+        told = 0
+        for offset, octets in sorted(blocks, key=itemgetter(0)):
+            # What comes before the next block is final, so that the digest can be made behind the writing.
+            if offset - told >= _TOLD:
+                following.follow(told := offset)
             _write_at(file.fileno(), octets, offset)
         return following.synced()
 
 
-def _laid_out(path: str, arrays: Mapping[str, Any], document: dict[str, Any]) -> list[tuple[int, Any]]:
-    """Write an HDF5 file whose datasets have no values yet; return those by ascending offset."""
+_Kinds = tuple[tuple[str, str, tuple[int, ...]], ...]  # names, types and shapes
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """An HDF5 file but for the values.
+
+    Attributes
+    ----------
+    size : int
+        In bytes.
+    metadata : list of (int, numpy.ndarray)
+        What HDF5 wrote, and where.
+    offsets : list of int
+        Where the values of the arrays come, and then the document.
+    places : str
+        What the document says of them.
+    room : int
+        Bytes of the document.
+    """
+
+    size: int
+    metadata: list[tuple[int, Any]]
+    offsets: list[int]
+    places: str
+    room: int
+
+    def document(self, text: str) -> Any:
+        """Return what comes as the document, which has the members in *text*."""
+        import numpy
+
+        whole = "{" + ", ".join(filter(None, [text, self.places])) + "}"
+        return numpy.frombuffer(whole.ljust(self.room).encode("ascii"), "u1")
+
+    def write(self, path: str) -> None:
+        """Write a new file."""
+        with open(path, "xb", buffering=0) as file:
+            for offset, octets in self.metadata:
+                _write_at(file.fileno(), octets, offset)
+            file.truncate(self.size)
+
+
+# A training stores the same arrays many times, and to have HDF5 lay them out takes as long as to write some.
+_layouts: dict[tuple[_Kinds, int], _Layout] = {}
+
+
+def _layout(path: str, kinds: _Kinds, room: int) -> _Layout:
+    """Write a new file that has no values yet, and return how it is laid out."""
+    key = kinds, room
+    if (layout := _layouts.get(key)) is not None:
+        layout.write(path)
+        return layout
+    layout = _lay_out(path, kinds, room)
+    if len(kinds) <= _REMEMBERED_ARRAYS:
+        if len(_layouts) >= _REMEMBERED:
+            _layouts.clear()
+        _layouts[key] = layout
+    return layout
+
+
+def _lay_out(path: str, kinds: _Kinds, room: int) -> _Layout:
+    """Do what `_layout` does with HDF5."""
     import h5py
     import numpy
 
@@ -66,26 +143,47 @@ def _laid_out(path: str, arrays: Mapping[str, Any], document: dict[str, Any]) ->
     linked = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     linked.set_create_intermediate_group(True)
     linked.set_char_encoding(h5py.h5t.CSET_UTF8)
-    kinds: dict[Any, Any] = {}
-    blocks, places = [], {}
-    with h5py.File(path, "w", alignment_threshold=_ALIGNED, alignment_interval=_ALIGNED) as file:
+    types = {kind: numpy.dtype(kind) for kind in ("|u1", *(kind for _, kind, _ in kinds))}
+    handles = {kind: h5py.h5t.py_create(dtype, logical=True) for kind, dtype in types.items()}
+    blocks = []
+    # What HDF5 writes of its own lies together in few places, which a cold disk reads at once.
+    together = min(max(_METADATA * len(kinds), 1 << 11), 1 << 16)
+    aligned = {"alignment_threshold": _ALIGNED, "alignment_interval": _ALIGNED}
+    with h5py.File(path, "x", meta_block_size=together, **aligned) as file:
 
-        def lay_out(name: str, array: Any) -> int:
-            kind = kinds.get(array.dtype)
-            if kind is None:
-                kind = kinds[array.dtype] = h5py.h5t.py_create(array.dtype, logical=True)
-            space = h5py.h5s.create_simple(array.shape)
-            node = h5py.h5d.create(file.id, name.encode(), kind, space, made, linked)
+        def place(name: str, kind: str, shape: tuple[int, ...]) -> int:
+            space = h5py.h5s.create_simple(shape)
+            node = h5py.h5d.create(file.id, name.encode(), handles[kind], space, made, linked)
             offset: int = node.get_offset() or 0
-            if array.size:
-                blocks.append((offset, array.reshape(-1).view("u1")))
+            blocks.append((offset, math.prod(shape) * types[kind].itemsize))
             return offset
 
-        for name, array in arrays.items():
-            places[name] = [lay_out(name, array), array.dtype.str, array.shape]
-        text = json.dumps({**document, _PLACES: places}, allow_nan=False).encode("ascii")
-        lay_out(_DOCUMENT, numpy.frombuffer(text, "u1"))
-    return sorted(blocks, key=lambda block: block[0])
+        offsets = [place(*kind) for kind in kinds]
+        places = {
+            name: [offset, kind, shape] for offset, (name, kind, shape) in zip(offsets, kinds, strict=True)
+        }
+        text = f"{json.dumps(_PLACES)}: {json.dumps(places)}"
+        room += len(text) + len("{, }")
+        offsets.append(place(_DOCUMENT, "|u1", (room,)))
+    size, metadata = _between(path, blocks)
+    return _Layout(size, metadata, offsets, text, room)
+
+
+def _between(path: str, blocks: list[tuple[int, int]]) -> tuple[int, list[tuple[int, Any]]]:
+    """Return the size of a file, and what is in it before, between and behind *blocks* but for zeros."""
+    import numpy
+
+    found = []
+    with open(path, "rb", buffering=0) as file:
+        size, done = os.fstat(file.fileno()).st_size, 0
+        for offset, length in sorted([*blocks, (size, 0)]):
+            if offset > done:
+                octets = numpy.empty(offset - done, "u1")
+                _read_at(file.fileno(), octets, done)
+                if octets.any():
+                    found.append((done, octets))
+            done = max(done, offset + length)
+    return size, found
 
 
 def _write_at(descriptor: int, octets: Any, offset: int) -> None:
@@ -124,6 +222,8 @@ class ArraysFile:
     Attributes
     ----------
     path : str
+    size : int
+        In bytes.
     document : dict
         As it was written.
 
@@ -145,7 +245,7 @@ class ArraysFile:
         self._map: mmap.mmap | None = None
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115  closed with this
         try:
-            self._size = os.fstat(self._file.fileno()).st_size
+            self.size = os.fstat(self._file.fileno()).st_size
             self.document = self._parsed()
             self._places = self._placed()
         except BaseException:
@@ -163,7 +263,7 @@ class ArraysFile:
                 offset, size = node.get_offset(), node.get_storage_size()
             except (KeyError, ValueError) as error:
                 raise self._is_no_such_file(error) from error
-        if offset is None or size > self._size:  # in chunks, or in another file
+        if offset is None or size > self.size:  # in chunks, or in another file
             raise self._is_no_such_file("its document is not in one block")
         octets = numpy.empty(size, "u1")
         _read_at(self._file.fileno(), octets, offset)
@@ -183,7 +283,7 @@ class ArraysFile:
                     types[kind] = numpy.dtype(kind)
                 dtype = types[kind]
                 places[name] = _Place(offset, math.prod(shape) * dtype.itemsize, dtype, tuple(shape))
-            wrong = next((name for name, place in places.items() if not place.is_inside(self._size)), None)
+            wrong = next((name for name, place in places.items() if not place.is_inside(self.size)), None)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._is_no_such_file(error) from error
         if wrong is not None:
@@ -205,7 +305,7 @@ class ArraysFile:
         import numpy
 
         # A document may name one array many times, or say that many are in one place.
-        budget = Budget(self.path, self._size, ratio=1)
+        budget = Budget(self.path, self.size, ratio=1)
         starts, ends = _batches(self._places.values())
         buffers: dict[int, Any] = {}
 

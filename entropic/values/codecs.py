@@ -8,6 +8,7 @@ loader that fails by the digest that the run recorded.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -22,10 +23,12 @@ from entropic.values.documents import PLAIN, encode, encode_rest, is_plain_array
 from entropic.values.formats import FORMATS, Format, open_binary
 from entropic.values.objects import shape_of
 from entropic.values.pandas_parts import is_labelled
-from entropic.values.untrusted import require_regular
+from entropic.values.row_texts import text_of
+from entropic.values.untrusted import require_regular, take_file_within
 
 __all__ = [
     "adopt",
+    "as_file",
     "can_save",
     "load",
     "open_file",
@@ -41,6 +44,14 @@ Loader = Callable[[str], Any]
 
 _known: dict[str, Format] = dict(FORMATS)  # replaced, not changed: readers take no lock
 _lock = threading.Lock()
+
+
+def _forget_parent() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 def register_codec(
@@ -160,8 +171,18 @@ def can_save(type_: type) -> bool:
     return any(issubclass(known, type_) for known in (*PLAIN, np.ndarray, np.ma.MaskedArray, *own))
 
 
-def save(value: Any, stem: str) -> None:
-    """Write *value* to a file named *stem* and the suffix that says how it is read.
+def save(value: Any, stem: str, *, inline_bytes: int = 0) -> str | None:
+    """Write *value* to a file named *stem* and the suffix that says how it is read, or return it as a text.
+
+    Parameters
+    ----------
+    inline_bytes : int
+        A value that would be typed JSON, and takes no more than this, is returned instead of written.
+
+    Returns
+    -------
+    str or None
+        What `entropic.values.row_texts` reads; None if there is a file.
 
     Raises
     ------
@@ -178,16 +199,19 @@ def save(value: Any, stem: str) -> None:
                 raise  # of a user's
             remove(Path(stem + found.suffix))
         else:
-            return
-    content = encode(value, lambda inner: None if inner is value else _as_file(inner))
+            return None
+    content = encode(value, lambda inner: None if inner is value else as_file(inner))
+    if not content[1] and (text := text_of(content[0], inline_bytes)) is not None:
+        return text
     found = FORMATS[".value.h5" if content[1] else ".value.json"]
     write: Any = found.save
     write(content, stem + found.suffix)
+    return None
 
 
 def save_rest(value: Any, stem: str) -> tuple[Path, list[str]]:
     """Write what can be written of a value that `save` refused, the rest as text; return the file, and what is text."""
-    document, arrays, left_out = encode_rest(value, _as_file)
+    document, arrays, left_out = encode_rest(value, as_file)
     found = FORMATS[".value.h5" if arrays else ".value.json"]
     write: Any = found.save
     path = stem + found.suffix
@@ -262,7 +286,7 @@ def open_file(path: str) -> Any:
         raise _nested(path) from error
 
 
-def _as_file(value: Any) -> tuple[str, Any] | None:
+def as_file(value: Any) -> tuple[str, Any] | None:
     """Return suffix and bytes of a value within another one that has a format of its own."""
     found = _format_of(type(value))
     if found is None or found.save is None or isinstance(value, PLAIN):
@@ -283,6 +307,7 @@ def _as_file(value: Any) -> tuple[str, Any] | None:
 
 
 def _from_file(suffix: str, content: bytes) -> Any:
+    take_file_within(len(content), suffix)
     with TemporaryDirectory(prefix="entropic-") as folder:
         path = Path(folder, f"value{suffix}")
         path.write_bytes(content)

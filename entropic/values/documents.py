@@ -509,6 +509,10 @@ def _decode_fraction(text: str) -> Fraction:
     return Fraction(text)
 
 
+def _decode_range(content: Any) -> range:
+    return range(*_parts(content, (int,), (int,), (int,)))
+
+
 def _from_text(function: Callable[[str], Any]) -> Callable[[Any], Any]:
     return lambda content: function(_of(content, str))
 
@@ -548,6 +552,7 @@ CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "decimal": (Decimal, str, _from_text(Decimal)),
     "fraction": (Fraction, str, _from_text(_decode_fraction)),
     "uuid": (UUID, str, _from_text(UUID)),
+    "range": (range, lambda r: [r.start, r.stop, r.step], _decode_range),
     "path": (type(Path()), str, _from_text(Path)),
     "posix path": (PurePosixPath, str, _from_text(PurePosixPath)),
     "windows path": (PureWindowsPath, str, _from_text(PureWindowsPath)),

@@ -21,12 +21,14 @@ from entropic.values import labelled
 from entropic.values.documents import decode
 from entropic.values.untrusted import (
     Budget,
+    files_within,
     packed_budget,
     require_small_npy,
     require_small_zip,
 )
+from entropic.values.untrusted_attributes import attribute_text
 from entropic.values.untrusted_hdf5 import hdf5_children, read_hdf5, require_inside
-from entropic.values.untrusted_zarr import require_no_links, require_plain_codecs, take_zarr
+from entropic.values.untrusted_zarr import read_zarr, require_no_links, require_plain_codecs
 
 __all__ = ["FORMATS", "Format"]
 
@@ -97,18 +99,22 @@ def load_value_hdf5(path: str) -> Any:
 
     def array(name: str) -> Any:
         node = file[_ARRAYS][name]
-        if node.attrs.get("format") == "npy":
+        written = attribute_text(node, "format"), attribute_text(node, "order")
+        if written not in {(None, None), ("npy", None), (None, "F")}:
+            raise DecodeError(f"{path!r} has an array {name!r} that is written in no way that entropic knows")
+        if written[0] == "npy":
             octets = read_hdf5(node, budget).tobytes()
             require_small_npy(stream := BytesIO(octets), path, len(octets))
             return np.lib.format.read_array(stream, allow_pickle=False)
         found = np.asarray(
             read_hdf5(node, budget), dtype=np.dtype(node.dtype.str)
         )  # h5py's own looks another
-        return found.T if node.attrs.get("order") == "F" else found
+        return found.T if written[1] == "F" else found
 
-    with h5py.File(path, "r") as file:
+    stored = os.path.getsize(path)
+    with h5py.File(path, "r") as file, files_within(path, stored):
         require_inside(file, path)
-        budget = Budget(path, os.path.getsize(path))
+        budget = Budget(path, stored)
         return decode(_parsed(read_hdf5(file[_DOCUMENT], budget).tobytes(), path), array)
 
 
@@ -183,8 +189,7 @@ def load_zarr(path: str) -> Any:
 
     def read(node: Any) -> Any:
         if hasattr(node, "shape"):
-            take_zarr(node, budget)
-            return node[...]
+            return read_zarr(node, budget)
         return {name: read(node[name]) for name in sorted([*node.array_keys(), *node.group_keys()])}
 
     opened = open_zarr(path)

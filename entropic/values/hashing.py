@@ -14,6 +14,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import os
 import re
 import sys
 import threading
@@ -70,6 +71,14 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular
 
 _hashers: dict[type, Callable[[Any], Any]] = {}
 _hashers_lock = threading.Lock()
+
+
+def _forget_parent() -> None:
+    global _hashers_lock
+    _hashers_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 class NoForm(Exception):

@@ -19,7 +19,8 @@ from entropic.extras import need
 from entropic.values.classic_netcdf import require_small_classic
 from entropic.values.documents import decode, encode, require_same
 from entropic.values.untrusted import CountedText
-from entropic.values.untrusted_hdf5 import require_inside, require_small_netcdf
+from entropic.values.untrusted_hdf5 import require_inside
+from entropic.values.untrusted_netcdf import require_small_netcdf
 from entropic.values.untrusted_parquet import require_small_parquet
 
 __all__ = [

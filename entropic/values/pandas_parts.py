@@ -12,9 +12,12 @@ from datetime import timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
-__all__ = ["is_labelled", "make_pandas", "pandas_parts"]
+__all__ = ["is_labelled", "make_pandas", "pandas_parts", "require_short"]
 
 Parts = dict[str, Any]
+
+_LENGTH_ALONE = frozenset({"RangeIndex", "SparseArray"})
+_LONG = 1 << 24
 
 
 def pandas_parts(value: Any) -> Parts | None:
@@ -34,8 +37,21 @@ def is_labelled(class_: type) -> bool:
 def make_pandas(parts: Parts) -> Any:
     """Return the object of which `pandas_parts` made *parts*."""
     rest = dict(parts)
-    _, make = _KINDS[rest.pop("kind")]
+    kind = rest.pop("kind")
+    if kind not in {"DataFrame", "Series"}:  # whose parts are as long as each other
+        require_short(rest)
+    _, make = _KINDS[kind]
     return make(**rest)
+
+
+def require_short(parts: Any) -> None:
+    """Raise ValueError if one of *parts* takes no memory for its length, and would where something is made of it."""
+    items = parts.values() if isinstance(parts, dict) else parts if isinstance(parts, list) else ()
+    for item in items:
+        if type(item).__name__ in _LENGTH_ALONE and len(item) > _LONG:
+            raise ValueError(f"there is a {type(item).__name__} of {len(item)} values within another value")
+        if isinstance(item, list):
+            require_short(item)
 
 
 def _pandas() -> Any:
@@ -72,6 +88,8 @@ def _series(name: Any, index: Any, data: Any, attrs: Any, unique: bool) -> Any:
 
 
 def _in_series(data: Any, index: Any, name: Any = None) -> Any:
+    if not isinstance(data, _pandas().api.extensions.ExtensionArray):  # of one value pandas would make many
+        raise TypeError(f"its values are a {type(data).__name__}, not an array")
     return _pandas().Series(data, index, dtype=_dtype_to_keep(data), name=name)
 
 

@@ -25,6 +25,8 @@ from entropic.values.hashing import NoForm, canonical, hasher_of, rounded_apart
 from entropic.values.objects import Shape, class_name, shape_of, state_of
 
 __all__ = [
+    "DEPTH",
+    "DIGITS_BITS",
     "NOTHING_ELSE",
     "BadValue",
     "Document",
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 DEPTH = 200
-_DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
+DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
 _PLAIN = frozenset({str, int, bool, type(None)})
 _ABSENT: Any = object()
 
@@ -82,14 +84,20 @@ class Document(NamedTuple):
 class Documents:
     """Makes the documents of one call's parameters, and collects their `sources`.
 
+    Parameters
+    ----------
+    takes_any_float : bool
+        Whether NaN and infinities have documents.
+
     Notes
     -----
     Two classes of one name in one call are refused: a document could not tell them apart.
     """
 
-    def __init__(self, *, is_cell: bool = False) -> None:
+    def __init__(self, *, is_cell: bool = False, takes_any_float: bool = False) -> None:
         self.sources = Sources()
         self._is_cell = is_cell  # in a frame, NaN and pandas' own scalars have their place
+        self._takes_any_float = is_cell or takes_any_float
         self._start()
 
     def _start(self) -> None:
@@ -114,7 +122,7 @@ class Documents:
         if kind is float:
             return self._float(value)
         if kind is int:
-            return value if value.bit_length() <= _DIGITS_BITS else self._marked("int", hex(value))
+            return value if value.bit_length() <= DIGITS_BITS else self._marked("int", hex(value))
         if kind in _PLAIN:
             return value
         if depth >= DEPTH:
@@ -143,7 +151,7 @@ class Documents:
 
     def _float(self, value: float) -> Any:
         if value - value != 0.0:
-            if self._is_cell:
+            if self._takes_any_float:
                 return _marked("float", repr(value))
             name = "NaN, which is equal to nothing" if value != value else f"{value}"
             raise BadValue(f"is {name}, which JSON cannot hold; use None, a string, or a numpy.array")
@@ -411,7 +419,6 @@ _OWN: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda c: time.fromisoformat(c[0]).replace(fold=c[1], tzinfo=_tzinfo(c[2])),
     ),
     "decimal": (Decimal, _finite, Decimal),
-    "range": (range, lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
     "slice": (slice, lambda value: [value.start, value.stop, value.step], lambda parts: slice(*parts)),
     "ellipsis": (type(Ellipsis), lambda value: None, lambda content: Ellipsis),
 }

@@ -16,7 +16,12 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-__all__ = ["non_finite", "plain"]
+from entropic.errors import ParameterError
+
+__all__ = ["checked_custom", "non_finite", "plain"]
+
+
+_FINITE = frozenset({str, int, bool, type(None)})
 
 
 def non_finite(value: Any, path: str = "value") -> str | None:
@@ -29,7 +34,12 @@ def non_finite(value: Any, path: str = "value") -> str | None:
         items = enumerate(value)
     else:
         return None
-    return next((found for key, item in items if (found := non_finite(item, f"{path}[{key!r}]"))), None)
+    for key, item in items:
+        if type(item) in _FINITE or (type(item) is float and math.isfinite(item)):
+            continue
+        if found := non_finite(item, f"{path}[{key!r}]"):
+            return found
+    return None
 
 
 def plain(value: Any) -> Any:
@@ -44,6 +54,27 @@ def plain(value: Any) -> Any:
         return _plain(value)
     except RecursionError:
         raise TypeError("JSON cannot hold what contains itself, or is nested too deeply") from None
+
+
+def checked_custom(custom_data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``custom_data`` as databases hold it.
+
+    Raises
+    ------
+    ParameterError
+        If JSON cannot hold a value, or it is or has a NaN or an infinity.
+    """
+    checked = {}
+    for name, value in custom_data.items():
+        try:
+            checked[name] = plain(value)
+        except TypeError as error:
+            raise ParameterError(f"custom_data {name!r} cannot be stored: {error}") from None
+        if (path := non_finite(checked[name])) is not None:
+            raise ParameterError(
+                f"custom_data {name!r} cannot be stored: {path} is NaN or infinite; use None or a string"
+            )
+    return checked
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ from entropic.errors import DecodeError
 from entropic.values import documents
 from entropic.values.array_files import NATIVE, ArraysFile, save_arrays
 from entropic.values.documents import MARKER, is_plain_array
+from entropic.values.untrusted import files_within, require_small_npy
 
 __all__ = ["EncodedStates", "StatesFile", "StoredArray", "encode_states", "save_states"]
 
@@ -182,7 +183,7 @@ def _described(array: Any, path: tuple[Any, ...]) -> tuple[Any, list[str] | None
     if isinstance(array, numpy.ma.MaskedArray):
         raise _refusal(array, path, "its mask would be lost")
     values = numpy.asarray(array, order="C")
-    if dtype.name in _BITS and dtype.type.__module__.startswith("ml_dtypes"):
+    if dtype.type.__module__.startswith("ml_dtypes") and dtype.name in _BITS:
         return values.view(_BITS[dtype.name]), ["numpy", dtype.name]
     if not is_plain_array(values):
         raise _refusal(array, path, f"of the type {dtype}")
@@ -235,12 +236,18 @@ class StatesFile:
 
     def listed(self) -> dict[str, Any]:
         """Return all states with a `StoredArray` in the place of each array: nothing of them is read."""
+        read = self._file.reader()
         return self._decoded(
-            lambda name: self.load(name) if self._kind(name)[1] == _NPY else StoredArray(self, name)
+            lambda name: (
+                self._restored(name, read(name)) if self._kind(name)[1] == _NPY else StoredArray(self, name)
+            )
         )
 
     def _decoded(self, array: Callable[[str], Any]) -> dict[str, Any]:
-        document = self._file.document
+        with files_within(self._file.path, self._file.size):
+            return self._of_document(self._file.document, array)
+
+    def _of_document(self, document: dict[str, Any], array: Callable[[str], Any]) -> dict[str, Any]:
         states = {name: documents.decode(state, array) for name, state in document["states"].items()}
         for found in document["metadata"]:
             try:
@@ -281,7 +288,8 @@ class StatesFile:
         library, dtype = self._kind(name)
         if dtype == _NPY:
             try:
-                return _numpy().lib.format.read_array(BytesIO(values.tobytes()), allow_pickle=False)
+                require_small_npy(stream := BytesIO(values.tobytes()), self._file.path, values.nbytes)
+                return _numpy().lib.format.read_array(stream, allow_pickle=False)
             except ValueError as error:
                 raise DecodeError(f"{name!r} in {self._file.path!r} cannot be read: {error}") from error
         if dtype and values.dtype != _BITS[dtype]:

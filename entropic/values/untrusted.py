@@ -13,6 +13,9 @@ import os
 import re
 import stat
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from entropic.errors import DecodeError
@@ -20,10 +23,12 @@ from entropic.errors import DecodeError
 __all__ = [
     "Budget",
     "CountedText",
+    "files_within",
     "packed_budget",
     "require_regular",
     "require_small_npy",
     "require_small_zip",
+    "take_file_within",
 ]
 
 _FREE_BYTES = 1 << 30  # what was never written is not stored, and comes back as zeros
@@ -42,6 +47,50 @@ def require_regular(path: str) -> None:
         raise DecodeError(f"{path!r} is neither a file nor a folder, and is not opened")
 
 
+class _Granted:
+    """What a file and all files within it share: what is granted whatever its size, and how large those may be.
+
+    Attributes
+    ----------
+    path : str
+        Of the outermost file.
+    """
+
+    def __init__(self, path: str, stored: int) -> None:
+        self.path = path
+        self.left = _FREE_BYTES
+        self.within = stored
+
+
+_granted: ContextVar[_Granted | None] = ContextVar("granted", default=None)
+
+
+@contextmanager
+def files_within(path: str, stored: int) -> Iterator[None]:
+    """Let the budgets of all files that a document of a file has within it be no more together than that of one."""
+    if _granted.get() is not None:  # it is within one itself
+        yield
+        return
+    token = _granted.set(_Granted(path, stored))
+    try:
+        yield
+    finally:
+        _granted.reset(token)
+
+
+def take_file_within(size: int, suffix: str) -> None:
+    """Note that there is a file of so many bytes within another; raise `DecodeError` if that cannot have them all."""
+    granted = _granted.get()
+    if granted is None:
+        return
+    if size > granted.within:
+        raise DecodeError(
+            f"{granted.path!r} claims to have more files within it than its bytes can hold (one for {suffix!r} alone "
+            f"has {size} bytes), and is not read"
+        )
+    granted.within -= size
+
+
 class Budget:
     """How many bytes a result may take in memory, by what its file can hold.
 
@@ -49,17 +98,31 @@ class Budget:
     ----------
     stored : int
         Size of the file, or of all files in the folder.
+    ratio : int
+        How many bytes one of them may become.
+
+    Notes
+    -----
+    What is granted besides, it shares with the budgets of all that is read in `files_within`.
     """
 
     def __init__(self, path: str, stored: int, ratio: int = _RATIO) -> None:
-        self.path = path
+        self._granted = _granted.get() or _Granted(path, stored)
+        self._packed = ratio * stored
+        self.path = self._granted.path
         self.stored = stored
-        self.left = _FREE_BYTES + ratio * stored
+
+    @property
+    def left(self) -> int:
+        """How many bytes may still be taken."""
+        return self._packed + self._granted.left
 
     def take(self, size: int, name: str) -> None:
         """Note that so many bytes are about to be read; raise `DecodeError` if the file cannot hold them."""
         self.require(size, name)
-        self.left -= size
+        of_its_own = min(size, self._packed)
+        self._packed -= of_its_own
+        self._granted.left -= size - of_its_own
 
     def require(self, size: int, name: str) -> None:
         """Raise `DecodeError` if the file cannot hold so many bytes, which are needed for a moment only."""
@@ -145,6 +208,10 @@ def require_small_zip(file: Any, path: str, stored: int) -> None:
     budget = Budget(path, stored)
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
+            if (
+                entry.compress_type == zipfile.ZIP_LZMA
+            ):  # which takes as much as it says, before it has read anything
+                raise DecodeError(f"{entry.filename!r} in {path!r} is packed by LZMA, and is not read")
             budget.take(entry.file_size, entry.filename)
         for entry in archive.infolist():
             if entry.filename.endswith(".npy"):

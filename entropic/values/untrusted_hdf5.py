@@ -12,15 +12,25 @@ from typing import Any
 
 from entropic.errors import DecodeError
 from entropic.values.untrusted import Budget
+from entropic.values.untrusted_heaps import largest_row
 
-__all__ = ["hdf5_children", "read_hdf5", "require_hard_links", "require_inside", "require_small_netcdf"]
+__all__ = [
+    "content_bytes",
+    "hdf5_children",
+    "hdf5_objects",
+    "largest_content",
+    "read_hdf5",
+    "read_in_blocks",
+    "require_hard_links",
+    "require_inside",
+    "take_dataset",
+]
 
 _NAME_BYTES = 1 << 10  # what a name takes in memory, with the dict or array that it is of
 _OBJECT_BYTES = 64  # what an object of Python's takes besides what is in it
 _BLOCK = 1 << 16  # elements that are read at once, if each may take so much
 _NOT_PACKING = frozenset({2, 3, 5, 6})  # numbers of filters: shuffle, fletcher32, nbit and scaleoffset
-_NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
-_DECODED = ("_FillValue", "missing_value", "scale_factor", "add_offset", "units")  # to 8 bytes a value
+_REFERENCE_BYTES = 16  # of a text or row, where it is referred to in another
 
 
 def require_inside(file: Any, path: str) -> None:
@@ -53,6 +63,16 @@ def _links(file: Any) -> Iterator[tuple[Any, bytes, bytes, Any]]:
             if info.type == h5py.h5o.TYPE_GROUP and _address(info) not in seen:
                 seen.add(_address(info))
                 waiting.append((h5py.h5g.open(group, name), above + name + b"/"))
+
+
+def hdf5_objects(file: Any) -> Iterator[Any]:
+    """Yield the identifiers of all objects in an open HDF5 file, of one by each of its names."""
+    import h5py
+
+    yield file.id
+    for group, name, _, kind in _links(file):
+        if kind == h5py.h5l.TYPE_HARD:
+            yield h5py.h5o.open(group, name)
 
 
 def _require_stored_here(dataset: Any, name: bytes, path: str) -> None:
@@ -111,14 +131,12 @@ def read_hdf5(node: Any, budget: Budget) -> Any:
 
     dtype = node.dtype
     is_text = h5py.check_string_dtype(dtype) is not None
-    _take(node, budget, max(dtype.itemsize, _OBJECT_BYTES if is_text or dtype.hasobject else 0))
+    take_dataset(node, budget, max(dtype.itemsize, _OBJECT_BYTES if is_text or dtype.hasobject else 0))
     reader = node.asstr() if is_text else node
     if not dtype.hasobject or not node.size:
         return reader[()]
     whole = None
-    for place in _blocks(node.shape, _block_size(budget)):
-        block = reader[place]
-        budget.take(_content_bytes(block), node.name)
+    for place, block in read_in_blocks(node, reader, budget):
         if not node.shape:
             return block
         whole = np.empty(node.shape, block.dtype) if whole is None else whole
@@ -126,38 +144,46 @@ def read_hdf5(node: Any, budget: Budget) -> Any:
     return whole
 
 
-def require_small_netcdf(file: Any, path: str, stored: int, *, is_whole: bool) -> None:
-    """Raise `DecodeError` if what xarray reads of an open file, at once or when it opens it, is more than it can hold.
+def read_in_blocks(node: Any, reader: Any, budget: Budget) -> Iterator[tuple[tuple[slice, ...], Any]]:
+    """Yield what is in a dataset of texts or rows, part by part, and where; take what it has."""
+    largest = max(1, largest_content(node.dtype, budget.stored))
+    if _is_of_rows_of_texts(node.dtype) and (found := largest_row(node.file, _OBJECT_BYTES)) is not None:
+        largest = max(1, found)
+    budget.require(largest, node.name)
+    for place in _blocks(node.shape, max(1, min(_BLOCK, budget.left // largest))):
+        block = reader[place]
+        budget.take(content_bytes(block), node.name)
+        yield place, block
 
-    When it opens a file it reads the values of dimensions, which are in variables of their names.
+
+def _is_of_rows_of_texts(dtype: Any) -> bool:
+    import h5py
+
+    of_row = h5py.check_vlen_dtype(dtype)
+    # Of a text it is a type of Python's, and of a row of texts NumPy's.
+    return hasattr(of_row, "hasobject") and h5py.check_vlen_dtype(of_row) in {str, bytes}
+
+
+def largest_content(dtype: Any, stored: int) -> int:
+    """Return how many bytes the objects in a value of a type can take, if their file has so many.
+
+    A text or a row is stored as it is, so that none is larger than the file; but all in a row may be one.
     """
     import h5py
 
-    budget = Budget(path, stored)
-    for name in file:
-        node = file.get(name)
-        # A dimension without values of its own is a dataset too, which nobody reads.
-        if not isinstance(node, h5py.Dataset) or _text(node.attrs.get("NAME")).startswith(_NO_VARIABLE):
-            continue
-        if not is_whole and not _is_dimension(name, node):
-            continue
-        _take(node, budget, max(node.dtype.itemsize, 8 if any(key in node.attrs for key in _DECODED) else 0))
-        if node.dtype.hasobject and node.size:
-            for place in _blocks(node.shape, _block_size(budget)):
-                budget.take(_content_bytes(node[place]), name)
+    if dtype.subdtype is not None:
+        return int(math.prod(dtype.shape)) * largest_content(dtype.base, stored)
+    if dtype.names:
+        return sum(largest_content(dtype[name], stored) for name in dtype.names)
+    if not dtype.hasobject or h5py.check_ref_dtype(dtype) is not None:  # a reference is of a fixed size
+        return 0
+    of_row = h5py.check_vlen_dtype(dtype)  # of a text a type of Python's
+    if not getattr(of_row, "hasobject", False):
+        return stored
+    return stored // _REFERENCE_BYTES * (_OBJECT_BYTES + largest_content(of_row, stored))
 
 
-def _is_dimension(name: str, node: Any) -> bool:
-    return _text(node.attrs.get("CLASS")) == b"DIMENSION_SCALE" or name.startswith("phony_dim_")
-
-
-def _text(attribute: Any) -> bytes:
-    if isinstance(attribute, str):
-        return attribute.encode("utf-8", "surrogateescape")
-    return attribute if isinstance(attribute, bytes) else b""
-
-
-def _take(node: Any, budget: Budget, width: int) -> None:
+def take_dataset(node: Any, budget: Budget, width: int) -> None:
     """Take what a dataset claims, at so many bytes a value; there may be thousands of datasets."""
     size = node.size
     if size is None:
@@ -178,11 +204,6 @@ def _take(node: Any, budget: Budget, width: int) -> None:
     budget.take(width * size, "")
 
 
-def _block_size(budget: Budget) -> int:
-    # A text is stored as it is, so that none is larger than the file.
-    return max(1, min(_BLOCK, budget.left // max(budget.stored, 1)))
-
-
 def _blocks(shape: tuple[int, ...], size: int) -> Iterator[tuple[slice, ...]]:
     """Yield slices that make up an array of *shape*, each of at most *size* elements."""
     if not shape:
@@ -199,16 +220,16 @@ def _blocks(shape: tuple[int, ...], size: int) -> Iterator[tuple[slice, ...]]:
             yield slice(start, start + 1), *rest
 
 
-def _content_bytes(values: Any) -> int:
+def content_bytes(values: Any) -> int:
     """Return how many bytes the objects in an array, or one object, take."""
     dtype = getattr(values, "dtype", None)
     if dtype is None:
         return len(values) if isinstance(values, str | bytes) else 0
     if dtype.names:
-        return sum(_content_bytes(values[name]) for name in dtype.names if dtype[name].hasobject)
+        return sum(content_bytes(values[name]) for name in dtype.names if dtype[name].hasobject)
     if not dtype.hasobject:
         return int(values.nbytes)
     objects = values.ravel().tolist()
     if objects and isinstance(objects[0], str | bytes):  # then all are
         return sum(map(len, objects))
-    return sum(map(_content_bytes, objects))
+    return sum(map(content_bytes, objects))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from entropic.values.pandas_parts import require_short
+
 __all__ = ["make_xarray", "xarray_parts"]
 
 Parts = dict[str, Any]
@@ -71,6 +73,7 @@ def _variable(one: Any) -> list[Any]:
 def _made_variable(parts: list[Any]) -> tuple[Any, Any, Any]:
     import numpy
 
+    require_short(parts)
     dims, shape, data, attrs = parts
     if shape is not None:
         cells = numpy.empty(len(data), object)

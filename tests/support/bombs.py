@@ -3,8 +3,11 @@
 Run as a script, with the folder of the files, it prints what became of each as JSON.
 """
 
+import base64
+import copy
 import json
 import multiprocessing
+import re
 import resource
 import struct
 import sys
@@ -14,8 +17,25 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+from tests.support.parquet_bytes import (
+    BY_NUMBER,
+    BYTE_ARRAY,
+    INT64,
+    PLAIN,
+    REPEATED,
+    REQUIRED,
+    dictionary,
+    levels,
+    numbers,
+    page,
+    parquet,
+    text,
+)
+from tests.support.zarr_bombs import BOMBS as ZARR_BOMBS
+from tests.support.zarr_bombs import crc32c
+
 LIMIT = 1 << 30  # what may be allocated to load one of them
-FREE = 1 << 26  # what is granted whatever the size of the file, for these tests
+FREE = 1 << 24  # what is granted whatever the size of the file, for these tests
 
 
 def npy_of_the_third_version(path: Path) -> None:
@@ -32,6 +52,51 @@ def npz_whose_member_claims_much(path: Path) -> None:
     np.lib.format.write_array_header_1_0(octets, described)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", octets.getvalue())
+
+
+def npz_packed_by_lzma(path: Path) -> None:
+    import numpy as np
+
+    array = BytesIO()
+    np.save(array, np.zeros(3))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("x.npy", array.getvalue())
+    octets = bytearray(path.read_bytes())
+    size = (
+        octets.index(b"x.npy") + len(b"x.npy") + 5
+    )  # after the version, the size of the properties, and their first
+    octets[size : size + 4] = struct.pack("<I", (1 << 32) - 1)
+    path.write_bytes(octets)
+
+
+def npz_whose_members_are_one(path: Path) -> None:
+    import numpy as np
+
+    array = BytesIO()
+    np.save(array, np.zeros(4_000_000))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", array.getvalue())
+        (entry,) = archive.infolist()
+        for number in range(2000):
+            other = copy.copy(entry)
+            other.filename = f"{number}.npy"
+            archive.filelist.append(other)
+        archive._didModify = True
+
+
+def series_of_one_value(path: Path) -> None:
+    series = {"name": None, "index": pandas_tag("RangeIndex", name=None, range=[0, 1 << 34, 1]), "data": 0.5}
+    path.write_text(json.dumps(pandas_tag("Series", **series, attrs={}, unique=False)))
+
+
+def times_of_a_long_range(path: Path) -> None:
+    long = pandas_tag("RangeIndex", name=None, range=[0, 1 << 34, 1])
+    path.write_text(json.dumps(pandas_tag("DatetimeIndex", name=None, data=long, freq=None)))
+
+
+def pandas_tag(kind: str, **parts: object) -> dict:
+    """Return a document of an object of pandas."""
+    return {"__entropic__": "pandas", "value": {"kind": kind, **parts}}
 
 
 def csv_whose_lines_end_in_returns(path: Path) -> None:
@@ -91,6 +156,76 @@ def parquet_of_one_wide_value(path: Path) -> None:
 
     wide = pa.array([b"y" * 30_000], pa.binary(30_000)).take(pa.array(np.zeros(1000, "i4")))
     pq.write_table(pa.table({"x": pa.chunked_array([wide] * 80)}), path, compression="zstd")
+
+
+def parquet_whose_page_has_more_than_the_footer_says(path: Path) -> None:
+    path.write_bytes(one_long_list(1 << 28, values=1))
+
+
+def one_long_list(count: int, **says: int) -> bytes:
+    """Return a parquet file with one row, a list of zeros."""
+    head = dictionary(bytes(8), 1)
+    content = levels((1, 0), (count - 1, 1)) + levels((count, 1)) + numbers(count)
+    return parquet(INT64, REPEATED, [head, page(content, count, BY_NUMBER)], rows=1, **says)
+
+
+def parquet_whose_dictionary_is_used_late(path: Path) -> None:
+    path.write_bytes(one_long_text(100_000))
+
+
+def one_long_text(count: int) -> bytes:
+    """Return a parquet file with a short text that stands there as it is, and a long one that does not, many times."""
+    head = dictionary(text(b"y" * 30_000), 1)
+    first, others = page(text(b"x"), 1, PLAIN), page(numbers(count), count, BY_NUMBER)
+    return parquet(BYTE_ARRAY, REQUIRED, [head, first, others], rows=count + 1, values=count + 1)
+
+
+def parquet_that_hides_what_its_texts_share(path: Path) -> None:
+    parquet_of_texts_that_share_their_beginning(path)
+    octets = path.read_bytes()
+    said = b"\x19\x25\x06\x0e"  # of a list the two encodings: of the levels and of the texts
+    assert 1 <= octets.count(said) <= 2  # older writers say it behind the column, too
+    path.write_bytes(octets.replace(said, b"\x19\x25\x06\x00"))
+
+
+def parquet_of_rows_that_are_absent_and_wide(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def rows(width: int) -> pa.Array:
+        return pa.array([None] * 1000, pa.list_(pa.int64(), width))
+
+    # Where each value would be there, the file would be large: the width is noted in the schema alone.
+    pq.write_table(pa.table({"x": rows(1)}), path)
+    schema = pa.schema({"x": rows(1).type}).serialize().to_pybytes()
+    wide = pa.schema({"x": pa.list_(pa.int64(), 1 << 18)}).serialize().to_pybytes()
+    octets = path.read_bytes()
+    assert len(schema) == len(wide)
+    assert octets.count(base64.b64encode(schema)) == 1
+    path.write_bytes(octets.replace(base64.b64encode(schema), base64.b64encode(wide)))
+
+
+def parquet_with_notes_of_pandas_of_a_wide_type(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    column = {"name": None, "field_name": None, "pandas_type": "unicode", "metadata": None}
+    notes = {
+        "index_columns": [],
+        "columns": [],
+        "column_indexes": [{**column, "numpy_type": "S1000000000"}],
+    }
+    metadata = {b"pandas": json.dumps(notes).encode()}
+    pq.write_table(pa.table({"x": [1], "y": [2]}).replace_schema_metadata(metadata), path)
+
+
+def parquet_of_many_rows_of_objects(path: Path) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = pa.StructArray.from_arrays([pa.array(np.zeros(1_000_000, "i8"))], ["of"])
+    pq.write_table(pa.table({"x": pa.chunked_array([rows] * 4)}), path, compression="zstd")
 
 
 def parquet_with_notes_of_a_wide_type(path: Path) -> None:
@@ -161,7 +296,7 @@ def hdf5_that_is_deep(path: Path) -> None:
 
     with h5py.File(path, "w", libver="latest") as file:
         group = file.id
-        for _ in range(20_000):
+        for _ in range(5000):
             group = h5py.h5g.create(group, b"a")
 
 
@@ -178,6 +313,93 @@ def value_whose_array_claims_much(path: Path) -> None:
         file["__document__"] = np.frombuffer(document, "u1")
         file["arrays/0"] = np.frombuffer(octets.getvalue(), "u1")
         file["arrays/0"].attrs["format"] = "npy"
+
+
+def value_of_many_files(path: Path) -> None:
+    files_in_a_value(path, stored=40, named=1)
+
+
+def value_that_names_one_file_often(path: Path) -> None:
+    files_in_a_value(path, stored=1, named=40)
+
+
+def files_in_a_value(path: Path, *, stored: int, named: int) -> None:
+    """Write a document of files each of which would be let through by itself, and all of them would not."""
+    import h5py
+    import numpy as np
+
+    octets = BytesIO()
+    with h5py.File(octets, "w") as file:
+        file.create_dataset("x", (7_000_000,), "f8", fillvalue=1.5)
+    tags = []
+    for n in range(stored):
+        array = {"__entropic__": "array", "value": str(n)}
+        tags += [{"__entropic__": "file", "value": [".h5", array]}] * named
+    with h5py.File(path, "w") as file:
+        file["__document__"] = np.frombuffer(json.dumps(tags).encode(), "u1")
+        for n in range(stored):
+            file[f"arrays/{n}"] = np.frombuffer(octets.getbuffer(), "u1")
+
+
+def value_whose_attribute_is_one_text_often(path: Path) -> None:
+    import h5py
+    import numpy as np
+
+    document = json.dumps({"__entropic__": "array", "value": "0"}).encode()
+    with h5py.File(path, "w") as file:
+        file["__document__"] = np.frombuffer(document, "u1")
+        file["arrays/0"] = np.zeros(3)
+        file["arrays/0"].attrs.create("format", texts(3000), dtype=h5py.string_dtype())
+    let_texts_be_one(path)
+
+
+def netcdf_whose_attribute_is_one_text_often(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["v"] = 1
+        file["v"].attrs.create("comment", texts(3000), dtype=h5py.string_dtype())
+    let_texts_be_one(path)
+
+
+def netcdf_whose_attributes_are_one_text(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["v"] = 1
+        for number, one in enumerate(texts(1500)):
+            file["v"].attrs.create(f"comment {number}", one, dtype=h5py.string_dtype())
+    let_texts_be_one(path)
+
+
+def hdf5_of_one_row_of_one_text(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        rows = file.create_dataset("x", (1,), h5py.vlen_dtype(h5py.string_dtype()))
+        rows[0] = texts(3000)
+    let_texts_be_one(path)
+
+
+def texts(count: int) -> list[str]:
+    """Return a long text and short ones."""
+    return ["y" * 1_000_000, *(f"{n:x}" for n in range(count))]
+
+
+def let_texts_be_one(path: Path) -> None:
+    """Let every reference to a text in an HDF5 file be one to its longest, as no writer does it."""
+    octets = path.read_bytes()
+    collections = [found.start() for found in re.finditer(b"GCOL", octets)]
+    sizes = {place: struct.unpack_from("<Q", octets, place + 8)[0] for place in collections}
+    longest = max(collections, key=sizes.__getitem__)
+    (length,) = struct.unpack_from("<Q", octets, longest + 24)
+    one = struct.pack("<IQI", length, longest, 1)
+    for place in collections:
+        reference = (
+            b"(?s)...\\0" + re.escape(struct.pack("<Q", place)) + b"..\\0\\0"
+        )  # size, place and number
+        octets = re.sub(reference, one, octets) if place != longest else octets
+    path.write_bytes(octets)
 
 
 def netcdf_filled_with_a_long_text(path: Path) -> None:
@@ -260,6 +482,30 @@ def zarr_packed_twice(path: Path) -> None:
     )
 
 
+def zarr_whose_shard_has_one_chunk_often(path: Path) -> None:
+    import zarr
+
+    chunk, count = 1 << 16, 1 << 16
+    zarr.create_array(
+        str(path),
+        shape=(chunk * count,),
+        shards=(chunk * count,),
+        chunks=(chunk,),
+        dtype="u1",
+        compressors=None,
+    )
+    index = struct.pack("<QQ", 0, chunk) * count
+    shard = bytes(range(256)) * (chunk // 256) + index + struct.pack("<I", crc32c(index))
+    (path / "c").mkdir()
+    (path / "c" / "0").write_bytes(shard)
+
+
+def zarr_of_one_shard_larger_than_its_array(path: Path) -> None:
+    import zarr
+
+    zarr.create_array(str(path), shape=(10,), shards=(1 << 34,), chunks=(1 << 34,), dtype="u1")
+
+
 def zarr_that_is_deep(path: Path) -> None:
     (path / "/".join("a" * 200)).mkdir(parents=True)
     (path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
@@ -277,6 +523,10 @@ def json_that_is_deep(path: Path) -> None:
 BOMBS: dict[Callable[[Path], None], str] = {
     npy_of_the_third_version: ".npy",
     npz_whose_member_claims_much: ".npz",
+    npz_packed_by_lzma: ".npz",
+    npz_whose_members_are_one: ".npz",
+    series_of_one_value: ".value.json",
+    times_of_a_long_range: ".value.json",
     csv_whose_lines_end_in_returns: ".csv",
     csv_whose_header_has_a_break: ".csv",
     csv_whose_first_row_is_wide: ".csv",
@@ -287,6 +537,12 @@ BOMBS: dict[Callable[[Path], None], str] = {
     parquet_of_texts_that_share_their_beginning: ".parquet",
     parquet_of_one_wide_value: ".parquet",
     parquet_with_notes_of_a_wide_type: ".parquet",
+    parquet_whose_page_has_more_than_the_footer_says: ".parquet",
+    parquet_whose_dictionary_is_used_late: ".parquet",
+    parquet_that_hides_what_its_texts_share: ".parquet",
+    parquet_of_rows_that_are_absent_and_wide: ".parquet",
+    parquet_with_notes_of_pandas_of_a_wide_type: ".parquet",
+    parquet_of_many_rows_of_objects: ".parquet",
     hdf5_never_written: ".h5",
     hdf5_filled_with_a_long_text: ".h5",
     hdf5_of_short_texts_never_written: ".h5",
@@ -294,7 +550,13 @@ BOMBS: dict[Callable[[Path], None], str] = {
     hdf5_packed_twice: ".h5",
     hdf5_whose_groups_double: ".hdf5",
     hdf5_that_is_deep: ".h5",
+    hdf5_of_one_row_of_one_text: ".h5",
     value_whose_array_claims_much: ".value.h5",
+    value_of_many_files: ".value.h5",
+    value_that_names_one_file_often: ".value.h5",
+    value_whose_attribute_is_one_text_often: ".value.h5",
+    netcdf_whose_attribute_is_one_text_often: ".nc",
+    netcdf_whose_attributes_are_one_text: ".nc",
     netcdf_filled_with_a_long_text: ".nc",
     netcdf_that_is_small_until_decoded: ".nc",
     netcdf_whose_dimension_is_long: ".dataarray.nc",
@@ -304,11 +566,17 @@ BOMBS: dict[Callable[[Path], None], str] = {
     zarr_of_the_second_version: ".zarr",
     zarr_filled_with_a_long_text: ".zarr",
     zarr_packed_twice: ".zarr",
+    zarr_whose_shard_has_one_chunk_often: ".zarr",
+    zarr_of_one_shard_larger_than_its_array: ".zarr",
     zarr_that_is_deep: ".zarr",
     zarr_whose_metadata_are_deep: ".zarr",
     json_that_is_deep: ".json",
+    **ZARR_BOMBS,
 }
 REFUSED_TO_OPEN = {  # by what record.open() does, which reads little
+    "netcdf_filled_with_a_long_text",
+    "netcdf_whose_attribute_is_one_text_often",
+    "netcdf_whose_attributes_are_one_text",
     "netcdf_whose_dimension_is_long",
     "netcdf_that_is_classic",
     "netcdf_that_is_classic_with_many_records",

@@ -164,8 +164,8 @@ def test_numpy_times_without_a_python_value_keep_apart():
         np.datetime64(5, "ns"),
         np.timedelta64(5, "ns"),
         np.timedelta64(5, "Y"),
-        np.timedelta64(5),
-        np.datetime64("NaT"),
+        np.array([5]).astype("m8")[0],  # of no unit
+        np.datetime64("NaT", "s"),
         np.datetime64("NaT", "ns"),
         np.timedelta64("NaT", "ns"),
         np.datetime64("20000-01-01"),
@@ -877,7 +877,7 @@ def run_python(code: str, **environment: str) -> str:
 
 
 def test_hash_params_is_the_same_in_processes_of_every_hash_seed():
-    answers = {run_python(PROCESS, PYTHONHASHSEED=seed) for seed in ("0", "1", "42", "4294967295", "random")}
+    answers = {run_python(PROCESS, PYTHONHASHSEED=seed) for seed in ("0", "4294967295", "random")}
 
     assert len(answers) == 1
     assert answers.pop().count("'") == 16

@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from entropic import DecodeError
+from entropic.values import inline
 from entropic.values.inline import from_text, is_alike, to_text
 from tests.support import strategies
 from tests.support.values import is_same
@@ -154,3 +155,16 @@ def test_arrays_without_numpy_loaded_are_read():
 )  # fmt: skip
 def test_values_are_alike_if_equal_or_written_alike(one, other, expected):
     assert is_alike(one, other) is expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, "é\ud800\0", 0, -(10**18), 10**18, 10**30, 1e17, 1e300, -0.0, [], {}, [[[[1]]]], {"a": [{"b": None}]},
+     {"a": {"b": {"c": {"d": 1}}}}, float("nan"), [float("-inf")], {"__entropic__": 1}],
+)  # fmt: skip
+def test_plain_value_is_written_as_any_other(value, monkeypatch):
+    text = to_text(value)
+    monkeypatch.setattr(inline, "_is_plain", lambda value, depth: False)
+
+    assert to_text(value) == text
+    assert repr(from_text(text)) == repr(value)

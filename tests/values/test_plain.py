@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entropic.errors import ParameterError
 from entropic.sql.columns import FiniteJSON
-from entropic.values.plain import non_finite, plain
+from entropic.values.plain import checked_custom, non_finite, plain
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
@@ -127,3 +128,22 @@ def test_column_of_json_takes_what_is_finite_and_nothing_else(value):
             FiniteJSON().process_bind_param(value, None)
     else:
         assert json.dumps(FiniteJSON().process_bind_param(value, None)) == text
+
+
+def test_custom_data_is_as_databases_hold_it():
+    assert checked_custom({"when": date(2026, 5, 1), "n": np.int64(3)}) == {"when": "2026-05-01", "n": 3}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (object(), "custom_data 'note' cannot be stored: JSON cannot hold"),
+        (
+            {"a": [1.0, math.nan]},
+            r"custom_data 'note' cannot be stored: value\['a'\]\[1\] is NaN or infinite",
+        ),
+    ],
+)
+def test_custom_data_that_no_database_holds_is_refused_by_its_name(value, message):
+    with pytest.raises(ParameterError, match=message):
+        checked_custom({"n": 1, "note": value})

@@ -92,7 +92,15 @@ def find_all(folder: Path, url: str, pickled: bytes) -> list[str]:
     return [store.run_or_retrieve({"n": n, "x": value}).id for n, value in enumerate(pickle.loads(pickled))]
 
 
-@pytest.mark.usefixtures("database_url")
+@pytest.mark.parametrize(
+    "database_url",
+    [
+        "sqlite-memory",
+        "postgresql",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("sqlite-file", "mysql")),
+    ],
+    indirect=True,
+)
 def test_function_gets_what_was_given_and_another_process_finds_it(database_url, tmp_path):
     store = open_store(tmp_path, database_url, Keeping())
     given_: list[Any] = []
