@@ -34,15 +34,15 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 from sqlalchemy.types import NullType
 
 from entropic.display.hints import did_you_mean
 from entropic.display.text import short
-from entropic.errors import SchemaError
+from entropic.errors import ResultFileMissingError, SchemaError
 from entropic.model.annotations import Kind, Unsupported, column_problem, kind_of, shown
 from entropic.model.contents import contents_of
+from entropic.model.tracked import TrackedDict
 from entropic.sql.columns import (
     ID_LENGTH,
     LONG_TEXT,
@@ -56,23 +56,27 @@ from entropic.sql.columns import (
 )
 from entropic.sql.limits import quote_columns
 from entropic.sql.widths import SQLITE_DIGITS
-from entropic.values.codecs import load, open_file
+from entropic.values.row_texts import load_text, open_text
 
 __all__ = [
     "HIDING",
     "JSON_DEFAULT",
     "RECORDED",
     "RESERVED",
+    "RESULT_VALUE",
     "TYPED_CONTENTS",
     "Base",
+    "CallBase",
     "ModelOptions",
     "is_output",
     "output",
     "param",
+    "reserved_of",
     "table_key",
 ]
 
 RESERVED = ("id", "result_file", "created_at", "custom_data")
+RESULT_VALUE = "result_value"
 
 # Keys in Column.info.
 OUTPUT = "entropic_output"
@@ -149,7 +153,7 @@ class Base(DeclarativeBase):
             UTCDateTime(), insert_default=lambda: datetime.now(UTC), nullable=False, sort_order=-2
         )
         custom_data = mapped_column(
-            MutableDict.as_mutable(FiniteJSON()), insert_default=dict, nullable=False, sort_order=-1
+            TrackedDict.as_mutable(FiniteJSON()), insert_default=dict, nullable=False, sort_order=-1
         )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -174,7 +178,8 @@ class Base(DeclarativeBase):
 
     def __repr__(self) -> str:
         # Of what is here: to ask for more, an attribute that has expired would go to the database.
-        names = [a.key for a in self.__mapper__.column_attrs if a.key not in RESERVED or a.key == "id"]
+        hidden = {*reserved_of(type(self))} - {"id"}
+        names = [a.key for a in self.__mapper__.column_attrs if a.key not in hidden]
         shown = ", ".join(f"{name}={short(vars(self)[name])}" for name in names if name in vars(self))
         return f"{self.__entropic__.title or type(self).__name__}({shown})"
 
@@ -182,7 +187,8 @@ class Base(DeclarativeBase):
         """Return what the result file holds, read by its suffix.
 
         npy gives an array, npz, HDF5 and zarr dicts of arrays, JSON what it says, CSV and parquet a DataFrame, netCDF
-        a Dataset; `register_loader` adds suffixes. The file of a memoized call gives the value that it returned.
+        a Dataset; `register_loader` adds suffixes. A memoized call's gives the value that the function returned,
+        whether that is a file or stands in the row.
 
         Parameters
         ----------
@@ -201,20 +207,31 @@ class Base(DeclarativeBase):
             If its loader needs a package that is not installed.
         """
         path, size, sha256 = vars(self).get(RECORDED, (self.result_file, None, None))
-        return load(path, None if sha256 is None else (size, sha256), verify=verify)
+        recorded = None if sha256 is None else (size, sha256)
+        if path is None:
+            return load_text(_text_of(self), recorded, record_id=self.id, verify=verify)
+        from entropic.values.codecs import load
+
+        return load(path, recorded, verify=verify)
 
     def open(self) -> Any:
         """Open the result file for reading, without reading all of it.
 
         HDF5 gives an `h5py.File`, npy an array that is mapped into memory, npz, parquet, netCDF and zarr what their
-        libraries open; JSON and CSV a text file, any other suffix a binary one. Close what can be closed.
+        libraries open; JSON and CSV a text file, any other suffix a binary one. A value that stands in the row is a
+        text file in memory, of its typed JSON. Close what can be closed.
 
         Raises
         ------
         ResultFileMissingError
             If the file is not there.
         """
-        return open_file(vars(self).get(RECORDED, (self.result_file,))[0])
+        path = vars(self).get(RECORDED, (self.result_file,))[0]
+        if path is None:
+            return open_text(_text_of(self))
+        from entropic.values.codecs import open_file
+
+        return open_file(path)
 
     def apply_patch(self, data: Mapping[str, Any]) -> None:
         """Change attributes from a mapping, as a partial update.
@@ -304,6 +321,16 @@ def output(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
     return mapped_column(*args, **kwargs)
 
 
+def _text_of(record: Any) -> str:
+    """Return the value that stands in the row of *record*."""
+    text: str | None = getattr(record, RESULT_VALUE, None)
+    if text is None:
+        raise ResultFileMissingError(
+            f"the row {record.id!r} has neither a result file nor a value: the next call runs it again"
+        )
+    return text
+
+
 def _server_default(value: Any) -> ColumnElement[Any] | TextClause | str | None:
     """Return *value* as SQL where all databases agree on it; MySQL takes no default on BLOB, TEXT and JSON."""
     if isinstance(value, enum.Enum):
@@ -328,6 +355,8 @@ def is_output(column: Any) -> bool:
 
 def _refuse_reserved(cls: type[Base]) -> None:
     for parent in cls.__mro__[: cls.__mro__.index(Base)]:
+        if parent.__module__ == __name__:  # the library's own
+            continue
         own = {**parent.__dict__, **inspect.get_annotations(parent)}
         taken = [name for name in RESERVED if name in own]
         taken += [
@@ -482,3 +511,19 @@ def _name(cls: type[Any]) -> str:
 def table_key(model: type[Any]) -> str:
     """Return the name under which the library knows a model's table: with its schema, where it has one."""
     return str(model.__table__.fullname)
+
+
+def reserved_of(model: type[Base]) -> tuple[str, ...]:
+    """Return the columns of *model* that are neither parameters nor outputs."""
+    return (*RESERVED, RESULT_VALUE) if issubclass(model, CallBase) else RESERVED
+
+
+class CallBase(Base):
+    """Base of the models that the library derives from functions: small values stand in their rows.
+
+    Of ``result_file`` and ``result_value``, typed JSON, each row has exactly one.
+    """
+
+    __abstract__ = True
+    result_file = mapped_column(LONG_TEXT, nullable=True, sort_order=-3)
+    result_value = mapped_column(LONG_TEXT, nullable=True, sort_order=-3)

@@ -8,6 +8,7 @@ never become one row.
 from __future__ import annotations
 
 import enum
+import functools
 import math
 import struct
 import sys
@@ -81,7 +82,7 @@ FULL_FSP = 6  # MySQL's name for microseconds
 _ITSELF = (date, time, timedelta, UUID, bytes)
 
 _KINDS: list[tuple[tuple[type[Any], ...], str]] = [  # the first that fits: an Enum is a String to SQLAlchemy
-    ((Enum,), "enum"),
+    ((Choice, Enum), "enum"),
     ((ByteString, String), "str"),
     ((FiniteJSON, JSON), "json"),
     ((Boolean,), "bool"),
@@ -111,12 +112,15 @@ def is_float(column: Column[Any]) -> bool:
 
 def kind_of(column: Column[Any]) -> str:
     """Name the kind of value that *column* holds; SQLAlchemy 2.0 and 2.1 do not agree on a type's ``python_type``."""
-    kind = column.type
-    if isinstance(kind, Choice):
-        return "enum"
-    if isinstance(kind, Float | Numeric) and not kind.asdecimal:
+    kind: Any = column.type
+    if isinstance(kind, (Float, Numeric)) and not kind.asdecimal:
         return "float"
-    return next((name for classes, name in _KINDS if isinstance(kind, classes)), type(kind).__name__)
+    return _kind_of_class(type(kind))  # type: ignore[arg-type]  # to mypy no class can be hashed
+
+
+@functools.lru_cache(maxsize=256)
+def _kind_of_class(type_: type) -> str:
+    return next((name for classes, name in _KINDS if issubclass(type_, classes)), type_.__name__)
 
 
 NOT_NULLABLE = "but the column is not nullable: pass a value, or annotate it as ... | None"

@@ -238,7 +238,7 @@ def _is_exactly(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(_is_exactly, one, other))
     if isinstance(one, dict):
         return _is_exactly(list(one.items()), list(other.items()))
-    return kind.__module__ in _COMPARABLE and bool(one == other)
+    return kind.__module__.partition(".")[0] in _COMPARABLE and bool(one == other)
 
 
 _COMPARABLE = frozenset({"builtins", "datetime", "decimal", "fractions", "uuid", "pathlib"})

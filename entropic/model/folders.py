@@ -14,6 +14,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import DBAPIError
 
+from entropic.disk.files import make_folders
 from entropic.disk.roots import (
     Marker,
     copy_problem,
@@ -57,7 +58,7 @@ def mark(connection: Connection, root: Path, database: str, table: str) -> Marke
     ResultsDirUnavailableError
         If the folder is another table's.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    make_folders(root)
     marker = Marker(uuid4().hex, database, table, place_of(connection, root))
     try:
         write_marker(root, marker)
@@ -137,7 +138,7 @@ def adopt_root(database: Database, table: str, root: Path) -> Marker:
     if found is not None and found.table != table:
         raise ResultsDirUnavailableError(foreign_problem(root, found, table))
     with schema_lock(database) as connection:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folders(root)
         place = place_of(connection, root)
         marker = Marker(uuid4().hex, database_uuid(database, connection), table, place)
         _write(connection, marker, root)

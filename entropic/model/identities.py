@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from entropic.errors import ParameterError
 from entropic.values.parameter_documents import NOTHING_ELSE, BadValue, Document, Documents, Sources, rebuild
 
 __all__ = ["Documented", "Identity"]
+
+_IMMUTABLE = frozenset({int, float, str, bool, bytes, type(None)})
 
 
 class Identity(NamedTuple):
@@ -75,7 +76,7 @@ class Identity(NamedTuple):
         made = {}
         for name, value in self.values.items():
             if name not in self.documents:
-                made[name] = copy.deepcopy(value)
+                made[name] = value if type(value) in _IMMUTABLE else copy.deepcopy(value)
                 continue
             try:
                 made[name] = rebuild(value, self.sources.get(name, NOTHING_ELSE))
@@ -103,11 +104,15 @@ class Documented:
         self.sources = sources
         self.is_former = is_former
         self.has_changed = self.has_tuples = False
+        self._documents: Documents | None = None
 
-    @cached_property
+    @property
     def documents(self) -> Documents:
         """What makes the documents of this call."""
-        return Documents()
+        # Not cached_property: its lock is the class's, and stays locked in a child that is forked meanwhile.
+        if self._documents is None:
+            self._documents = Documents()
+        return self._documents
 
     def add(self, name: str, document: Document) -> tuple[Any, Any]:
         """Take a parameter's document in, and return what is stored and what is hashed."""

@@ -21,7 +21,7 @@ from sqlalchemy import JSON, Column, Dialect, inspect
 from entropic.disk.names import safe_name
 from entropic.display.hints import did_you_mean
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
-from entropic.model.base import JSON_DEFAULT, RESERVED, TYPED_CONTENTS, Base, is_output
+from entropic.model.base import JSON_DEFAULT, TYPED_CONTENTS, Base, is_output, reserved_of
 from entropic.model.coercion import (
     NOT_NULLABLE,
     Caster,
@@ -34,7 +34,7 @@ from entropic.model.coercion import (
     within,
 )
 from entropic.model.identities import Documented, Identity
-from entropic.model.portable import dump_value, load_value
+from entropic.model.portable import dumper, loader
 from entropic.process.logs import get_logger
 from entropic.sql.capacity import Capacity
 from entropic.sql.columns import FiniteJSON, GoneMember
@@ -52,7 +52,7 @@ from entropic.values.parameter_documents import (
 )
 from entropic.values.plain import non_finite
 
-__all__ = ["KEY_RULE", "NO_ROW", "REMARK", "Parameters"]
+__all__ = ["KEY_RULE", "NO_ROW", "REMARK", "Param", "Parameters"]
 
 log = get_logger(__name__)
 
@@ -72,7 +72,9 @@ _TIMES: dict[str, Any] = {"datetime": datetime, "date": date, "time": time}
 
 
 @dataclass(frozen=True, slots=True)
-class _Param:
+class Param:
+    """How the values of one parameter are typed, hashed and compared."""
+
     name: str
     column: Column[Any]
     cast: Caster
@@ -116,7 +118,8 @@ class Parameters:
         self.suffix = suffix
         self.capacities = dict(capacities or {})
         self._dialect = dialect
-        attributes = [a for a in inspect(model).column_attrs if a.key not in RESERVED]
+        self._reserved = reserved_of(model)
+        attributes = [a for a in inspect(model).column_attrs if a.key not in self._reserved]
         self._name = model.__entropic__.title or model.__name__
         self._ignored = model.__entropic__.ignored
         self._has_former_keys = not model.__entropic__.is_derived
@@ -132,6 +135,8 @@ class Parameters:
             if name not in self._outputs
         }
         self._defaults = {name: p.default for name, p in self._params.items() if p.default is not _ABSENT}
+        self._dump = {name: dumper(p.column) for name, p in self._params.items()}
+        self._load = {name: loader(p.column) for name, p in self._params.items()}
         self._required = self._params.keys() - self._defaults.keys()
         self._documents = frozenset(name for name, p in self._params.items() if p.contents is not None)
         self._default_sources = {
@@ -147,6 +152,21 @@ class Parameters:
     def output_names(self) -> list[str]:
         """The outputs, in the order of the model."""
         return list(self._outputs)
+
+    @property
+    def params(self) -> Mapping[str, Param]:
+        """How each parameter is typed and hashed, in the order of the model."""
+        return self._params
+
+    @property
+    def dialect(self) -> Dialect:
+        """That of the rows."""
+        return self._dialect
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """What may be given besides, and identifies nothing."""
+        return self._ignored
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -168,7 +188,7 @@ class Parameters:
         typed = {}
         for name, value in equals.items():
             column = self._columns.get(name)
-            if column is None and name not in RESERVED:
+            if column is None and name not in self._reserved:
                 raise self._unknown(name)
             if name == "custom_data" or (column is not None and isinstance(column.type, JSON | FiniteJSON)):
                 raise ParameterError(
@@ -178,7 +198,7 @@ class Parameters:
             typed[name] = self._filter(self._params[name], value) if name in self._params else value
         return typed
 
-    def _filter(self, p: _Param, value: Any) -> Any:
+    def _filter(self, p: Param, value: Any) -> Any:
         enum_class = getattr(p.column.type, "enum_class", None)
         if isinstance(value, list | tuple | set):
             raise ParameterError(
@@ -196,15 +216,12 @@ class Parameters:
 
     def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return typed *values* as JSON can hold them; `load` gives them back."""
-        return {name: dump_value(self._params[name].column, value) for name, value in values.items()}
+        return {name: self._dump[name](value) for name, value in values.items()}
 
     def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the typed values of what `dump` made; names that the model has no more are left out."""
-        known = ((name, value) for name, value in stored.items() if name in self._params)
-        values = {
-            **self._defaults,
-            **{name: load_value(self._params[name].column, value) for name, value in known},
-        }
+        load = self._load
+        values = {**self._defaults, **{name: load[name](stored[name]) for name in stored if name in load}}
         return {name: values[name] for name in self._params if name in values}
 
     def for_people(self, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,7 +269,7 @@ class Parameters:
                     outputs[name] = _output(self._outputs[name], value)
                 except (Refused, ValueError, UnhashableParamError) as reason:
                     tell(name, f"{self._name}.{name}, returned by the runner, is left out: it {reason}")
-            elif name in RESERVED or name in self._params:
+            elif name in self._reserved or name in self._params:
                 tell(name, f"{name!r}, returned by the runner, is left out: it is no output of {self._name}")
             elif (path := non_finite(value)) is not None:
                 tell(name, f"{name!r}, returned by the runner, is left out: {path} is NaN or infinite")
@@ -318,11 +335,11 @@ class Parameters:
             if p is None:
                 if name in self._ignored:
                     ignored[name] = value
-                elif name not in RESERVED:
+                elif name not in self._reserved:
                     raise self._unknown(name)
                 continue
             if p.contents is not None:
-                values[name], form = json.add(name, self._document(p, value, json.documents))
+                values[name], form = json.add(name, self.document(p, value, json.documents))
             else:
                 try:
                     typed = values[name] = p.cast(value)
@@ -372,7 +389,7 @@ class Parameters:
             raise ParameterError(f"the id {key!r} {reason}")
         return key
 
-    def _document(self, p: _Param, value: Any, documents: Documents) -> Document:
+    def document(self, p: Param, value: Any, documents: Documents) -> Document:
         """Return the document of a JSON parameter; None is NULL."""
         if value is None and not p.column.nullable:
             raise ParameterError(f"{self._name}.{p.name} is None, {NOT_NULLABLE}")
@@ -388,13 +405,13 @@ class Parameters:
             ) from reason.__cause__
         return document
 
-    def _cast(self, p: _Param, value: Any) -> Any:
+    def _cast(self, p: Param, value: Any) -> Any:
         try:
             return p.cast(value)
         except (Refused, UnhashableParamError) as reason:
             raise self._unfit(p, reason) from reason.__cause__
 
-    def _unfit(self, p: _Param, reason: Refused | UnhashableParamError) -> Exception:
+    def _unfit(self, p: Param, reason: Refused | UnhashableParamError) -> Exception:
         if isinstance(reason, UnhashableParamError):
             return UnhashableParamError(f"{self._name}.{p.name}: {reason}")
         return ParameterError(f"{self._name}.{p.name} {reason}")
@@ -428,11 +445,12 @@ class Parameters:
                 continue
             if is_former and p.contents is not None:
                 wanted = as_former(wanted)
-            if not self._equal(p, wanted, stored):
+            if not self.is_equal(p, wanted, stored):
                 different[name] = (wanted, stored)
         return different
 
-    def _equal(self, p: _Param, wanted: Any, stored: Any) -> bool:
+    def is_equal(self, p: Param, wanted: Any, stored: Any) -> bool:
+        """Whether a typed value and that of a row are one run's, for parameter *p*."""
         if stored is None:
             # A row from before the column was added holds NULL: the run that it was is the one at the default.
             return wanted is None or (
@@ -461,7 +479,7 @@ class Parameters:
                 "else give one of the two an id of its own."
             )
 
-    def _make(self, name: str, column: Column[Any], dialect: Dialect) -> _Param:
+    def _make(self, name: str, column: Column[Any], dialect: Dialect) -> Param:
         capacity = self.capacities.get(column.name)
         cast = within(capacity, column, dialect)
         plain = is_float(column) or _is_plain(column)
@@ -473,7 +491,7 @@ class Parameters:
             typed_contents = column.info.get(TYPED_CONTENTS)
             contents = typed_contents(dialect) if typed_contents else _itself
             form = key_form
-        p = _Param(name, column, cast, form, _ABSENT, _ABSENT, plain, contents, capacity, NOTHING_ELSE)
+        p = Param(name, column, cast, form, _ABSENT, _ABSENT, plain, contents, capacity, NOTHING_ELSE)
         if column.default is not None and column.default.is_scalar:
             default = column.default.arg  # type: ignore[attr-defined]
             return self._with_default(p, column.info.get(JSON_DEFAULT, default))
@@ -481,7 +499,7 @@ class Parameters:
             return replace(p, default=None, default_form=form(None))
         return p
 
-    def _with_default(self, p: _Param, value: Any) -> _Param:
+    def _with_default(self, p: Param, value: Any) -> Param:
         if p.contents is None:
             try:
                 default = p.cast(value)
@@ -490,7 +508,7 @@ class Parameters:
             return replace(p, default=default, default_form=p.form(default))
         documents = Documents()
         try:
-            document = self._document(p, value, documents)
+            document = self.document(p, value, documents)
         except (ParameterError, UnhashableParamError) as error:
             raise type(error)(f"the default of {error}") from None
         sources = NOTHING_ELSE if document.is_plain else documents.sources

@@ -8,7 +8,6 @@ session would have loaded and then detached them.
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,17 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Connection, Dialect, and_, bindparam, inspect, select
+from sqlalchemy import ColumnElement, Connection, Dialect, String, and_, bindparam, inspect, select
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 
-from entropic.disk.files import require_digest
+from entropic.disk.files import is_digest, require_digest
 from entropic.disk.names import plain_name
 from entropic.disk.roots import names_in
 from entropic.errors import ResultFileMissingError
-from entropic.model.base import RECORDED, Base
+from entropic.model.base import RECORDED, RESULT_VALUE, Base
 from entropic.sql.database import Database
+from entropic.sql.listeners import is_unheard
 from entropic.sql.tables import FileRow
 from entropic.sql.upsert import chunks
+from entropic.values.row_texts import digest_of_text, require_text
 
 __all__ = ["CHUNK", "Found", "RecordReader"]
 
@@ -37,7 +38,6 @@ CHUNK = (
 )
 
 _files: Any = FileRow.__table__
-_sql_log = logging.getLogger("sqlalchemy.engine")
 
 
 class Found(NamedTuple):
@@ -46,13 +46,26 @@ class Found(NamedTuple):
     row: dict[str, Any]
     """By attribute name of the model."""
     file_name: str | None
+    """None without a file record, and of a value in the row."""
     sha256: str | None
+    """None without a file record."""
     size_bytes: int | None
 
     @property
     def id(self) -> str:
         """The row's key."""
         return str(self.row["id"])
+
+    @property
+    def value(self) -> str | None:
+        """The text of the value that stands in the row, None where the result is a file."""
+        text: str | None = self.row.get(RESULT_VALUE) if self.file_name is None else None
+        return text
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the row names a file; it has a value else, or nothing."""
+        return self.file_name is not None or self.row["result_file"] is not None
 
 
 Fetch = Callable[[Any, Sequence[str]], list[Found]]
@@ -81,10 +94,7 @@ class RecordReader(Generic[ModelT]):
         self._mapper: Any = mapper
         self._manager: Any = mapper.class_manager
         table: Any = mapper.local_table
-        on = and_(_files.c.table_name == table.fullname, _files.c.record_id == table.c.id)
-        self._joined = select(
-            *self._attributes.values(), _files.c.name, _files.c.sha256, _files.c.size_bytes
-        ).select_from(table.outerjoin(_files, on))
+        self._joined = self._select(self._attributes.values(), bindparam(None, table.fullname))
         self._by_id = {
             1: self._joined.where(table.c.id == bindparam("id_0")),
             2: self._joined.where(table.c.id.in_([bindparam("id_0"), bindparam("id_1")])),
@@ -93,14 +103,35 @@ class RecordReader(Generic[ModelT]):
         self._direct: dict[int, Fetch] = {}
         self._prefix = f"{root}{os.sep}"
 
+    def _select(self, columns: Iterable[Any], table_name: Any) -> Any:
+        table = self._mapper.local_table
+        on = and_(_files.c.table_name == table_name, _files.c.record_id == table.c.id)
+        of_file = (_files.c.name, _files.c.sha256, _files.c.size_bytes)
+        return select(*columns, *of_file).select_from(table.outerjoin(_files, on))
+
     @property
     def statement(self) -> Any:
         """The SELECT of rows and file records, to which conditions can be added."""
         return self._joined
 
+    def statement_of(self, columns: Iterable[Any]) -> Any:
+        """Return the SELECT of these columns and of file records, with nothing to bind but what is added."""
+        name = self._mapper.local_table.fullname
+        return self._select(columns, bindparam(None, name, String(), literal_execute=True))
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The column of each attribute of a record."""
+        return dict(self._attributes)
+
+    @property
+    def prefix(self) -> str:
+        """What stands before a plain name in the path of a result."""
+        return self._prefix
+
     def find(self, ids: tuple[str, ...]) -> list[Found]:
         """Return the rows under one or two keys: one statement."""
-        if not _is_direct(self._database):
+        if not self._is_direct():
             values = {f"id_{n}": key for n, key in enumerate(ids)}
             statement = self._by_id[len(ids)]
             rows = self._database.look(lambda connection: connection.execute(statement, values).fetchall())
@@ -110,7 +141,7 @@ class RecordReader(Generic[ModelT]):
     def find_many(self, ids: Iterable[str]) -> Iterator[Found]:
         """Yield the rows under any number of keys, `CHUNK` keys a statement."""
         for chunk in chunks(ids, CHUNK):
-            if _is_direct(self._database):
+            if self._is_direct():
                 yield from self._ask(chunk)
             else:
                 yield from map(self.found, self._database.look(partial(self._fetch, keys=chunk)))
@@ -133,11 +164,14 @@ class RecordReader(Generic[ModelT]):
         """Return a row of `statement` by name."""
         return Found(dict(zip(self._names, row, strict=False)), row[-3], row[-2], row[-1])
 
-    def path(self, found: Found) -> str:
-        """Return the absolute path of a row's result for this Store; whether it is there has not been looked at."""
+    def path(self, found: Found) -> str | None:
+        """Return the absolute path of a row's result for this Store, None if its value stands in the row.
+
+        Whether the file is there has not been looked at.
+        """
         name = found.file_name
         if name is None:
-            return self._unrecorded(found)
+            return self._unrecorded(found) if found.row["result_file"] is not None else None
         # Most names, in the quickest way: this is looked at twice on each hit.
         if name[:1] not in "." and "/" not in name and "\0" not in name:
             return self._prefix + name
@@ -151,46 +185,69 @@ class RecordReader(Generic[ModelT]):
             return str(moved)
         return os.path.abspath(stored)
 
+    def place(self, found: Found) -> str:
+        """Return where the result of a row is or should be, for people."""
+        return self.path(found) or f"in its row, in the column {RESULT_VALUE}"
+
     def is_present(self, found: Found) -> bool:
         """Whether the result of a row can be opened; looked for once more after listing its folder."""
-        return _is_there(self.path(found), {})
+        return self._is_there(found, {})
 
     def present(self, rows: Iterable[Found]) -> set[str]:
         """Return the ids of the rows whose result can be opened; each folder is listed once at most."""
         listed: dict[str, set[str]] = {}
-        return {found.id for found in rows if _is_there(self.path(found), listed)}
+        return {found.id for found in rows if self._is_there(found, listed)}
+
+    def _is_there(self, found: Found, listed: dict[str, set[str]]) -> bool:
+        path = self.path(found)
+        return found.value is not None if path is None else _is_there(path, listed)
+
+    def holds(self, found: Found, size_bytes: int, sha256: str) -> bool:
+        """Whether the result of a row is there, and is this one, to the byte."""
+        path, digest = self.path(found), (size_bytes, sha256)
+        if path is None:
+            return found.value is not None and digest_of_text(found.value) == digest
+        return is_digest(Path(path), digest)
 
     def is_registered(self, found: Found) -> bool:
         """Whether the result of a row is a file of the user's, outside the results folder."""
         if found.file_name is not None:
             return os.path.isabs(found.file_name)
-        path = Path(self.path(found))  # as an earlier release or SQL wrote it
+        if not found.has_file:
+            return False
+        path = Path(self._unrecorded(found))  # as an earlier release or SQL wrote it
         return path.parent != self._root and not path.name.startswith(found.id)
 
     def require_intact(self, found: Found) -> None:
-        """Raise `CorruptFileError` unless the result of a row is what its run wrote, byte for byte."""
+        """Raise `CorruptFileError` unless the result of a row is what its run made, byte for byte."""
         path = self.path(found)
         if found.sha256 is None:
             raise ResultFileMissingError(
-                f"there is no digest to compare {path!r} with: an earlier release or SQL wrote the row {found.id!r}. "
-                "store.check(fix=True) records one"
+                f"there is no digest to compare the result of {found.id!r} with ({self.place(found)}): an earlier "
+                "release or SQL wrote the row. store.check(fix=True) records one"
             )
         if not self.is_present(found):
             raise ResultFileMissingError(
-                f"the result of {found.id!r} is not there: {path!r}. Bring it back; or the next call runs it again"
+                f"the result of {found.id!r} is not there: {self.place(found)!r}. Bring it back; or the next call runs "
+                "it again"
             )
-        require_digest(Path(path), int(found.size_bytes or 0), found.sha256)
+        recorded = int(found.size_bytes or 0), found.sha256
+        if path is None:
+            require_text(found.value or "", *recorded, record_id=found.id)
+        else:
+            require_digest(Path(path), *recorded)
 
     def present_record(self, found: Found) -> ModelT | None:
         """Return the record of a row, or None if its result cannot be opened: a hit, or none."""
         path = self.path(found)
-        return self._record(found, path) if _is_there(path, {}) else None
+        is_there = found.value is not None if path is None else _is_there(path, {})
+        return self._record(found, path) if is_there else None
 
     def record(self, found: Found) -> ModelT:
         """Return the detached record of a row, its path under this Store's results folder."""
         return self._record(found, self.path(found))
 
-    def _record(self, found: Found, path: str) -> ModelT:
+    def _record(self, found: Found, path: str | None) -> ModelT:
         record: Any = self._manager.new_instance()
         values, state = instance_dict(record), instance_state(record)
         values.update(found.row)
@@ -198,10 +255,15 @@ class RecordReader(Generic[ModelT]):
         state.key = self._mapper.identity_key_from_primary_key((found.row["id"],))
         # What a session does on loading: MutableDict begins to watch custom_data, and users' own listeners run.
         self._manager.dispatch.load(state, None)
-        if path is not found.file_name:  # a registered path stays as it was given
+        if path is not found.file_name:  # a registered path stays as it was given; a value has none
             values["result_file"] = path
         values[RECORDED] = path, found.size_bytes, found.sha256
         return cast("ModelT", record)
+
+    def _is_direct(self) -> bool:
+        """Whether the driver may be asked directly: SQLite, and nobody is listening who would miss the statement."""
+        engine = self._database.engine
+        return engine.dialect.driver == "pysqlite" and is_unheard(engine)
 
     def _ask(self, ids: Sequence[str]) -> list[Found]:
         # Filled up to a power of two by a key that is there already, so that few statements are compiled.
@@ -249,18 +311,3 @@ def _is_there(path: str, listed: dict[str, set[str]]) -> bool:
         # A link that dangles is there all the same, and is no result.
         return name in listed[folder] and not os.path.islink(path)
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-
-
-def _is_direct(database: Database) -> bool:
-    """Whether the driver may be asked directly: SQLite, and nobody is listening who would miss the statement."""
-    engine = database.engine
-    events = engine.dispatch
-    return (
-        engine.dialect.driver == "pysqlite"
-        and not engine.echo
-        and not events.before_execute
-        and not events.after_execute
-        and not events.before_cursor_execute
-        and not events.after_cursor_execute
-        and not _sql_log.isEnabledFor(logging.INFO)
-    )

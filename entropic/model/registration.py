@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, inspect, null, select, update
+from sqlalchemy import Connection, select, update
 
 from entropic.disk.roots import Marker
 from entropic.errors import SchemaError
@@ -26,7 +26,7 @@ from entropic.sql.tables import TableRow
 from entropic.sql.upsert import upsert
 from entropic.sql.versions import database_uuid
 
-__all__ = ["compare_keys", "grow_table", "refuse_other_case", "register_table"]
+__all__ = ["compare_keys", "compare_registered", "refuse_other_case", "register_table"]
 
 log = get_logger(__name__)
 
@@ -57,76 +57,18 @@ def register_table(database: Database, parameters: Parameters, root: Path) -> Ma
         with schema_lock(database) as connection:
             return _register(connection, database, parameters, root)
     described = parameters.describe()
-    _compare(parameters, dict(row.parameters))
+    compare_registered(parameters, dict(row.parameters))
     if described != row.parameters:
         change = update(_tables).where(_tables.c.table_name == table).values(parameters=described)
         database.write(lambda connection: connection.execute(change))
     return Marker(row.root, database_uuid(database), table)
 
 
-def grow_table(database: Database, parameters: Parameters) -> None:
-    """Add the columns of parameters and outputs that are new, in one transaction under the schema lock.
-
-    Old rows are the runs at the new parameters' defaults: their keys stay, and the columns say so.
-
-    Raises
-    ------
-    SchemaError
-        If a parameter is new and has no default, or something else about the parameters changed. Nothing is altered.
-    """
-    table: Any = parameters.model.__table__
-    described = parameters.describe()
-
-    def new_columns(connection: Connection) -> list[Column[Any]]:
-        row = registered(connection, table.fullname)
-        if row is None:
-            return []  # a new table, or one that is not ours
-        _compare(parameters, dict(row.parameters), may_be_required=False)
-        there = {
-            column["name"] for column in inspect(connection).get_columns(table.name, schema=table.schema)
-        }
-        return [column for column in table.columns if column.name not in there]
-
-    with database.reading() as connection:
-        if not new_columns(connection):
-            return
-    with schema_lock(database) as connection:
-        columns = new_columns(connection)
-        if not columns:
-            return  # another process was first
-        log.info("adding %s to the table %s", ", ".join(column.name for column in columns), table.name)
-        _add_columns(connection, table, columns, parameters.by_column(parameters.defaults))
-        change = update(_tables).where(_tables.c.table_name == table.fullname).values(parameters=described)
-        connection.execute(change)
-
-
-def _add_columns(
-    connection: Connection, table: Any, columns: list[Column[Any]], defaults: dict[str, Any]
-) -> None:
-    from alembic.migration import MigrationContext
-    from alembic.operations import Operations
-
-    operations = Operations(MigrationContext.configure(connection))
-    for column in columns:
-        default = None if column.server_default is None else column.server_default.arg  # type: ignore[attr-defined]
-        # Some types take no default on some server; NULL is then what the rows have until they are filled.
-        nullable = column.nullable or default is None
-        operations.add_column(
-            table.name,
-            Column(column.name, column.type, nullable=nullable, server_default=default),
-            schema=table.schema,
-        )
-        value = defaults.get(column.key)
-        if column.server_default is None and value is not None:
-            # Of rows that have none only: MySQL has committed the column, and others may have filled it by now.
-            connection.execute(update(table).where(column.is_(null())).values({column.name: value}))
-
-
 def _register(connection: Connection, database: Database, parameters: Parameters, root: Path) -> Marker:
     table = table_key(parameters.model)
     row = registered(connection, table)  # another process may have been first
     if row is not None and row.root is not None:
-        _compare(parameters, dict(row.parameters))
+        compare_registered(parameters, dict(row.parameters))
         return Marker(row.root, database_uuid(database, connection), table)
     if row is None:
         refuse_other_case(connection, parameters)
@@ -168,7 +110,10 @@ def compare_keys(database: Database, parameters: Parameters) -> None:
         _refuse_other_keys(parameters, dict(row.parameters), parameters.describe())
 
 
-def _compare(parameters: Parameters, registered: dict[str, Any], *, may_be_required: bool = True) -> None:
+def compare_registered(
+    parameters: Parameters, registered: dict[str, Any], *, may_be_required: bool = True
+) -> None:
+    """Raise `SchemaError` if keys that are *registered* do not fit the model, or a new parameter cannot be added."""
     described = parameters.describe()
     new = [name for name in described.keys() - registered.keys() if "default" not in described[name]]
     _refuse_other_keys(parameters, registered, described, () if may_be_required else sorted(new))

@@ -11,14 +11,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Column, ColumnElement, Table, false, inspect
-from sqlalchemy.sql import ClauseElement, visitors
+from sqlalchemy import (
+    JSON,
+    BinaryExpression,
+    BindParameter,
+    Column,
+    ColumnElement,
+    Table,
+    bindparam,
+    false,
+    inspect,
+)
+from sqlalchemy.sql import ClauseElement, operators, visitors
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
 from entropic.model.parameters import NO_ROW, Parameters
+from entropic.sql.columns import FiniteJSON
 
 __all__ = ["NOT_GIVEN", "Selection", "selection"]
+
+
+_AMONG = frozenset({operators.in_op, operators.not_in_op})
+_COMPARISONS = _AMONG | {
+    *(operators.eq, operators.ne, operators.lt, operators.le, operators.gt, operators.ge),
+    *(operators.is_, operators.is_not, operators.is_distinct_from, operators.is_not_distinct_from),
+}
 
 
 class _NotGiven:
@@ -68,6 +86,8 @@ def selection(
     if not (limit is None or limit is NOT_GIVEN or (type(limit) is int and limit >= 0)):
         raise ParameterError(f"limit= is how many records at most, an int of at least 0, not {limit!r}")
     conditions = [_of_table(model.__table__, condition) for condition in where]
+    for condition in conditions:
+        _require_comparable(parameters, condition, columns)
     conditions += [
         false() if value is NO_ROW else getattr(model, name) == value
         for name, value in parameters.typed_filters(equals).items()
@@ -100,10 +120,31 @@ def _ordering(one: Any, columns: Mapping[str, Any], model_name: str) -> Any:
     return columns[one]
 
 
+def _require_comparable(parameters: Parameters, condition: Any, columns: Mapping[str, Any]) -> None:
+    """Raise ParameterError if a column is compared with what no row can be found by, as if that were given by name."""
+    names = {column: name for name, column in columns.items()}
+    for part in visitors.iterate(condition):
+        if not isinstance(part, BinaryExpression) or part.operator not in _COMPARISONS:
+            continue
+        for one, other in ((part.left, part.right), (part.right, part.left)):
+            value = getattr(other, "value", None)
+            name = names.get(one) if isinstance(one, Column) else None
+            if name is None or not isinstance(other, BindParameter) or value is None:
+                continue
+            values = value if part.operator in _AMONG and isinstance(value, list | tuple) else [value]
+            for item in values:
+                if isinstance(one.type, JSON | FiniteJSON) or (is_array := bool(getattr(item, "ndim", 0))):
+                    parameters.typed_filters({name: item})
+                    if is_array:
+                        raise ParameterError(f"{name} is compared with one value, not with {item!r:.80}")
+
+
 def _of_table(table: Any, element: Any) -> Any:
-    """Return *element* with the columns of *table* in place of those of its other definitions."""
+    """Return *element* with the columns of *table* in place of those of its other definitions, and plain numbers."""
 
     def own(part: Any, **_: Any) -> Any:
+        if isinstance(part, BindParameter):
+            return _plain_bound(part)
         other = getattr(part, "table", None)
         if not isinstance(part, Column) or not isinstance(other, Table) or other.fullname != table.fullname:
             return None
@@ -120,3 +161,18 @@ def _of_table(table: Any, element: Any) -> Any:
     if not isinstance(element, ClauseElement):
         return element  # SQLAlchemy says what is wrong with it
     return cast("Any", visitors.replacement_traverse)(element, {}, own)
+
+
+def _plain_bound(part: BindParameter[Any]) -> BindParameter[Any] | None:
+    """Return a value in a condition with Python's own numbers in place of NumPy's, which SQLite takes for bytes."""
+    is_several = isinstance(part.value, list | tuple)
+    values: list[Any] = list(part.value) if is_several else [part.value]  # type: ignore[arg-type]
+    if not any(map(_is_number, values)):
+        return None
+    plain = [one.item() if _is_number(one) else one for one in values]
+    value = plain if is_several else plain[0]
+    return bindparam(None, value, type_=part.type, unique=True, expanding=part.expanding)
+
+
+def _is_number(value: Any) -> bool:
+    return getattr(value, "ndim", None) == 0 and hasattr(value, "item")

@@ -312,7 +312,7 @@ def test_time_column_takes_the_times_of_numpy_and_pandas(python, value, got, dia
     ("python", "value"),
     [
         (datetime, pd.NaT),
-        (datetime, np.datetime64("NaT")),
+        (datetime, np.datetime64("NaT", "s")),
         (datetime, np.datetime64(1, "ns")),
         (datetime, date(2026, 1, 2)),
         (datetime, datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))),

@@ -5,6 +5,7 @@ import types
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import func, or_, select
 
@@ -90,3 +91,56 @@ def test_member_that_the_former_enum_had_not_is_refused(tmp_path, values, reason
 
     with pytest.raises(ParameterError, match=f"{reason}: define the function or the model again"):
         name_of(list(second)[-1])
+
+
+class Shaped(Base):
+    __tablename__ = "selected_shapes"
+    n: Mapped[int]
+    values: Mapped[dict]
+    name: Mapped[str]
+
+
+@pytest.fixture
+def shaped(database, tmp_path):
+    store = Store(lambda p: Path(p["result_file"]).touch(), Shaped, tmp_path, ".txt", database)
+    store.run_or_retrieve({"n": 1, "values": {"x": 2}, "name": "a"})
+    return store
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        lambda: Shaped.values == np.arange(3),
+        lambda: Shaped.values == {"x": 2},
+        lambda: Shaped.values.in_([{"x": 2}]),
+        lambda: or_(Shaped.n > 0, Shaped.values != {"x": np.arange(3)}),
+        lambda: Shaped.custom_data == {"x": 2},
+    ],
+)
+def test_condition_on_json_says_what_one_by_name_does(shaped, condition):
+    for ask in (shaped.records, shaped.count, shaped.to_frame):
+        with pytest.raises(ParameterError, match=r"is JSON, which SQL cannot compare: select the records by"):
+            ask(condition())
+
+
+@pytest.mark.parametrize("value", [np.arange(3), np.zeros((2, 2))])
+@pytest.mark.parametrize("name", ["n", "name", "id"])
+def test_condition_that_compares_with_an_array_says_what_the_column_takes(shaped, name, value):
+    column = getattr(Shaped, name)
+    for condition in (column == value, column.in_([value]), column > value):
+        with pytest.raises(ParameterError, match=f"{name} (must be|is compared with one value)"):
+            shaped.records(condition)
+
+
+def test_conditions_that_databases_know_are_theirs(shaped):
+    for condition in (
+        Shaped.values["x"].as_integer() == 2,
+        Shaped.values.is_not(None),
+        Shaped.n == np.int64(1),
+        Shaped.n.in_([1, 2]),
+        Shaped.n.in_([np.int64(1), 2]),
+        Shaped.n.between(np.int8(1), np.array(2)),
+        Shaped.n > 0.5,
+        Shaped.name.like("a%"),
+    ):
+        assert shaped.count(condition) == 1
