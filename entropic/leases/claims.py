@@ -42,6 +42,7 @@ from entropic.process.identity import Process, this_process
 from entropic.process.logs import get_logger
 from entropic.sql.clock import Clock, database_now
 from entropic.sql.database import Database
+from entropic.sql.prepared import PreparedInsert, PreparedQuery
 from entropic.sql.tables import ClaimRow
 from entropic.sql.upsert import chunks, insert_new
 
@@ -109,6 +110,22 @@ def _lease_of(token: str) -> float | None:
     return int(token[-_LEASE_DIGITS:], 16) / 1000 if _is_token(token) else None
 
 
+class _Row(NamedTuple):
+    """A claim as `Claims` selects it: the columns of `ClaimRow` in their order, and what is left of the lease."""
+
+    table_name: str
+    record_id: str
+    owner: str
+    token: str
+    host: str
+    boot: str
+    pid: int
+    started: str
+    acquired_at: float
+    expires_at: float
+    left_s: float
+
+
 class _Seen(NamedTuple):
     """How a claim was found, and by which time of our own: first so, and last at all."""
 
@@ -151,20 +168,21 @@ class Claims:
         self._table = table_name
         self.lease_s = lease_s
         self._watch = watch
-        self._unreleased: set[tuple[str, str]] = set()  # given up while the database could not be written
+        self._unreleased: set[tuple[str, str]] = set()  # given up while that could not be written
         self._watched: dict[str, _Seen] = {}  # claims of whoever
         self._forget_at = 2 * CHUNK  # so many of them
         # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
         is_table = _claims.c.table_name == table_name
         is_key = _claims.c.record_id.in_(bindparam("keys", expanding=True))
         left_s = (_claims.c.expires_at - clock()).label("left_s")
-        self._select_holders = select(_claims, left_s).where(is_table, is_key)
-        self._select_won = select(_claims.c.token).where(
-            is_table, is_key, _claims.c.owner == bindparam("owner")
+        self._select_holders = PreparedQuery(select(_claims, left_s).where(is_table, is_key))
+        self._select_won = PreparedQuery(
+            select(_claims.c.token).where(is_table, is_key, _claims.c.owner == bindparam("owner"))
         )
         pair = tuple_(_claims.c.record_id, _claims.c.token)
-        self._delete_pairs = delete(_claims).where(is_table, pair.in_(bindparam("pairs", expanding=True)))
-        self._insert_free = self._insertion()
+        is_pair = pair.in_(bindparam("keys", expanding=True))
+        self._delete_pairs = PreparedQuery(delete(_claims).where(is_table, is_pair), width=2)
+        self._insert_free = PreparedInsert(self._insertion())
 
     def new_token(self) -> str:
         """Return a token that was never used: a UUID of version 8, which ends in the lease in milliseconds."""
@@ -182,7 +200,7 @@ class Claims:
             A new token for each key. A caller that may be interrupted in here makes them itself, so that it can give
             back what it was granted without having been told, and sees to it that they are known as held here.
         """
-        self.release(list(self._unreleased))  # or this process would wait for itself
+        self.release(())  # what could not be before: or this process would wait for itself
         grants: dict[str, Grant] = {}
         if not tokens:
             tokens = {key: self.new_token() for key in keys}
@@ -210,7 +228,7 @@ class Claims:
                 found[row.record_id] = self._holder(row)
         return found
 
-    def _holder(self, row: Any) -> Holder:
+    def _holder(self, row: _Row) -> Holder:
         """Return who holds a key, and note since when its claim has been as it is."""
         now = self._watch()
         seen = self._watched.get(row.record_id)
@@ -220,9 +238,8 @@ class Claims:
         lease_s = max(self.lease_s, 0) if owners is None else owners
         self._watched[row.record_id] = _Seen(row.token, row.expires_at, since, now, lease_s)
         if len(self._watched) > self._forget_at:
-            self._watched = {
-                key: seen for key, seen in list(self._watched.items()) if seen.last >= now - seen.lease_s
-            }
+            watched = self._watched.copy()
+            self._watched = {key: seen for key, seen in watched.items() if seen.last >= now - seen.lease_s}
             self._forget_at = 2 * (len(self._watched) + CHUNK)
         needed_s = lease_s * (WATCHED if row.left_s <= 0 else 1)
         return Holder(
@@ -235,8 +252,8 @@ class Claims:
             is_silent=now - since >= needed_s,
         )
 
-    def _fetch_holders(self, connection: Connection, keys: Sequence[str]) -> Sequence[Any]:
-        return connection.execute(self._select_holders, {"keys": keys}).all()
+    def _fetch_holders(self, connection: Connection, keys: Sequence[str]) -> list[_Row]:
+        return [_Row._make(row) for row in self._select_holders.rows(connection, keys)]
 
     def abandoned(self) -> list[Holder]:
         """Return the claims on this table that nobody will give back."""
@@ -269,10 +286,11 @@ class Claims:
         rows = [{"record_id": key, "token": token, **common} for key, token in tokens.items()]
 
         def work(connection: Connection) -> set[str]:
-            connection.execute(self._insert_free, rows)
+            self._insert_free(connection, rows)
             # Not rowcount: drivers disagree on what it means for an INSERT that may do nothing.
-            mine = {"keys": list(tokens), "owner": process["owner"]}
-            return set(connection.scalars(self._select_won, mine))
+            return {
+                token for (token,) in self._select_won.rows(connection, list(tokens), owner=process["owner"])
+            }
 
         won = self._database.write(work, repeatable=True)
         return [key for key, token in tokens.items() if token in won]
@@ -335,12 +353,16 @@ class Claims:
         )
 
     def release(self, tokens: Iterable[tuple[str, str]]) -> None:
-        """Give up claims, each as key and token; one that is lost already is left alone."""
-        pairs = sorted(tokens)
+        """Give up claims, each as key and token, and those that could not be before; what is lost is left alone."""
+        pairs = sorted({*tokens, *list(self._unreleased)})
         if pairs:
             self._unreleased.update(pairs)
             self._database.write(lambda connection: self.delete(connection, pairs), repeatable=True)
             self._unreleased.difference_update(pairs)
+
+    def release_later(self, tokens: Iterable[tuple[str, str]]) -> None:
+        """Give up claims with those that are given up next."""
+        self._unreleased.update(tokens)
 
     def delete(self, connection: Connection, pairs: Sequence[tuple[str, str]]) -> int:
         """Delete claims inside the transaction of a commit; return how many were still ours.
@@ -348,7 +370,4 @@ class Claims:
         This comes first in the transaction: it takes the row's lock, so that a take-over at the same moment waits and
         then finds another token.
         """
-        return sum(
-            connection.execute(self._delete_pairs, {"pairs": chunk}).rowcount
-            for chunk in chunks(pairs, CHUNK)
-        )
+        return sum(self._delete_pairs.count(connection, chunk) for chunk in chunks(pairs, CHUNK))

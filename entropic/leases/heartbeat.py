@@ -5,6 +5,9 @@ the runner runs in this process, a small process of its own beats (`entropic.lea
 each process that runs, whatever number of tables and databases it works on. Where workers run, and for a database
 that no other process can open, it is a thread.
 
+It is told when the first run begins, and that none goes on only once that was so for a while: to tell it twice for each
+of many short runs would take longer than their claims.
+
 A beat that fails is made up for from here, and so is a heartbeat process that has ended or fallen silent; another one
 is started. None of it touches the run: at worst the claim is lost, which the commit finds out.
 """
@@ -33,7 +36,7 @@ from entropic.process.logs import get_logger
 from entropic.sql.database import Database
 from entropic.sql.urls import scrub
 
-__all__ = ["BEATS", "Heartbeat"]
+__all__ = ["BEATS", "Heartbeat", "heartbeat_pids"]
 
 log = get_logger(__name__)
 
@@ -42,6 +45,7 @@ LOOK_S = 5.0  # at most, between two looks at whether the heartbeat process does
 LATE = 1.5  # intervals after which a beat is made up for from here
 SILENT = 2  # beats made up for, with no word from the heartbeat process, and
 SILENT_S = 10.0  # at least, before it is ended: it may still be importing the driver
+IDLE_S = 2.0  # or an interval, if that is less: without a run, before the heartbeat process is told to rest
 _END_S = 2.0
 
 _MYSQL = {"mysql", "mariadb"}
@@ -63,6 +67,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         self._holding = 0
         self._order: str | None = None
+        self._idle_since = 0.0
         self.name = uuid4().hex
         self.every_s = claims.lease_s / BEATS
         self.beat_at = 0.0
@@ -124,6 +129,17 @@ class Heartbeat:
             self._order = _order(self._database, self._claims, self.name, self.every_s)
         return bool(self._order)
 
+    def is_needed(self) -> bool:
+        """Whether somebody asks for beats now."""
+        return self._holding > 0
+
+    def rest_if_idle(self) -> None:
+        """Have the heartbeat process rest if nobody has asked for beats for a while."""
+        with self._lock:
+            idle_s = time.monotonic() - self._idle_since
+            if self._holding == 0 and idle_s >= min(IDLE_S, self.every_s):
+                _outside.rest(self)
+
     def _hold(self) -> None:
         with self._lock:
             self._holding += 1
@@ -136,7 +152,7 @@ class Heartbeat:
             # A forked child may leave a block that its parent entered.
             self._holding = max(0, self._holding - 1)
             if self._holding == 0:
-                _outside.rest(self)
+                self._idle_since = time.monotonic()
 
 
 def _order(database: Database, claims: Claims, name: str, every_s: float) -> str:
@@ -182,16 +198,22 @@ class _Outside:
 
     def hold(self, heartbeat: Heartbeat, order: str) -> None:
         with self._lock:
+            is_told = heartbeat in self._held
             self._held[heartbeat] = order
             if self._guard is None:
                 self._start()
-            else:
+            elif not is_told:
                 self._tell(order)
 
     def rest(self, heartbeat: Heartbeat) -> None:
         with self._lock:
             if self._held.pop(heartbeat, None) is not None:
                 self._tell(json.dumps({"rest": heartbeat.name}))
+
+    def pid(self) -> int | None:
+        """Return which process it is, if there is one."""
+        process = self._process
+        return None if process is None else process.pid
 
     def close(self) -> None:
         """End the process, as this one ends."""
@@ -262,6 +284,7 @@ class _Outside:
                 return
         while not self._closing.wait(self._tick_s()):  # it cannot be started here: this thread beats
             self._make_up(late=1)
+            self._let_idle_rest()
 
     def _listen(self, process: Any) -> bool:
         """Take in what the process says until it has ended; return whether to try another one."""
@@ -284,6 +307,7 @@ class _Outside:
                     process.kill()
                     return False
             missed += self._make_up(late=LATE)
+            self._let_idle_rest()
             if missed >= SILENT and time.monotonic() - heard_at > SILENT_S:
                 log.warning("the heartbeat process is silent and is ended")
                 process.kill()
@@ -293,15 +317,21 @@ class _Outside:
         for heartbeat in self._held_now():
             if heartbeat.name == message.get("name"):
                 heartbeat.beat_at = time.monotonic()
-                if message["error"] is not None:
+                if message["error"] is not None and heartbeat.is_needed():
                     heartbeat.make_up_for(message["error"])
 
     def _make_up(self, *, late: float) -> bool:
         """Beat from here where the last beat was so many intervals ago; return whether that was needed."""
-        missed = [h for h in self._held_now() if time.monotonic() - h.beat_at > late * h.every_s]
+        missed = [
+            h for h in self._held_now() if h.is_needed() and time.monotonic() - h.beat_at > late * h.every_s
+        ]
         for heartbeat in missed:
             heartbeat.beat()
         return bool(missed)
+
+    def _let_idle_rest(self) -> None:
+        for heartbeat in self._held_now():
+            heartbeat.rest_if_idle()
 
     def _held_now(self) -> list[Heartbeat]:
         with self._lock:
@@ -312,6 +342,12 @@ class _Outside:
 
 
 _outside = _Outside()
+
+
+def heartbeat_pids() -> list[int]:
+    """Return the children of this process that are there for its heartbeat alone."""
+    pid = _outside.pid()
+    return [] if pid is None else [pid]
 
 
 @atexit.register

@@ -19,7 +19,7 @@ from entropic.leases import held
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
 from entropic.process.logs import get_logger
-from entropic.process.patience import Patience, Wait
+from entropic.process.patience import Patience, Wait, checked_lease, checked_timeout
 from entropic.sql.columns import ID_LENGTH
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.tables import ClaimRow
@@ -65,7 +65,7 @@ class TrainingClaim:
 
 @contextmanager
 def claim_training(
-    database: DatabaseLike, run_name: str, *, lease_s: float = LEASE_S, wait_timeout_s: float = 0.0
+    database: DatabaseLike, run_name: str, *, lease_s: float = LEASE_S, wait_timeout_s: float | None = 0.0
 ) -> Iterator[TrainingClaim]:
     """Train a run in this block, and let nobody else do so.
 
@@ -74,11 +74,13 @@ def claim_training(
     lease_s : float
         Seconds of silence after which another process may take the run over; one that has ended is seen at once on
         the same machine.
-    wait_timeout_s : float
-        How long to wait for another trainer.
+    wait_timeout_s : float or None
+        How long to wait for another trainer; None for as long as it takes.
 
     Raises
     ------
+    ValueError
+        If a number of seconds is none.
     ClaimTimeoutError
         If another process trains it. Nothing was changed.
 
@@ -86,6 +88,7 @@ def claim_training(
     -----
     Safe between processes and machines. A small process extends the claim, whatever the training does.
     """
+    lease_s, wait_timeout_s = checked_lease(lease_s), checked_timeout(wait_timeout_s)
     database = Database.of(database)
     database.refuse_block("a claim", f"claim {run_name!r} first, then open the block")
     ensure_schema(database, [])
@@ -104,11 +107,11 @@ def claim_training(
         held.forget([token])
 
 
-def _acquire(claims: Claims, run_name: str, key: str, token: str, wait_timeout_s: float) -> None:
+def _acquire(claims: Claims, run_name: str, key: str, token: str, wait_timeout_s: float | None) -> None:
     wait, has_said = Wait(Patience(limit_s=wait_timeout_s)), False
     while key not in claims.acquire([key], {key: token}):
         holder = claims.holders([key]).get(key)
-        if wait.is_over() or wait_timeout_s <= 0:
+        if wait.is_over() or wait_timeout_s == 0:
             raise ClaimTimeoutError(
                 f"the run {run_name!r} is being trained by {holder or 'another process'}. Nothing was changed; stop "
                 "that one, wait (wait_timeout_s=...), or give this run another name"

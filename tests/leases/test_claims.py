@@ -347,7 +347,11 @@ def test_claim_whose_answer_is_lost_is_granted_once(shared_url, left_s, arrives)
     database.dispose()
 
 
-@between_processes
+@pytest.mark.parametrize(
+    "shared_url",
+    ["postgresql", *(pytest.param(one, marks=pytest.mark.slow) for one in ("sqlite-file", "mysql"))],
+    indirect=True,
+)
 def test_eight_processes_that_want_the_same_keys_are_granted_each_key_once(shared_url, tmp_path):
     keys = [f"k{n}" for n in range(50)]
     claims_on(Database(shared_url))
@@ -358,7 +362,11 @@ def test_eight_processes_that_want_the_same_keys_are_granted_each_key_once(share
     assert set(stored(Database(shared_url)).values()) == {token for one in granted for token in one.values()}
 
 
-@between_processes
+@pytest.mark.parametrize(
+    "shared_url",
+    ["sqlite-file", *(pytest.param(one, marks=pytest.mark.slow) for one in ("postgresql", "mysql"))],
+    indirect=True,
+)
 def test_eight_processes_that_find_expired_claims_take_over_each_once(shared_url, tmp_path):
     keys = [f"k{n}" for n in range(50)]
     claims_on(Database(shared_url), lease_s=-1.0).acquire(keys)

@@ -256,7 +256,7 @@ def test_waiter_takes_over_at_once_when_the_owner_on_its_host_is_killed(shared):
     assert (attempts(shared), ends_of_leases(shared)) == (["COMPLETED", "LOST"], {})
 
 
-@pytest.mark.parametrize("how", ["by Python", "by the C library"])
+@pytest.mark.parametrize("how", ["by Python", pytest.param("by the C library", marks=pytest.mark.slow)])
 def test_heartbeat_process_ends_with_its_owner_although_a_forked_child_lives_on(place, how):
     with child(cases.fork_and_hold, place, how, LEASE_S) as owner:
         wait_for((place.folder / "forked").exists)
@@ -343,7 +343,9 @@ def test_thread_beats_for_an_engine_of_the_users(place, started):
     assert (attempts(place), started()) == (["COMPLETED"], set())
 
 
-@pytest.mark.parametrize("where", ["workers", "processes", "dask"])
+@pytest.mark.parametrize(
+    "where", ["processes", *(pytest.param(place, marks=pytest.mark.slow) for place in ("workers", "dask"))]
+)
 def test_thread_extends_all_claims_of_a_sweeps_window_in_one_statement(tmp_path, started, where, request):
     runs = Runs(tmp_path / "log", holds=tuple(range(40)))
     store = open_store(Swept, tmp_path, runs, lease_s=BRISK_S)
@@ -455,6 +457,51 @@ def test_run_in_a_run_keeps_both_claims(place, started):
     assert (attempts(place), len(started())) == (["COMPLETED"] * 2, 1)
 
 
+@pytest.fixture
+def told(started, monkeypatch):
+    """What the heartbeat process is told, the order alone."""
+    lines = []
+    tell = heartbeat._outside._tell
+
+    def noted(line):
+        lines.append(next(iter(json.loads(line))))
+        tell(line)
+
+    monkeypatch.setattr(heartbeat._outside, "_tell", noted)
+    return lines
+
+
+def test_heartbeat_process_is_told_once_for_many_short_runs(place, told):
+    store = open_holding(place, held=None)
+
+    for number in range(20):
+        store.run_or_retrieve({"a": float(number)})
+
+    assert told == ["parent", "hold"]
+
+
+def test_heartbeat_process_rests_when_nothing_has_run_for_a_while_and_is_told_of_the_next_run(place, told):
+    store = open_holding(place, held=None, lease_s=BRISK_S)
+
+    for number in range(2):
+        store.run_or_retrieve({"a": float(number)})
+        wait_for(lambda: told[-1] == "rest")
+
+    assert told == ["parent", "hold", "rest", "hold", "rest"]
+
+
+def test_trouble_with_a_beat_that_nobody_needs_is_not_told(place, told, caplog):
+    store = open_holding(place, held=None)
+    store.run_or_retrieve({"a": 0.0})
+    (beating,) = heartbeat._outside._held
+
+    heartbeat._outside._hear({"name": beating.name, "error": "no such table"})
+    before = beating.beat_at = -1e9
+    heartbeat._outside._make_up(late=1)
+
+    assert (warnings_of(caplog), beating.beat_at) == ([], before)
+
+
 # The process itself
 
 
@@ -549,6 +596,7 @@ def test_heartbeat_process_told_to_rest_leaves_the_database_alone(talk):
     assert process.count("one") <= at_rest + 1  # a beat that was on its way
 
 
+@pytest.mark.slow
 def test_heartbeat_process_whose_owner_does_not_listen_goes_on_beating(talk):
     """A runner that holds the interpreter's lock for hours keeps the owner from reading what the process says."""
     process = talk(pipe_bytes=4096)
@@ -687,22 +735,24 @@ def run_script(text, place, *options):
 
 # Not every warning: from Python 3.12 on any fork of a process with threads is one.
 RESOURCES = ("-W", "error::ResourceWarning")
+FORKS = ("-W", "ignore:This process:DeprecationWarning")  # CPython 3.12, of a fork beside a thread
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite_url", "postgres_url", pytest.param("mysql_url", marks=pytest.mark.slow)]
+    "url",
+    ["sqlite_url", *(pytest.param(one, marks=pytest.mark.slow) for one in ("postgres_url", "mysql_url"))],
 )
 def test_forked_child_that_runs_has_a_heartbeat_process_of_its_own(url, tmp_path, request):
     shared = Place(request.getfixturevalue(url), tmp_path)
 
-    out, error, code = run_script(FORKED, shared, *RESOURCES)
+    out, error, code = run_script(FORKED, shared, *RESOURCES, *FORKS)
 
     assert (error, code) == ("", 0)
     assert not is_alive(int(out))
     assert attempts(shared) == ["COMPLETED"] * 2
 
 
-@pytest.mark.parametrize("options", [(), ("-W", "error")])
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.slow), ("-W", "error")])
 def test_process_that_ends_leaves_no_heartbeat_process_and_says_nothing(place, options):
     out, error, code = run_script(QUIET, place, *options)
 

@@ -108,3 +108,20 @@ def test_run_of_a_killed_trainer_is_taken_over_at_once(database_url):
     begun = time.monotonic()
     assert run_together(_take_over, [(database_url,)]) == [True]
     assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lease_s": 0}, "lease_s is a number of seconds, more than 0, not 0"),
+        ({"wait_timeout_s": -1}, "wait_timeout_s is a number of seconds, 0 or more, not -1"),
+    ],
+)
+def test_claim_for_a_number_of_seconds_that_is_none_is_refused(database, options, words):
+    with pytest.raises(ValueError, match=words), claim_training(database, "run", **options):
+        pass
+
+
+def test_claim_that_is_waited_for_as_long_as_it_takes_is_had(database):
+    with claim_training(database, "run", wait_timeout_s=None) as claim:
+        claim.require()
