@@ -1,8 +1,9 @@
-"""One attempt: take a slot, run, look at what was written, sync it, note it in the sidecar. No SQL.
+"""One attempt: take a slot, run, look at what was written, note it in the sidecar, sync. No SQL.
 
 This is what a worker executes, wherever it is. A `Work` travels to it once, `Job`s after it; what comes back is a
 `Receipt` or a `Failure` per job, never an exception of the runner. A worker stops at *staged*: only the holder of the
-claim moves a file to its place.
+claim moves a file to its place. Once noted, a run outlives its process. It is on the disk before anybody is told of it,
+but for the short runs of a sweep in its own process, whose `Receipt`s say so: the commit syncs those.
 """
 
 from __future__ import annotations
@@ -14,31 +15,46 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
 
+from entropic.disk.files import remove
 from entropic.disk.roots import MARKER, Marker, read_marker
 from entropic.disk.sidecars import SidecarIndex
-from entropic.disk.staging import stage, staging_for
+from entropic.disk.staging import LATEST_S, Staged, Staging, stage, staging_for
 from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
 from entropic.process.identity import Process, batch_job, this_process
 from entropic.process.logs import get_logger
+from entropic.runs.answers import answering
+from entropic.runs.durable import not_kept
 from entropic.runs.inside import Chunk, Run, running
-from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt
+from entropic.runs.jobs import Failure, InRow, Job, NotBegun, Outcome, Receipt
 from entropic.values.plain import plain
+from entropic.values.row_texts import digest_of_text
 
-__all__ = ["Runner", "Work", "dask_worker", "require_runner"]
+__all__ = [
+    "Place",
+    "Runner",
+    "Work",
+    "call_here",
+    "dask_worker",
+    "explain",
+    "index_of",
+    "kept",
+    "require_runner",
+]
 
 log = get_logger(__name__)
 
+T = TypeVar("T")
 Runner = Callable[[dict[str, Any]], Any]
 
 _LOOK_S = 0.2
-_ASKING = {"entropic.store", "entropic.functions.memoized"}
+_ASKING = {"entropic.store", "entropic.functions.memoized", "entropic.datastore.store"}
 _DEEP = (
     "too many runs were inside of each other: sweep the parameters from those that need no other run on, so that each "
     "finds the results that it needs"
@@ -101,7 +117,10 @@ class Work:
         return {**self.__dict__, "outer": tuple(run._replace(folder="", chunk=None) for run in self.outer)}
 
     def __call__(
-        self, jobs: list[Job], on_begin: Callable[[int], None] = lambda number: None
+        self,
+        jobs: list[Job],
+        on_begin: Callable[[int], None] = lambda number: None,
+        outcomes: list[Outcome | NotBegun] | None = None,
     ) -> list[Outcome | NotBegun]:
         """Run *jobs* one after the other; the rest is left out once the sweep is being stopped.
 
@@ -109,6 +128,8 @@ class Work:
         ----------
         on_begin : callable
             Told the number of each job before that is begun; what it raises ends the work.
+        outcomes : list, optional
+            Where the outcome of each job is put when that ends, as well as those of before; it is returned.
 
         Raises
         ------
@@ -116,34 +137,77 @@ class Work:
             If this process does not see the results folder.
         """
         self.require_root()
-        root = Path(self.root)
-        if any(job.look for job in jobs):
-            index = _index_of(root)
-            # Its own lines a process need not read if it publishes them itself; a worker may be given a task again.
-            index.refresh(skip=self._folder() if self.holder.get("owner") == this_process().owner else "")
         is_holder = self.holder.get("owner") == this_process().owner
+        outcomes = [] if outcomes is None else outcomes
+        try:
+            self._run_all(jobs, outcomes, on_begin, is_holder=is_holder)
+        finally:
+            if not is_holder:
+                self._sync(outcomes)
+            elif len(jobs) > 1:  # should the disk refuse something, the commit is told
+                self._staging().sync()
+        return outcomes
+
+    def _run_all(
+        self,
+        jobs: list[Job],
+        outcomes: list[Outcome | NotBegun],
+        on_begin: Callable[[int], None],
+        *,
+        is_holder: bool,
+    ) -> None:
+        """Add what comes of each of *jobs* to *outcomes*."""
+        root = Path(self.root)
+        if [job for job in jobs if job.look]:  # a generator would tell of an interrupt once more
+            index = index_of(root)
+            # Its own lines a process need not read if it publishes them itself; a worker may be given a task again.
+            index.refresh(skip=self._folder() if is_holder else "")
         keys, is_cut_off = [job.record_id for job in jobs], self.is_in_memory and not is_holder
         chunk = Chunk(self.sweep, keys, is_cut_off=is_cut_off) if self.sweep else None
-        outcomes: list[Outcome | NotBegun] = []
-        for number, job in enumerate(jobs):
-            if self._is_over():
-                break
-            mark = (self.marker.root, job.record_id)
-            if chunk is not None and not chunk.is_struck:
-                chunk.at = number
-            if (chunk is not None and chunk.is_struck) or (is_holder and not held.begin(mark, self.sweep)):
-                outcomes.append(NotBegun(job.record_id))
+        # Where one of its own is all that there is to sync, nothing is shared.
+        shares = bool(self.sweep) and (is_holder or len(jobs) > 1)
+        with closing(Place(self._staging(), _where(), chunk, shares)) as place:
+            for number, job in enumerate(jobs):
+                if self._is_over():
+                    break
+                mark = (self.marker.root, job.record_id)
+                if chunk is not None and not chunk.is_struck:
+                    chunk.at = number
+                if (chunk is not None and chunk.is_struck) or (
+                    is_holder and not held.begin(mark, self.sweep)
+                ):
+                    outcomes.append(NotBegun(job.record_id))
+                    continue
+                on_begin(number)
+                lines = index.get(job.record_id) if job.look else []
+                receipt = next(
+                    (r for line in lines if (r := self._finished(root, job, line)) is not None), None
+                )
+                if receipt is not None:
+                    log.info("%s was finished by an earlier attempt, which is taken", job.record_id)
+                    outcomes.append(replace(receipt, custom={**receipt.custom, **job.custom}))
+                else:
+                    outcomes.append(self._attempt(job, place))
+                if is_holder:
+                    held.end(mark, self.sweep, outcomes[-1])
+
+    def _sync(self, outcomes: list[Outcome | NotBegun]) -> None:
+        """Bring what was run here to the disk before anybody is told; what cannot be brought there has failed."""
+        staging = self._staging()
+        own = [
+            (number, outcome)
+            for number, outcome in enumerate(outcomes)
+            if isinstance(outcome, Receipt) and outcome.folder == staging.folder.name
+        ]
+        trouble = staging.sync([receipt.attempt for _, receipt in own])
+        for number, receipt in own:
+            if receipt.attempt not in trouble:
+                outcomes[number] = replace(receipt, is_synced=True)
                 continue
-            on_begin(number)
-            receipt = self._finished(root, job, index.get(job.record_id)) if job.look else None
-            if receipt is not None:
-                log.info("%s was finished by an earlier attempt, which is taken", job.record_id)
-                outcomes.append(replace(receipt, custom={**receipt.custom, **job.custom}))
-            else:
-                outcomes.append(self._attempt(root, job, chunk))
-            if is_holder:
-                held.end(mark, self.sweep, outcomes[-1])
-        return outcomes
+            with suppress(OSError, ValueError):  # of a value there is none: its attempt is recorded as failed
+                remove(receipt.path(staging.root))  # without it the line in the sidecar counts for nothing
+            staging.settle()
+            outcomes[number] = not_kept(receipt, trouble[receipt.attempt])
 
     def require_root(self) -> None:
         """Raise `ResultsDirUnavailableError` unless this process sees the results folder."""
@@ -160,10 +224,10 @@ class Work:
             return True
         return bool(self.holder) and _has_died(tuple(self.holder.items()), int(time.monotonic() / _LOOK_S))
 
-    def _finished(self, root: Path, job: Job, line: dict[str, Any] | None) -> Receipt | None:
+    def _finished(self, root: Path, job: Job, line: dict[str, Any]) -> Receipt | None:
         """Return the receipt of a sidecar's *line* if its result will do for *job*."""
         ours = (self.marker.database, self.marker.table)
-        if line is None or (line.get("database"), line.get("table")) != ours:
+        if (line.get("database"), line.get("table")) != ours or line["attempt"] in job.ended:
             return None
         try:
             receipt = Receipt.from_line(line)
@@ -171,66 +235,133 @@ class Work:
             return None  # recovery reports it
         if job.replaces not in (None, receipt.replaces):
             return None  # of before the result that there was: recovery drops it, too
-        if receipt.is_at(receipt.path(root)):
-            return receipt  # nobody has published it
         # A task of this sweep that Dask runs again, although its results were committed. (In another sweep the row
         # may have been deleted since, so that it runs again.)
         is_own = bool(self.sweep) and receipt.folder.endswith(f"-{self.sweep}")
+        if receipt.value is not None:
+            # Nothing on the disk tells whether another's was published: who claims the key asks the database.
+            return receipt if is_own else None
+        if receipt.is_at(receipt.path(root)):
+            return receipt  # nobody has published it
         return receipt if is_own and receipt.placed(root) else None
 
     def _folder(self) -> str:
         owner = this_process().owner
         return f"{owner}-{self.sweep}" if self.sweep else owner
 
+    def _staging(self) -> Staging:
+        return staging_for(Path(self.root), self._folder(), self.holder)
+
     def _run_of(self, job: Job, folder: Path, chunk: Chunk | None) -> Run:
         function = getattr(self.runner, "__wrapped__", self.runner)  # of a memoized function
         name = getattr(function, "__name__", None) or type(function).__name__
         return Run((self.marker.root, job.record_id), name, job.stored, str(folder), chunk)
 
-    def _attempt(self, root: Path, job: Job, chunk: Chunk | None) -> Outcome:
-        staging = staging_for(root, self._folder(), self.holder)
+    def _attempt(self, job: Job, place: Place) -> Outcome:
+        staging = place.staging
         attempt = uuid4().hex
-        where = _where()
-        slot = staging.take()
+        slot = place.take()
         begun, clock = time.time(), time.perf_counter()
-        clear = True
+        clear, gathered = True, None
         try:
-            with running(self._run_of(job, staging.folder, chunk), self.outer):
-                returned = self._run({**job.params, "id": job.record_id, "result_file": str(slot / job.name)})
+            answering()
+            with running(self._run_of(job, staging.folder, place.chunk), self.outer):
+                returned = call_here(
+                    self.runner,
+                    {**job.params, "id": job.record_id, "result_file": os.path.join(slot, job.name)},
+                )
             elapsed = time.perf_counter() - clock
-            staged = stage(slot, job.name)
+            is_shared, value, there = place.shares and elapsed < LATEST_S, None, slot
+            if isinstance(returned, InRow):
+                value, returned = returned.text, returned.returned
+                staged = Staged("", *digest_of_text(value))
+            else:
+                staged = stage(slot, job.name, sync=not is_shared)
+                there = staging.gather(slot, staged.name) if is_shared else slot
+            gathered = there / staged.name if there != slot else None
             receipt = Receipt(
                 record_id=job.record_id,
                 attempt=attempt,
                 folder=staging.folder.name,
-                slot=slot.name,
+                slot=there.name,
                 staged=staged,
                 stored=job.stored,
                 custom=job.custom,
-                returned=_kept(returned),
+                returned=kept(returned),
                 replaces=job.replaces,
                 started_at=begun,
                 elapsed_s=elapsed,
-                is_folder=(slot / staged.name).is_dir(),
-                where=where,
+                is_folder=value is None and (there / staged.name).is_dir(),
+                where=place.where,
+                value=value,
+                is_synced=not is_shared,
             )
-            staging.append(receipt.as_line(self.marker.database, self.marker.table))
+            self._note(staging, receipt, age_s=time.perf_counter() - clock - elapsed)
             clear = False
         except (Exception, SystemExit) as error:  # sys.exit() in a runner must not end a worker
-            return _failure(job, attempt, begun, time.perf_counter() - clock, where, error)
+            if gathered is not None:
+                remove(gathered)
+            return _failure(job, attempt, begun, time.perf_counter() - clock, place.where, error)
         finally:
-            staging.give_back(slot, clear=clear)
+            if clear or (gathered is None and value is None):
+                staging.give_back(slot, clear=clear)
+            else:  # there is nothing in it
+                place.slot = slot
         log.info("%s finished in %.3f s", job.record_id, elapsed)
         return receipt
 
-    def _run(self, params: dict[str, Any]) -> Any:
-        """Call the runner. A process that it forked ends here: all that follows is its parent's to do."""
-        pid = os.getpid()
-        try:
-            return self.runner(params)
-        finally:
-            if os.getpid() != pid:
-                _end_child(sys.exc_info()[1])
+    def _note(self, staging: Staging, receipt: Receipt, *, age_s: float) -> None:
+        """Write the line of a run that ended so long ago; raise OSError if it is to be on the disk, and cannot be."""
+        line = receipt.as_line(self.marker.database, self.marker.table)
+        if not receipt.is_synced:
+            paths = [] if receipt.value is not None else [receipt.path(staging.root)]
+            staging.append(line, paths, age_s=age_s)
+            return
+        staging.append(line)
+        if trouble := staging.sync([receipt.attempt]):
+            staging.settle()
+            raise trouble[receipt.attempt]
+
+
+@dataclass
+class Place:
+    """Where the runs of a chunk go on, one after the other, and what is the same for all of them.
+
+    Attributes
+    ----------
+    where : dict
+        As `Receipt` has it.
+    shares : bool
+        Whether short runs share their syncs.
+    slot : Path or None
+        One that the run before has left empty.
+    """
+
+    staging: Staging
+    where: dict[str, Any]
+    chunk: Chunk | None
+    shares: bool
+    slot: Path | None = None
+
+    def take(self) -> Path:
+        """Return an empty slot."""
+        slot, self.slot = self.slot, None
+        return self.staging.take() if slot is None else slot
+
+    def close(self) -> None:
+        """Give back what was taken."""
+        if self.slot is not None:
+            self.staging.give_back(self.slot)
+
+
+def call_here(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function. A process that it forked ends here: all that follows is its parent's to do."""
+    pid = os.getpid()
+    try:
+        return function(*arguments)
+    finally:
+        if os.getpid() != pid:
+            _end_child(sys.exc_info()[1])
 
 
 def _end_child(error: BaseException | None) -> NoReturn:
@@ -255,11 +386,12 @@ def _has_died(process: tuple[tuple[str, Any], ...], tick: int) -> bool:
     return Process(**dict(process)).is_dead()
 
 
-def _index_of(root: Path) -> SidecarIndex:
+def index_of(root: Path) -> SidecarIndex:
+    """Return this process's index of the sidecars under a results folder."""
     return _indices.setdefault(str(root), SidecarIndex(root))
 
 
-def _kept(returned: Any) -> dict[Any, Any]:
+def kept(returned: Any) -> dict[Any, Any]:
     """Return what JSON holds of what a runner returned."""
     kept = {}
     for name, value in returned.items() if isinstance(returned, Mapping) else ():
@@ -295,10 +427,7 @@ def dask_worker() -> str | None:
 def _failure(
     job: Job, attempt: str, begun: float, elapsed: float, where: dict[str, Any], error: BaseException
 ) -> Failure:
-    is_deep = isinstance(error, RecursionError) and _has_asked(error)
-    error.add_note(f"while running {job.record_id} with {_brief(job.stored)}")
-    if is_deep and _DEEP not in error.__notes__:
-        error.add_note(_DEEP)
+    is_deep = explain(error, job.record_id, job.stored)
     return Failure(
         record_id=job.record_id,
         attempt=attempt,
@@ -315,6 +444,15 @@ def _failure(
         if isinstance(error, SystemExit) and isinstance(error.code, int)
         else None,
     )
+
+
+def explain(error: BaseException, name: str, stored: Mapping[str, Any]) -> bool:
+    """Note on the error of a run what was run; return whether too many runs were inside of each other."""
+    is_deep = isinstance(error, RecursionError) and _has_asked(error)
+    error.add_note(f"while running {name} with {_brief(stored)}")
+    if is_deep and _DEEP not in error.__notes__:
+        error.add_note(_DEEP)
+    return is_deep
 
 
 def _has_asked(error: BaseException) -> bool:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple, NoReturn
 
 from entropic.errors import ClusterError, DependencyCycleError
 from entropic.leases import held
 from entropic.leases.held import Mark
+from entropic.process import started
 
 __all__ = [
     "Chunk",
-    "Fork",
+    "Origin",
     "Run",
     "around",
-    "fork",
+    "going",
     "inside_of",
+    "origin",
     "outside",
     "refuse_chain",
     "refuse_circle",
     "refuse_memory",
     "running",
+    "tell_children",
     "wait_for",
 ]
 
@@ -74,6 +79,7 @@ class Run(NamedTuple):
 
 _runs: ContextVar[tuple[Run, ...]] = ContextVar("entropic_runs", default=())
 _going: dict[Mark, Run] = {}  # in all threads of this process
+_threads: dict[Mark, int] = {}  # the identifier of the thread that each goes on in
 
 
 def inside_of() -> tuple[Run, ...]:
@@ -87,6 +93,16 @@ def around() -> tuple[Run, ...]:
     Those of this context or, as a run may have started this thread, all that go on in this process.
     """
     return inside_of() or tuple(_going.values())
+
+
+def going() -> dict[int, list[Run]]:
+    """Return the runs that go on in this process by the identifier of their thread, outermost first."""
+    found: dict[int, list[Run]] = {}
+    for mark, run in _going.copy().items():
+        thread = _threads.get(mark)
+        if thread is not None:
+            found.setdefault(thread, []).append(run)
+    return found
 
 
 @contextmanager
@@ -108,6 +124,7 @@ def running(run: Run, outer: tuple[Run, ...] = ()) -> Iterator[None]:
     """Be inside of *run* in this block, and inside of *outer* if it was begun for those elsewhere."""
     runs = _runs.get() or outer
     token = _runs.set((*runs, run))
+    _threads[run.mark] = threading.get_ident()
     _going[run.mark] = run
     if runs:
         held.enter(runs[-1].mark, run.mark)
@@ -117,6 +134,7 @@ def running(run: Run, outer: tuple[Run, ...] = ()) -> Iterator[None]:
         if runs:
             held.leave(runs[-1].mark, run.mark)
         _going.pop(run.mark, None)
+        _threads.pop(run.mark, None)
         _runs.reset(token)
 
 
@@ -156,12 +174,21 @@ def _refuse(chain: Sequence[Run | None]) -> NoReturn:
     refuse_chain(["…" if run is None else str(run) for run in chain])
 
 
-def refuse_chain(chain: Sequence[str]) -> NoReturn:
-    """Raise `DependencyCycleError` for runs, of which the last is the first again."""
+def refuse_chain(chain: Sequence[str], *, is_over_tasks: bool = False) -> NoReturn:
+    """Raise `DependencyCycleError` for runs, of which the last is the first again.
+
+    Parameters
+    ----------
+    is_over_tasks : bool
+        Whether some are no runs, but what runs have given to other processes.
+    """
     shown = " → ".join(chain)
-    raise DependencyCycleError(
-        f"these runs need each other: {shown}. None of them can end first: give one of them another way to its result"
+    way = (
+        "ask for what is needed before you give work to another process, and give it the result"
+        if is_over_tasks
+        else "give one of them another way to its result"
     )
+    raise DependencyCycleError(f"these runs need each other: {shown}. None of them can end first: {way}")
 
 
 def refuse_memory(database: str) -> None:
@@ -181,31 +208,54 @@ def refuse_memory(database: str) -> None:
             )
 
 
-class Fork(NamedTuple):
-    """From where this process was forked."""
+class Origin(NamedTuple):
+    """From inside of what this process was started by its parent."""
 
-    pid: int
     runs: tuple[Run, ...]
-    """What the thread was inside of; none for a thread that a run had started."""
-    is_any_going: bool
-    """Whether any run was going on there."""
+    """What the thread was inside of that did it; none for a thread that a run had started."""
+    tokens: Mapping[Mark, str]
+    """Of the claims that the parent held on these runs."""
+    at: float
+    """When, by the clock that nobody sets."""
 
 
-_fork: Fork | None = None
+_fork: Origin | None = None
 
 
-def fork() -> Fork | None:
-    """Return from where this process was forked; None if Python did not do that."""
+def origin() -> Origin | None:
+    """Return from inside of what this process was forked, or started by `multiprocessing`; None if nobody says."""
+    with suppress(TypeError, ValueError):  # told nothing, or by another release
+        at, *told = started.told()
+        runs = [Run((root, key), name, stored) for root, key, name, stored, _ in told]
+        tokens = {(root, key): token for root, key, _, _, token in told if token}
+        return Origin(tuple(runs), tokens, at)
     return _fork
+
+
+def tell_children() -> None:
+    """See to it that processes that runs start know what they are inside of."""
+    started.tell(_for_child)
+
+
+def _for_child() -> tuple[Any, ...]:
+    runs, tokens = inside_of(), _tokens(inside_of(), held.find)
+    told = [(*run.mark, run.name, dict(run.stored), tokens.get(run.mark, "")) for run in runs]
+    return time.monotonic(), *told
+
+
+def _tokens(runs: Iterable[Run], find: Callable[[Mark], held.Hold | None]) -> dict[Mark, str]:
+    holds = {run.mark: find(run.mark) for run in runs}
+    return {mark: hold.token for mark, hold in holds.items() if hold is not None}
 
 
 def _forget_parent() -> None:
     # A child of a runner's is inside of nothing: what it asks for the parent cannot see.
     global _fork
     runs = tuple(run._replace(folder="", chunk=None) for run in _runs.get())
-    _fork = Fork(os.getppid(), runs, bool(_going))
+    _fork = Origin(runs, _tokens(runs, held.of_parent), time.monotonic())
     _runs.set(())
     _going.clear()
+    _threads.clear()
 
 
 os.register_at_fork(after_in_child=_forget_parent)

@@ -5,21 +5,21 @@ A receipt is also what a sidecar's line says, so that a row can be made from the
 
 from __future__ import annotations
 
-import errno
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entropic.disk.files import digest_of
+from entropic.disk.files import is_digest
 from entropic.disk.names import is_name, safe_name
 from entropic.disk.roots import STATE
 from entropic.disk.staging import Staged
-from entropic.errors import ResultFileError
 from entropic.process.logs import get_logger
+from entropic.values.row_texts import digest_of_text
 
-__all__ = ["Failure", "Job", "NotBegun", "Outcome", "Receipt", "WorkerDied"]
+__all__ = ["Failure", "InRow", "Job", "NotBegun", "Outcome", "Receipt", "WorkerDied"]
 
 log = get_logger(__name__)
 
@@ -32,6 +32,7 @@ _WHERE = {
     "batch_job": 255,
 }  # columns of an attempt, and their lengths
 _PID = "pid"
+_NOT_IN_LINES = {"staged", "is_synced"}
 
 _is_digest = re.compile(r"[0-9a-f]{64}\Z").match
 _is_attempt = re.compile(r"[0-9a-f]{32}\Z").match
@@ -75,7 +76,8 @@ _LINE: dict[str, Callable[[Any], Any]] = {
     "attempt": lambda value: isinstance(value, str) and _is_attempt(value),
     "folder": is_name,
     "slot": is_name,
-    "name": is_name,
+    "name": lambda value: value is None or is_name(value),
+    "value": lambda value: value is None or (isinstance(value, str) and value.isascii()),
     "size_bytes": lambda value: type(value) is int and 0 <= value < 1 << 63,
     "sha256": lambda value: isinstance(value, str) and _is_digest(value),
     "stored": _is_document,
@@ -87,6 +89,16 @@ _LINE: dict[str, Callable[[Any], Any]] = {
     "is_folder": lambda value: isinstance(value, bool),
     "where": _is_where,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class InRow:
+    """What a runner of the library's returns that has written no file: the row is to have the value itself."""
+
+    text: str
+    """As `entropic.values.row_texts` spells it."""
+    returned: dict[str, Any]
+    """What else there is for the row, as a mapping that a runner returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +119,8 @@ class Job:
         SHA-256 of the file that this run is to replace.
     look : bool
         Whether a finished run of this key that nobody has committed will do instead.
+    ended : tuple of str
+        Attempts of this key that came to an end in this sweep already: not to be taken for such.
     """
 
     record_id: str
@@ -116,11 +130,22 @@ class Job:
     custom: dict[str, Any] = field(default_factory=dict)
     replaces: str | None = None
     look: bool = True
+    ended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A finished run, staged and noted: what a sidecar's line says."""
+    """A finished run, staged and noted: what a sidecar's line says.
+
+    Attributes
+    ----------
+    staged : Staged
+        The file in its slot; of a value that is to stand in the row its size and digest, and an empty name.
+    value : str or None
+        That value, as `entropic.values.row_texts` spells it.
+    where : dict
+        owner, host, pid, worker, batch_job of the executing process.
+    """
 
     record_id: str
     attempt: str
@@ -135,11 +160,15 @@ class Receipt:
     elapsed_s: float
     is_folder: bool
     where: dict[str, Any]
-    """owner, host, pid, worker, batch_job of the executing process."""
+    value: str | None = None
+    is_synced: bool = field(default=False, compare=False)
+    """Whether result and line are known to be on the disk; not before they are is anything committed."""
 
     def path(self, root: Path) -> Path:
-        """Return where the staged file is."""
-        return root / STATE / self.folder / self.slot / self.staged.name
+        """Return where the staged file is; of a value there is none."""
+        if self.value is not None:
+            raise ValueError(f"the result of {self.record_id} is no file")
+        return root.joinpath(STATE, self.folder, self.slot, self.staged.name)
 
     @property
     def final_name(self) -> str:
@@ -158,35 +187,26 @@ class Receipt:
     def _own(self, name: str) -> str:
         return f"{self.record_id}-{self.attempt[:8]}{name.removeprefix(self.record_id)}"
 
+    def is_staged(self, root: Path) -> bool:
+        """Whether the result can be committed: its file lies in its slot, to the byte; a value is in the receipt."""
+        return self.value is not None or self.is_at(self.path(root))
+
     def placed(self, root: Path) -> str | None:
         """Return the name under which this result, to the byte, lies in the results folder; None if it does not."""
         return next((name for name in (self.final_name, self.other_name) if self.is_at(root / name)), None)
 
     def is_at(self, path: Path) -> bool:
         """Whether what is at *path* is this result, to the byte."""
-        try:
-            return digest_of(path) == (self.staged.size_bytes, self.staged.sha256)
-        except (
-            FileNotFoundError,
-            NotADirectoryError,
-            ResultFileError,
-        ):  # nothing that a run can have written
-            return False
-        except OSError as error:
-            if (
-                error.errno != errno.ELOOP
-            ):  # a disk that fails does not make a finished run one that never was
-                raise
-            return False
+        return is_digest(path, (self.staged.size_bytes, self.staged.sha256))
 
     def as_line(self, database: str, table: str) -> dict[str, Any]:
         """Return the sidecar's line."""
-        line = {name: getattr(self, name) for name in self.__slots__ if name != "staged"}
+        line = {name: getattr(self, name) for name in self.__slots__ if name not in _NOT_IN_LINES}
         return {
             "database": database,
             "table": table,
             **line,
-            "name": self.staged.name,
+            "name": self.staged.name or None,
             "size_bytes": self.staged.size_bytes,
             "sha256": self.staged.sha256,
         }
@@ -194,13 +214,32 @@ class Receipt:
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> Receipt:
         """Return the receipt that a sidecar's line stands for; KeyError or TypeError if it is no such line."""
+        line = {"value": None, **line}  # which lines of before do not have
         for name, is_sound in _LINE.items():
             if not is_sound(line[name]):
                 raise TypeError(f"{name!r} of a sidecar's line is {line[name]!r:.200}")
+        name, value, digest = line["name"], line["value"], (line["size_bytes"], line["sha256"])
+        if (name is None) is (value is None) or (value is not None and digest_of_text(value) != digest):
+            raise TypeError(f"a sidecar's line has the file {name!r:.200} and the value {value!r:.200}")
         if line["started_at"] + line["elapsed_s"] > _LATEST_S:
             raise TypeError(f"'elapsed_s' of a sidecar's line is {line['elapsed_s']!r}")
-        staged = Staged(line["name"], line["size_bytes"], line["sha256"])
-        return cls(staged=staged, **{name: line[name] for name in cls.__slots__ if name != "staged"})
+        staged = Staged(name or "", line["size_bytes"], line["sha256"])
+        return cls(staged=staged, **{name: line[name] for name in cls.__slots__ if name not in _NOT_IN_LINES})
+
+    def as_failure(self, error: BaseException, message: str) -> Failure:
+        """Return as what a finished run is recorded whose result cannot be kept because of *error*."""
+        return Failure(
+            record_id=self.record_id,
+            attempt=self.attempt,
+            stored=self.stored,
+            error_type=type(error).__qualname__,
+            message=message,
+            traceback="".join(traceback.format_exception(error)),
+            started_at=self.started_at,
+            elapsed_s=self.elapsed_s,
+            where=self.where,
+            exception=error,
+        )
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """From a staged file to a committed row: one transaction that a late owner cannot complete.
 
-In this order: delete the claims if their tokens are still ours, write rows, file records and attempts, move the files
-to their places, commit. A crash before the commit leaves the sidecar's lines, from which `recovery` does the
-same again; so every step can be repeated. A line is settled once its attempt is in the table of attempts. By that a
-transaction whose answer was lost, as when the server stopped, knows when it is repeated that it had been committed.
-A row that the database refuses is a run that failed; any other trouble leaves the line for recovery.
+In this order: bring results and their lines to the disk if they are not known to be there, delete the claims if their
+tokens are still ours, write rows, file records and attempts, move the files to their places, commit. A crash before the
+commit leaves the sidecar's lines, from which `recovery` does the same again; so every step can be repeated. A line is
+settled once its attempt is in the table of attempts. By that a transaction whose answer was lost, as when the server
+stopped, knows when it is repeated that it had been committed. A row that the database refuses is a run that failed, and
+so is a result that the disk does not keep; any other trouble leaves the line for recovery.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,23 +22,26 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func,
 from sqlalchemy.exc import SQLAlchemyError
 
 from entropic.disk.files import digest_of, remove, sync_folder
-from entropic.disk.guarded import copy_new, located, open_file, unlink
+from entropic.disk.guarded import located, unlink
 from entropic.disk.names import is_name
 from entropic.disk.registered import note_registered
 from entropic.disk.roots import STATE, quarantine
 from entropic.disk.staging import move
 from entropic.errors import AlreadyExistsError, ClaimLostError
 from entropic.leases.claims import CHUNK, Claims, Holder
-from entropic.model.base import table_key
+from entropic.model.base import RESULT_VALUE, reserved_of, table_key
 from entropic.model.identities import Identity
 from entropic.model.parameters import Parameters
 from entropic.process.identity import batch_job, this_process
 from entropic.process.logs import get_logger
 from entropic.process.provenance import CodeState
+from entropic.runs.durable import not_kept, sync_runs
+from entropic.runs.former import former_of, keep_former
 from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
 from entropic.runs.refusals import refused, spellings, storable
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
+from entropic.sql.prepared import PreparedInsert, PreparedQuery
 from entropic.sql.tables import AttemptRow, FileRow, MetaRow
 from entropic.sql.tables.attempts import CANCELLED, COMPLETED, FAILED, LOST
 from entropic.sql.upsert import chunks, insert_new
@@ -50,7 +53,7 @@ log = get_logger(__name__)
 _files: Any = FileRow.__table__
 _attempts: Any = AttemptRow.__table__
 _meta: Any = MetaRow.__table__
-_insert_file, _insert_attempt = insert(_files), insert(_attempts)
+_insert_file, _insert_attempt = PreparedInsert(insert(_files)), PreparedInsert(insert(_attempts))
 
 
 class _ClaimGone(Exception):
@@ -80,19 +83,22 @@ class Publisher:
         self._claims = claims
         self._root = root
         self._rows: Any = parameters.model.__table__
+        self._reserved = reserved_of(parameters.model)
         self._table: str = table_key(parameters.model)
         # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
         keys: Any = bindparam("keys", expanding=True)
         is_record = (_files.c.table_name == self._table) & (_files.c.record_id == self._rows.c.id)
-        self._select_former = (
+        self._select_former = PreparedQuery(
             select(self._rows.c.id, _files.c.name, _files.c.attempt)
             .outerjoin_from(self._rows, _files, is_record)
             .where(self._rows.c.id.in_(keys))
         )
-        self._delete_files = delete(_files).where(
-            _files.c.table_name == self._table, _files.c.record_id.in_(keys)
+        self._delete_files = PreparedQuery(
+            delete(_files).where(_files.c.table_name == self._table, _files.c.record_id.in_(keys))
         )
-        self._insert_new_attempt = insert_new(_attempts, database.dialect)
+        rows: Any = self._rows
+        self._insert_row = PreparedInsert(insert(rows))
+        self._insert_new_attempt = PreparedInsert(insert_new(_attempts, database.dialect))
 
     def publish(
         self, finished: Sequence[tuple[Receipt, str]], code: CodeState, told: set[str] | None = None
@@ -106,6 +112,16 @@ class Publisher:
         told : set of str, optional
             What was warned of already (`Parameters.split`).
         """
+        trouble = sync_runs(self._root, [receipt for receipt, _ in finished])
+        published = self._publish([one for one in finished if one[0].attempt not in trouble], code, told)
+        for receipt, token in finished:
+            if receipt.attempt in trouble:
+                published.refused.append(self._give_up(receipt, token, code, trouble[receipt.attempt]))
+        return published
+
+    def _publish(
+        self, finished: Sequence[tuple[Receipt, str]], code: CodeState, told: set[str] | None
+    ) -> Published:
         lost: set[str] = set()
         failed: list[Failure] = []
         if not finished:
@@ -123,7 +139,7 @@ class Publisher:
         else:
             return Published(lost, failed)
         for one in finished:
-            published = self.publish([one], code, told)
+            published = self._publish([one], code, told)
             lost |= published.lost
             failed += published.refused
         return Published(lost, failed)
@@ -147,52 +163,37 @@ class Publisher:
             rows = {receipt.record_id: self._row(receipt, name, told) for receipt, name in placed}
             self._write_rows(connection, rows, former)
             self._replace_files(connection, [self._file(receipt, name) for receipt, name in placed])
-            connection.execute(_insert_attempt, [self._ended(receipt, code) for receipt in receipts])
+            _insert_attempt(connection, [self._ended(receipt, code) for receipt in receipts])
             # Last: a row that the database refuses must not have cost the file that it was to replace.
             for receipt, name in placed:
+                if name is None:
+                    continue  # the row has it
                 if former.get(receipt.record_id) == name:
-                    self._keep_former(receipt, name)
+                    keep_former(receipt, self._root, name)
                 move(receipt.path(self._root), self._root / name)
             names = {name for _, name in placed}
             stale[:] = [(key, name) for key, name in former.items() if name is not None and name not in names]
 
         self._database.write(work, repeatable=True)
         for receipt in receipts:
-            if receipt.replaces is not None:
+            if receipt.replaces is not None and receipt.value is None:
                 with suppress(OSError):  # of a slot that is gone, or in another's hands
-                    unlink(self._former_of(receipt))
+                    unlink(former_of(receipt, self._root))
         for key, name in stale:
             if not self.is_shared(name, key):  # a re-run's file has another name: the old one is nobody's now
                 remove(self._root / name)
 
-    def _former_of(self, receipt: Receipt) -> Path:
-        """Return where the file that a result replaces is kept until the commit."""
-        return receipt.path(self._root).with_name(f".former-{receipt.attempt}")
-
-    def _keep_former(self, receipt: Receipt, name: str) -> None:
-        """Keep a file that is replaced: a constraint that the database looks at last, on COMMIT, may refuse the row."""
-        if not os.path.lexists(receipt.path(self._root)):
-            return  # it was replaced by an earlier try
-        path = self._root / name
-        with suppress(FileNotFoundError, FileExistsError), located(self._former_of(receipt)) as (kept, slot):
-            try:
-                os.link(path, kept, dst_dir_fd=slot, follow_symlinks=False)
-            except OSError as error:
-                if path.is_symlink() or isinstance(error, FileNotFoundError | FileExistsError):
-                    return
-                # A file system without hard links.
-                with open_file(str(path), limit=sys.maxsize) as source:
-                    copy_new(source, kept, slot)
-
     def _former(self, connection: Connection, keys: list[str]) -> dict[str, str | None]:
         """Return the rows that are there already, each with the name of its file if a run of ours made it."""
-        rows = connection.execute(self._select_former, {"keys": keys})
-        return {row.id: row.name if row.attempt is not None and is_name(row.name) else None for row in rows}
+        rows = self._select_former.rows(connection, keys)
+        return {key: name if attempt is not None and is_name(name) else None for key, name, attempt in rows}
 
-    def _name(self, receipt: Receipt, former: Mapping[str, str | None]) -> str:
-        """Return the name that a result gets: only a file that is recorded as its row's is ever replaced."""
+    def _name(self, receipt: Receipt, former: Mapping[str, str | None]) -> str | None:
+        """Return the name of a result's file: only one that is recorded as its row's is replaced. None of a value."""
+        if receipt.value is not None:
+            return None
         name = receipt.final_name
-        if former.get(receipt.record_id) == name or not os.path.lexists(self._root / name):
+        if former.get(receipt.record_id) == name or not os.path.lexists(os.path.join(self._root, name)):
             return name
         if not receipt.is_at(receipt.path(self._root)) and (there := receipt.placed(self._root)) is not None:
             return there  # a crash came between its move and its commit
@@ -229,7 +230,7 @@ class Publisher:
         self, connection: Connection, rows: Mapping[str, dict[str, Any]], former: Mapping[str, str | None]
     ) -> None:
         if new := [row for key, row in rows.items() if key not in former]:
-            connection.execute(insert(self._rows), new)
+            self._insert_row(connection, new)
         if old := [row for key, row in rows.items() if key in former]:
             # By number: a column may be called as one likes, a bound value may not.
             binds = {name: f"value_{number}" for number, name in enumerate(old[0])}
@@ -240,22 +241,26 @@ class Publisher:
             )
 
     def _replace_files(self, connection: Connection, records: list[dict[str, Any]]) -> None:
-        connection.execute(self._delete_files, {"keys": [record["record_id"] for record in records]})
-        connection.execute(_insert_file, records)
+        self._delete_files.count(connection, [record["record_id"] for record in records])
+        _insert_file(connection, records)
 
-    def _row(self, receipt: Receipt, name: str, told: set[str] | None) -> dict[str, Any]:
+    def _row(self, receipt: Receipt, name: str | None, told: set[str] | None) -> dict[str, Any]:
         outputs, rest = self._parameters.split(receipt.returned, told)
         return {
             **self._parameters.by_column(self._parameters.load(receipt.stored)),
             **self._parameters.by_column(self._parameters.no_outputs()),
             **self._parameters.by_column(outputs),
             "id": receipt.record_id,
-            "result_file": str(self._root / name),
+            **self._result(None if name is None else os.path.join(self._root, name), receipt.value),
             "created_at": _ended_at(receipt),
             "custom_data": {"elapsed_seconds": round(receipt.elapsed_s, 4), **rest, **receipt.custom},
         }
 
-    def _file(self, receipt: Receipt, name: str) -> dict[str, Any]:
+    def _result(self, path: str | None, value: str | None) -> dict[str, str | None]:
+        """Return the columns that say what a row's result is: a file or, in tables that have it, a value."""
+        return {"result_file": path} | ({RESULT_VALUE: value} if RESULT_VALUE in self._reserved else {})
+
+    def _file(self, receipt: Receipt, name: str | None) -> dict[str, Any]:
         return {
             "table_name": self._table,
             "record_id": receipt.record_id,
@@ -267,13 +272,15 @@ class Publisher:
 
     def _attempt(self, record_id: str, state: str, params: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
         """Return the row of an attempt that ends now, unless *facts*, by column, say otherwise."""
+        if "id" not in facts:
+            facts["id"] = uuid4().hex
+        if "ended_at" not in facts:
+            facts["ended_at"] = datetime.now(UTC)
         return {
-            "id": uuid4().hex,
             "table_name": self._table,
             "record_id": record_id,
             "state": state,
             "params": dict(params),
-            "ended_at": datetime.now(UTC),
             **facts,
         }
 
@@ -310,7 +317,7 @@ class Publisher:
             **self._parameters.by_column(identity.values),
             **self._parameters.by_column({**self._parameters.no_outputs(), **outputs}),
             "id": identity.id,
-            "result_file": shown,
+            **self._result(shown, None),
             "created_at": datetime.now(UTC),
             "custom_data": notes,
         }
@@ -460,7 +467,7 @@ class Publisher:
         def work(connection: Connection) -> None:
             self._claims.delete(connection, pairs)
             # A commit whose answer was lost is repeated, and two processes that clear up may both come upon one.
-            connection.execute(self._insert_new_attempt, attempts)
+            self._insert_new_attempt(connection, attempts)
 
         self._database.write(work, repeatable=True)
 
@@ -487,6 +494,22 @@ class Publisher:
             message=f"{holder}: it has ended, or was silent for longer than its lease; how far the run had come is "
             "not known",
         )
+
+    def drop(self, receipt: Receipt, reason: str) -> None:
+        """Record that a finished value is not committed: its line would be taken for a result that waits."""
+        process = {name: receipt.where.get(name) for name in ("owner", "host", "pid", "worker", "batch_job")}
+        facts = {"id": receipt.attempt, "started_at": datetime.fromtimestamp(receipt.started_at, UTC)}
+        message = f"it had finished, and was dropped, as {reason}. It had returned {receipt.value}"
+        attempt = self._attempt(
+            receipt.record_id,
+            LOST,
+            receipt.stored,
+            **process,
+            **facts,
+            ended_at=_ended_at(receipt),
+            message=message,
+        )
+        self._end([], [attempt])
 
     def settled(self, attempts: Sequence[str]) -> set[str]:
         """Return which of these attempts are over: committed, though their rows may be deleted since, or refused."""
@@ -522,7 +545,19 @@ class Publisher:
         model = self._parameters.model
         # Of a table that has changed meanwhile every row may be refused: no run is to blame for that.
         check_user_table(self._database, self._rows, f"{model.__module__}.{model.__qualname__}")
-        failure = refused(receipt, error, self._put_aside(receipt))
+        failure = refused(receipt, error, None if receipt.value is not None else self._put_aside(receipt))
+        self._end([(receipt.record_id, token)], [self._ended(failure, code)])
+        log.warning("%s: %s", receipt.record_id, failure.message)
+        return failure
+
+    def _give_up(self, receipt: Receipt, token: str, code: CodeState, error: OSError) -> Failure:
+        """Record a run that the disk does not keep: its file first, so that a crash leaves nothing to publish."""
+        failure = not_kept(receipt, error)
+        if receipt.value is None:
+            try:
+                quarantine(receipt.path(self._root))
+            except OSError:
+                remove(receipt.path(self._root))
         self._end([(receipt.record_id, token)], [self._ended(failure, code)])
         log.warning("%s: %s", receipt.record_id, failure.message)
         return failure
@@ -533,7 +568,7 @@ class Publisher:
             return quarantine(receipt.path(self._root))
         # A constraint that the database looks at last, on COMMIT, is looked at after the file was moved.
         rows = self._database.read(lambda connection: self._former(connection, [receipt.record_id]))
-        former, name = self._former_of(receipt), receipt.placed(self._root)
+        former, name = former_of(receipt, self._root), receipt.placed(self._root)
         if name is None or (rows and rows[receipt.record_id] == name and not former.exists()):
             return None
         aside = quarantine(self._root / name)
@@ -545,9 +580,10 @@ class Publisher:
     def _lose(self, receipt: Receipt) -> set[str]:
         if self._database.read(lambda connection: self._completed(connection, [receipt.attempt])):
             return set()  # the answer to a commit that had succeeded was lost, and it was tried again
-        staged = receipt.path(self._root)
-        if receipt.is_at(staged):
-            quarantine(staged)
+        if receipt.value is not None:
+            self.drop(receipt, "the claim on its key was lost while it ran")
+        elif receipt.is_at(receipt.path(self._root)):
+            quarantine(receipt.path(self._root))
         log.warning(
             "the claim on %s was lost while it ran, because this process was silent for longer than its lease: nothing "
             "was published",

@@ -8,28 +8,48 @@ is never cleared away, and whose runs are not believed is not read.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.exc import OperationalError, StatementError
 
 from entropic.disk.files import newest_change, remove
+from entropic.disk.names import is_name
 from entropic.disk.owners import Stranger, strangers
-from entropic.disk.roots import quarantine
-from entropic.disk.sidecars import Sidecar, clear_away, process_folders, read_sidecar
-from entropic.disk.staging import Staging
-from entropic.leases.claims import Grant
+from entropic.disk.roots import STATE, quarantine
+from entropic.disk.sidecars import Sidecar, clear_away, count_lines, is_blank, process_folders, read_sidecar
+from entropic.disk.staging import Staging, move
+from entropic.leases.claims import CHUNK, Grant
+from entropic.model.base import table_key
 from entropic.process.identity import Process, this_process
 from entropic.process.logs import get_logger
+from entropic.runs.attempts import index_of
+from entropic.runs.durable import sync_runs
+from entropic.runs.holding import Keys
 from entropic.runs.jobs import Receipt
 from entropic.runs.result_table import ResultTable
+from entropic.sql.tables import FileRow
+from entropic.sql.upsert import chunks
 
-__all__ = ["is_abandoned", "is_nameless", "leftovers", "recover", "unfinished", "unreadable"]
+__all__ = [
+    "clear_abandoned",
+    "is_abandoned",
+    "is_nameless",
+    "leftovers",
+    "recover",
+    "take_in_values",
+    "unfinished",
+    "unreadable",
+]
 
 log = get_logger(__name__)
 
+_files: Any = FileRow.__table__
 _PROCESS_FIELDS = {"owner": 32, "host": 255, "boot": 255, "started": 255}  # text, and how long it can be
 _ROW_FAULTS = (StatementError, ValueError, TypeError, OverflowError, RecursionError)
 
@@ -75,6 +95,10 @@ def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> i
     kept = set(held.values())
     left = [holder for holder in table.claims.abandoned() if holder.token not in kept]
     table.publisher.lose([(holder, None) for holder in left])
+    if left:
+        first = min(left, key=lambda holder: holder.record_id)
+        more = f", and {len(left) - 1} more" if len(left) > 1 else ""
+        log.info("freed %s, which %s had begun and not finished%s", first.record_id, first, more)
     if trouble:  # what is finished must not be run again because it could not be read
         raise trouble[0]
     return count
@@ -82,10 +106,15 @@ def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> i
 
 def _clear_if_done(table: ResultTable[Any], sidecar: Sidecar) -> None:
     try:
-        if is_abandoned(table, sidecar) and not unfinished(table, sidecar) and not _foreign(table, sidecar):
+        if is_abandoned(table, sidecar) and not _has_work(table, sidecar) and not _foreign(table, sidecar):
             _clear(table, sidecar)
     except OSError as error:  # all that it held is committed: another process may have the right to remove it
         log.warning("what a process left in %r could not be cleared away: %s", str(sidecar.folder), error)
+
+
+def _has_work(table: ResultTable[Any], sidecar: Sidecar) -> bool:
+    """Whether something of a folder is yet to be committed, or moved again."""
+    return bool(unfinished(table, sidecar) or _unmoved(table, sidecar))
 
 
 def _warn_of_strangers(root: Path) -> None:
@@ -100,7 +129,7 @@ def _warn_of_strangers(root: Path) -> None:
 
 
 def unfinished(table: ResultTable[Any], sidecar: Sidecar) -> list[Receipt]:
-    """Return the finished runs of a sidecar that are not settled and whose files are still there."""
+    """Return the finished runs of a sidecar that are not settled and whose results are still there."""
     receipts = {receipt.attempt: receipt for receipt in _receipts(table, sidecar)[0]}
     settled = table.publisher.settled(list(receipts))
     return [r for attempt, r in receipts.items() if attempt not in settled and _has_file(table, r)]
@@ -129,21 +158,27 @@ def _receipts(table: ResultTable[Any], sidecar: Sidecar) -> tuple[list[Receipt],
 
 
 def _has_file(table: ResultTable[Any], receipt: Receipt) -> bool:
-    """Whether the file of a receipt waits in its slot or, after a crash between move and commit, in its place."""
-    if receipt.is_at(receipt.path(table.root)):
+    """Whether the file of a receipt waits in its slot or, after a crash between move and commit, in its place.
+
+    A value, which is in the receipt, waits until its attempt is settled.
+    """
+    if receipt.is_staged(table.root):
         return True
     # An equal file in its place may as well be that of a row, which another run committed.
     return receipt.placed(table.root) is not None and _is_wanted(table, receipt)
 
 
 def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, str]) -> int:
-    receipts = unfinished(table, sidecar)
-    if not receipts:
+    receipts = _synced(table, unfinished(table, sidecar))
+    unmoved = [receipt for receipt, _ in _unmoved(table, sidecar)]
+    if not (receipts or unmoved):
         return 0
     taken = _Taken(table, held)
     count, recovered = 0, set()
     try:
-        taken.acquire({receipt.record_id for receipt in receipts} - held.keys())
+        taken.acquire({receipt.record_id for receipt in receipts + unmoved} - held.keys())
+        if unmoved:
+            _move_again(table, sidecar, taken.tokens)
         with table.heartbeat.beating(is_run_here=False):  # there may be thousands
             for receipt in receipts:
                 key = receipt.record_id
@@ -161,6 +196,90 @@ def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, st
         more = f" and {len(others)} more" if others else ""
         log.warning("recovered %s%s, which process %s had finished", first, more, sidecar.process.get("pid"))
     return count
+
+
+def take_in_values(table: ResultTable[Any], held: dict[str, str], skip: str) -> None:
+    """Commit the values that processes which live have finished under keys that are *held* now, and nobody committed.
+
+    Files that lie there so are taken by whoever runs the key next; of a value nothing but the database tells whether
+    it was committed before.
+
+    Parameters
+    ----------
+    held : dict
+        Tokens by key. Those that are used up are taken out.
+    skip : str
+        The folder in which this process itself writes.
+    """
+    index = index_of(table.root)
+    index.refresh(skip=skip)
+    folders: dict[str, list[dict[str, Any]]] = {}
+    for key in held:
+        for line in index.get(key):
+            if line.get("value") is not None and line["folder"] != skip:
+                folders.setdefault(line["folder"], []).append(line)
+    for folder, lines in folders.items():
+        where = lines[0].get("where")
+        process = where if isinstance(where, dict) else {}
+        _recover_lines(table, Sidecar(table.root / STATE / folder, process, lines, 0), held)
+
+
+def _synced(table: ResultTable[Any], receipts: list[Receipt]) -> list[Receipt]:
+    """Bring what nobody may have brought there to the disk, all together; leave out what the disk does not keep."""
+    trouble = sync_runs(table.root, receipts)
+    for receipt in receipts:
+        if receipt.attempt in trouble and receipt.value is not None:
+            log.warning(
+                "%s could not be brought to the disk: %s", receipt.record_id, trouble[receipt.attempt]
+            )
+        elif receipt.attempt in trouble:
+            kept = quarantine(receipt.path(table.root))
+            log.warning(
+                "%s, which had finished, could not be brought to the disk (%s), and is kept in %r",
+                receipt.record_id,
+                trouble[receipt.attempt],
+                str(kept),
+            )
+    return [replace(receipt, is_synced=True) for receipt in receipts if receipt.attempt not in trouble]
+
+
+def _unmoved(table: ResultTable[Any], sidecar: Sidecar) -> list[tuple[Receipt, str]]:
+    """Return committed runs whose files lie in their slots, each with the name that its row gives the file.
+
+    The database may keep a commit through a power cut, and the file system lose the move that came before.
+    """
+    staged = {
+        receipt.attempt: receipt
+        for receipt in _receipts(table, sidecar)[0]
+        if receipt.value is None and os.path.lexists(receipt.path(table.root))
+    }
+    names: dict[str, str] = {}
+    statement = select(_files.c.attempt, _files.c.name).where(
+        _files.c.table_name == table_key(table.model),
+        _files.c.attempt.in_(bindparam("attempts", expanding=True)),
+    )
+    for some in chunks(staged, CHUNK):
+
+        def look(connection: Connection, attempts: list[str] = some) -> None:
+            names.update(
+                (row.attempt, row.name) for row in connection.execute(statement, {"attempts": attempts})
+            )
+
+        table.database.read(look)
+    found = [(staged[attempt], name) for attempt, name in names.items() if is_name(name)]
+    return [
+        (receipt, name)
+        for receipt, name in found
+        if receipt.is_at(receipt.path(table.root)) and not receipt.is_at(table.root / name)
+    ]
+
+
+def _move_again(table: ResultTable[Any], sidecar: Sidecar, keys: Collection[str]) -> None:
+    """Move what a power cut put back into its slot to its place again, but for keys that somebody else is at."""
+    for receipt, name in _unmoved(table, sidecar):  # under the claims: a run again may have come between
+        if receipt.record_id in keys:
+            move(receipt.path(table.root), table.root / name)
+            log.warning("%s is in its place again, from where a power cut had taken it", table.root / name)
 
 
 class _Taken:
@@ -202,8 +321,12 @@ def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, s
     What is raised leaves the token for whoever gives it back.
     """
     # Before we had the claim, another one may have committed it, and deleted the row.
-    if table.publisher.settled([receipt.attempt]) or not _is_wanted(table, receipt):
-        remove(receipt.path(table.root))
+    is_settled = bool(table.publisher.settled([receipt.attempt]))
+    if is_settled or not _is_wanted(table, receipt):
+        if receipt.value is None:
+            remove(receipt.path(table.root))
+        elif not is_settled:
+            table.publisher.drop(receipt, "there was another result by then")
         return False
     try:
         lost, refused = table.publisher.publish([(receipt, tokens[receipt.record_id])], table.code)
@@ -226,10 +349,10 @@ def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
     if stored == receipt.staged.sha256:
         # The row has this result already; but a run again may have had other outputs, or been for want of the file.
         # Only with a file of its own: once that was moved, nothing tells such a run from one that was dropped before
-        # this row was written, and the row, whose bytes are the same, stays.
-        is_again = receipt.replaces is not None and receipt.is_at(receipt.path(table.root))
-        path = Path(table.reader.path(rows[0]))
-        return is_again and (stored == receipt.replaces or not receipt.is_at(path))
+        # this row was written, and the row, whose bytes are the same, stays. (Of a value the dropping is recorded.)
+        is_again = receipt.replaces is not None and receipt.is_staged(table.root)
+        digest = receipt.staged.size_bytes, receipt.staged.sha256
+        return is_again and (stored == receipt.replaces or not table.reader.holds(rows[0], *digest))
     return stored is not None and stored == receipt.replaces
 
 
@@ -243,31 +366,43 @@ def _is_at_work(sidecar: Sidecar) -> bool:
     return all(process.is_alive() for process in (writer, holder))
 
 
-def is_abandoned(table: ResultTable[Any], sidecar: Sidecar) -> bool:
+def clear_abandoned(keys: Keys) -> None:
+    """Clear away the folders of processes that have ended, where nothing is staged: all that they had was notes."""
+    for folder in process_folders(keys.root):
+        sidecar = read_sidecar(folder)
+        if not sidecar.lines and not sidecar.malformed and is_abandoned(keys, sidecar):
+            clear_away(folder)
+
+
+def is_abandoned(keys: Keys, sidecar: Sidecar) -> bool:
     """Whether nobody writes to a folder any more: its process is dead or, where that cannot be seen, silent.
 
     Silent is who has written nothing for a lease, and holds no claim that is alive, nor does the process for which it
-    works: a run of an hour may write at its end only. A folder that does not say whose it is, is nobody's to give up.
+    works: a run of an hour may write at its end only. A folder that does not say whose it is, is nobody's to give up,
+    unless nothing is in it: a kill came as it was made, or removed.
     """
     writer = _process(sidecar.process)
     if writer is None:
-        return False
+        return is_blank(sidecar.folder) and _is_old(sidecar, keys.claims.lease_s)
     is_alive = writer.is_alive()
     if is_alive is not None:
         return not is_alive
-    try:
-        newest = newest_change(sidecar.folder)
-    except OSError:
-        return False
-    if time.time() - newest <= table.claims.lease_s:
+    if not _is_old(sidecar, keys.claims.lease_s):
         return False
     holder = _process(sidecar.process.get("holder"))
-    return not table.claims.has_live(process.owner for process in (writer, holder) if process is not None)
+    return not keys.claims.has_live(process.owner for process in (writer, holder) if process is not None)
+
+
+def _is_old(sidecar: Sidecar, age_s: float) -> bool:
+    try:
+        return time.time() - newest_change(sidecar.folder) > age_s
+    except OSError:
+        return False
 
 
 def is_nameless(sidecar: Sidecar) -> bool:
-    """Whether a process's folder does not say, in a form that can be believed, whose it is."""
-    return _process(sidecar.process) is None
+    """Whether there is something in a process's folder, and it does not say in a form to be believed whose it is."""
+    return _process(sidecar.process) is None and not is_blank(sidecar.folder)
 
 
 def _foreign(table: ResultTable[Any], sidecar: Sidecar) -> bool:
@@ -286,13 +421,15 @@ def _clear(table: ResultTable[Any], sidecar: Sidecar) -> None:
         clear_away(sidecar.folder)
 
 
-def leftovers(table: ResultTable[Any], sweep: str, own: Staging) -> None:
+def leftovers(table: ResultTable[Any], sweep: str, own: Staging, committed: Mapping[str, int]) -> None:
     """Clear away the folders of a sweep that has ended, all of whose outcomes were handed over.
 
     Parameters
     ----------
     own : Staging
         This process's part of them, which knows without a look whether all its lines were committed.
+    committed : mapping
+        How many runs of each folder, by its name, were committed. Where there are as many lines, all of them were.
     """
     folders = [folder for folder in process_folders(table.root) if folder.name.endswith(f"-{sweep}")]
     if not folders:
@@ -300,7 +437,10 @@ def leftovers(table: ResultTable[Any], sweep: str, own: Staging) -> None:
     table.publisher.flush()
     own.close()
     for folder in folders:
-        if folder.is_dir() and not unfinished(table, read_sidecar(folder)):
+        if not folder.is_dir():
+            continue
+        is_done = committed.get(folder.name) == count_lines(folder)
+        if is_done or not unfinished(table, read_sidecar(folder)):
             clear_away(folder)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,23 +25,14 @@ def refused(receipt: Receipt, error: Exception, kept: Path | None) -> Failure:
         Where its file is now.
     """
     where = "its file is gone" if kept is None else f"its file is kept in {str(kept)!r}"
+    if receipt.value is not None:
+        where = f"it had returned {receipt.value}"
     error.add_note(
         f"The run of {receipt.record_id} has finished, but the database refuses its row; {where}. Put the model, the "
         "table or the runner right; the next call runs it again"
     )
     reason = getattr(error, "orig", None) or error
-    return Failure(
-        record_id=receipt.record_id,
-        attempt=receipt.attempt,
-        stored=receipt.stored,
-        error_type=type(error).__qualname__,
-        message=f"the database refuses the row: {reason}; {where}",
-        traceback="".join(traceback.format_exception(error)),
-        started_at=receipt.started_at,
-        elapsed_s=receipt.elapsed_s,
-        where=receipt.where,
-        exception=error,
-    )
+    return receipt.as_failure(error, f"the database refuses the row: {reason}; {where}")
 
 
 def storable(text: str) -> str:

@@ -20,9 +20,10 @@ log = get_logger(__name__)
 
 def remove_result(table: ResultTable[Any], found: Found) -> None:
     """Remove the result of a row that was deleted; one that stays is logged, with the reason."""
-    path = Path(table.reader.path(found))
-    if not os.path.lexists(path):
+    name = table.reader.path(found)
+    if name is None or not os.path.lexists(name):  # its value went with the row
         return
+    path = Path(name)
     try:
         why: object = _remove(table, found, path)
     except OSError as error:
@@ -37,7 +38,7 @@ def _remove(table: ResultTable[Any], found: Found, path: Path) -> str | None:
     if (problem := table.root_problem()) is not None:
         return problem
     is_inside = path.parent == table.root
-    if found.file_name is None and not is_inside:
+    if found.sha256 is None and not is_inside:
         return f"no file record says that {str(path)!r} is its result"
     if table.publisher.is_shared(str(path), found.id):
         return f"{str(path)!r} is the result of another row too"

@@ -21,14 +21,15 @@ from entropic.errors import (
 )
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
-from entropic.model.base import RESERVED, Base, table_key
+from entropic.model.base import RESULT_VALUE, Base, reserved_of, table_key
 from entropic.model.folders import adopt_root, registered_marker, tell_copy
+from entropic.model.growth import grow_table
+from entropic.model.hits import Hits
 from entropic.model.identities import Identity
 from entropic.model.parameters import Parameters
 from entropic.model.records import Found, RecordReader
 from entropic.model.registration import (
     compare_keys,
-    grow_table,
     refuse_other_case,
     register_table,
 )
@@ -73,6 +74,7 @@ class ResultTable(Generic[ModelT]):
     claims: Claims
     heartbeat: Heartbeat
     reader: RecordReader[ModelT]
+    hits: Hits[ModelT]
     publisher: Publisher
     code: CodeState
     may_not: str | None = None
@@ -162,6 +164,7 @@ class ResultTable(Generic[ModelT]):
     ) -> ResultTable[ModelT]:
         model: Any = parameters.model
         claims = Claims(database, table_key(model), lease_s=lease_s)
+        reader: RecordReader[ModelT] = RecordReader(database, model, root)
         return cls(
             database=database,
             model=model,
@@ -170,7 +173,8 @@ class ResultTable(Generic[ModelT]):
             parameters=parameters,
             claims=claims,
             heartbeat=Heartbeat(database, claims),
-            reader=RecordReader(database, model, root),
+            reader=reader,
+            hits=Hits(database, parameters, reader),
             publisher=Publisher(database, parameters, claims, root),
             code=code,
             not_ours=not_ours,
@@ -187,11 +191,24 @@ class ResultTable(Generic[ModelT]):
         return _attach, (self.database, self.model, self.root, self.marker, options)
 
     @property
-    def names_of_columns(self) -> list[str]:
-        """The attributes of a record that are columns: parameters, outputs, and what the library brings."""
+    def holds_values(self) -> bool:
+        """Whether small results stand in the rows."""
+        return RESULT_VALUE in reserved_of(self.model)
+
+    def names_of_columns(self, bookkeeping: bool | None = None) -> list[str]:
+        """Return the attributes of a record that are columns: parameters, outputs, and what the library brings.
+
+        Parameters
+        ----------
+        bookkeeping : bool, optional
+            Whether with the last. Default: of the user's own models, not of those that are derived from functions.
+        """
         first = [*self.parameters.names, *self.parameters.output_names]
+        reserved = reserved_of(self.model)
         names = [attribute.key for attribute in inspect(self.model).column_attrs]
-        return [*first, *(name for name in names if name not in {*first, *RESERVED}), *RESERVED]
+        first += [name for name in names if name not in {*first, *reserved}]
+        is_wanted = not self.model.__entropic__.is_derived if bookkeeping is None else bookkeeping
+        return [*first, *reserved] if is_wanted else first
 
     def require_root(self) -> None:
         """Raise `ResultsDirUnavailableError` unless the results folder is there, ours, and for us to write.
@@ -241,15 +258,21 @@ class ResultTable(Generic[ModelT]):
         self.marker = adopt_root(self.database, table_key(self.model), self.root)
         self.not_ours = None
 
-    def find(self, identity: Identity) -> Found | None:
+    def find(self, identity: Identity, *, is_absent: bool = False) -> Found | None:
         """Return the row of *identity*: one SELECT.
+
+        Parameters
+        ----------
+        is_absent : bool
+            Whether it is known that there is none under the key itself.
 
         Raises
         ------
         HashCollisionError
             If the row under the key holds other parameters.
         """
-        return self.match(identity, self.reader.find(identity.ids))
+        ids = identity.ids[1:] if is_absent else identity.ids
+        return self.match(identity, self.reader.find(ids)) if ids else None
 
     def match(self, identity: Identity, rows: Iterable[Found]) -> Found | None:
         """Return the row of *identity* among those found under its keys."""
@@ -260,7 +283,7 @@ class ResultTable(Generic[ModelT]):
                 return found
             # Under the published release's key; one that differs there is another run. What has no file record was
             # not written by this release, which tells a tuple from a list.
-            if not self.parameters.differences(identity, found.row, is_former=found.file_name is None):
+            if not self.parameters.differences(identity, found.row, is_former=found.sha256 is None):
                 former = found
         return former
 
@@ -272,6 +295,7 @@ class ResultTable(Generic[ModelT]):
         *,
         custom: Mapping[str, Any] | None = None,
         look: bool = True,
+        ended: tuple[str, ...] = (),
     ) -> Job:
         """Return what a worker is told of a key to run; *replaced* is the row of before, as it is under the claim."""
         return Job(
@@ -283,20 +307,21 @@ class ResultTable(Generic[ModelT]):
             # Recovery drops a run that replaces another row than that which there is.
             replaces=replaced.sha256 if replaced is not None and replaced.id == record_id else None,
             look=look,
+            ended=ended,
         )
 
     def refuse_registered(self, found: Found) -> None:
         """Raise `ResultFileMissingError` if the file of a row that is gone was registered: it is not ours."""
         if self.reader.is_registered(found):
             raise ResultFileMissingError(
-                f"the registered file {self.reader.path(found)!r} of {found.id!r} is not there. Nothing was run. "
+                f"the registered file {self.reader.place(found)!r} of {found.id!r} is not there. Nothing was run. "
                 "Bring it back, or delete the row, so that the next call runs it"
             )
 
     def refuse_other_file(self, found: Found, path: Path) -> None:
         """Raise `AlreadyExistsError`: *path* is not to take the place of the result that there is."""
         raise AlreadyExistsError(
-            f"{found.id!r} has the result {self.reader.path(found)!r}; to put {str(path)!r} in its place, say "
+            f"{found.id!r} has the result {self.reader.place(found)!r}; to put {str(path)!r} in its place, say "
             "overwrite=True"
         )
 

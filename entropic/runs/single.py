@@ -1,6 +1,6 @@
 """One run, from a miss to its row: claim, attempt, publish and commit; or wait for whoever is at it.
 
-How a key is claimed and what becomes of the claim is `tenure`'s; here is the wait for one key, and its run in this
+How a key is claimed and what becomes of the claim is `tenure`'s, the wait for it `turns`'; here is its run in this
 thread.
 """
 
@@ -14,18 +14,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from entropic.errors import ClaimLostError, ClaimTimeoutError, ResultsDirUnavailableError
+from entropic.errors import ClaimLostError, ResultsDirUnavailableError
 from entropic.model.identities import Identity
 from entropic.model.records import Found
 from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
-from entropic.process.patience import Patience, Wait
+from entropic.process.patience import Patience
 from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
 from entropic.runs.jobs import Failure, Job, NotBegun, Receipt
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Claimed, Tenure, own_staging
-from entropic.runs.waits import Waiting
+from entropic.runs.turns import Turn
+from entropic.sql.outages import without_waiting
 
 __all__ = ["RunMaker", "clear_away"]
 
@@ -61,7 +62,7 @@ class RunMaker:
         table.require_root()
         if found is not None and not is_forced:
             table.refuse_registered(found)
-            log.warning("the result of %s is gone (%s): it is run again", found.id, table.reader.path(found))
+            log.warning("the result of %s is gone (%s): it is run again", found.id, table.reader.place(found))
         record_id = identity.key_of_run(None if found is None else found.id)
         with terminable(), Tenure(table) as tenure:
             claimed = self._claim(tenure, identity, record_id, is_forced=is_forced)
@@ -96,34 +97,12 @@ class RunMaker:
 
     def _claim(self, tenure: Tenure, identity: Identity, record_id: str, *, is_forced: bool) -> Claimed:
         """Wait until the key is ours or, unless *is_forced*, somebody else has committed it."""
-        wait, told = Wait(self.patience), ""
-        with Waiting(self.table, tenure) as waiting:
-            while True:
-                claimed = tenure.claim({record_id: identity}, is_forced=is_forced)
-                if claimed.granted or claimed.done:
-                    return claimed
-                if self.table.database.is_in_block:
-                    self._give_up(record_id, "which a transaction does not wait for")
-                waiting.go_on([record_id], wait.waited_s)
-                told = self._say_who(record_id, told) if wait.is_worth_saying() else told
-                if wait.is_over():
-                    self._give_up(record_id, f"for longer than wait_timeout_s={self.patience.limit_s:g}")
-                self.table.database.rest()
-                wait.pause()
 
-    def _say_who(self, record_id: str, told: str) -> str:
-        """Say who holds the key, unless that was told; return the token of the claim."""
-        holder = self.table.claims.holders([record_id]).get(record_id)
-        if holder is None or holder.token == told:
-            return told
-        log.warning("waiting for %s, which is run by %s", record_id, holder)
-        return holder.token
+        def attempt() -> Claimed | None:
+            claimed = tenure.claim({record_id: identity}, is_forced=is_forced)
+            return claimed if claimed.granted or claimed.done else None
 
-    def _give_up(self, record_id: str, why: str) -> None:
-        holder = self.table.claims.holders([record_id]).get(record_id)
-        raise ClaimTimeoutError(
-            f"{record_id!r} is held by {holder or 'another process'} {why}. Nothing was run; try again later"
-        )
+        return Turn(self.table.database, self.table, self.patience).wait(record_id, tenure, attempt)
 
     def _attempt(self, job: Job, tenure: Tenure) -> Receipt:
         """Run *job*; if it fails or is interrupted, record that and give the key back."""
@@ -185,5 +164,6 @@ def clear_away(table: ResultTable[Any]) -> None:
 
 @atexit.register
 def _clear_all_away() -> None:
-    for table in list(_used.values()):
-        clear_away(table)
+    with without_waiting():
+        for table in list(_used.values()):
+            clear_away(table)

@@ -12,25 +12,22 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from entropic.disk.staging import Staging, staging_for
 from entropic.leases import held
 from entropic.leases.claims import Grant
-from entropic.leases.held import Mark
 from entropic.model.identities import Identity
 from entropic.model.records import Found
 from entropic.process.identity import this_process
-from entropic.process.logs import get_logger
-from entropic.runs.inside import around, inside_of, refuse_circle, wait_for
+from entropic.runs.holding import Holding
+from entropic.runs.inside import around
 from entropic.runs.jobs import Failure, Job, Receipt
 from entropic.runs.publishing import Published
-from entropic.runs.recovery import recover
+from entropic.runs.recovery import recover, take_in_values
 from entropic.runs.result_table import ResultTable
 
 __all__ = ["Claimed", "Tenure", "give_back_before_waiting", "own_staging"]
-
-log = get_logger(__name__)
 
 # By owner, root and key: the folder of a finished run that this process could not commit.
 _uncommitted: dict[tuple[str, str, str], str] = {}
@@ -45,55 +42,17 @@ class Claimed(NamedTuple):
     """The rows of keys that have a result by now, and are not ours any more."""
 
 
-class Tenure:
-    """The claims that one call or one sweep holds: each is known from before it is taken until it is gone.
-
-    A context manager: what is held when the block is left is given back.
-
-    Parameters
-    ----------
-    name : str
-        Of a sweep, as its `Work` has it.
-    lends : bool
-        Whether what it holds is begun in this process: a run that needs such a key before takes it.
-
-    Notes
-    -----
-    Used by one thread; what others ask of it for their runs (`settle`, `hand_over`, `give_back`) is safe beside that.
-    Between processes the claims decide.
-    """
+class Tenure(Holding):
+    """The claims that one call or one sweep holds on the keys of a table of results."""
 
     def __init__(self, table: ResultTable[Any], *, name: str = "", lends: bool = False) -> None:
+        super().__init__(table, name=name, lends=lends)
         self._table = table
-        self._tokens: dict[str, str] = {}
         self._lock = threading.RLock()
         self._settled: dict[
             str, Published
         ] = {}  # attempts that were ended for others, and what became of them
-        self._is_waiting = False
-        self.name = name
-        self.lends = lends
-        self.is_serial = not name
-        self.is_asked = False
-        self.is_open = True
         self._told: set[str] = set()  # of outputs that were warned of: once for all runs of a sweep
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.is_open = False  # first of all: should the rest fail, what is left is nobody's any more
-        left = list(self._tokens.items())
-        try:
-            if self._is_waiting:
-                wait_for(())
-            self.release(self._tokens)
-        except Exception:  # what is on its way matters more, and nobody here counts them as held any more
-            log.warning(
-                "%d claims could not be released; they end with their lease",
-                len(left),
-                exc_info=True,
-            )
 
     def claim(
         self, wanted: Mapping[str, Identity], *, is_forced: bool = False, takes: bool = True
@@ -118,39 +77,19 @@ class Tenure:
         ResultFileMissingError
             If a registered file is gone, unless *is_forced*.
         """
-        granted = self._ask(wanted, takes=takes or bool(inside_of()))
+        granted: dict[str, Found | None] = self.take_over(wanted, takes=takes)
         claimed = self._claim({key: wanted[key] for key in wanted if key not in granted}, is_forced)
         for key, row in claimed.granted.items():
-            held.offer(self._mark(key), self, self._tokens[key], row)
+            self.offer(key, row)
         return Claimed(granted | claimed.granted, claimed.done)
-
-    def _ask(self, wanted: Iterable[str], *, takes: bool) -> dict[str, Found | None]:
-        """Take what nobody in this process has begun, and commit what has ended; return what is ours now."""
-        refuse_circle([self._mark(key) for key in wanted])
-        taken: dict[str, Found | None] = {}
-        for key in wanted:
-            mark = self._mark(key)
-            hold = held.find(mark)
-            if hold is None or hold.keeper is self:
-                continue
-            hold.keeper.is_asked = True
-            if hold.outcome is not None:
-                hold.keeper.settle(key)
-            elif takes and (ours := held.take(mark, self)) is not None:
-                self._tokens[key] = ours.token
-                taken[key] = ours.row
-        return taken
 
     def _claim(self, wanted: Mapping[str, Identity], is_forced: bool) -> Claimed:
         if not wanted:
             return Claimed({}, {})
-        # Before they are granted: an interrupt must not leave behind what this one was not told of yet.
-        tokens = {key: self._table.claims.new_token() for key in wanted}
-        held.know(tokens.values(), self)
-        self._tokens |= tokens
-        grants = self._table.claims.acquire(tokens, tokens)
-        self._drop(tokens.keys() - grants.keys())
+        grants = self.acquire(wanted)
         self._take_in(grants, wanted)
+        if self._table.holds_values and not is_forced:
+            self._take_in_values(wanted)
         mine = [key for key in wanted if key in self._tokens]
         rows = self.find({key: wanted[key] for key in mine} if is_forced else wanted)
         done = {} if is_forced else self.done(rows)
@@ -165,18 +104,6 @@ class Tenure:
             again = self._claim({key: wanted[key] for key in used}, is_forced)
             return Claimed({**granted, **again.granted}, {**done, **again.done})
         return Claimed(granted, done)
-
-    def wait_for(self, keys: Sequence[str]) -> None:
-        """Note for which keys of others the run of this context waits; there may be none.
-
-        Raises
-        ------
-        DependencyCycleError
-            If one of them waits for a run of this context.
-        """
-        if keys or self._is_waiting:
-            self._is_waiting = bool(keys)
-            wait_for([self._mark(key) for key in keys])
 
     def find(self, wanted: Mapping[str, Identity]) -> dict[str, Found]:
         """Return the rows that there are of *wanted*, by its keys."""
@@ -217,6 +144,14 @@ class Tenure:
             ]
         )
 
+    def _take_in_values(self, wanted: Iterable[str]) -> None:
+        """Commit what processes which live had finished of *wanted* and gave back, which uses up its claim."""
+        mine = {key: self._tokens[key] for key in wanted if key in self._tokens}
+        known = list(mine)
+        owner = this_process().owner
+        take_in_values(self._table, mine, f"{owner}-{self.name}" if self.name else owner)
+        self._drop(set(known) - mine.keys())
+
     def _forget_uncommitted(self, key: str) -> None:
         folder = _uncommitted.pop(self._own_mark(key), None)
         staging = own_staging(self._table)
@@ -226,27 +161,11 @@ class Tenure:
     def _own_mark(self, key: str) -> tuple[str, str, str]:
         return this_process().owner, self._table.marker.root, key
 
-    def _mark(self, key: str) -> Mark:
-        return self._table.marker.root, key
-
-    def _drop(self, keys: Iterable[str]) -> None:
-        gone = list(keys)
-        held.withdraw([self._mark(key) for key in gone], self)
-        held.forget([token for key in gone if (token := self._tokens.pop(key, None)) is not None])
-
-    def release(self, keys: Iterable[str]) -> None:
-        """Give keys back of which nothing was run."""
-        given = list(keys)
-        held.withdraw([self._mark(key) for key in given], self)  # before: nobody is to take them now
-        given = [key for key in given if key in self._tokens]
-        self._table.claims.release([(key, self._tokens[key]) for key in given])
-        self._drop(given)
-
     def not_at_work(self, keys: Iterable[str]) -> set[str]:
         """Return those of *keys* that are held, and of which it is not known that they are being run."""
-        holds = {key: held.find(self._mark(key)) for key in keys if key in self._tokens}
-        mine = {key: hold for key, hold in holds.items() if hold and hold.keeper is self}
-        return {key for key, hold in mine.items() if hold.outcome is not None or not hold.is_begun}
+        return {
+            key for key, hold in self._mine(keys).items() if hold.outcome is not None or not hold.is_begun
+        }
 
     def can_have(self, key: str) -> bool:
         """Whether `claim` gets a key, or its row, although this process holds it."""
@@ -255,22 +174,7 @@ class Tenure:
             return False
         return hold.outcome is not None or (hold.keeper.lends and not hold.is_begun)
 
-    # What others ask of it, who need a key that it holds, or wait
-
-    def settle(self, key: str) -> None:
-        """Commit or record what has come of a key, if it has ended; `publish` and `fail` know of it then."""
-        self._settle_all([key])
-
-    def hand_over(self, key: str) -> None:
-        """Forget a key, which is another's now."""
-        self._tokens.pop(key, None)
-
-    def give_back(self) -> None:
-        """Commit or record what has ended, and give back what was not begun: who waits must not block others."""
-        self._settle_all(list(self._tokens))
-        free = held.withdraw([self._mark(key) for key in list(self._tokens)], self, only_free=True)
-        self._table.claims.release([(key, self._tokens[key]) for key in free])
-        self._drop(free)
+    # What others ask of it, who need a key that it holds, or wait: `publish` and `fail` know of it then
 
     def _settle_all(self, keys: Iterable[str]) -> None:
         with self._lock:

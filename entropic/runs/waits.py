@@ -7,86 +7,46 @@ the worker has finished. The notes also show circles over several processes.
 
 A second copy of the note is where the keys are that it waits for: another sweep may have claimed them, and queued them
 behind this very run in an executor that the two share. Whoever holds a key that is not begun gives it back when
-somebody waits for it, and leaves it to that one for a while.
+somebody waits for it, and leaves it to that one for a while. And a process of a pool, or one that was started, leaves
+it for the run that may wait for it in turn (`entropic.runs.answers`).
 """
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
 from entropic.disk.guarded import opened, unlink, write_new
-from entropic.disk.sidecars import WAITS, process_folders, read_waits
+from entropic.disk.sidecars import WAITS
 from entropic.disk.staging import Staging
 from entropic.errors import DependencyCycleError, ResultsDirUnavailableError
 from entropic.leases.held import Mark
-from entropic.process.identity import Process, this_process
+from entropic.process.identity import ancestors, this_process
+from entropic.process.logs import get_logger
+from entropic.process.stacks import PROCESS, tasks_around
 from entropic.runs.descent import is_ancestor, is_waiting_for_us
-from entropic.runs.inside import Run, around, fork, inside_of, outside, refuse_chain
-from entropic.runs.result_table import ResultTable
-from entropic.runs.tenure import Tenure, give_back_before_waiting
+from entropic.runs.holding import Holding, Keys
+from entropic.runs.inside import Run, around, inside_of, origin, outside, refuse_chain
+from entropic.runs.tenure import give_back_before_waiting
+from entropic.runs.wait_notes import ASKED, KINDS, Shown, text_of, way_to
 
-__all__ = ["Note", "Waiting", "asked_of", "notes", "rejoin", "secede"]
+__all__ = ["Waiting", "rejoin", "secede"]
+
+log = get_logger(__name__)
 
 GIVE_BACK_S = 0.1  # of waiting, after which what is held and not begun is given back
 LOOK_AFTER_S = 1.0  # of waiting, after which notes are followed, and
 LOOK_EVERY_S = 2.0
 LOOK_LATER = 60
-ANCESTORS_S = 60.0  # of waiting, after which an ancestor that may wait for this process is taken to do so
-ASKED = "-asked"  # how the names of folders end that hold a note for whoever holds what is waited for
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What somebody left who waits.
-
-    Attributes
-    ----------
-    runs : list
-        Mark, and how it is shown, of each run that it is inside of, outermost first.
-    waits : list
-        Results folder and mark of each key that it waits for.
-    struck : dict
-        By sweep, the keys that it was given and will not begin.
-    """
-
-    folder: Path
-    process: Process
-    runs: list[tuple[Mark, str]]
-    waits: list[tuple[str, Mark]]
-    struck: dict[str, list[str]]
-
-
-def notes(root: Path, suffix: str = "") -> Iterator[Note]:
-    """Yield the notes of those who wait and live, in folders under *root* whose names end like that."""
-    for folder in process_folders(root):
-        if folder.name.endswith(suffix):
-            for read in read_waits(folder):
-                with suppress(KeyError, TypeError, ValueError, AttributeError):  # not of this release's
-                    note = Note(
-                        folder,
-                        Process(**read["process"]),
-                        [((root, key), shown) for root, key, shown in read["runs"]],
-                        [(str(path), (root, key)) for path, root, key in read["waits"]],
-                        {sweep: list(map(str, keys)) for sweep, keys in read["struck"].items()},
-                    )
-                    if not note.process.is_dead():
-                        yield note
-
-
-def asked_of(root: Path, marker: str) -> set[str]:
-    """Return the keys under *root*, whose marker has that uuid, for which runs wait, in whatever process."""
-    waits = (wait for note in notes(root, ASKED) for wait in note.waits)
-    return {key for _, (of, key) in waits if of == marker}
+WARN_AFTER_S = 30.0  # of waiting for a process that started this one
 
 
 class Waiting:
@@ -94,18 +54,22 @@ class Waiting:
 
     Parameters
     ----------
-    tenure : Tenure
+    keys : Keys
+        What the keys are.
+    holding : Holding
         On whose behalf.
     """
 
-    def __init__(self, table: ResultTable[Any], tenure: Tenure) -> None:
-        self._table = table
-        self._tenure = tenure
+    def __init__(self, keys: Keys, holding: Holding) -> None:
+        self._keys = keys
+        self._holding = holding
         self._paths: set[Path] = set()
         self._asking: Staging | None = None
         self._noted: list[str] | None = None
         self._look_at_s = self._look_up_at_s = LOOK_AFTER_S
         self._seen: list[str] = []
+        self._tasks: list[Shown] | None = None
+        self._has_warned = False
         self._has_seceded = False
 
     def __enter__(self) -> Self:
@@ -118,7 +82,7 @@ class Waiting:
 
     def end(self) -> None:
         """Take the notes away: what was waited for is there."""
-        self._tenure.wait_for(())
+        self._holding.wait_for(())
         paths, self._paths, self._noted = self._paths, set(), None
         for path in paths:
             with suppress(OSError):
@@ -138,15 +102,16 @@ class Waiting:
         DependencyCycleError
             If what is waited for waits for a run that this context is inside of, or for this process to end.
         """
-        self._tenure.wait_for(keys)
+        self._holding.wait_for(keys)
         if waited_s < GIVE_BACK_S:
             return
         self.stand_aside(keys)
-        if waited_s >= self._look_at_s and (runs := _all_around()):
-            self._look_at_s = waited_s + LOOK_EVERY_S
-            self._look(runs, keys)
         if waited_s >= self._look_up_at_s:
             self._look_up(keys, waited_s)
+        runs = self._all_around()
+        if waited_s >= self._look_at_s and (runs or self._noted is not None):
+            self._look_at_s = waited_s + LOOK_EVERY_S
+            self._look(runs, keys)
 
     def stand_aside(self, keys: Sequence[str] = ()) -> None:
         """Give back what is held and not begun, and say for which keys this context waits, be it by its workers."""
@@ -162,31 +127,52 @@ class Waiting:
 
     def _look_up(self, keys: Sequence[str], waited_s: float) -> None:
         """Raise if a key is held by a process that started this one, and waits for it; ask for it if that may be."""
-        holders = self._table.claims.holders(keys)
+        holders = self._keys.claims.holders(keys)
         above = {key: holder for key, holder in holders.items() if is_ancestor(holder)}
         self._look_up_at_s = waited_s + LOOK_EVERY_S if above else waited_s * LOOK_LATER
         for key, holder in above.items():
-            verdict = is_waiting_for_us((self._table.marker.root, key), holder)
-            if verdict or (verdict is None and waited_s >= ANCESTORS_S):
-                has = "has" if verdict else f"is at work yet after {waited_s:.0f} s, and most likely has"
+            if not self._is_at_task() and is_waiting_for_us((self._keys.marker.root, key), holder):
                 raise DependencyCycleError(
-                    f"{key!r} is held by {holder}, which {has} started this process from inside of a run or a sweep "
-                    "and would wait for itself: ask for what is needed before you start the process, and give it the "
-                    "result"
+                    f"{key!r} is held by {holder}, which has started this process from inside of its run and would "
+                    "wait for itself: ask for what is needed before you start the process, and give it the result"
                 )
-        if above and self._noted is None:  # a sweep of theirs may give it back
-            self._note((), keys)
+        if not around() and self._noted != list(keys) and (above or self._is_at_work()):
+            self._note((), keys)  # whoever has them may give them back, or wait for this process
             self._noted = list(keys)
+        if above and waited_s >= WARN_AFTER_S and not self._has_warned:
+            self._has_warned = True
+            first = next(iter(above))
+            log.warning(
+                "%s has been waited for for %.0f s, and %s, which has it, has started this process. Should its run "
+                "wait for this process in a way that cannot be seen, neither ends: ask for what is needed before you "
+                "give work to another process, or limit the wait with wait_timeout_s",
+                first,
+                waited_s,
+                above[first],
+            )
+
+    def _is_at_work(self) -> bool:
+        """Whether this context may be at something that another process waits for."""
+        return multiprocessing.parent_process() is not None or self._is_at_task()
+
+    def _is_at_task(self) -> bool:
+        """Whether this context is at a task of a pool: that may be anybody's, whoever started the process."""
+        return any(kind != PROCESS for (kind, _), _ in self._around_us())
+
+    def _around_us(self, *, is_new: bool = False) -> list[Shown]:
+        """Return what this thread is at for other processes, outermost first; where *is_new*, as it is now."""
+        if self._tasks is None or is_new:
+            tasks = tasks_around(threading.get_ident())
+            self._tasks = [(task, KINDS[task[0]].format(os.getpid())) for task in tasks]
+        return self._tasks
 
     def _note(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
         chunks = [run.chunk for run in runs if run.chunk is not None]
-        text = json.dumps(
-            {
-                "process": this_process().as_dict(),
-                "runs": [[*run.mark, str(run)] for run in inside_of()],
-                "waits": [[str(self._table.root), self._table.marker.root, key] for key in keys],
-                "struck": {chunk.sweep: chunk.left() for chunk in chunks},
-            }
+        text = text_of(
+            [*self._around_us(), *((run.mark, str(run)) for run in inside_of())],
+            [(str(self._keys.root), (self._keys.marker.root, key)) for key in keys],
+            struck={chunk.sweep: chunk.left() for chunk in chunks},
+            above=ancestors(),
         )
         for folder in {run.folder for run in runs if run.folder}:
             path = Path(folder, f"{WAITS}{threading.get_ident()}-{id(self)}")
@@ -206,27 +192,38 @@ class Waiting:
         process = this_process()
         if self._asking is None:
             name = f"{process.owner}-{uuid4().hex[:12]}{ASKED}"
-            self._asking = Staging(self._table.root, name, process.as_dict())
+            self._asking = Staging(self._keys.root, name, process.as_dict())
         with suppress(OSError, ResultsDirUnavailableError):
             self._asking.write(f"{WAITS}{threading.get_ident()}", text)
 
     def _look(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
         """Follow the notes; a circle that is there twice in a row is one."""
-        mine = {run.mark: number for number, run in enumerate(runs)}
-        way, end = _way(str(self._table.root), [(self._table.marker.root, key) for key in keys], mine)
+        before = self._tasks
+        tasks = self._around_us(is_new=True)
+        if tasks != before and self._noted is not None:  # another thread has begun to wait for this one
+            self._note(around(), keys)
+        around_us = [*tasks, *((run.mark, str(run)) for run in runs)]
+        mine = {mark: number for number, (mark, _) in enumerate(around_us)}
+        way, end = way_to(str(self._keys.root), [(self._keys.marker.root, key) for key in keys], mine)
         seen, self._seen = self._seen, way
         if end is None or not way:
             return
         self._look_at_s -= LOOK_EVERY_S / 2
-        if way == seen:
-            chain = [str(run) for run in runs[mine[end] :]]
-            refuse_chain([*chain, *way, chain[0]])
+        if way == seen and self._is_of_now(end):
+            chain = [shown for _, shown in around_us[mine[end] :]]
+            refuse_chain([*chain, *way, chain[0]], is_over_tasks=end[0] in KINDS)
 
+    def _all_around(self) -> tuple[Run, ...]:
+        """Return the runs of this context, and before them those of the thread that started this process."""
+        above = None if self._is_at_task() else origin()
+        return inside_of() if above is None else (*above.runs, *inside_of())
 
-def _all_around() -> tuple[Run, ...]:
-    """Return the runs of this context, and before them those of the thread from which this process was forked."""
-    forked = fork()
-    return inside_of() if forked is None else (*forked.runs, *inside_of())
+    def _is_of_now(self, end: Mark) -> bool:
+        """Whether a run that this process is inside of goes on: one that it was started from may be another by now."""
+        if end in {run.mark for run in inside_of()} or end[0] != self._keys.marker.root:
+            return True
+        holder = self._keys.claims.holders([end[1]]).get(end[1])
+        return holder is not None and is_waiting_for_us(end, holder)
 
 
 def secede() -> bool:
@@ -244,26 +241,3 @@ def rejoin() -> None:
     """Take back `secede`, once there is a slot."""
     with suppress(Exception), outside():  # of a cluster that is closing
         sys.modules["distributed"].rejoin()
-
-
-def _way(root: str, marks: Sequence[Mark], ends: Collection[Mark]) -> tuple[list[str], Mark | None]:
-    """Return what is between the runs of the notes from *marks* to one of *ends*, as it is shown, and that one."""
-    ways: list[tuple[str, Mark, list[str]]] = [(root, mark, []) for mark in marks]
-    seen: set[Mark] = set()
-    read: dict[str, list[Note]] = {}
-    for path, mark, shown in ways:
-        if mark in seen:
-            continue
-        seen.add(mark)
-        if path not in read:
-            read[path] = list(notes(Path(path)))
-        for note in read[path]:
-            places = [number for number, (run, _) in enumerate(note.runs) if run == mark]
-            if not places:
-                continue
-            further = [*shown, *(text for _, text in note.runs[places[0] :])]
-            for there, other in note.waits:
-                if other in ends:
-                    return further, other
-                ways.append((there, other, further))
-    return [], None

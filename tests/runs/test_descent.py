@@ -2,6 +2,7 @@
 
 import multiprocessing
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from entropic import Store
-from entropic.process.identity import this_process
-from entropic.runs import descent
+from entropic.runs import answers, descent
 from entropic.runs.descent import is_waiting_for_us
-from entropic.runs.waits import ASKED
+from entropic.runs.inside import Origin, Run
+from entropic.runs.wait_notes import ASKED
 from tests.support.nested_cases import Needs, Node, error_of, in_threads, sweep
 from tests.support.processes import run_together
 from tests.support.waiting import wait_for
@@ -20,6 +21,7 @@ from tests.support.waiting import wait_for
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 LIMIT_S = 60.0
+SOON_S = 0.1
 
 
 def in_fork(function, *given):
@@ -47,6 +49,11 @@ def in_thread(function, *given):
 STARTED = {"fork": in_fork, "server": in_server, "thread": in_thread}
 
 
+@pytest.fixture(autouse=True)
+def answers_come_soon(monkeypatch):
+    monkeypatch.setattr(answers, "LOOK_EVERY_S", SOON_S)
+
+
 @pytest.fixture
 def needs(tmp_path, sqlite_url):
     """The first of three numbers may be asked for by the last one."""
@@ -72,49 +79,31 @@ def starting(needs, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(
-    ("held_s", "age", "threads", "verdict"),
-    [
-        (10.0, 5.0, 1, True),
-        (10.0, 5.0, 2, None),
-        (10.0, 5.0, None, None),
-        (5.0, 5.01, 1, None),  # the kernel counts a process's age in hundredths
-        (1.0, 5.0, 1, False),
-        (1.0, None, 1, None),
-    ],
-)
-def test_claim_that_is_older_than_a_process_may_be_of_who_started_it(
-    monkeypatch, held_s, age, threads, verdict
-):
-    monkeypatch.setattr(descent, "fork", lambda: None)
-    monkeypatch.setattr(descent, "age_s", lambda: age)
-    monkeypatch.setattr(descent, "threads_of", lambda pid: threads)
-    holder = SimpleNamespace(held_s=held_s, process=this_process())
-
-    assert is_waiting_for_us(("root", "key"), holder) is verdict
-
-
 def assert_refused(errors):
     assert [name for name, _ in errors] == ["DependencyCycleError"]
     assert "before you start the process" in errors[0][1]
 
 
-@pytest.mark.parametrize(
-    "kind", ["fork", *(pytest.param(one, marks=pytest.mark.slow) for one in ("server", "thread"))]
-)
-def test_process_that_a_run_starts_may_not_ask_for_what_its_sweep_runs_next(starting, needs, kind):
-    store, errors = starting(STARTED[kind], 1, 4.0)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", STARTED)
+def test_process_that_a_run_starts_gets_what_its_sweep_runs_next(starting, needs, kind):
+    """The sweep is at the run that waits for it, so another thread gives the key back."""
+    store, errors = starting(STARTED[kind], 1, SOON_S)
 
-    assert len(store.sweep([{"n": n} for n in range(3)], progress=False)) == 3
+    (found,) = in_threads(
+        lambda: store.sweep([{"n": n} for n in range(3)], progress=False), timeout_s=LIMIT_S
+    )
 
-    assert_refused(errors)
-    assert not needs.calls()
+    assert len(found) == 3
+    assert errors == [None]
+    assert needs.calls() == {"node1": 1}
 
 
-@pytest.mark.parametrize("n", [0, 3], ids=["itself", "over another"])
-def test_process_that_a_run_starts_may_not_ask_for_that_run(starting, needs, n):
-    """Over another: it begins a run of its own first, which then asks."""
-    store, errors = starting(in_fork, n, 600.0)
+@pytest.mark.parametrize("n", [0, pytest.param(3, marks=pytest.mark.slow)], ids=["itself", "over another"])
+@pytest.mark.parametrize("kind", ["fork", pytest.param("server", marks=pytest.mark.slow)])
+def test_process_that_a_run_starts_may_not_ask_for_that_run(starting, needs, kind, n):
+    """Over another: it begins a run of its own first, which then asks. However the run waits for it."""
+    store, errors = starting(STARTED[kind], n)
 
     store.run_or_retrieve({"n": 0})
 
@@ -150,6 +139,7 @@ def test_process_that_another_thread_starts_gets_what_is_being_run(needs, kind):
     assert not list(Path(needs.folder).rglob(f"*{ASKED}"))
 
 
+@pytest.mark.slow
 def test_process_that_a_thread_of_a_pool_starts_gets_what_another_thread_is_at(needs):
     """One run starts it, another one has the key; neither is in the way of the other."""
     both = threading.Barrier(2)
@@ -185,3 +175,19 @@ def test_process_that_a_run_starts_gets_what_is_queued_behind_that(starting, nee
     assert len(found) == 2
     assert errors == [None]
     assert needs.calls() == {"node1": 1}
+
+
+@pytest.mark.parametrize(
+    ("token", "held_s", "is_waiting"),
+    [("the same", 0.0, True), ("another", 1e9, False), (None, 1e9, True), (None, -1.0, False)],
+    ids=["held then", "held anew", "of a worker", "of a worker since"],
+)
+def test_fork_knows_the_run_that_it_came_out_of_by_its_claim(monkeypatch, token, held_s, is_waiting):
+    """What the fork of a run asks for later may be another try's, which it is not inside of."""
+    mark = ("root", "key")
+    tokens = {} if token is None else {mark: token}
+    monkeypatch.setattr(descent, "origin", lambda: Origin((Run(mark, "f", {}),), tokens, time.monotonic()))
+    holder = SimpleNamespace(token="the same", held_s=held_s)
+
+    assert is_waiting_for_us(mark, holder) is is_waiting
+    assert not is_waiting_for_us(("root", "other"), holder)

@@ -427,6 +427,23 @@ def test_folder_that_does_not_say_whose_it_is_is_left_alone_however_long_it_was_
     assert left.folder.exists()
 
 
+@pytest.mark.parametrize("has_file", [True, False])
+def test_folder_with_nothing_in_it_is_of_a_kill_and_goes_after_a_lease(place, store, has_file):
+    """It came between making the folder and saying whose it is, or between removing what said so and the folder."""
+    blank = place.results / ".entropic" / "0123456789abcdef"
+    blank.mkdir(parents=True)
+    if has_file:
+        (blank / "process.json").touch()
+
+    store.recover()
+    fresh = blank.exists(), list(store.check(fix=True))
+    age(blank, 10_000)
+    store.recover()
+
+    assert fresh == (True, [])
+    assert not blank.exists()
+
+
 @pytest.mark.parametrize("field", ["owner", "host", "boot", "started"])
 @pytest.mark.parametrize("value", [None, 5, ["a"]], ids=repr)
 def test_folder_whose_process_has_a_field_that_is_no_text_is_nobodys(place, field, value):

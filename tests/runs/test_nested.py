@@ -283,13 +283,15 @@ def test_nothing_is_held_any_more_when_all_has_ended(needing):
 
 
 @pytest.mark.slow
-def test_call_that_is_too_deep_says_how_to_go_on_and_leaves_no_claim(needing):
+def test_call_that_is_too_deep_says_how_to_go_on_and_leaves_no_claim(needing, caplog):
     needs = needing(chain(400))
 
     with pytest.raises(RecursionError) as caught:
         needs.store().run_or_retrieve({"n": 399})
 
     assert any("sweep the parameters from those that need no other run" in n for n in caught.value.__notes__)
+    assert claims(needs) == 0
+    assert "could not be released" not in caplog.text
     assert needs.store().run_or_retrieve({"n": 0}).n == 0
     sweep(needs, range(400))  # what a clean-up could not give back, either
 

@@ -27,6 +27,27 @@ def store(place: Place):
     store.database.dispose()
 
 
+def test_database_and_folder_are_on_the_disk_before_the_folder_is_marked(place):
+    """Else a power cut leaves a folder that is another database's, and no Store opens."""
+    with disk_order() as order:
+        store = place.store()
+
+    marker = place.results / ".entropic-root.json"
+    before = order.until("renamed", marker)
+    commits = [what for what, path in before if what in {COMMITTED, DURABLY}]
+    assert commits
+    assert commits[-1] == DURABLY
+    assert ("synced", str(place.results.parent)) in before
+    assert level_of(store) == 1
+    store.database.dispose()
+
+
+def level_of(store) -> int:
+    """How much SQLite syncs: 1 is NORMAL, 2 is FULL."""
+    with store.database.reading() as connection:
+        return connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+
+
 def test_sidecar_is_emptied_only_after_a_durable_commit(place, store, monkeypatch):
     monkeypatch.setattr(staging, "LINES", 3)
 

@@ -11,31 +11,60 @@ import pytest
 
 from entropic import AlreadyExistsError
 from entropic.disk import roots, sidecars
+from entropic.disk.sidecars import count_lines, process_folders, read_sidecar
 from entropic.process.identity import this_process
+from entropic.runs.recovery import leftovers, unfinished
+from entropic.runs.tenure import own_staging
+from tests.support import gone
 from tests.support import protocol_cases as cases
 from tests.support.processes import outcomes_of, run_together
-from tests.support.protocol_cases import FAIL_POINTS, FINISHED, Other, Place, warned
+from tests.support.protocol_cases import FAIL_POINTS, FINISHED, OF_FILES, Other, Place, warned
 from tests.support.scripts import run_text
 
 POINTS = ("claimed", "slot taken", "in the runner", "file staged", *FINISHED)
 A = {"a": 1.5}
 
 
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["file", "value"])
+def place(tmp_path: Path, sqlite_url: str, request: pytest.FixtureRequest) -> Place:
+    """Where results are files, and where they are values in their rows: both are kept, and lost, alike."""
+    return Place(sqlite_url, tmp_path, request.param)
+
+
 @pytest.fixture
-def place(tmp_path: Path, sqlite_url: str) -> Place:
+def file_place(tmp_path: Path, sqlite_url: str) -> Place:
     return Place(sqlite_url, tmp_path)
 
 
-@pytest.fixture(params=["postgresql", pytest.param("mysql", marks=pytest.mark.slow)])
+@pytest.fixture
+def value_place(tmp_path: Path, sqlite_url: str) -> Place:
+    return Place(sqlite_url, tmp_path, in_row=True)
+
+
+@pytest.fixture(
+    params=[
+        ("postgres_url", False),
+        pytest.param(("postgres_url", True), marks=pytest.mark.slow),
+        pytest.param(("mysql_url", False), marks=pytest.mark.slow),
+        pytest.param(("mysql_url", True), marks=pytest.mark.slow),
+    ],
+    ids=["postgresql", "postgresql-value", "mysql", "mysql-value"],
+)
 def server_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    fixture = {"postgresql": "postgres_url", "mysql": "mysql_url"}[request.param]
-    return Place(request.getfixturevalue(fixture), tmp_path)
+    fixture, in_row = request.param
+    return Place(request.getfixturevalue(fixture), tmp_path, in_row)
+
+
+def require_point(place: Place, point: str) -> None:
+    """Skip the points of a run to which only files come."""
+    if place.in_row and point in OF_FILES:
+        pytest.skip("a value in its row is no file")
 
 
 def assert_complete(place: Place, runner: cases.VersionedRunner) -> None:
     """Each row has its whole file, read past the code under test."""
-    for row in place.sql("SELECT id, a, result_file FROM protocol_sims"):
-        assert Path(row.result_file).read_bytes() == runner.result(row.a)
+    for row in place.sql(f"SELECT * FROM {place.table}"):
+        assert place.content(row) == runner.result(row.a)
 
 
 def assert_killed(outcomes) -> None:
@@ -43,6 +72,7 @@ def assert_killed(outcomes) -> None:
 
 
 def assert_first_run_survives(place: Place, point: str) -> None:
+    require_point(place, point)
     place.store()
     assert_killed(outcomes_of(cases.run_until, [(place, point, A)]))
     expected_rows = 1 if point in FINISHED else 0
@@ -56,7 +86,7 @@ def assert_first_run_survives(place: Place, point: str) -> None:
     assert not store.check(checksum=True), str(store.check(checksum=True))
     assert place.state_folders() == []
     record = store.run_or_retrieve(A)
-    assert Path(record.result_file).read_bytes() == place.runner().result(1.5)
+    assert place.content(record) == place.runner().result(1.5)
     assert len(place.runner().calls) == runs_before + (point not in FINISHED)
     assert place.sql("SELECT * FROM entropic_claims") == []
 
@@ -66,12 +96,26 @@ def test_run_that_is_killed_is_finished_or_run_again_never_both(place, point):
     assert_first_run_survives(place, point)
 
 
-@pytest.mark.parametrize("point", ["in the runner", "line written", "claim deleted", "file moved"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("in the runner", marks=pytest.mark.slow),
+        "line written",
+        pytest.param("claim deleted", marks=pytest.mark.slow),
+        "file moved",
+    ],
+)
 def test_run_that_is_killed_on_a_server_is_finished_or_run_again_never_both(server_place, point):
     assert_first_run_survives(server_place, point)
 
 
+@pytest.mark.parametrize("point", ["line written", "all written"])
+def test_run_of_a_value_that_is_killed_is_finished_or_run_again_never_both(value_place, point):
+    assert_first_run_survives(value_place, point)
+
+
 def assert_rerun_survives(place: Place, point: str) -> None:
+    require_point(place, point)
     place.store().run_or_retrieve(A)
     assert_killed(outcomes_of(cases.run_until, [(place, point, A, "2", True)]))
     version = "2" if point in FINISHED else "1"
@@ -93,26 +137,32 @@ def test_rerun_that_is_killed_leaves_the_old_result_or_the_new_one(place, point)
     assert_rerun_survives(place, point)
 
 
-@pytest.mark.parametrize("point", ["in the runner", "file moved"])
+def test_rerun_of_a_value_that_is_killed_leaves_the_old_result_or_the_new_one(value_place):
+    assert_rerun_survives(value_place, "claim deleted")
+
+
+@pytest.mark.parametrize("point", [pytest.param("in the runner", marks=pytest.mark.slow), "file moved"])
 def test_rerun_that_is_killed_on_a_server_leaves_the_old_result_or_the_new_one(server_place, point):
     assert_rerun_survives(server_place, point)
 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_store_that_is_open_already_gets_the_key_of_a_killed_process(place, point):
+    require_point(place, point)
     store = place.store()
     assert_killed(outcomes_of(cases.run_until, [(place, point, A)]))
     calls = len(place.runner().calls)
 
     record = store.run_or_retrieve(A)
 
-    assert Path(record.result_file).read_bytes() == place.runner().result(1.5)
+    assert place.content(record) == place.runner().result(1.5)
     assert len(place.runner().calls) == calls + (point not in FINISHED)
     assert place.sql("SELECT * FROM entropic_claims") == []
 
 
 @pytest.mark.parametrize("point", ["claim deleted", "file moved", "all written", "committed"])
 def test_recovery_that_is_killed_is_finished_by_the_next(place, point):
+    require_point(place, point)
     place.store()
     assert_killed(outcomes_of(cases.run_until, [(place, "line written", A)]))
     assert_killed(outcomes_of(cases.open_until, [(place, point)]))
@@ -131,6 +181,7 @@ def test_recovery_that_is_killed_is_finished_by_the_next(place, point):
     [("slot taken", 4), ("file staged", 3), ("line written", 4), ("claim deleted", 1), ("file moved", 2)],
 )
 def test_sweep_that_is_killed_runs_only_what_had_not_finished(place, point, nth):
+    require_point(place, point)
     grid = [{"a": float(n)} for n in range(6)]
     place.store()
     assert_killed(outcomes_of(cases.sweep_until, [(place, grid, point, nth)]))
@@ -146,6 +197,22 @@ def test_sweep_that_is_killed_runs_only_what_had_not_finished(place, point, nth)
     assert_complete(place, place.runner())
     assert not store.check(checksum=True)
     assert place.state_folders() == []
+
+
+def test_folder_of_a_sweep_with_more_lines_than_were_committed_is_read_and_stays(place):
+    store = place.store()
+    table = store._table
+    assert_killed(
+        outcomes_of(cases.sweep_until, [(place, [{"a": float(n)} for n in range(6)], "line written", 4)])
+    )
+    (folder,) = [one for one in process_folders(table.root) if "-" in one.name]
+    missing, lines = len(unfinished(table, read_sidecar(folder))), count_lines(folder)
+
+    leftovers(table, folder.name.partition("-")[2], own_staging(table), {folder.name: lines - missing})
+
+    assert (missing > 0, folder.is_dir()) == (True, True)
+    assert store.recover() == missing
+    assert not store.check(checksum=True)
 
 
 def attempts_of(place: Place) -> list[tuple]:
@@ -180,6 +247,7 @@ def test_sweep_that_takes_over_records_what_was_lost(place):
 
 @pytest.mark.parametrize("point", FINISHED)
 def test_attempt_that_finished_is_not_lost_with_its_process(place, point):
+    require_point(place, point)
     store = place.store()
     assert_killed(outcomes_of(cases.run_until, [(place, point, A)]))
 
@@ -224,11 +292,14 @@ def test_rerun_that_waited_for_another_and_is_killed_replaces_the_row_that_it_fo
 @pytest.mark.parametrize("is_forced", [False, True])
 def test_killed_run_that_was_to_bring_back_a_lost_result_does(place, is_forced):
     store = place.store()
-    path = Path(store.run_or_retrieve(A).result_file)
-    if is_forced:
-        path.write_bytes(b"damaged")
+    record = store.run_or_retrieve(A)
+    if place.in_row:
+        damage = "'\"damaged\"'" if is_forced else "NULL"
+        place.sql(f"UPDATE {place.table} SET result_value = {damage}")
+    elif is_forced:
+        Path(record.result_file).write_bytes(b"damaged")
     else:
-        path.unlink()
+        Path(record.result_file).unlink()
     assert_killed(outcomes_of(cases.run_until, [(place, "line written", A, "1", is_forced)]))
 
     recovered = store.recover()
@@ -295,10 +366,10 @@ def test_finished_rerun_with_equal_bytes_and_other_values_is_committed(place):
     place.store().run(A)
     script = (
         "import sys; from pathlib import Path; from tests.support import protocol_cases as cases\n"
-        "place = cases.Place(sys.argv[1], Path(sys.argv[2])); cases.arm('line written')\n"
+        "place = cases.Place(sys.argv[1], Path(sys.argv[2]), bool(sys.argv[3])); cases.arm('line written')\n"
         "place.store().run({'a': 1.5}, note='again')"
     )
-    killed = run_text(script, place.folder, place.url, place.folder)
+    killed = run_text(script, place.folder, place.url, place.folder, "1" if place.in_row else "")
 
     store = place.store()
 
@@ -346,10 +417,10 @@ def test_deleted_row_of_a_killed_process_is_not_brought_back(place, remove_file)
     assert_killed(outcomes_of(cases.run_until, [(place, "committed", A)]))
     with_line = place.state_folders()
     # Not by opening a Store, which would recover: the row is deleted while the dead process's line is there.
-    (row,) = place.sql("SELECT id, result_file FROM protocol_sims")
-    place.sql("DELETE FROM protocol_sims")
+    (row,) = place.sql(f"SELECT id, result_file FROM {place.table}")
+    place.sql(f"DELETE FROM {place.table}")
     place.sql("DELETE FROM entropic_files")
-    if remove_file:
+    if remove_file and not place.in_row:
         Path(row.result_file).unlink()
 
     store = place.store()
@@ -363,11 +434,11 @@ def test_deleted_row_of_another_live_process_is_not_brought_back(place):
     store = place.store()
     script = (
         "import sys; from pathlib import Path; from tests.support.protocol_cases import Place\n"
-        "store = Place(sys.argv[1], Path(sys.argv[2])).store(); store.run_or_retrieve({'a': 1.5})\n"
+        "store = Place(sys.argv[1], Path(sys.argv[2]), bool(sys.argv[3])).store(); store.run_or_retrieve({'a': 1.5})\n"
         "print('done', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script, place.url, str(place.folder)],
+        [sys.executable, "-c", script, place.url, str(place.folder), "1" if place.in_row else ""],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -470,13 +541,41 @@ def test_line_that_cannot_be_made_a_row_neither_stops_the_store_nor_is_deleted(p
 
     store = place.store()
 
-    staged = [path for path in (place.results / roots.STATE).rglob("*.txt")]
     assert store.count() == 0
-    assert [path.read_bytes() for path in staged] == [place.runner().result(1.5)]
+    kept = [path.read_bytes() for path in (place.results / roots.STATE).rglob("*.*")]
+    assert (
+        any(json.dumps(place.runner().result(1.5).decode()).encode() in text for text in kept) is place.in_row
+    )
+    assert (place.runner().result(1.5) in kept) is not place.in_row
     assert store.run_or_retrieve(A).a == 1.5
 
 
-def test_line_whose_file_was_damaged_is_not_published(place):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value": '"another"'},
+        {"value": None},
+        {"name": "0123456789abcdef.txt"},
+        {"value": 1.5},
+        {"size_bytes": 1},
+        {"value": '"\u00e9"', "size_bytes": 4},
+    ],
+    ids=str,
+)
+def test_line_whose_value_was_damaged_is_not_published(value_place, change):
+    place = value_place
+    folder = killed_with_line(place)
+    rewrite(folder, lambda line: {**line, **change})
+
+    store = place.store()
+
+    assert store.count() == 0
+    assert place.content(store.run_or_retrieve(A)) == place.runner().result(1.5)
+    assert len(place.runner().calls) == 2
+
+
+def test_line_whose_file_was_damaged_is_not_published(file_place):
+    place = file_place
     folder = killed_with_line(place)
     (staged,) = folder.rglob("*.txt")
     staged.write_bytes(b"damaged")
@@ -484,7 +583,7 @@ def test_line_whose_file_was_damaged_is_not_published(place):
     store = place.store()
     record = store.run_or_retrieve(A)
 
-    assert Path(record.result_file).read_bytes() == place.runner().result(1.5)
+    assert place.content(record) == place.runner().result(1.5)
     assert len(place.runner().calls) == 2
 
 
@@ -517,12 +616,12 @@ def test_own_folder_is_removed_when_a_process_ends_normally(place):
     script = (
         "import sys; from pathlib import Path; from tests.support.protocol_cases import Place\n"
         "def main():\n"
-        "    store = Place(sys.argv[1], Path(sys.argv[2])).store()\n"
+        "    store = Place(sys.argv[1], Path(sys.argv[2]), bool(sys.argv[3])).store()\n"
         "    store.run_or_retrieve({'a': 1.5})\n"
         "    assert len(Place(sys.argv[1], Path(sys.argv[2])).state_folders()) == 1\n"
         "main()"
     )
-    run_text(script, place.folder, place.url, place.folder).check_returncode()
+    run_text(script, place.folder, place.url, place.folder, "1" if place.in_row else "").check_returncode()
 
     assert place.state_folders() == []
     assert place.rows().keys() == {place.store().key(A)}
@@ -530,3 +629,20 @@ def test_own_folder_is_removed_when_a_process_ends_normally(place):
 
 def test_fail_points_are_in_the_order_of_a_run():
     assert [point for point in FAIL_POINTS if point in FINISHED] == list(FINISHED)
+
+
+def test_keys_that_are_freed_of_a_process_that_is_gone_are_logged(place, caplog):
+    store, gone_process = place.store(), gone.dead()
+    keys = sorted(store.key({"a": float(n)}) for n in range(3))
+    for key in keys:
+        gone.claim(place, key, gone_process, left_s=100)
+
+    with caplog.at_level(logging.INFO, logger="entropic"):
+        assert store.recover() == 0
+        assert store.recover() == 0
+
+    assert place.sql("SELECT * FROM entropic_claims") == []
+    (said,) = [one for one in caplog.records if one.getMessage().startswith("freed ")]
+    assert said.levelno == logging.INFO
+    assert said.getMessage().startswith(f"freed {keys[0]}, which process {gone.NO_PID} on ")
+    assert said.getMessage().endswith("had begun and not finished, and 2 more")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from entropic import Base, Database, Mapped
-from tests.support.counting import CountingRunner
+from tests.support.counting import CountingRunner, append_line
+from tests.support.memo_cases import memoized
 from tests.support.processes import run_together
 from tests.support.stores import open_store
 
@@ -105,3 +106,66 @@ def assert_clean(url: str, folder: Path, ids: list[str]) -> None:
     report = store.check(checksum=True)
     store.database.dispose()
     assert not report, str(report)
+
+
+# Of a memoized function, whose results are values in their rows
+
+
+def slowly(n: int, log: str = "") -> float:
+    append_line(Path(log), str(n))
+    time.sleep(0.02)
+    return n / 2
+
+
+def call_each(url: str, folder: Path, barrier: Any) -> list[float]:
+    function = memoized(folder, slowly, url=url, table="slowly", ignore=["log"], wait_timeout_s=120.0)
+    got = []
+    for n in range(N_ROUNDS // 4):
+        barrier.wait()
+        got.append(function(n, log=str(folder / "calls")))
+    function.store.database.dispose()
+    return got
+
+
+def sweep_values(url: str, folder: Path) -> list[float]:
+    function = memoized(folder, slowly, url=url, table="slowly", ignore=["log"], wait_timeout_s=120.0)
+    sets = [{"n": n, "log": str(folder / "calls")} for n in range(N_SWEPT // 5)]
+    records = function.sweep(sets, progress=False)
+    function.store.database.dispose()
+    return [record.load(verify=True) for record in records]
+
+
+@pytest.mark.slow
+def test_value_wanted_by_sixteen_processes_at_once_is_computed_once_each_time(shared_url, tmp_path):
+    barrier = multiprocessing.get_context("forkserver").Barrier(N_PROCESSES, timeout=120)
+
+    got = run_together(call_each, [(shared_url, tmp_path, barrier)] * N_PROCESSES, timeout_s=300)
+
+    assert got == [[n / 2 for n in range(N_ROUNDS // 4)]] * N_PROCESSES
+    assert_each_value_once(shared_url, tmp_path, N_ROUNDS // 4)
+
+
+def test_two_processes_that_sweep_the_same_values_compute_each_once(shared_url, tmp_path):
+    first, second = run_together(sweep_values, [(shared_url, tmp_path)] * 2, timeout_s=300)
+
+    assert first == second == [n / 2 for n in range(N_SWEPT // 5)]
+    assert_each_value_once(shared_url, tmp_path, N_SWEPT // 5)
+    assert os.listdir(tmp_path / "results" / "slowly" / ".entropic") == []
+
+
+def assert_each_value_once(url: str, folder: Path, count: int) -> None:
+    """The database has just these results, the folder none, and each ran once: read past the code under test."""
+    database = Database(url)
+    with database.engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT n, value, result_value, result_file FROM slowly").all()
+        (claims,) = connection.exec_driver_sql("SELECT count(*) FROM entropic_claims").one()
+        attempts = connection.exec_driver_sql("SELECT state FROM entropic_attempts").all()
+    database.dispose()
+    assert sorted(map(tuple, rows)) == [(n, n / 2, str(n / 2), None) for n in range(count)]
+    assert claims == 0
+    assert [state for (state,) in attempts] == ["COMPLETED"] * count
+    assert sorted(map(int, (folder / "calls").read_text().split())) == list(range(count))
+    assert {path.name for path in (folder / "results" / "slowly").iterdir()} == {
+        ".entropic",
+        ".entropic-root.json",
+    }

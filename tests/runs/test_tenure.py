@@ -294,6 +294,27 @@ def test_claims_that_cannot_be_given_back_do_not_hide_what_happened(store, monke
     assert "1 claims could not be released; they end with their lease" in caplog.text
 
 
+def test_claim_that_is_given_back_too_deep_goes_with_that_of_an_outer_run(place, store, monkeypatch, caplog):
+    def too_deep(*_):
+        raise RecursionError
+
+    def inner():
+        with Tenure(store._table) as tenure:
+            tenure.claim(wanted(store, A))
+            monkeypatch.setattr(Claims, "release", too_deep)
+            raise ValueError("what happened")
+
+    with Tenure(store._table) as outer:
+        outer.claim(wanted(store, B))
+        with pytest.raises(ValueError, match="what happened"):
+            inner()
+        monkeypatch.undo()
+        assert sorted(claimed_keys(place)) == sorted([store.key(A), store.key(B)])
+
+    assert claimed_keys(place) == []
+    assert "could not be released" not in caplog.text
+
+
 def test_waiting_call_names_the_holder_once_then_gives_up(place, caplog):
     store = place.store()
     store._patience = Patience(limit_s=0.2, say_after_s=0.0, first_pause_s=0.01, longest_pause_s=0.01)

@@ -21,6 +21,7 @@ from entropic.runs.publishing import Publisher
 from entropic.runs.tenure import Tenure
 from entropic.sweeps import window
 from entropic.sweeps.backends.processes import Processes
+from entropic.sweeps.sweep import Sweep
 from tests.support.counting import append_line
 from tests.support.executors import executor_of
 from tests.support.protocol_cases import kill_self
@@ -35,6 +36,12 @@ class Node(Base):
 
 class Leaf(Base):
     __tablename__ = "nested_leaves"
+
+    n: Mapped[int]
+
+
+class Twig(Base):
+    __tablename__ = "nested_twigs"
 
     n: Mapped[int]
 
@@ -121,15 +128,15 @@ class Needs:
         return log.read_text().splitlines() if log.exists() else []
 
 
-def error_of(needs: Needs, n: int, ancestors_s: float = waits.ANCESTORS_S) -> tuple[str, str] | None:
+def error_of(needs: Needs, n: int, look_s: float = 0.2) -> tuple[str, str] | None:
     """Ask for a number and return what is raised.
 
     Parameters
     ----------
-    ancestors_s : float
-        After which a wait for a process that may wait for this one is given up.
+    look_s : float
+        How soon, and how often, this process looks for what it waits for.
     """
-    waits.ANCESTORS_S = ancestors_s
+    waits.LOOK_AFTER_S, waits.LOOK_EVERY_S = look_s, 2 * look_s
     try:
         needs.store().run_or_retrieve({"n": n})
     except Exception as error:
@@ -178,6 +185,52 @@ class Sweeps:
 
     def store(self) -> Store[Any]:
         return Store(self, Node, Path(self.folder, "nodes"), ".txt", self.url)
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A runner of one of three tables that need each other: each key one of the next table, and so on around.
+
+    Attributes
+    ----------
+    number : int
+        Of the table; a key of the last one needs that of the first which is one smaller.
+    """
+
+    folder: str
+    url: str
+    number: int
+
+    def __call__(self, params: dict[str, Any]) -> None:
+        n = params["n"]
+        append_line(Path(self.folder, "log"), f"{self.number}.{n}")
+        total = 1
+        if self.number < 2:
+            total += self._value(self.number + 1, n)
+        elif n:
+            total += self._value(0, n - 1)
+        Path(params["result_file"]).write_text(str(total))
+
+    def _value(self, number: int, n: int) -> int:
+        return int(Path(self.store(number).run_or_retrieve({"n": n}).result_file).read_text())
+
+    def store(self, number: int) -> Store[Any]:
+        """Return the Store of one of the tables."""
+        key = (os.getpid(), self.folder, number)
+        if key not in _stores:
+            model = (Node, Leaf, Twig)[number]
+            folder = Path(self.folder, model.__tablename__)
+            _stores[key] = Store(replace(self, number=number), model, folder, ".txt", self.url)
+        return _stores[key]
+
+    def sweep(self, number: int, numbers: Sequence[int], **options: Any) -> list[int]:
+        """Sweep a table and return what the files say."""
+        records = self.store(number).sweep(({"n": n} for n in numbers), progress=False, **options)
+        return [int(Path(record.result_file).read_text()) for record in records]
+
+    def calls(self) -> Counter[str]:
+        """How often each run was begun, by table and key."""
+        return Counter(Path(self.folder, "log").read_text().split())
 
 
 pool: list[Executor] = []
@@ -294,8 +347,9 @@ def arm(point: str) -> None:
 
 
 def sweep_until(needs: Needs, numbers: Sequence[int], point: str, where: str) -> None:
-    """Sweep in a process that dies at a point; its chunks are of three."""
+    """Sweep in a process that dies at a point; its chunks are of three, and it begins at the first key."""
     needs.store()
+    Sweep._go_elsewhere = lambda self: None  # type: ignore[method-assign]
     window._Pace.size = lambda self: 3  # type: ignore[method-assign]
     arm(point)
     sweep_at(needs, numbers, where)

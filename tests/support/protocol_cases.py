@@ -18,7 +18,9 @@ from sqlalchemy import text
 from entropic import Base, Database, Mapped, Store, param
 from entropic.disk import sidecars, staging
 from entropic.leases import claims
+from entropic.model.base import CallBase, ModelOptions
 from entropic.runs import attempts, publishing
+from entropic.runs.jobs import InRow
 from entropic.sql.clock import Clock, ManualClock, database_now
 from entropic.sql.versions import ensure_schema
 from tests.support.counting import append_line
@@ -26,6 +28,16 @@ from tests.support.counting import append_line
 
 class Sim(Base):
     __tablename__ = "protocol_sims"
+
+    a: Mapped[float]
+    b: Mapped[int] = param(default=0)
+
+
+class ValueSim(CallBase):
+    """As a memoized function's: its small results stand in the rows."""
+
+    __tablename__ = "protocol_values"
+    __entropic__ = ModelOptions(is_derived=True)
 
     a: Mapped[float]
     b: Mapped[int] = param(default=0)
@@ -39,14 +51,22 @@ class Other(Base):
 
 @dataclass(frozen=True)
 class VersionedRunner:
-    """Writes *version* and the parameter, leaves a line per call in *log*, and is killed in the middle if asked to."""
+    """Writes *version* and the parameter, leaves a line per call in *log*, and is killed in the middle if asked to.
+
+    With *in_row* it returns what it would have written, as the runner of a memoized function does.
+    """
 
     log: Path
     version: str = "1"
     die: bool = False
+    in_row: bool = False
 
-    def __call__(self, params: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, params: dict[str, Any]) -> dict[str, Any] | InRow:
         append_line(self.log, params["id"])
+        if self.in_row:
+            if self.die:
+                kill_self()
+            return InRow(self.result(params["a"]).decode(), {"version": self.version})
         path = Path(params["result_file"])
         if self.die:
             path.write_bytes(b"half")
@@ -55,8 +75,9 @@ class VersionedRunner:
         return {"version": self.version}
 
     def result(self, a: float) -> bytes:
-        """What a complete result of *a* is."""
-        return f"version {self.version} of {a!r}".encode()
+        """What a complete result of *a* is: text, or the JSON of it in a row."""
+        text = f"version {self.version} of {a!r}"
+        return (f'"{text}"' if self.in_row else text).encode()
 
     @property
     def calls(self) -> list[str]:
@@ -70,17 +91,24 @@ class Place:
 
     url: str
     folder: Path
+    in_row: bool = False
+    """Whether the results are values in their rows, instead of files."""
+
+    @property
+    def table(self) -> str:
+        return "protocol_values" if self.in_row else "protocol_sims"
 
     @property
     def results(self) -> Path:
         return self.folder / "results"
 
     def runner(self, version: str = "1", *, die: bool = False) -> VersionedRunner:
-        return VersionedRunner(self.folder / "calls.log", version, die)
+        return VersionedRunner(self.folder / "calls.log", version, die, self.in_row)
 
-    def store(self, version: str = "1", *, die: bool = False, **options: Any) -> Store[Sim]:
+    def store(self, version: str = "1", *, die: bool = False, **options: Any) -> Store[Any]:
         options = {"wait_timeout_s": 20.0, "file_suffix": ".txt", **options}
-        return Store(self.runner(version, die=die), Sim, self.results, db_url=self.url, **options)
+        model: Any = ValueSim if self.in_row else Sim
+        return Store(self.runner(version, die=die), model, self.results, db_url=self.url, **options)
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
         """Run a statement past all code under test, and return its rows."""
@@ -93,9 +121,17 @@ class Place:
     def rows(self) -> dict[str, str]:
         """The basename of the result file of each row, by id, as the table says."""
         return {
-            row.id: Path(row.result_file).name
-            for row in self.sql("SELECT id, result_file FROM protocol_sims")
+            row.id: "" if row.result_file is None else Path(row.result_file).name
+            for row in self.sql(f"SELECT id, result_file FROM {self.table}")
         }
+
+    def content(self, row: Any) -> bytes:
+        """The result of a row or record, to the byte, read past the code under test."""
+        if self.in_row:
+            assert row.result_file is None
+            return str(row.result_value).encode()
+        assert not hasattr(row, "result_value")
+        return Path(row.result_file).read_bytes()
 
     def state_folders(self) -> list[Path]:
         """The folders of processes under `.entropic`."""
@@ -129,8 +165,8 @@ def after(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 FAIL_POINTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-    "claimed": (staging.Staging, "take", before),
-    "slot taken": (staging.Staging, "take", after),
+    "claimed": (attempts.Place, "take", before),
+    "slot taken": (attempts.Place, "take", after),
     "file staged": (attempts, "stage", after),
     "line written": (staging.Staging, "append", after),
     "claim deleted": (claims.Claims, "delete", after),
@@ -139,6 +175,9 @@ FAIL_POINTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "committed": (publishing.Publisher, "publish", after),
 }
 """Where a process can be killed, in the order of a run, and how that is done there."""
+
+OF_FILES = ("file staged", "file moved")
+"""The fail points that a value which is to stand in its row does not come to."""
 
 FINISHED = ("line written", "claim deleted", "all written", "file moved", "committed")
 """The fail points at which the run must not be lost."""
@@ -184,7 +223,7 @@ def sweep_until(place: Place, grid: list[dict[str, Any]], point: str, nth: int) 
 def run_holding(place: Place, held: str, params: dict[str, Any]) -> None:
     """Claim the key *held*, and run *params* until its line is written."""
     store = place.store()
-    claims_on(store.database).acquire([held])
+    claims_on(store.database, place.table).acquire([held])
     arm("line written")
     store.run_or_retrieve(params)
 
@@ -198,7 +237,9 @@ def run_slowly(place: Place, params: dict[str, Any], begun: Path, version: str) 
         time.sleep(1)
         return fast(given)
 
-    Store(slow, Sim, place.results, ".txt", place.url).run(params)
+    store = place.store(version)
+    store.runner = slow
+    store.run(params)
 
 
 def rerun_after(place: Place, params: dict[str, Any], begun: Path, version: str) -> None:
@@ -228,7 +269,7 @@ def open_and_count(place: Place) -> int:
 
 def call(place: Place, params: dict[str, Any]) -> str:
     """Run or retrieve *params*; return the bytes of the result as text."""
-    return Path(place.store().run_or_retrieve(params).result_file).read_text()
+    return place.content(place.store().run_or_retrieve(params)).decode()
 
 
 def take(place: Place, params: dict[str, Any]) -> None:
