@@ -5,7 +5,7 @@ A plan is a value: making it writes nothing, and what it says of a result holds 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -84,10 +84,10 @@ class Plan(Generic[ModelT]):
         if many and missing == "raise":
             raise ResultFileMissingError(
                 f"{len(self.gone)} of {hits} results are gone from {str(table.root)!r}, the first of them "
-                f"{table.reader.path(self.gone[0])!r}. Nothing was run. Restore them, or run them again with "
+                f"{table.reader.place(self.gone[0])!r}. Nothing was run. Restore them, or run them again with "
                 "missing='rerun'"
             )
-        log.warning("%d result files are gone from %s: their runs are repeated", len(self.gone), table.root)
+        log.warning("%d results are gone from %s: their runs are repeated", len(self.gone), table.root)
 
 
 def make_plan(table: ResultTable[ModelT], params: Iterable[Mapping[str, Any]]) -> Plan[ModelT]:
@@ -103,6 +103,16 @@ def make_plan(table: ResultTable[ModelT], params: Iterable[Mapping[str, Any]]) -
     return _Planner(table).plan(params)
 
 
+Numbered = tuple[int, Mapping[str, Any]]
+
+
+class _Left(NamedTuple):
+    """What is left of a chunk: parameter sets with their numbers, and keys under which there is no row."""
+
+    params: list[Numbered]
+    absent: Collection[str]
+
+
 class _Planner(Generic[ModelT]):
     def __init__(self, table: ResultTable[ModelT]) -> None:
         self._table = table
@@ -114,23 +124,68 @@ class _Planner(Generic[ModelT]):
         self._names: set[str] = set()  # in the results folder, once that was listed
 
     def plan(self, params: Iterable[Mapping[str, Any]]) -> Plan[ModelT]:
-        for chunk in chunks(self._identify(params), CHUNK // 2):  # up to two keys each
-            self._sort(self._look_up(self._distinct(chunk)))
+        for chunk in chunks(enumerate(params), CHUNK):
+            left = self._settle(chunk)
+            if left is None:
+                for part in chunks(chunk, CHUNK // 2):  # up to two keys each
+                    self._sort(self._look_up(self._distinct(self._identify(part))))
+            else:
+                for part in chunks(left.params, CHUNK // 2):
+                    self._sort(self._look_up(list(self._identify(part)), left.absent))
         for identity, found in self._gone:
             key = identity.key_of_run(found.id)
             self._order[identity.id] = key
             self._tasks[key] = Task(identity, key)
         return Plan(self._order, self._records, self._tasks, [found for _, found in self._gone])
 
-    def _identify(self, params: Iterable[Mapping[str, Any]]) -> Iterator[Identity]:
-        for number, one in enumerate(params):
+    def _settle(self, chunk: list[Numbered]) -> _Left | None:
+        """Take the hits of a chunk that are straight; return what is left, or None if all of it must be looked at."""
+        hits, order = self._table.hits, self._order
+        new: dict[str, tuple[Any, ...]] = {}
+        numbered: list[Numbered] = []
+        try:
+            for one, (key, values) in zip(chunk, hits.identify_all(one for _, one in chunk), strict=True):
+                if (
+                    key in order
+                ):  # an error if it is another run's, or a task, of which the record says nothing
+                    if not hits.is_same(values, hits.values_of(self._records[key])):
+                        return None
+                elif key not in new:
+                    new[key] = values
+                    numbered.append(one)
+                elif not hits.is_same(values, new[key]):
+                    return None
+            rows = hits.rows(list(new))
+        except Exception:  # whatever it is, the general way says what
+            return None
+        order.update(zip(new, new, strict=True))
+        names = self._listed(len(rows))
+        left = []
+        for one, (key, values) in zip(numbered, new.items(), strict=True):
+            row = rows.get(key)
+            record = None if row is None else hits.record(row, values, names)
+            if record is None:
+                left.append(one)
+            else:
+                self._records[key] = record
+                self._hits += 1
+        return _Left(left, new.keys() - rows.keys())
+
+    def _listed(self, hits: int) -> set[str]:
+        """Return the names in the results folder, once there are many hits."""
+        if self._hits + hits > LISTED and not self._names:
+            self._names = names_in(self._table.root)
+        return self._names
+
+    def _identify(self, chunk: Iterable[Numbered]) -> Iterator[Identity]:
+        for number, one in chunk:
             try:
                 yield self._table.parameters.identify(one)
             except (EntropicError, ValueError) as error:
                 error.add_note(f"in parameter set {number} of the sweep: {one!r:.300}")
                 raise
 
-    def _distinct(self, chunk: list[Identity]) -> list[Identity]:
+    def _distinct(self, chunk: Iterable[Identity]) -> list[Identity]:
         """Return one identity per key that is new; two runs under one key are an error before anything runs."""
         new: dict[str, Identity] = {}
         for identity in chunk:
@@ -149,9 +204,11 @@ class _Planner(Generic[ModelT]):
         elif (record := self._records.get(identity.id)) is not None:
             self._table.parameters.verify(identity, vars(record))
 
-    def _look_up(self, distinct: list[Identity]) -> list[tuple[Identity, Found]]:
-        """Return the rows that there are; the others are tasks."""
-        keys = [key for identity in distinct for key in identity.ids]
+    def _look_up(
+        self, distinct: list[Identity], absent: Collection[str] = ()
+    ) -> list[tuple[Identity, Found]]:
+        """Return the rows that there are; the others are tasks. Under keys that are *absent* there is none."""
+        keys = [key for identity in distinct for key in identity.ids if key not in absent]
         rows = {found.id: found for found in self._table.reader.find_many(keys)}
         hits = []
         for identity in distinct:
@@ -165,11 +222,10 @@ class _Planner(Generic[ModelT]):
 
     def _sort(self, hits: list[tuple[Identity, Found]]) -> None:
         """Make records of the rows whose result is there."""
+        names = self._listed(len(hits))
         self._hits += len(hits)
-        if self._hits > LISTED and not self._names:
-            self._names = names_in(self._table.root)
         for identity, found in hits:
-            if found.file_name in self._names or self._table.reader.is_present(found):
+            if found.file_name in names or self._table.reader.is_present(found):
                 self._records[identity.id] = self._table.reader.record(found)
             else:
                 self._gone.append((identity, found))

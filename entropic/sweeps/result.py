@@ -37,27 +37,32 @@ class SweepResult(Listing[ModelT]):
         failed: Sequence[FailedRun],
         *,
         key_of: Callable[[Mapping[str, Any]], str],
-        names: Sequence[str],
+        names: Callable[[bool | None], Sequence[str]],
     ) -> None:
         super().__init__(records.values())
         self.failed: list[FailedRun] = Listing(failed)
         self._by_key = records
         self._key_of = key_of
-        self._names = list(names)
+        self._names = names
 
     def align(self, params: Iterable[Mapping[str, Any]]) -> list[ModelT | None]:
         """Return one entry for each of *params*: its record, or None where the run failed or was not part of this."""
         return [self._by_key.get(self._key_of(one)) for one in parameter_sets(params)]
 
-    def to_frame(self) -> pandas.DataFrame:
-        """Return the records as a `pandas.DataFrame`: a row each, a column per attribute, indexed by ``id``.
+    def to_frame(self, bookkeeping: bool | None = None) -> pandas.DataFrame:
+        """Return the records as a `pandas.DataFrame`: a row each, a column per attribute.
+
+        Parameters
+        ----------
+        bookkeeping : bool, optional
+            As for `Store.to_frame`.
 
         Raises
         ------
         ImportError
             If pandas is not installed.
         """
-        return frame_of(self, self._names)
+        return frame_of(self, self._names(bookkeeping))
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class SweepOptions:
     progress: bool | None = None
     missing: str = "raise"
     retries: int = 0
+    threads_per_run: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.client, int | float):
@@ -90,9 +96,11 @@ class SweepOptions:
             raise ValueError(
                 f"{' and '.join(given)} exclude each other: give one, or none to run in this process"
             )
-        workers = 1 if self.workers is None else self.workers
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise ValueError(f"workers must be an int of at least 1, not {workers!r}")
+        for name in ("workers", "threads_per_run"):
+            number = getattr(self, name)
+            number = 1 if number is None and name == "workers" else number
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} must be an int of at least 1, not {number!r}")
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries must be an int of at least 0, not {self.retries!r}")
         for name, allowed in (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -37,16 +37,17 @@ from entropic.model.records import CHUNK, Found
 from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
 from entropic.process.patience import Wait
-from entropic.process.termination import terminable
+from entropic.process.termination import raise_if_terminated, terminable
 from entropic.runs.attempts import Runner, Work
 from entropic.runs.inside import inside_of
 from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt, WorkerDied
 from entropic.runs.recovery import leftovers, recover, unfinished
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure, own_staging
-from entropic.runs.waits import Waiting, asked_of, notes
+from entropic.runs.wait_notes import asked_of, notes
+from entropic.runs.waits import Waiting
 from entropic.sweeps.backends import backend_for
-from entropic.sweeps.backends.base import Backend
+from entropic.sweeps.backends.base import Backend, SerialBackend
 from entropic.sweeps.backends.executor import is_thread_of
 from entropic.sweeps.backends.task_notes import NotedWork
 from entropic.sweeps.backends.tickets import TicketedWork
@@ -57,6 +58,8 @@ from entropic.sweeps.window import BackendLost, dispatch
 __all__ = ["Sweep"]
 
 log = get_logger(__name__)
+
+_MANY_OBJECTS = 10_000  # to look at fewer takes the collector less than a millisecond
 
 ModelT = TypeVar("ModelT", bound=Base)
 
@@ -83,12 +86,15 @@ class Sweep(Generic[ModelT]):
         self._records: dict[str, ModelT] = {}
         self._order: dict[str, str] = {}  # key → where its row is; in input order
         self._tasks: dict[str, Task] = {}  # by record id, until each ends as a record or a failure
+        self._is_all_there = False
         self._fresh: deque[Task] = deque()
         self._ready: deque[Job] = deque()  # claimed, but given back by a backend that was lost
         self._busy: deque[Task] = deque()
         self._finished: list[str] = []
+        self._committed: Counter[str] = Counter()  # runs, by the folder that has their lines
         self._failures: dict[str, Failure] = {}
         self._tries: dict[str, int] = {}  # how often more a run that failed may be tried
+        self._ended: dict[str, list[str]] = {}  # attempts of keys that run again: their lines are still there
         self._exit_codes: dict[str, int | None] = {}  # of workers that died once with a run
         self._looked_at = 0.0  # when the results of the tasks that come next were looked for
         self._wait_for_others: Wait | None = None
@@ -114,6 +120,7 @@ class Sweep(Generic[ModelT]):
     def _begin(self, plan: Plan[ModelT]) -> None:
         plan.check_gone(self._table, self._options.missing)
         self._order, self._records, self._tasks = plan.order, plan.records, plan.tasks
+        self._is_all_there = not self._tasks  # and the records are in order
         self._fresh.extend(self._tasks.values())
         self._looked_at = time.monotonic()
 
@@ -152,7 +159,7 @@ class Sweep(Generic[ModelT]):
             raise
         finally:
             with suppress(OSError):
-                leftovers(self._table, self._sweep, self._staging())
+                leftovers(self._table, self._sweep, self._staging(), self._committed)
                 if not self._has_orphans:
                     unlink(self._stop)
         recover(self._table)
@@ -205,17 +212,24 @@ class Sweep(Generic[ModelT]):
                 else:
                     return
         self._is_run_here = self._tenure.lends = self._tenure.is_serial = True
-        with backend_for(partial(self._run_here, replace(work, stop=""))) as backend, beating():
+        with SerialBackend(partial(self._run_here, replace(work, stop=""))) as backend, beating():
             self._loop(backend)
 
-    def _run_here(self, work: Work, jobs: list[Job]) -> list[Outcome | NotBegun]:
-        """Run one job in this thread; what interrupts it is recorded, and gives its key back."""
-        (job,) = jobs
-        begun = datetime.now(UTC)
+    def _run_here(self, work: Work, jobs: list[Job], outcomes: list[Outcome | NotBegun]) -> None:
+        """Run jobs in this thread; what interrupts one is recorded, and gives its key back."""
+        begun: list[tuple[Job, datetime]] = []
+
+        def on_begin(number: int) -> None:
+            raise_if_terminated()
+            begun[:] = [(jobs[number], datetime.now(UTC))]
+
         try:
-            return work(jobs)
+            work(jobs, on_begin, outcomes)
         except BaseException:
-            self._tenure.cancel(job, begun)
+            ended = {outcome.record_id for outcome in outcomes}
+            for job, at in begun:
+                if job.record_id not in ended:
+                    self._tenure.cancel(job, at)
             raise
 
     def _fall_back(self, cause: BaseException, remaining: Sequence[Job]) -> None:
@@ -245,6 +259,7 @@ class Sweep(Generic[ModelT]):
             idle=self._relieve,
             nests=None if self._is_run_here else lambda: self._tenure.is_asked,
             give_back=self._give_back,
+            threads=self._options.threads_per_run,
         )
 
     def _take(self, n: int, *, wait: bool) -> list[Job] | None:
@@ -313,7 +328,10 @@ class Sweep(Generic[ModelT]):
         self._busy.extend(
             task for task in wanted if task.record_id not in granted and task.record_id not in done
         )
-        return [self._table.job(self._tasks[key].identity, key, found) for key, found in granted.items()]
+        return [
+            self._table.job(self._tasks[key].identity, key, found, ended=tuple(self._ended.get(key, ())))
+            for key, found in granted.items()
+        ]
 
     def _pause(self, holders: Sequence[Holder], wait: bool) -> None:
         patience = self._options.patience
@@ -354,6 +372,8 @@ class Sweep(Generic[ModelT]):
         is_refused = {failure.record_id for failure in refused}
         for receipt in finished:
             key = receipt.record_id
+            if key in is_refused or key in lost:
+                self._ended.setdefault(key, []).append(receipt.attempt)
             if key in is_refused:
                 continue
             if key in lost:  # another process has it now, and will commit it
@@ -361,6 +381,7 @@ class Sweep(Generic[ModelT]):
             else:
                 identity = self._tasks.pop(key).identity
                 self._finished.append(key)
+                self._committed[receipt.folder] += 1
                 # It may be a run that another process had finished under this id.
                 self._table.parameters.verify(identity, self._table.parameters.load(receipt.stored))
         given_up = [failure for failure in failed if not self._is_tried_again(failure)]
@@ -488,7 +509,9 @@ class Sweep(Generic[ModelT]):
                 "the others are stored. on_error='continue' returns them; store.failures() lists what failed"
             )
             raise error
-        records = {key: self._records[key] for key in self._order if key in self._records}
+        records = self._records
+        if not self._is_all_there:
+            records = {key: records[key] for key in self._order if key in records}
         return SweepResult(
             records,
             failed,
@@ -514,7 +537,7 @@ def _no_collection() -> Iterator[None]:
     """Pause the collector of reference cycles while many records are made.
 
     None of them is garbage, but it would look at all of them again and again: four fifths of the time of a sweep of
-    100 000 cached sets.
+    100 000 cached sets. Nor does it look at them afterwards, as at what is new: they are made old at once.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -522,4 +545,8 @@ def _no_collection() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
+            # What the user has frozen would thaw; to ask walks all of that, so few objects are left young.
+            if gc.get_count()[0] >= _MANY_OBJECTS and not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()

@@ -38,6 +38,8 @@ _QUIET_S = 5.0
 _REMIND_S = 60.0
 _DEADLY = 2
 MAX_CHUNK = 500  # jobs
+_GROWTH = 4  # from one chunk to the next
+_LEAST = 1 / 20  # of the time that a chunk should last: what it costs to send one is then a few per cent
 
 
 class BackendLost(Exception):
@@ -76,6 +78,7 @@ def dispatch(
     idle: Callable[[], bool] | None = None,
     nests: Callable[[], bool] | None = None,
     give_back: Callable[[list[JobT]], object] | None = None,
+    threads: int = 1,
 ) -> None:
     """Run the jobs that *take* gives on *backend* and hand their outcomes to *finish* as they arrive.
 
@@ -104,6 +107,9 @@ def dispatch(
         run inside of each other.
     give_back
         Takes jobs that were not begun, and which *take* may give again.
+    threads
+        How many of a backend's threads or processes each job takes. With more than one no chunk waits in a queue, from
+        where it would be begun beside the others.
 
     Raises
     ------
@@ -127,6 +133,7 @@ def dispatch(
         idle=idle,
         nests=nests,
         give_back=give_back,
+        threads=threads,
     )
     try:
         window.run()
@@ -160,8 +167,14 @@ class _Pace:
 
     def size(self) -> int:
         wanted = int(self._target_s / max(self._mean_s, 1e-9))
-        # At most twice what has been seen: one quick job says little about the next five hundred.
-        return max(1, min(wanted, 2 * self._largest, MAX_CHUNK))
+        # At most four times what has been seen: one quick job says little about the next five hundred.
+        return max(1, min(wanted, _GROWTH * self._largest, MAX_CHUNK))
+
+    def least(self) -> int:
+        """How many jobs are worth a chunk, where it is smaller than it might be only for the slots to share the end."""
+        if not self._largest:
+            return 1
+        return min(self.size(), max(1, int(self._target_s * _LEAST / max(self._mean_s, 1e-9))))
 
 
 class _Chunk(Generic[JobT]):
@@ -213,6 +226,7 @@ class _Window(Generic[JobT, OutcomeT]):
         idle: Callable[[], bool] | None,
         nests: Callable[[], bool] | None,
         give_back: Callable[[list[JobT]], object] | None,
+        threads: int,
     ) -> None:
         self._take = take
         self._finish = finish
@@ -225,6 +239,7 @@ class _Window(Generic[JobT, OutcomeT]):
         self._idle = idle
         self._nests = nests
         self._give_back = give_back
+        self._threads = threads
         self._nested = 0  # once runs have waited for others: how many chunks may be in flight
         self._beside = 0  # how many suspects are tried although there is no room
         self._drought = _Drought()
@@ -270,7 +285,7 @@ class _Window(Generic[JobT, OutcomeT]):
 
     def _slots(self) -> int:
         try:
-            return self._backend.slots()
+            return self._backend.slots_of(self._threads)
         except Exception as error:
             if not self._backend.remote:
                 raise
@@ -290,6 +305,8 @@ class _Window(Generic[JobT, OutcomeT]):
     def _fill(self, slots: int) -> None:
         # Two even without a worker: an adaptive cluster starts none before it has something to do.
         capacity = max(2, 2 * slots) if self._backend.remote else 1
+        if self._threads > 1:
+            capacity = max(1, slots)
         if not self._nested and self._nests is not None and self._nests():
             self._nested = max(1, slots)
         if self._nested:
@@ -297,18 +314,18 @@ class _Window(Generic[JobT, OutcomeT]):
         room = capacity - len(self._flying)
         if room <= 0:
             return
-        size = 1 if self._nested else self._pace.size()
+        size, least = (1, 1) if self._nested else (self._pace.size(), self._pace.least())
         if not self._taken:  # else they are what a worker that died was given besides the job that it was at
             if self._exhausted:
                 return
             if self._left is not None:
-                size = min(size, max(1, math.ceil(self._left() / capacity)))
+                size = min(size, max(least, math.ceil(self._left() / capacity)))
             jobs = self._take(size * room, wait=not self._flying)
             if jobs is None:
                 self._exhausted = True
                 return
             self._taken.extend(jobs)
-        size = min(size, max(1, math.ceil(len(self._taken) / room)))
+        size = min(size, max(least, math.ceil(len(self._taken) / room)))
         while self._taken:
             chunk = list(itertools.islice(self._taken, size))
             self._submit(_Chunk(chunk))

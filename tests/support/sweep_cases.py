@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from entropic.sweeps.backends.base import SerialBackend
 from entropic.sweeps.window import dispatch
 
 
@@ -41,6 +42,16 @@ def key(job_or_outcome):
 
 def crashed(job):
     return job, "crashed"
+
+
+def serially(work):
+    """Return the backend that runs *work*, which returns the outcomes of a list of jobs, in this thread."""
+
+    def add(jobs, outcomes):
+        for job in jobs:
+            outcomes += work([job])
+
+    return SerialBackend(add)
 
 
 def double(jobs):

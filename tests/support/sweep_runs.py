@@ -92,6 +92,14 @@ class Runs:
         """Return each ``n`` in the order in which the runs began."""
         return [n for kind, n, _ in self._lines() if kind == "begun"]
 
+    def most_at_once(self) -> int:
+        """Return how many runs went on at the same time at most."""
+        going = most = 0
+        for kind, _, _ in self._lines():
+            going += 1 if kind == "begun" else -1
+            most = max(most, going)
+        return most
+
     def processes(self, n: int | None = None) -> set[int]:
         """Return the processes that ran anything, or that ran *n*."""
         return {pid for kind, k, pid in self._lines() if kind == "begun" and n in (None, k)}

@@ -18,6 +18,7 @@ from entropic.runs.attempts import Work
 from entropic.runs.jobs import Job, WorkerDied
 from entropic.sweeps.backends.task_notes import NotedWork
 from tests.support.clusters import cluster, is_idle, local_client
+from tests.support.memo_cases import memoized
 from tests.support.process_states import is_alive
 from tests.support.processes import outcomes_of, run_together
 from tests.support.stores import open_store
@@ -49,14 +50,24 @@ class InTasks(Runs):
     """Notes the task of each run as well; the first time the eighth run of a task begins, its worker dies."""
 
     def __call__(self, params):
+        self.note_task(params["n"])
+        return super().__call__(params)
+
+    def note_task(self, n):
         from distributed import get_worker
 
         task = get_worker().get_current_task()
-        self._note(f"in {task}", params["n"])
+        self._note(f"in {task}", n)
         if self.count(f"in {task}").total() == 8 and self._is_first(task):
-            self._note("begun", params["n"])
+            self._note("begun", n)
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(params)
+
+    def value(self, n):
+        """Do as much, and return a value for the row."""
+        self.note_task(n)
+        self._note("begun", n)
+        self._note("ended", n)
+        return n / 2
 
     def _is_first(self, task):
         try:
@@ -120,6 +131,40 @@ def test_sweep_when_a_worker_is_killed_after_seven_runs_of_a_task_repeats_none_o
     assert runs.count() == at_return
     assert states(tmp_path) == {"COMPLETED": 40, "LOST": 1}
     assert (claims(tmp_path), left_behind(tmp_path)) == (0, [])
+
+
+def halved(n: int, log: str = "") -> float:
+    return InTasks(Path(log)).value(n)
+
+
+@pytest.mark.slow
+def test_sweep_when_a_worker_is_killed_after_seven_values_of_a_task_repeats_none_of_them(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("entropic.sweeps.window._Pace.size", lambda pace: 10)
+    runs = InTasks(tmp_path / "log")
+    function = memoized(
+        tmp_path, halved, f"sqlite:///{tmp_path / 'runs.sqlite3'}", table="halved", ignore=["log"]
+    )
+
+    with local_client() as client:
+        params = [{"n": n, "log": str(tmp_path / "log")} for n in range(40)]
+        result = function.sweep(params, client, fallback="raise")
+        at_return = runs.count()
+        wait_for(lambda: is_idle(client))
+
+    (killed,) = (n for n, count in at_return.items() if count > 1)
+    assert [record.load(verify=True) for record in result] == [n / 2 for n in range(40)]
+    assert query(tmp_path, "SELECT count(*) FROM halved WHERE result_file IS NULL AND value = n / 2.0") == [
+        (40,)
+    ]
+    assert killed in runs.of_the_task_that_died()
+    assert at_return == {**dict.fromkeys(range(40), 1), killed: 2}
+    assert runs.count("ended") == dict.fromkeys(range(40), 1)
+    assert states(tmp_path) == {"COMPLETED": 40, "LOST": 1}
+    assert claims(tmp_path) == 0
+    assert not function.store.check(checksum=True)
+    assert os.listdir(function.results_dir / ".entropic") == []
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Sweeps of runs that need other runs, in several processes at once: they end, and each key runs once."""
 
+import contextlib
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +10,7 @@ import pytest
 from entropic import ClusterError, Store
 from entropic.disk.sidecars import WAITS
 from entropic.process.patience import Patience
-from entropic.runs.waits import ASKED
+from entropic.runs.wait_notes import ASKED
 from entropic.sweeps.result import SweepOptions
 from entropic.sweeps.sweep import Sweep
 from tests.support.clusters import local_client
@@ -16,6 +18,7 @@ from tests.support.executors import Narrow, executor_of
 from tests.support.nested_cases import (
     Needs,
     Node,
+    Ring,
     Sweeps,
     chain,
     error_of,
@@ -49,7 +52,9 @@ def test_two_processes_that_need_each_others_keys_share_them(tmp_path, sqlite_ur
     assert len(needs.pids()) == 2
 
 
-@pytest.mark.parametrize("where", ["workers", "processes", pytest.param("dask", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "where", ["processes", *(pytest.param(place, marks=pytest.mark.slow) for place in ("workers", "dask"))]
+)
 def test_workers_take_from_each_other_what_they_need(tmp_path, sqlite_url, where, request):
     """From the wrong end: every run needs one that another worker was given, or its own further on in its chunk."""
     needs = Needs(str(tmp_path), sqlite_url, chain(10), meet=2)
@@ -146,7 +151,38 @@ def test_sweeps_that_share_an_executor_give_each_other_what_they_need(tmp_path, 
     assert not list(tmp_path.rglob(f"*{ASKED}"))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("is_up", [True, False], ids=["up", "down"])
+@pytest.mark.parametrize("where", ["threads", "processes", "one process", "dask"])
+def test_three_sweeps_on_one_executor_give_each_other_what_they_need(
+    tmp_path, sqlite_url, where, is_up, request
+):
+    """Each run needs one of the next table, around all three; on all threads or processes are runs that wait."""
+    ring = Ring(str(tmp_path), sqlite_url, 0)
+    numbers = list(range(4) if is_up else range(3, -1, -1))
+    for number in range(3):
+        ring.store(number)
+
+    with contextlib.ExitStack() as stack:
+        if where == "dask":
+            options = stack.enter_context(place(where, request))
+        else:
+            one = stack.enter_context(executor_of("threads" if where == "threads" else "processes"))
+            count = 1 if where == "one process" else 2
+            options = {"executor": one if where == "threads" else shared(one, count)}
+        found = in_threads(
+            *(partial(ring.sweep, number, numbers, fallback="raise", **options) for number in range(3)),
+            timeout_s=LIMIT_S,
+        )
+
+    assert found == [[3 * n + 3 - number for n in numbers] for number in range(3)]
+    assert ring.calls() == {f"{number}.{n}": 1 for number in range(3) for n in numbers}
+    with ring.store(0).database.reading() as connection:
+        assert not connection.exec_driver_sql("SELECT record_id FROM entropic_claims").all()
+    assert not list(tmp_path.rglob(f"*{ASKED}"))
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_key_that_is_queued_behind_who_waits_for_it_is_given_back(tmp_path, sqlite_url, workers):
     """The first of the sweeps is at a run that needs what the other one has claimed and queued behind that."""
     needs = Needs(str(tmp_path), sqlite_url, chain(4), holds=(3, 9))
@@ -174,7 +210,8 @@ def test_key_that_is_queued_behind_who_waits_for_it_is_given_back(tmp_path, sqli
     assert not claims_of(needs)
 
 
-@pytest.mark.parametrize("where", ["workers", pytest.param("dask", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["workers", "dask"])
 def test_run_that_is_tried_again_is_not_kept_back_by_those_who_wait_for_it(
     tmp_path, sqlite_url, where, request
 ):
@@ -258,6 +295,7 @@ def test_worker_gets_what_its_run_needs_from_further_on_in_its_chunk(tmp_path, s
     assert needs.calls() == {f"node{n}": 1 for n in range(4)}
 
 
+@pytest.mark.slow
 def test_what_a_worker_has_finished_is_committed_for_who_waits_while_its_chunk_goes_on(
     tmp_path, sqlite_url, monkeypatch
 ):

@@ -1,5 +1,7 @@
 """What a sweep finds before it runs anything."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from entropic import HashCollisionError, ParameterError, ResultFileMissingError, ResultsDirUnavailableError
@@ -78,7 +80,7 @@ def test_many_lost_files_are_an_error_unless_they_are_to_run_again(store, caplog
         found.check_gone(store._table, "raise")
     found.check_gone(store._table, "rerun")
 
-    assert "11 result files are gone" in caplog.text
+    assert "11 results are gone" in caplog.text
 
 
 @pytest.mark.parametrize(("count", "lost"), [(20, 10), (200, 20)], ids=["ten", "a tenth"])
@@ -110,7 +112,10 @@ def test_registered_file_that_is_gone_is_not_made_again(store, tmp_path):
         found.check_gone(store._table, "rerun")
 
 
-def test_plan_of_many_hits_lists_the_folder_instead_of_looking_at_each(store, monkeypatch):
+@pytest.mark.parametrize(
+    ("is_heard", "each"), [(True, [0, 1, 2, 3, 4, 29]), (False, [29])], ids=["heard", "unheard"]
+)
+def test_plan_of_many_hits_lists_the_folder_instead_of_looking_at_each(store, monkeypatch, is_heard, each):
     store.sweep(sets(30), progress=False)
     lose(store, [29])
     monkeypatch.setattr(plan, "LISTED", 5)
@@ -120,7 +125,31 @@ def test_plan_of_many_hits_lists_the_folder_instead_of_looking_at_each(store, mo
     is_present = reader.is_present
     monkeypatch.setattr(reader, "is_present", lambda row: looked.append(row) or is_present(row))
 
-    found = planned(store, sets(30))
+    with statements(store.database.engine) if is_heard else nullcontext():
+        found = planned(store, sets(30))
 
     assert [row.row["n"] for row in found.gone] == [29]
-    assert [row.row["n"] for row in looked] == [0, 1, 2, 3, 4, 29]
+    assert [row.row["n"] for row in looked] == each
+
+
+@pytest.mark.parametrize("odd", [None, {"n": 3.0}, {"id": "mine", "n": 3}], ids=["none", "typed", "named"])
+def test_plan_is_the_same_whether_somebody_listens_or_not(store, odd, monkeypatch):
+    """Hits, misses, lost files, sets given twice, now and chunks ago, and one that is not usual."""
+    monkeypatch.setattr(plan, "CHUNK", 10)
+    params = [{"n": n} for n in (*range(25), 7, 24, 23, *range(60, 65), 7, 61)]
+    if odd is not None:
+        params.insert(22, odd)
+    store.sweep([*sets(25), *([odd] if odd else [])], progress=False)
+    lose(store, [5, 13])
+
+    straight = planned(store, params)
+    with statements(store.database.engine):
+        general = planned(store, params)
+
+    assert list(straight.order.items()) == list(general.order.items())
+    assert list(straight.records) == list(general.records)
+    for one, other in zip(straight.records.values(), general.records.values(), strict=True):
+        assert (one.id, one.n, one.result_file) == (other.id, other.n, other.result_file)
+    assert straight.tasks == general.tasks
+    assert list(straight.tasks) == list(general.tasks)
+    assert straight.gone == general.gone

@@ -1,5 +1,7 @@
 """The contract of `Store.sweep`: what comes back, what fails, and what is never run."""
 
+import contextlib
+import gc
 import multiprocessing
 import os
 import re
@@ -22,11 +24,15 @@ from entropic import (
     SweepResult,
     expand_grid,
 )
+from entropic.disk.sidecars import process_folders
 from entropic.leases.claims import Claims
 from entropic.model.records import RecordReader
 from entropic.process.identity import this_process
 from entropic.process.patience import Patience
 from entropic.runs.attempts import Work
+from entropic.runs.jobs import Receipt
+from entropic.sql.asking import Question
+from tests.support.clusters import local_client
 from tests.support.counting import statements
 from tests.support.executors import executor_of
 from tests.support.processes import run_together
@@ -50,6 +56,13 @@ def where(request):
     """The arguments of a sweep, once for each place where it can run."""
     with place(request.param, request) as arguments:
         yield arguments
+
+
+workers_slowly = pytest.mark.parametrize(
+    "where",
+    [pytest.param(one, marks=pytest.mark.slow if one == "workers" else []) for one in PLACES],
+    indirect=True,
+)
 
 
 # What comes back
@@ -149,6 +162,7 @@ def test_align_gives_one_entry_per_input(tmp_path):
     assert aligned[0] is aligned[2]
 
 
+@workers_slowly
 def test_sweep_again_runs_nothing_and_writes_nothing(store, runs, tmp_path, where):
     store.sweep(sets(30))
     before = query(tmp_path, "PRAGMA data_version"), sorted(os.listdir(tmp_path / "results"))
@@ -163,6 +177,7 @@ def test_sweep_again_runs_nothing_and_writes_nothing(store, runs, tmp_path, wher
     assert sorted(os.listdir(tmp_path / "results")) == before[1]
 
 
+@workers_slowly
 def test_sweep_leaves_nothing_of_its_own_behind(store, where, tmp_path):
     store.sweep(sets(12), **where)
 
@@ -170,6 +185,7 @@ def test_sweep_leaves_nothing_of_its_own_behind(store, where, tmp_path):
     assert len(files(tmp_path)) == 12
 
 
+@pytest.mark.slow
 def test_sweep_with_workers_leaves_no_process_behind(store):
     before = multiprocessing.active_children()
 
@@ -186,6 +202,7 @@ def test_sweep_does_not_shut_down_an_executor(store, kind):
         assert executor.submit(abs, -1).result() == 1
 
 
+@workers_slowly
 def test_sweep_commits_results_as_they_arrive(tmp_path, where):
     runs = Runs(tmp_path / "log", holds_after=9)
     store = open_store(Swept, tmp_path, runs)
@@ -219,6 +236,7 @@ def sweep_elsewhere(folder: Path, url: str, workers: int | None) -> list[int]:
     return [record.n for record in store.sweep(sets(60), workers=workers, progress=False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [None, 2])
 def test_sweep_in_two_processes_runs_each_key_once(tmp_path, sqlite_url, workers):
     results = run_together(sweep_elsewhere, [(tmp_path, sqlite_url, workers)] * 2)
@@ -227,6 +245,9 @@ def test_sweep_in_two_processes_runs_each_key_once(tmp_path, sqlite_url, workers
     assert Runs(tmp_path / "log").count() == dict.fromkeys(range(60), 1)
 
 
+@pytest.mark.parametrize(
+    "server_url", ["postgresql", pytest.param("mysql", marks=pytest.mark.slow)], indirect=True
+)
 def test_sweep_in_two_processes_on_a_server_runs_each_key_once(tmp_path, server_url):
     results = run_together(sweep_elsewhere, [(tmp_path, server_url, None)] * 2)
 
@@ -280,13 +301,13 @@ def test_sweep_claims_no_key_that_another_has_finished_since_it_began(tmp_path, 
 def test_sweep_looks_up_what_comes_next_now_and_then_only(store, monkeypatch):
     monkeypatch.setattr("entropic.sweeps.window._Pace.size", lambda self: 1)
     store._patience = Patience(look_again_s=3600.0)
-    looked, find_many = Counter(), RecordReader.find_many
+    looked = Counter()
 
-    def counted(reader, ids):
-        looked.update(ids)
-        return find_many(reader, ids)
+    def counted(find):
+        return lambda self, ids: looked.update(ids) or find(self, ids)
 
-    monkeypatch.setattr(RecordReader, "find_many", counted)
+    monkeypatch.setattr(RecordReader, "find_many", counted(RecordReader.find_many))
+    monkeypatch.setattr(Question, "many", counted(Question.many))
     store.sweep(sets(10), progress=False)
 
     assert max(looked.values()) == 3  # before, under its claim, and when all is done
@@ -338,9 +359,13 @@ def test_sweep_that_waits_looks_at_all_keys_at_once(tmp_path, server_url, monkey
 @pytest.mark.parametrize("where", ["serial", "threads"], indirect=True)
 def test_run_that_comes_back_without_an_outcome_is_an_error_and_leaves_no_claim(tmp_path, where, monkeypatch):
     call = Work.__call__
-    monkeypatch.setattr(
-        Work, "__call__", lambda work, jobs: [o for o in call(work, jobs) if o.stored["n"] != 3]
-    )
+
+    def forgetful(work, jobs, *further):
+        outcomes = call(work, jobs, *further)
+        outcomes[:] = [outcome for outcome in outcomes if outcome.stored["n"] != 3]
+        return outcomes
+
+    monkeypatch.setattr(Work, "__call__", forgetful)
     store = open_store(Swept, tmp_path, Runs(tmp_path / "log"))
 
     with pytest.raises(ClusterError, match="without exactly one"):
@@ -349,6 +374,33 @@ def test_run_that_comes_back_without_an_outcome_is_an_error_and_leaves_no_claim(
     assert claims(tmp_path) == 0
     monkeypatch.undo()
     assert [record.n for record in store.sweep(sets(5))] == list(range(5))
+
+
+@pytest.mark.parametrize(
+    "at", ["executor", *(pytest.param(place, marks=pytest.mark.slow) for place in ("workers", "dask"))]
+)
+def test_runs_that_use_threads_are_fewer_at_once(tmp_path, at):
+    runs = Runs(tmp_path / "log", seconds=0.1)
+    store = open_store(Swept, tmp_path, runs)
+
+    with contextlib.ExitStack() as stack:
+        options = {"workers": 4}
+        if at == "executor":
+            options = {"executor": stack.enter_context(ThreadPoolExecutor(4))}
+        elif at == "dask":  # two of each worker's five threads for a run
+            options = {"client": stack.enter_context(local_client(workers=1, threads=5))}
+        result = store.sweep(sets(10), **options, threads_per_run=2)
+
+    assert [record.n for record in result] == list(range(10))
+    assert runs.most_at_once() == 2
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, None])
+def test_impossible_number_of_threads_is_refused(tmp_path, threads):
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log"))
+
+    with pytest.raises(ValueError, match="threads_per_run must be an int of at least 1"):
+        store.sweep(sets(1), threads_per_run=threads)
 
 
 # Runs that fail
@@ -384,6 +436,7 @@ def test_sweep_when_a_run_raises_on_any_database_records_one_failure(tmp_path, d
     assert store.count() == len(files(tmp_path)) == 9
 
 
+@workers_slowly
 def test_sweep_continued_after_an_error_returns_what_there_is(tmp_path, where):
     store = open_store(Swept, tmp_path, Runs(tmp_path / "log", raises=(2, 5)))
 
@@ -408,6 +461,7 @@ def test_sweep_again_after_a_failure_runs_only_what_failed(tmp_path, runs):
     assert store.failures() == []
 
 
+@workers_slowly
 def test_sweep_with_retries_tries_again_after_all_others_and_records_each_attempt(tmp_path, where):
     runs = Runs(tmp_path / "log", raises_once=(2,), raises=(5,))
     store = open_store(Swept, tmp_path, runs)
@@ -438,7 +492,7 @@ def test_sweep_with_an_impossible_number_of_retries_raises(store, runs, retries)
     assert runs.total() == 0
 
 
-@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_sweep_raises_the_first_failure_in_input_order(tmp_path, workers):
     store = open_store(Swept, tmp_path, Runs(tmp_path / "log", raises=(1, 2, 3), slow=(3,)))
 
@@ -462,6 +516,7 @@ def raise_what_clusters_raise(params):
     raise ERRORS[params["n"]]
 
 
+@workers_slowly
 def test_sweep_takes_no_error_of_a_runner_for_the_clusters(tmp_path, where, caplog):
     store = open_store(Swept, tmp_path, raise_what_clusters_raise)
 
@@ -685,3 +740,33 @@ def test_sweep_through_a_store_of_another_database_object_agrees(tmp_path, runs)
 
     assert [record.n for record in other.sweep(sets(4))] == [0, 1, 2, 3]
     assert runs.total() == 4
+
+
+@pytest.mark.parametrize(
+    ("young", "frozen", "calls"),
+    [(100_000, 0, ["ask", "freeze", "unfreeze"] * 2), (100_000, 5, ["ask"] * 2), (100, 0, [])],
+)
+def test_collector_does_not_walk_the_much_that_a_sweep_has_made_unless_something_is_frozen(
+    store, monkeypatch, young, frozen, calls
+):
+    made = []
+    monkeypatch.setattr(gc, "get_count", lambda: (young, 0, 0))
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: made.append("ask") or frozen)
+    monkeypatch.setattr(gc, "freeze", lambda: made.append("freeze"))
+    monkeypatch.setattr(gc, "unfreeze", lambda: made.append("unfreeze"))
+
+    store.sweep(sets(2), progress=False)
+
+    assert made == calls
+    assert gc.isenabled()
+
+
+def test_lines_of_workers_that_were_all_committed_are_counted_and_not_read(store, monkeypatch):
+    read = []
+    monkeypatch.setattr(Receipt, "from_line", read.append)
+
+    result = store.sweep(sets(25), workers=2)
+
+    assert len(result) == 25
+    assert read == []
+    assert list(process_folders(store.results_dir)) == []

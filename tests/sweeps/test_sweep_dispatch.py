@@ -3,6 +3,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
 
 import pytest
 
@@ -14,7 +15,7 @@ from entropic.sweeps.chunks import Reply
 from entropic.sweeps.result import SweepOptions
 from entropic.sweeps.window import MAX_CHUNK, dispatch
 from tests.support.executors import executor_of
-from tests.support.sweep_cases import Caller, Trace, crashed, double, expected, key
+from tests.support.sweep_cases import Caller, Trace, crashed, double, expected, key, serially
 from tests.support.waiting import wait_for
 
 
@@ -51,7 +52,7 @@ def test_backend_for_work_that_does_not_pickle_names_the_culprit():
 def test_dispatch_serial_runs_in_order():
     caller = Caller(range(50))
 
-    with backend_for(double) as backend:
+    with serially(double) as backend:
         caller.run(backend)
 
     assert caller.outcomes == double(range(50))
@@ -61,7 +62,7 @@ def test_dispatch_serial_runs_in_order():
 def test_dispatch_of_many_trivial_jobs_hands_them_over_in_large_batches(count):
     caller = Caller(range(count))
 
-    with backend_for(double) as backend:
+    with serially(double) as backend:
         caller.run(backend)
 
     assert len(caller.outcomes) == count
@@ -72,7 +73,7 @@ def test_dispatch_of_many_trivial_jobs_hands_them_over_in_large_batches(count):
 def test_dispatch_serial_commits_slow_jobs_one_by_one(tmp_path):
     caller = Caller(range(4))
 
-    with backend_for(Trace(tmp_path / "runs", seconds=0.06)) as backend:
+    with serially(Trace(tmp_path / "runs", seconds=0.06)) as backend:
         backend.target_s = 0.05
         caller.run(backend)
 
@@ -123,7 +124,7 @@ def test_dispatch_on_threads_needs_no_pickling():
     assert sorted(caller.outcomes) == expected(range(20))
 
 
-@pytest.mark.parametrize("count", [500, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, *(pytest.param(n, marks=pytest.mark.slow) for n in (500, 2000))])
 def test_dispatch_on_dask_gives_every_outcome_and_holds_no_future(client, count):
     caller = Caller(range(count))
 
@@ -186,6 +187,30 @@ class Recorder(Backend):
         self.pool.shutdown()
 
 
+class Timed(Backend):
+    """Answers at once that each job took *each_s*."""
+
+    def __init__(self, each_s, slots):
+        self.each_s = each_s
+        self.count = slots
+        self.sizes = []
+
+    def slots(self):
+        return self.count
+
+    def submit(self, jobs):
+        self.sizes.append(len(jobs))
+        future = Future()
+        future.set_result(Reply(double(jobs), self.each_s * len(jobs)))
+        return future
+
+    def stop(self):
+        return []
+
+    def close(self):
+        pass
+
+
 class Answering(Backend):
     """Answers a chunk at once, with whatever *answer* makes of it."""
 
@@ -233,6 +258,33 @@ def test_dispatch_chunks_grow_to_the_target_and_shrink_at_the_tail():
     assert backend.sizes[:4] == [1, 1, 1, 1]
     assert 20 <= max(backend.sizes) <= 60
     assert backend.sizes[-1] < 10
+
+
+@pytest.mark.parametrize(
+    ("each_s", "jobs", "slots", "sizes"),
+    [
+        (0.001, 1000, 1, [(1, 2), (4, 2), (16, 2), (64, 2), (256, 2), (159, 2)]),
+        (
+            0.001,
+            3000,
+            50,
+            [(1, 100), (4, 100), (16, 100), (50, 18)],
+        ),  # though a hundredth of what is left is less
+        (0.1, 107, 4, [(1, 8), (4, 8), (9, 7), (4, 1)]),
+        (3.0, 107, 4, [(1, 107)]),
+    ],
+    ids=["short", "short, many slots", "tenths", "long"],
+)
+def test_dispatch_chunks_grow_fast_and_are_no_smaller_than_what_a_task_is_worth(each_s, jobs, slots, sizes):
+    assert [(size, len(list(same))) for size, same in groupby(sizes_of(each_s, jobs, slots=slots))] == sizes
+
+
+def sizes_of(each_s, jobs, *, slots):
+    """Return how many jobs each chunk had of so many that take *each_s*."""
+    caller, backend = Caller(range(jobs)), Timed(each_s, slots)
+    caller.run(backend)
+    assert sorted(caller.outcomes) == expected(range(jobs))
+    return backend.sizes
 
 
 def test_dispatch_chunks_are_capped():

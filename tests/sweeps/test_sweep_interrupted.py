@@ -17,6 +17,9 @@ from pathlib import Path
 import pytest
 
 from entropic import ClusterError, ResultsDirUnavailableError
+from entropic.leases import held
+from entropic.sweeps import sweep
+from entropic.sweeps.backends.base import SerialBackend
 from tests.support.clusters import local_client
 from tests.support.executors import executor_of
 from tests.support.stores import open_store
@@ -88,6 +91,7 @@ def test_sweep_killed_in_the_middle_keeps_what_had_finished(tmp_path, script):
     assert not store.check(checksum=True)
 
 
+@pytest.mark.slow
 def test_sweep_with_workers_killed_in_the_middle_keeps_what_had_finished(tmp_path, script):
     runs = Runs(tmp_path / "log")
     process = start(script, tmp_path, "workers", 40, 0.05)
@@ -105,7 +109,9 @@ def test_sweep_with_workers_killed_in_the_middle_keeps_what_had_finished(tmp_pat
     assert rows(tmp_path) == list(range(40))
 
 
-@pytest.mark.parametrize("where", ["serial", "workers", pytest.param("dask", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "where", ["workers", *(pytest.param(place, marks=pytest.mark.slow) for place in ("serial", "dask"))]
+)
 @pytest.mark.parametrize(
     "to_all", [pytest.param(False, marks=pytest.mark.slow), True], ids=["process", "terminal"]
 )
@@ -132,6 +138,38 @@ def test_sweep_on_ctrl_c_keeps_what_is_finished_and_stops(tmp_path, script, wher
     assert set(states(tmp_path)) <= {"COMPLETED", "CANCELLED"}
 
 
+def test_run_that_had_ended_before_an_interrupt_is_kept_whatever_was_not_begun_after_it(
+    tmp_path, monkeypatch
+):
+    begin, begun = held.begin, []
+
+    def begin_all_but(mark, name):
+        begun.append(mark)
+        if len(begun) == 3:  # of the second chunk the second one
+            monkeypatch.setattr(held, "begin", begin)
+            monkeypatch.setattr(sweep, "raise_if_terminated", interrupt)
+            return False
+        return begin(mark, name)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    runs = Runs(tmp_path / "log")
+    store = open_store(Swept, tmp_path, runs)
+    monkeypatch.setattr(SerialBackend, "target_s", 1e9)
+    monkeypatch.setattr(held, "begin", begin_all_but)
+
+    with pytest.raises(KeyboardInterrupt):
+        store.sweep(sets(10), progress=False)
+
+    monkeypatch.undo()
+    assert runs.total() == 2
+    assert rows(tmp_path) == [0, 1]
+    assert states(tmp_path) == {"COMPLETED": 2}
+    assert claims(tmp_path) == 0
+
+
+@pytest.mark.slow
 def test_sweep_on_ctrl_c_leaves_only_its_own_folder(tmp_path, script):
     runs = Runs(tmp_path / "log")
     process = start(script, tmp_path, "workers", 200, 0.05, stderr=subprocess.DEVNULL)
@@ -166,9 +204,8 @@ def test_sweep_when_a_worker_is_killed_completes_and_repeats_nothing_finished(tm
     assert os.getpid() not in runs.processes()
 
 
-@pytest.mark.parametrize(
-    "where", ["workers", *(pytest.param(place, marks=pytest.mark.slow) for place in ("processes", "dask"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["workers", "processes", "dask"])
 def test_sweep_with_a_run_that_kills_its_worker_fails_that_run_only(tmp_path, where):
     runs = Runs(tmp_path / "log", kills=(7,))
     store = open_store(Swept, tmp_path, runs)
@@ -212,6 +249,7 @@ def one_of(where):
         yield {"workers": 2}
 
 
+@pytest.mark.slow
 def test_sweep_when_a_killing_run_is_alone_raises_a_cluster_error(tmp_path):
     store = open_store(Swept, tmp_path, Runs(tmp_path / "log", kills=(0,)))
 
@@ -323,7 +361,7 @@ def blind_client():
         yield client
 
 
-@pytest.mark.parametrize("there", ["nothing", "another results folder"])
+@pytest.mark.parametrize("there", ["nothing", pytest.param("another results folder", marks=pytest.mark.slow)])
 def test_sweep_when_workers_do_not_see_the_folder_says_so(tmp_path, blind_client, there, caplog, monkeypatch):
     """The folder's path leads through the working directory, which is another one for the worker."""
     (tmp_path / "here").mkdir()
@@ -428,6 +466,7 @@ def test_sweep_in_a_terminal_shows_a_bar(tmp_path, script):
     assert "15 done, 5 cached" in last
 
 
+@pytest.mark.slow
 def test_sweep_in_a_terminal_told_to_be_quiet_shows_nothing(tmp_path):
     path = tmp_path / "script.py"
     path.write_text(SWEEP.replace("sets(count),", "sets(count), progress=False,"))

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 log = logging.getLogger(__name__)
 
-CACHED = 300_000
+CACHED = 100_000
 MISSES = 10_000
 
 
@@ -77,7 +77,7 @@ def say(capsys, what, count, seconds):
         )
 
 
-def test_sweep_of_300_000_cached_sets_keeps_their_order(tmp_path, capsys):
+def test_sweep_of_100_000_cached_sets_keeps_their_order(tmp_path, capsys):
     store = open_store(Swept, tmp_path, refuse)
     fill(store, tmp_path, CACHED)
     order = [(n * 7919) % CACHED for n in range(CACHED)]  # 7919 is prime: a permutation
@@ -87,7 +87,7 @@ def test_sweep_of_300_000_cached_sets_keeps_their_order(tmp_path, capsys):
         result = store.sweep({"n": n} for n in order)
         seconds = time.perf_counter() - started
 
-    say(capsys, "300 000 cached", CACHED, seconds)
+    say(capsys, "100 000 cached", CACHED, seconds)
     assert [record.n for record in result] == order
     assert all(statement.startswith("SELECT") for statement in seen)
     assert len(seen) <= CACHED / 400

@@ -15,7 +15,7 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from typing import Any
 
-from entropic.sweeps.backends.base import Backend, SerialBackend
+from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.backends.dask import DaskBackend
 from entropic.sweeps.backends.executor import ExecutorBackend
 from entropic.sweeps.backends.processes import PoolBackend
@@ -27,7 +27,7 @@ __all__ = ["backend_for"]
 def backend_for(
     work: Work, *, client: Any = None, workers: int | None = None, executor: Executor | None = None
 ) -> Backend:
-    """Return the backend that the arguments of a sweep ask for; without any, this thread.
+    """Return the backend that the arguments of a sweep ask for, one of which is given; else see `SerialBackend`.
 
     Raises
     ------
@@ -38,4 +38,4 @@ def backend_for(
         return PoolBackend(dump_work(work), workers)
     if executor is not None:
         return ExecutorBackend(work, executor)
-    return SerialBackend(work) if client is None else DaskBackend(work, client)
+    return DaskBackend(work, client)

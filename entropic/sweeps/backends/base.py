@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Self
 
-from entropic.process.termination import raise_if_terminated
-from entropic.sweeps.chunks import (
-    Reply,
-    Work,
-)
+from entropic.sweeps.chunks import Reply
 
 __all__ = ["Backend", "SerialBackend"]
 
@@ -36,6 +33,11 @@ class Backend(ABC):
     @abstractmethod
     def slots(self) -> int:
         """Count the chunks that can run at the same time just now; raise if the backend is gone."""
+
+    def slots_of(self, threads: int) -> int:
+        """Count the chunks that can run at the same time if each run uses *threads* threads; one where there is any."""
+        slots = self.slots()
+        return max(1, slots // threads) if slots else 0
 
     @abstractmethod
     def submit(self, jobs: list[Any]) -> Future[Reply]:
@@ -64,12 +66,19 @@ class Backend(ABC):
 
 
 class SerialBackend(Backend):
-    """Run each chunk in the calling thread, when it is submitted."""
+    """Run each chunk in the calling thread, when it is submitted.
+
+    Parameters
+    ----------
+    work : callable
+        Puts the outcome of each job of a list into another list when that ends: what has ended before Ctrl-C is kept
+        for `stop` to hand over.
+    """
 
     remote = False
     target_s = 0.5
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Callable[[list[Any], list[Any]], object]) -> None:
         self._work = work
         self._kept: list[Any] = []
 
@@ -79,10 +88,7 @@ class SerialBackend(Backend):
     def submit(self, jobs: list[Any]) -> Future[Reply]:
         future: Future[Reply] = Future()
         started = time.perf_counter()
-        # Job by job: what was finished before Ctrl-C is kept for stop() to hand over.
-        for job in jobs:
-            raise_if_terminated()
-            self._kept += self._work([job])
+        self._work(jobs, self._kept)
         outcomes, self._kept = self._kept, []
         future.set_result(Reply(outcomes, time.perf_counter() - started))
         return future

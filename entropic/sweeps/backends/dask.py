@@ -58,6 +58,10 @@ class DaskBackend(Backend):
             self._recount()
         return sum(self._workers.values())
 
+    def slots_of(self, threads: int) -> int:
+        self.slots()
+        return sum(max(1, n // threads) for n in self._workers.values())
+
     def _recount(self) -> None:
         if self._client.status != "running":
             raise ClusterError(
@@ -185,11 +189,11 @@ class DaskBackend(Backend):
                         told |= workers
                     wait(list(self._flying), timeout=0.5)
                     # An interrupt may have come before a task had its callback: nobody else would tell of its end.
-                    flying = list(self._flying.items())
-                    for future, (task, _) in flying:
+                    flying = self._flying.copy()
+                    for future, (task, _) in flying.items():
                         if future in ended:
                             self._deliver(future, task)
-                    ended = {future for future, (task, _) in flying if task.done()}
+                    ended = {future for future, (task, _) in flying.items() if task.done()}
         finally:
             self._drop()
         return []

@@ -102,7 +102,7 @@ class ExecutorBackend(Backend):
         if self._pool is not None:
             return self._pool.withdraw()
         withdrawn: list[Future[Reply]] = []
-        for future, (inner, ticket) in list(self._flying.items()):
+        for future, (inner, ticket) in self._flying.copy().items():
             is_ours = ticket and self._tickets is not None and self._tickets.take(ticket)
             if is_ours and self._flying.pop(future, None) is not None:
                 inner.cancel()  # if that is too late, it does nothing when its turn comes
@@ -116,7 +116,7 @@ class ExecutorBackend(Backend):
 
     def stop(self) -> list[Any]:
         refuse(self._sweep)  # for threads: what is queued in them
-        flying = [(future, inner) for future, (inner, _) in self._flying.items()]
+        flying = [(future, inner) for future, (inner, _) in self._flying.copy().items()]
         for _, inner in flying:
             inner.cancel()
         wait([inner for _, inner in flying])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -32,7 +33,15 @@ __all__ = ["Processes"]
 
 _LOOK_S = 1.0
 _GRACE_S = 2.0
-_STARTING = threading.Lock()
+_starting = threading.Lock()
+
+
+def _forget_parent() -> None:
+    global _starting
+    _starting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 class Processes:
@@ -222,7 +231,7 @@ def _hidden_main() -> Iterator[None]:
     its sweep once more in each child, and nothing needs the import: what lives in `__main__` travels by value.
     """
     main: dict[str, Any] = sys.modules["__main__"].__dict__
-    with _STARTING:
+    with _starting:
         kept: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
         main["__spec__"] = None
         main.pop("__file__", None)
