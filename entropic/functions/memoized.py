@@ -23,7 +23,9 @@ from sqlalchemy import URL, ColumnElement
 from entropic.disk.names import safe_name
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
+from entropic.functions.filling import fill_outputs, warn_of_unfilled
 from entropic.functions.places import located
+from entropic.functions.returned import columns_of, outputs_in
 from entropic.functions.runner import CallRunner, by_name, named
 from entropic.functions.signatures import (
     Arguments,
@@ -38,13 +40,15 @@ from entropic.functions.sources import Source, remember_source, require_source, 
 from entropic.model.base import Base
 from entropic.model.parameters import Parameters
 from entropic.model.selection import NOT_GIVEN
+from entropic.process.patience import checked_lease, checked_timeout
 from entropic.process.provenance import code_label
 from entropic.sql.database import Database, DatabaseLike
 from entropic.store import Store
 from entropic.sweeps.grids import ParameterSets, parameter_sets
-from entropic.sweeps.result import SweepResult
+from entropic.sweeps.result import SweepOptions, SweepResult
 from entropic.values.codecs import can_save
 from entropic.values.documents import know
+from entropic.values.row_texts import INLINE_BYTES
 
 if TYPE_CHECKING:
     import pandas
@@ -56,9 +60,12 @@ R = TypeVar("R")
 Q = ParamSpec("Q")
 S = TypeVar("S")
 
+MOST_INLINE_BYTES = 1_000_000  # each row and each line of a sidecar is read as a whole
+
 # Those of this process, by uid.
 _known: WeakValueDictionary[str, MemoizedFunction[..., Any]] = WeakValueDictionary()
 _databases: WeakValueDictionary[URL, Database] = WeakValueDictionary()
+_SWEEP_OPTIONS = [one.name for one in fields(SweepOptions) if one.name != "patience"]
 _pickling: ContextVar[frozenset[str]] = ContextVar("_pickling", default=frozenset())
 
 
@@ -73,7 +80,8 @@ class Memoizer:
     db_url: DatabaseLike | None = field(default=None, repr=False)  # a password may be in it
     table: str | None = None
     ignore: Iterable[str] = ()
-    outputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] | None = None
+    inline_bytes: int = INLINE_BYTES
     lease_s: float | None = None
     wait_timeout_s: float | None = None
 
@@ -81,11 +89,20 @@ class Memoizer:
         ignore = (self.ignore,) if isinstance(self.ignore, str) else tuple(self.ignore)  # used more than once
         object.__setattr__(self, "ignore", ignore)
         outputs: Any = self.outputs
-        if not isinstance(outputs, Mapping):
+        if outputs is not None and not isinstance(outputs, Mapping):
             first = outputs if isinstance(outputs, str) else next(iter(outputs), "rmse")
             raise TypeError(
                 f"outputs= says of what type each column is, as in outputs={{{first!r}: float}}, not {outputs!r}"
             )
+        size: Any = self.inline_bytes
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= MOST_INLINE_BYTES:
+            raise ValueError(
+                f"inline_bytes= is how large a value in the row may be, from 0, for none, to {MOST_INLINE_BYTES} bytes "
+                f"of JSON, not {size!r}"
+            )
+        if self.lease_s is not None:
+            checked_lease(self.lease_s)
+        checked_timeout(self.wait_timeout_s)
 
     @overload
     def __call__(self, function: Callable[Q, S], /) -> MemoizedFunction[Q, S]: ...
@@ -141,10 +158,12 @@ class MemoizedFunction(Generic[P, R]):
             lease_s=places.lease_s,
             wait_timeout_s=places.wait_timeout_s,
         )
-        self.model: type[Any] = derive_model(function, kinds, table=self.table, outputs=options.outputs)
+        columns = columns_of(function, inspect.signature(function).parameters, options.outputs)
+        outputs = {column.name: kind for column, kind in columns.items()}
+        self.model: type[Any] = derive_model(function, kinds, table=self.table, outputs=outputs)
         Parameters(self.model, self._database.url.get_dialect()())  # which refuses a default that is no value
         self._arguments = Arguments(function, kinds)
-        self.runner = CallRunner(function, self._arguments, tuple(options.outputs))
+        self.runner = CallRunner(function, self._arguments, tuple(columns), options.inline_bytes)
         self._store: Store[Base] | None = None
 
     def __repr__(self) -> str:
@@ -213,8 +232,8 @@ class MemoizedFunction(Generic[P, R]):
 
         Notes
         -----
-        The value is read from the result file also when the function has just run, so that every call returns the
-        same.
+        The value is read from the row or the result file also when the function has just run, so that every call
+        returns the same.
         """
         record = self.store.run_or_retrieve(self._arguments.bind(args, kwargs))
         return cast("R", record.load())
@@ -232,13 +251,15 @@ class MemoizedFunction(Generic[P, R]):
         return None if record is None else cast("R", record.load())
 
     def record(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Return the record of a call: its parameters, outputs and file; run the function if there is none.
+        """Return the record of a call: its parameters, outputs and result; run the function if there is none.
 
         ``record.load()`` gives the value, ``record.load(verify=True)`` only if it is what was written, byte for byte.
         """
         return self.store.run_or_retrieve(self._arguments.bind(args, kwargs))
 
-    def sweep(self, params: ParameterSets, client: Any = None, **options: Any) -> SweepResult[Any]:
+    def sweep(
+        self, params: ParameterSets = NOT_GIVEN, client: Any = None, **options: Any
+    ) -> SweepResult[Any]:
         """Run or retrieve a record for each of *params*, dicts of arguments by name.
 
         Parameters
@@ -255,8 +276,28 @@ class MemoizedFunction(Generic[P, R]):
         -------
         SweepResult
             Records in input order; ``[record.load() for record in result]`` are the values.
+
+        Raises
+        ------
+        TypeError
+            If the parameters are given by keyword, or there is no such option. Otherwise as `Store.sweep`.
         """
+        unknown = [name for name in options if name not in _SWEEP_OPTIONS]
+        if params is NOT_GIVEN or unknown:
+            raise self._misunderstood(unknown)
         return self.store.sweep(self._bound(params), client, **options)
+
+    def _misunderstood(self, unknown: list[str]) -> TypeError:
+        """Return the error of a sweep that was called like the function, or with an option that there is not."""
+        names = self._arguments.names
+        if unknown and unknown[0] not in names:
+            hint = did_you_mean(unknown[0], _SWEEP_OPTIONS) or "."
+            return TypeError(f"sweep has no option {unknown[0]!r}{hint} It has: {', '.join(_SWEEP_OPTIONS)}.")
+        name = next(iter([*unknown, *names]), "name")
+        return TypeError(
+            f"{self._name}.sweep takes the parameter sets first, not by keyword: a dict of lists for every "
+            f"combination, as in sweep({{{name!r}: [...]}}), or a list of dicts, as in sweep([{{{name!r}: ...}}, ...])"
+        )
 
     def _bound(self, params: ParameterSets) -> Iterable[dict[str, Any]]:
         names = self._arguments.names
@@ -278,9 +319,27 @@ class MemoizedFunction(Generic[P, R]):
         """Return the records that meet all conditions, as `Store.records` does; ``self.model`` has the columns."""
         return self.store.records(*where, order_by=order_by, limit=limit, **equals)
 
-    def to_frame(self, /, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
-        """Return records as a `pandas.DataFrame`, as `Store.to_frame` does."""
-        return self.store.to_frame(*where, **equals)
+    def to_frame(
+        self, /, *where: ColumnElement[bool], bookkeeping: bool | None = NOT_GIVEN, **equals: Any
+    ) -> pandas.DataFrame:
+        """Return records as a `pandas.DataFrame`, as `Store.to_frame` does: parameters, and what was returned.
+
+        Where results are older than the columns of what is returned, a WARNING names `fill_columns`.
+        """
+        frame = self.store.to_frame(*where, bookkeeping=bookkeeping, **equals)
+        warn_of_unfilled(self.store._table, frame, f"{self._name}.fill_columns()")
+        return frame
+
+    def fill_columns(self) -> int:
+        """Fill the columns of what is returned in rows that are older than they, and return how many were.
+
+        The results are read for it; nothing runs. One that is gone or damaged is left alone, with a WARNING.
+
+        Notes
+        -----
+        Safe between processes: a row that is made anew meanwhile keeps its own.
+        """
+        return fill_outputs(self.store._table, lambda value: outputs_in(value, self.runner.columns))
 
     def delete(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result of a call, its file too, and return whether there was one."""
@@ -297,7 +356,7 @@ class MemoizedFunction(Generic[P, R]):
         """
         count = 0
         for record in self.store.records():
-            is_own = Path(record.result_file).parent == self.results_dir
+            is_own = record.result_file is None or Path(record.result_file).parent == self.results_dir
             count += self.store.delete(hash=record.id, remove_file=is_own)
         return count
 
@@ -320,9 +379,10 @@ _METHODS = """    is memoized: a call returns what is kept for its arguments, or
 
     .run(...)        runs again and replaces       .sweep(sets)      many calls, returns records
     .retrieve(...)   what is kept, or None         .records(...)     what there is, by conditions
-    .record(...)     parameters, outputs, file     .to_frame(...)    the same as a DataFrame
+    .record(...)     parameters, outputs, result   .to_frame(...)    the same as a DataFrame
     .delete(...)     forgets a call                .clear()          forgets all
-    .store, .model   the Store and its table       .adopt_code()     the table is this function's"""
+    .store, .model   the Store and its table       .adopt_code()     the table is this function's
+    .fill_columns()  in rows older than the columns"""
 
 
 @overload
@@ -339,6 +399,7 @@ def memoize(
     table: str | None = ...,
     ignore: Iterable[str] = ...,
     outputs: Mapping[str, Any] = ...,
+    inline_bytes: int = ...,
     lease_s: float = ...,
     wait_timeout_s: float | None = ...,
 ) -> Memoizer: ...
@@ -365,9 +426,14 @@ def memoize(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
         a function that is renamed or moved begins anew; to prevent that, name the table.
     ignore : iterable of str
         Parameters that do not change the result, such as ``verbose``: they reach the function, and are not in the key.
-    outputs : mapping of str to type
-        Keys of a mapping that the function returns which become columns, to query and order by:
-        ``outputs={"rmse": float}``. The whole mapping is in the file all the same.
+    outputs : mapping, optional
+        Which fields of the mapping or object that the function returns become columns, to query and order by:
+        ``outputs={"rmse": float}``, or ``{"error": "rmse"}`` for one of another name, whose type the annotation says.
+        Default: those that the return annotation has, as a `typing.TypedDict`, NamedTuple or dataclass has numbers,
+        texts, truth values and times; of a function that returns one such value, ``value``. A name that a parameter
+        has gets ``result_`` in front. ``{}`` for none. The whole result is kept all the same.
+    inline_bytes : int
+        Plain values that take no more than this as JSON stand in the row, without a file. Default: 2 000; 0 for none.
     lease_s, wait_timeout_s : float
         As for `Store`.
 
@@ -385,13 +451,14 @@ def memoize(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
         At the first call: if the signature changed by more than new parameters with defaults; or if the table is not
         where `Options` say, but is where it would be without them.
     ValueError
-        At decoration: if the file of options has one that there is not.
+        At decoration: if the file of options has one that there is not, or a number of seconds is none.
 
     Notes
     -----
-    Returned values are kept as npy (arrays), typed JSON (None, numbers, strings, bytes, times, paths and containers of
-    them, NumPy scalars), HDF5 (arrays in containers), parquet (pandas) or netCDF (xarray), and come back equal in type,
-    dtype and shape; `register_codec` adds types. There is no pickle. A value that cannot be kept is a TypeError.
+    Returned values that are small and plain stand in their rows; the others are kept as npy (arrays), typed JSON (None,
+    numbers, strings, bytes, times, paths and containers of them, NumPy scalars), HDF5 (arrays in containers), parquet
+    (pandas) or netCDF (xarray). All come back equal in type, dtype and shape; `register_codec` adds types. There is no
+    pickle. A value that cannot be kept is a TypeError.
 
     The function must depend on its parameters alone. A change of its code is logged, once, and nothing runs again.
 

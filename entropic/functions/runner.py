@@ -1,7 +1,8 @@
 """A memoized function as a runner: called with what a Store gives it, here or in a worker.
 
-It writes the returned value to a file, and returns what goes into output columns. To a worker it travels by name where
-that has the same function there, else by value; with it go the codecs that were registered here.
+It writes the returned value to a file, or returns it where it is small, with what goes into output columns. To a
+worker it travels by name where that has the same function there, else by value; with it go the codecs that were
+registered here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import glob
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -17,21 +18,24 @@ from typing import Any
 
 from entropic.disk.files import remove
 from entropic.disk.roots import quarantine
+from entropic.functions.returned import Column, outputs_in
 from entropic.functions.signatures import Arguments
-from entropic.model.parameters import REMARK
+from entropic.runs.jobs import InRow
 from entropic.values.codecs import adopt, registered_codecs, save, save_rest
 from entropic.values.formats import Format
+from entropic.values.row_texts import INLINE_BYTES
 
 __all__ = ["CallRunner", "by_name", "named"]
 
 
 @dataclass(frozen=True)
 class CallRunner:
-    """Runs the function for a Store, here or on a worker: a file of the returned value, and outputs for the row."""
+    """Runs the function for a Store, here or on a worker: keeps the returned value, and finds outputs for the row."""
 
     function: Callable[..., Any]
     arguments: Arguments
-    outputs: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    inline_bytes: int = INLINE_BYTES
 
     @property
     def is_undecorated(self) -> bool:
@@ -42,21 +46,23 @@ class CallRunner:
     def __wrapped__(self) -> Callable[..., Any]:
         return self.function  # whose source says with what code a result was computed
 
-    def __call__(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Call the function with *params*, keep what it returns, and return the outputs."""
+    def __call__(self, params: dict[str, Any]) -> dict[str, Any] | InRow:
+        """Call the function with *params*, keep what it returns, and return the outputs, with it if it is small."""
         value = self.arguments.call(self.function, params)
         try:
-            save(value, params["result_file"])
+            text = save(value, params["result_file"], inline_bytes=self.inline_bytes)
         except TypeError as error:
             raise _kept_aside(value, params["result_file"], error) from error
-        return _outputs_in(value, self.outputs)
+        outputs = outputs_in(value, self.columns)
+        return outputs if text is None else InRow(text, outputs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if getattr(named(self.function), "runner", None) is self:
             # By name: by value the globals that the function uses would go with it.
             place = self.function.__module__, self.function.__qualname__
             return _runner_by_name, (*place, registered_codecs())
-        return _runner, (self.function, self.arguments, self.outputs, registered_codecs())
+        options = self.columns, self.inline_bytes
+        return _runner, (self.function, self.arguments, options, registered_codecs())
 
 
 def _kept_aside(value: Any, stem: str, reason: TypeError) -> TypeError:
@@ -69,14 +75,6 @@ def _kept_aside(value: Any, stem: str, reason: TypeError) -> TypeError:
         f"{reason}. It was computed, and is not lost: {str(kept)!r} has it, as text what has no format "
         f"({', '.join(left_out[:5])})"
     )
-
-
-def _outputs_in(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the outputs that a value holds; a finished run is not lost for one that it does not."""
-    found = {name: value[name] for name in names if name in value} if isinstance(value, Mapping) else {}
-    if missing := [name for name in names if name not in found]:
-        found[REMARK] = f"the returned {type(value).__name__} has no {', '.join(missing)}: NULL in the row"
-    return found
 
 
 def by_name(module: str, qualified_name: str) -> Any:
@@ -96,10 +94,13 @@ def named(function: Callable[..., Any]) -> Any:
 
 
 def _runner(
-    function: Callable[..., Any], arguments: Arguments, outputs: tuple[str, ...], codecs: Iterable[Format]
+    function: Callable[..., Any],
+    arguments: Arguments,
+    options: tuple[tuple[Column, ...], int],
+    codecs: Iterable[Format],
 ) -> CallRunner:
     adopt(codecs)
-    return CallRunner(function, arguments, outputs)
+    return CallRunner(function, arguments, *options)
 
 
 def _runner_by_name(module: str, qualified_name: str, codecs: Iterable[Format]) -> CallRunner:

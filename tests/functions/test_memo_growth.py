@@ -2,6 +2,7 @@
 
 import datetime
 import enum
+import sys
 import uuid
 from decimal import Decimal
 from pathlib import Path
@@ -9,12 +10,23 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from sqlalchemy import create_engine, event, inspect
 
 from entropic import Database, SchemaError
+from entropic.model import growth
+from entropic.sql.columns import LONG_TEXT
 from tests.support.counting import statements
 from tests.support.memo_cases import grow, memoized, runs, simulate
 from tests.support.processes import run_together
+
+
+def one_fast(fast):
+    """Every database, one of which is fast."""
+    each = ("sqlite-file", "sqlite-memory", "postgresql", "mysql")
+    slow = [pytest.param(one, marks=[] if one == fast else pytest.mark.slow) for one in each]
+    return pytest.mark.parametrize("database_url", slow, indirect=True)
 
 
 class Scheme(enum.Enum):
@@ -22,7 +34,11 @@ class Scheme(enum.Enum):
     RK4 = 4
 
 
+ran = []
+
+
 def before(n: int, dt: float = 0.1) -> float:
+    ran.append(n)
     return n * dt
 
 
@@ -204,6 +220,7 @@ def test_function_that_was_opened_before_goes_on(tmp_path, database):
     assert new.records(n=4)[0].noise in (0.5, None)
 
 
+@one_fast("sqlite-file")
 def test_several_processes_add_the_columns_once(tmp_path, database_url):
     if database_url == "sqlite://":
         pytest.skip("a database in memory belongs to one process")
@@ -230,8 +247,8 @@ def test_row_that_another_process_writes_while_a_column_is_filled_keeps_its_own(
         if statement.startswith("UPDATE grown"):
             with other.begin() as elsewhere:
                 elsewhere.exec_driver_sql(
-                    "INSERT INTO grown (id, result_file, created_at, custom_data, n, dt, names) "
-                    "SELECT 'theirs', result_file, created_at, custom_data, n, dt, '[\"theirs\"]' FROM grown"
+                    "INSERT INTO grown (id, result_value, created_at, custom_data, n, dt, names) "
+                    "SELECT 'theirs', result_value, created_at, custom_data, n, dt, '[\"theirs\"]' FROM grown"
                 )
 
     event.listen(database.engine, "before_cursor_execute", write)
@@ -274,3 +291,118 @@ def test_column_that_was_added_without_being_registered_is_registered_later(tmp_
     assert new(3) == pytest.approx(0.3)
     assert new.records()[0].names is None
     assert "names" in str(registered(database)["grown"])
+
+
+# Tables of before values stood in rows
+
+
+def make_old(database, table="grown"):
+    """Make the table as releases did whose results were all files, past the code under test."""
+    with database.engine.connect() as connection:
+        operations = Operations(MigrationContext.configure(connection))
+        with operations.batch_alter_table(table) as batch:
+            batch.drop_column("result_value")
+            batch.drop_column("value")
+            batch.alter_column("result_file", existing_type=LONG_TEXT, nullable=False)
+        connection.commit()
+
+
+def in_files(folder, function, database):
+    return version(folder, function, database, inline_bytes=0)
+
+
+@pytest.mark.parametrize("function", [before, after], ids=["as it was", "with every type"])
+def test_table_of_before_is_altered_once_and_keeps_its_rows(tmp_path, database, function, monkeypatch):
+    old = in_files(tmp_path, before, database)
+    values = [old(n) for n in range(3)]
+    monkeypatch.setattr(sys.modules[__name__], "ran", ran := [])
+    if function is after:
+        in_files(tmp_path, after, database)(1)
+    rows = sorted((r.id, r.n, r.result_file, r.created_at, dict(r.custom_data)) for r in old.records())
+    make_old(database)
+
+    new = version(tmp_path, function, database)
+    got = [new(n) for n in range(3)]
+    with statements(database.engine) as seen:
+        version(tmp_path, function, database)(1)
+
+    assert (got, ran) == (values, [])
+    found = new.records()
+    assert sorted((r.id, r.n, r.result_file, r.created_at, dict(r.custom_data)) for r in found) == rows
+    assert not new.store.check(checksum=True)
+    assert [statement for statement in seen if statement.startswith(("ALTER", "CREATE"))] == []
+    assert new.fill_columns() == 3
+    assert sorted(r.value for r in new.records()) == sorted(values)
+
+
+def test_value_goes_into_the_table_of_before_and_a_file_over_it(tmp_path, database):
+    in_files(tmp_path, before, database)(1)
+    make_old(database)
+    new = version(tmp_path, before, database)
+
+    assert new.run(1) == new(1) == pytest.approx(0.1)
+    assert [(r.result_file, r.result_value, r.value) for r in new.records()] == [(None, "0.1", 0.1)]
+    assert [path.name for path in new.results_dir.iterdir() if path.suffix] == [".entropic-root.json"]
+    assert in_files(tmp_path, before, database).run(1) == pytest.approx(0.1)
+    assert [r.result_value for r in new.records()] == [None]
+    assert not new.store.check(checksum=True)
+
+
+def test_indices_triggers_and_views_of_the_users_are_kept(tmp_path, sqlite):
+    in_files(tmp_path, before, sqlite)(1)
+    make_old(sqlite)
+    own = [
+        "CREATE INDEX mine ON grown (n, dt)",
+        "CREATE TABLE seen (id TEXT)",
+        "CREATE TRIGGER told AFTER INSERT ON grown BEGIN INSERT INTO seen VALUES (NEW.id); END",
+        "CREATE VIEW brief AS SELECT id, n FROM grown",
+        "ALTER TABLE grown ADD COLUMN remark TEXT DEFAULT 'none'",
+    ]
+    for statement in own:
+        sqlite.write(lambda connection, one=statement: connection.exec_driver_sql(one))
+
+    new = version(tmp_path, before, sqlite)
+    new(2)
+
+    with sqlite.reading() as connection:
+        assert len(connection.exec_driver_sql("SELECT * FROM brief").all()) == 2
+        assert [row[0] for row in connection.exec_driver_sql("SELECT id FROM seen")] == [new.record(2).id]
+        assert {row[0] for row in connection.exec_driver_sql("SELECT remark FROM grown")} == {"none"}
+        assert [one["column_names"] for one in inspect(connection).get_indexes("grown")] == [["n", "dt"]]
+        assert connection.exec_driver_sql("PRAGMA legacy_alter_table").scalar() == 0
+
+
+@one_fast("postgresql")
+def test_several_processes_alter_the_table_of_before_once(tmp_path, database_url):
+    if database_url == "sqlite://":
+        pytest.skip("a database in memory belongs to one process")
+    database = Database(database_url)
+    first = in_files(tmp_path, before, database)
+    values = [first(n) for n in range(3)]
+    make_old(database)
+    database.dispose()
+
+    answers = run_together(call_grown, [(tmp_path, database_url)] * 4)
+
+    assert answers == [values] * 4
+
+
+def call_grown(folder, url):
+    return [version(folder, before, url)(n) for n in range(3)]
+
+
+def test_alteration_that_fails_leaves_the_table_as_it_was(tmp_path, sqlite, monkeypatch):
+    in_files(tmp_path, before, sqlite)(1)
+    make_old(sqlite)
+    names = columns(sqlite)
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(growth, "_add_columns", fail)
+    with pytest.raises(ZeroDivisionError):
+        version(tmp_path, before, sqlite)(1)
+    monkeypatch.undo()
+
+    assert columns(sqlite) == names
+    assert version(tmp_path, before, sqlite)(1) == pytest.approx(0.1)

@@ -48,6 +48,7 @@ def test_function_of_one_name_in_another_script_with_another_body_is_refused(tmp
     assert run(mine)[0] == "4"
 
 
+@pytest.mark.slow
 def test_function_with_a_table_of_its_own_works_beside(tmp_path):
     run(script(tmp_path / "alice"))
     options = (
@@ -57,6 +58,7 @@ def test_function_with_a_table_of_its_own_works_beside(tmp_path):
     assert run(script(tmp_path / "bob", "n * 1000", options))[0] == "3000"
 
 
+@pytest.mark.slow
 def test_function_that_was_moved_and_changed_is_adopted_when_that_is_said(tmp_path):
     run(script(tmp_path / "alice"))
 
