@@ -2,10 +2,12 @@
 
 from entropic.errors import DuplicateStoreError
 from entropic.execution_store.documents import DeleteCount, KeyDocument, KeyPolicy, StoreDocument
+from entropic.execution_store.events import Change
 from entropic.execution_store.service import ExecutionStoreService
 from entropic.execution_store.store import ExecutionStore
 
 __all__ = [
+    "Change",
     "DeleteCount",
     "DuplicateStoreError",
     "ExecutionStore",

@@ -11,7 +11,18 @@ from uuid import UUID
 
 from entropic.execution_store.documents import STORE_KEY, KeyPolicy
 
-__all__ = ["EPOCH", "check_key", "check_name", "check_ttl", "expiry", "policy_of", "prefix_range", "scope_of"]
+__all__ = [
+    "EPOCH",
+    "check_kept",
+    "check_key",
+    "check_name",
+    "check_poll",
+    "check_ttl",
+    "expiry",
+    "policy_of",
+    "prefix_range",
+    "scope_of",
+]
 
 NAME_LENGTH = 255
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,7 +42,7 @@ def check_name(name: Any, what: str = "the name of a store") -> str:
     if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH:
         size = f" of {len(name)}" if isinstance(name, str) else ""
         raise ValueError(f"{what} is text of 1 to {NAME_LENGTH} characters, not{size} {name!r:.100}")
-    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+    if "\0" in name or (not name.isascii() and any("\ud800" <= one <= "\udfff" for one in name)):
         raise ValueError(f"{what} has no NUL and no half of a surrogate pair, as {name!r:.300} has")
     return str.__str__(name)  # str() of an Enum member is not its value
 
@@ -100,6 +111,36 @@ def check_ttl(ttl: Any) -> float | None:
     if isinstance(ttl, bool) or not isinstance(ttl, Real) or not math.isfinite(ttl) or ttl < 0:
         raise ValueError(f"a ttl is a number of seconds, 0 or more, not {ttl!r:.100}; None is without an end")
     return float(ttl)
+
+
+def check_kept(age_s: Any, count: Any) -> tuple[int, int]:
+    """Return for how many microseconds, and how many events are kept.
+
+    Raises
+    ------
+    ValueError
+        If it is no time, or no number of them.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"events_kept is how many events of a store are kept, 1 or more, not {count!r:.100}")
+    return round(_seconds(age_s, "events_kept_s") * 1e6), count
+
+
+def check_poll(poll_s: Any) -> float:
+    """Return *poll_s* if it is a time between two looks.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    return _seconds(poll_s, "poll_s")
+
+
+def _seconds(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} is a number of seconds, more than 0, not {value!r:.100}")
+    return float(value)
 
 
 def expiry(now_us: int, ttl: float | None) -> int | None:

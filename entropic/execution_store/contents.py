@@ -14,7 +14,15 @@ from entropic.sql.database import Database
 from entropic.sql.outages import bytes_of
 from entropic.values.inline import from_text, to_text
 
-__all__ = ["Lifetime", "key_document", "metadata_text", "store_document", "value_of", "value_text"]
+__all__ = [
+    "Lifetime",
+    "key_document",
+    "metadata_text",
+    "store_document",
+    "value_from",
+    "value_of",
+    "value_text",
+]
 
 LONGEST = 900_000_000  # bytes of a value: SQLite and PostgreSQL take a little more
 LARGE = 1 << 20  # below that every server takes a statement
@@ -37,6 +45,8 @@ class Lifetime:
         ValueError
             If it is no time to live, or no policy.
         """
+        if ttl is None and type(policy) is str and policy in _WITHOUT_END:
+            return _WITHOUT_END[policy]
         return cls(check_ttl(ttl), None if policy is None else policy_of(policy))
 
     def of_new(self, now: int) -> dict[str, Any]:
@@ -51,6 +61,9 @@ class Lifetime:
         if self.policy is KeyPolicy.PERSIST:  # it is never removed by itself
             return self.of_new(now)
         return {} if self.policy is None else {"policy": self.policy.value}
+
+
+_WITHOUT_END = {one.value: Lifetime(None, one) for one in KeyPolicy}
 
 
 def value_text(database: Database, value: Any) -> str:
@@ -104,11 +117,16 @@ def value_of(row: Any, store_name: str) -> Any:
     DecodeError
         If this release writes no such text.
     """
+    return value_from(row.value, row.name, store_name)
+
+
+def value_from(text: str, key: str, store_name: str) -> Any:
+    """Return the value of which a key's row has the text, as `value_of`."""
     try:
-        return from_text(row.value)
+        return from_text(text)
     except DecodeError as error:
         raise DecodeError(
-            f"the value of the key {row.name!r} in the store {store_name!r} cannot be read: {error}"
+            f"the value of the key {key!r} in the store {store_name!r} cannot be read: {error}"
         ) from error
 
 

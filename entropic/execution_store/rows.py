@@ -1,14 +1,14 @@
 """The rows of stores and keys, in SQL: what is alive, how it is found, and how it is written.
 
 A key whose time to live is over is as good as absent: in each statement that reads, by the database's clock, and in
-each that writes, by the time at which it began. Who writes a key holds its store's row, so that nobody takes that away
-meanwhile; who takes it away holds it alone.
+each that writes, by the time at which it began. Who writes a key holds its store's row alone until the transaction
+ends: so nobody takes the store away meanwhile, and its changes are numbered as they are committed.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -21,50 +21,49 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     null,
     or_,
     select,
+    true,
     update,
 )
 
 from entropic.errors import TransactionError
+from entropic.execution_store import events
 from entropic.execution_store.documents import DeleteCount, KeyPolicy
+from entropic.execution_store.events import EVENTS, KEYS, STORES, Held, Kept, now_us
 from entropic.sql.clock import Clock
-from entropic.sql.tables.execution import ExecutionKeyRow, ExecutionStoreRow
 from entropic.sql.upsert import chunks, insert_new, merge
 
 __all__ = [
     "CHUNK",
-    "KEYS",
-    "STORES",
+    "NOT_CREATED",
     "alive_at",
     "change",
     "clear_cache",
     "delete_key",
+    "forget_stores",
+    "hold",
+    "hold_new",
     "locked",
     "new_row",
     "new_value",
-    "now_us",
     "put",
     "remove",
     "remove_expired",
-    "require_store",
     "select_keys",
     "select_stores",
-    "store_of",
 ]
 
-KEYS: Any = ExecutionKeyRow.__table__
-STORES: Any = ExecutionStoreRow.__table__
 CHUNK = 500  # names or numbers in a statement
 TRIES = 20  # of processes that make and delete one store at once
 
+NOT_CREATED = {"is_explicit": False, "document": None, "policy": KeyPolicy.PERSIST.value, "created_us": None,
+               "updated_us": None}  # fmt: skip
+"""The columns of a store that exists by its keys, or not at all."""
+
 _WRITTEN = ("updated_us", "created_us", "value", "policy", "version", "expires_us")
-
-
-def now_us(connection: Connection, clock: Clock) -> int:
-    """Return the time by *clock*, in microseconds since 1970."""
-    return round((connection.scalar(select(clock())) or 0.0) * 1e6)
 
 
 def new_value(text: str, now: int) -> dict[str, Any]:
@@ -77,10 +76,14 @@ def new_row(store_id: int, key: str, text: str, now: int) -> dict[str, Any]:
     return {**new_value(text, now), "store_id": store_id, "name": key, "created_us": now, "updated_us": None}
 
 
+_MILLION: Any = literal_column("1e6")
+_HALF: Any = literal_column("0.5")
+
+
 def alive(clock: Clock) -> ColumnElement[bool]:
     """Return the condition that a key has not expired by now."""
     # The clock's seconds are a fraction: half a microsecond more, and they need not be rounded.
-    return or_(KEYS.c.expires_us.is_(None), KEYS.c.expires_us > clock() * 1e6 + 0.5)
+    return or_(KEYS.c.expires_us.is_(None), KEYS.c.expires_us > clock() * _MILLION + _HALF)
 
 
 def alive_at(now: int) -> ColumnElement[bool]:
@@ -112,24 +115,29 @@ def select_stores(clock: Clock, *conditions: Any, columns: Sequence[Any] = ()) -
     )
 
 
-def store_of(connection: Connection, scope: str, name: str, *, is_exclusive: bool = False) -> int | None:
-    """Return the number of a store's row, and hold it until the transaction ends; None if there is none."""
-    query = select(STORES.c.id).where(STORES.c.scope == scope, STORES.c.name == name)
-    number: int | None = connection.scalar(_held(query, is_exclusive))
-    return number
+def hold(connection: Connection, clock: Clock, scope: str, name: str) -> Held | None:
+    """Hold a store's row until the transaction ends; None if there is none."""
+    query = select(STORES.c.id, STORES.c.last_event).where(STORES.c.scope == scope, STORES.c.name == name)
+    row = connection.execute(_alone(query)).one_or_none()
+    if row is None:
+        return None
+    return Held(row.id, row.last_event, row.last_event, now_us(connection, clock))  # after the wait
 
 
-def _held(query: Any, is_exclusive: bool) -> Any:
-    return query.with_for_update() if is_exclusive else query.with_for_update(read=True, key_share=True)
+def _alone(query: Any) -> Any:
+    return query.with_for_update(key_share=True)
 
 
-def require_store(connection: Connection, scope: str, name: str, *, is_exclusive: bool = False) -> int:
-    """Return the number of a store's row, made if there is none, and hold it until the transaction ends."""
+def hold_new(connection: Connection, clock: Clock, scope: str, name: str, count: int = 0) -> Held:
+    """Hold a store's row, made if there is none, and take the next *count* numbers of its events."""
     for _ in range(TRIES):
-        number = store_of(connection, scope, name, is_exclusive=is_exclusive)
-        if number is not None:
-            return number
-        row = {"scope": scope, "name": name, "is_explicit": False, "policy": KeyPolicy.PERSIST.value}
+        if count:
+            held = events.number_next(connection, clock, scope, name, count)
+        else:
+            held = hold(connection, clock, scope, name)
+        if held is not None:
+            return held
+        row = {"scope": scope, "name": name, **NOT_CREATED, "epoch": events.new_epoch(), "last_event": 0}
         connection.execute(insert_new(STORES, connection.dialect.name), row)
     raise TransactionError(
         f"the store {name!r} is made by another process, and this transaction began too early to see it: run it again"
@@ -142,10 +150,10 @@ def locked(connection: Connection, store_id: int, key: str) -> Any:
     return connection.execute(query).one_or_none()
 
 
-def delete_key(clock: Clock, scope: str, store_name: str, key: str) -> Any:
-    """Return the DELETE of a key that is alive."""
-    number = select(STORES.c.id).where(STORES.c.scope == scope, STORES.c.name == store_name)
-    return delete(KEYS).where(KEYS.c.store_id == number.scalar_subquery(), KEYS.c.name == key, alive(clock))
+def delete_key(connection: Connection, held: Held, key: str) -> bool:
+    """Delete a key that is alive; return whether there was one."""
+    one = (KEYS.c.store_id == held.id, KEYS.c.name == key, alive_at(held.now))
+    return connection.execute(delete(KEYS).where(*one)).rowcount == 1
 
 
 def change(connection: Connection, row: Any, values: Mapping[str, Any], *conditions: Any) -> bool:
@@ -175,66 +183,76 @@ def put(dialect: str, *, replaces: bool) -> Any:
 
 def remove(connection: Connection, clock: Clock, *conditions: Any) -> DeleteCount:
     """Delete stores with all that is in them."""
-    found = dict(_explicit(connection, *conditions))
-    now, documents, stores, keys = now_us(connection, clock), 0, 0, 0  # after the wait for who writes
-    for chunk in chunks(found, CHUNK):
-        counts = _counts(connection, chunk, alive_at(now))
-        keys += sum(counts.values())
-        documents += sum(found[number] for number in chunk)
-        stores += sum(found[number] or number in counts for number in chunk)
-        connection.execute(delete(KEYS).where(KEYS.c.store_id.in_(chunk)))
-        connection.execute(delete(STORES).where(STORES.c.id.in_(chunk)))
-    return DeleteCount(documents + keys, stores=stores, keys=keys)
+    return _delete(connection, clock, true(), STORES.c.is_explicit, conditions)
 
 
 def clear_cache(connection: Connection, clock: Clock, *conditions: Any) -> DeleteCount:
-    """Delete what may be evicted, keys and metadata, and the stores of which nothing is left."""
-    found = dict(_explicit(connection, *conditions))
+    """Delete what may be evicted, keys and metadata."""
+    evicted = KeyPolicy.EVICT.value
+    may_go = or_(KEYS.c.policy == evicted, KEYS.c.expires_us.is_not(None))
+    return _delete(
+        connection, clock, may_go, and_(STORES.c.is_explicit, STORES.c.policy == evicted), conditions
+    )
+
+
+def _delete(
+    connection: Connection, clock: Clock, going: Any, document_goes: Any, conditions: Collection[Any]
+) -> DeleteCount:
+    """Delete keys and metadata of stores; of those of which nothing is left the rows stay, as their events do."""
+    query = select(STORES.c.id, STORES.c.is_explicit, document_goes.label("goes")).where(*conditions)
+    found = {row.id: row for row in connection.execute(_alone(query.order_by(STORES.c.id)))}
     now, documents, stores, keys = now_us(connection, clock), 0, 0, 0  # after the wait for who writes
-    may_go = or_(KEYS.c.policy == KeyPolicy.EVICT.value, KEYS.c.expires_us.is_not(None))
     for chunk in chunks(found, CHUNK):
         before = _counts(connection, chunk, alive_at(now))
-        keys += sum(_counts(connection, chunk, may_go, alive_at(now)).values())
-        connection.execute(delete(KEYS).where(KEYS.c.store_id.in_(chunk), may_go))
-        after = _counts(connection, chunk)
-        evicted = set(
-            connection.scalars(
-                select(STORES.c.id).where(
-                    STORES.c.id.in_(chunk), STORES.c.is_explicit, STORES.c.policy == KeyPolicy.EVICT.value
-                )
-            )
-        )
-        documents += len(evicted)
-        implicit = {"is_explicit": False, "document": None, "policy": KeyPolicy.PERSIST.value,
-                    "created_us": None, "updated_us": None}  # fmt: skip
-        connection.execute(update(STORES).where(STORES.c.id.in_(evicted)).values(implicit))
-        left = {number for number in chunk if number in after or (found[number] and number not in evicted)}
-        stores += sum((found[number] or number in before) and number not in left for number in chunk)
-        connection.execute(delete(STORES).where(STORES.c.id.in_([n for n in chunk if n not in left])))
+        events.record_removal(connection, chunk, going, now)
+        connection.execute(delete(KEYS).where(KEYS.c.store_id.in_(chunk), going))
+        after = _counts(connection, chunk, alive_at(now))
+        without = [number for number in chunk if found[number].goes]
+        events.record_documents(connection, without, now)
+        connection.execute(update(STORES).where(STORES.c.id.in_(without)).values(NOT_CREATED))
+        keys += sum(before.values()) - sum(after.values())
+        documents += len(without)
+        existed = {number for number in chunk if found[number].is_explicit or number in before}
+        exist = {n for n in chunk if n in after or (found[n].is_explicit and not found[n].goes)}
+        stores += len(existed - exist)
     return DeleteCount(documents + keys, stores=stores, keys=keys)
 
 
 def remove_expired(connection: Connection, clock: Clock, *conditions: Any) -> int:
-    """Delete the rows of keys that have expired, and of stores that were not created and have none; return how many."""
-    now, removed = now_us(connection, clock), 0
-    numbers = list(connection.scalars(select(STORES.c.id).where(*conditions).order_by(STORES.c.id)))
+    """Delete the rows of keys that have expired; return how many."""
+    begun, removed = now_us(connection, clock), 0
+    is_over = exists(
+        select(literal(1)).select_from(KEYS).where(KEYS.c.store_id == STORES.c.id, _is_over(begun))
+    )
+    query = select(STORES.c.id).where(*conditions, is_over.correlate(STORES)).order_by(STORES.c.id)
+    numbers = list(connection.scalars(_alone(query)))
+    now = now_us(connection, clock)
     for chunk in chunks(numbers, CHUNK):
-        gone = connection.execute(delete(KEYS).where(KEYS.c.expires_us <= now, KEYS.c.store_id.in_(chunk)))
+        events.record_removal(connection, chunk, _is_over(now), now)
+        gone = connection.execute(delete(KEYS).where(_is_over(now), KEYS.c.store_id.in_(chunk)))
         removed += gone.rowcount
-    has_keys = exists(select(literal(1)).select_from(KEYS).where(KEYS.c.store_id == STORES.c.id))
-    is_left = (~STORES.c.is_explicit, ~has_keys.correlate(STORES))
-    for chunk in chunks(numbers, CHUNK):
-        # Held first, looked at once more then: a key may have come meanwhile.
-        empty = [number for number, _ in _explicit(connection, STORES.c.id.in_(chunk), *is_left)]
-        full = _counts(connection, empty)
-        connection.execute(delete(STORES).where(STORES.c.id.in_([n for n in empty if n not in full])))
     return removed
 
 
-def _explicit(connection: Connection, *conditions: Any) -> Sequence[tuple[int, bool]]:
-    """Return the numbers of stores and whether they were created, and hold them alone until the transaction ends."""
-    query = select(STORES.c.id, STORES.c.is_explicit).where(*conditions).order_by(STORES.c.id)
-    return [(number, is_explicit) for number, is_explicit in connection.execute(_held(query, True))]
+def _is_over(now: int) -> Any:
+    return KEYS.c.expires_us <= now
+
+
+def forget_stores(connection: Connection, clock: Clock, kept: Kept) -> None:
+    """Delete the rows of stores that do not exist and of which all events are old; in all contexts."""
+    has_keys = exists(select(literal(1)).select_from(KEYS).where(KEYS.c.store_id == STORES.c.id))
+    oldest = now_us(connection, clock) - kept.age_us
+    is_left = (~STORES.c.is_explicit, ~has_keys.correlate(STORES), events.is_forgotten(oldest))
+    query = select(STORES.c.id).where(*is_left).order_by(STORES.c.id)
+    numbers = list(connection.scalars(query.limit(CHUNK)))
+    if not numbers:
+        return
+    # Held first, looked at once more then: a key may have come meanwhile.
+    own = STORES.c.id.in_(numbers)
+    connection.execute(_alone(select(STORES.c.id).where(own).order_by(STORES.c.id))).all()
+    still = list(connection.scalars(query.where(own)))
+    connection.execute(delete(EVENTS).where(EVENTS.c.store_id.in_(still)))
+    connection.execute(delete(STORES).where(STORES.c.id.in_(still)))
 
 
 def _counts(connection: Connection, store_ids: Sequence[int], *conditions: Any) -> dict[int, int]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from entropic.execution_store.arguments import check_name, policy_of
+from entropic.execution_store.events import Change
 from entropic.execution_store.service import ExecutionStoreService
 from entropic.sql.database import DatabaseLike
 
@@ -68,8 +69,7 @@ class ExecutionStore:
 
     def get(self, key: str) -> Any:
         """Return the value of a key, ``None`` if it is absent; `has` tells that from a stored ``None``."""
-        found = self._service.get_key(self.store_name, key)
-        return None if found is None else found.value
+        return self._service.get_value(self.store_name, key)
 
     def set(self, key: str, value: Any, ttl: float | None = None, policy: str | None = None) -> None:
         """Store a value, in place of the one that is there.
@@ -81,7 +81,7 @@ class ExecutionStore:
         policy : {"persist", "evict"}, optional
             Default: the store's. A key with a time to live is evicted, whatever is said here.
         """
-        self._service.set_keys(self.store_name, {key: value}, ttl, self._policy(policy))
+        self._service.set_value(self.store_name, key, value, ttl, self._policy(policy))
 
     def set_cache(self, key: str, value: Any, ttl: float | None = None) -> None:
         """Store a value that `clear_cache` may delete."""
@@ -144,7 +144,10 @@ class ExecutionStore:
         self._service.clear_cache(self.store_name)
 
     def purge_expired(self) -> int:
-        """Free the place of keys that have expired, which nobody sees any more; return how many there were."""
+        """Free the place of keys that have expired, which nobody sees any more; return how many there were.
+
+        As `ExecutionStoreService.purge_expired`.
+        """
         return self._service.purge_expired(self.store_name)
 
     def update_ttl(self, key: str, new_ttl: float | None) -> None:
@@ -169,6 +172,23 @@ class ExecutionStore:
     def items(self, prefix: str = "") -> dict[str, Any]:
         """Return the keys that begin with *prefix*, sorted, and their values; in one statement."""
         return {key: one.value for key, one in self._service.find_keys(self.store_name, prefix).items()}
+
+    def place(self) -> str:
+        """Return the place after the last change so far, from which `subscribe` can go on later."""
+        return self._service.place(self.store_name)
+
+    def subscribe(
+        self, callback: Callable[[Change], object], *, place: str | None = None, poll_s: float = 0.5
+    ) -> str:
+        """Call *callback* with each change of the store, once and in the order of commits; return what ends that.
+
+        As `ExecutionStoreService.subscribe`.
+        """
+        return self._service.subscribe(self.store_name, callback, place=place, poll_s=poll_s)
+
+    def unsubscribe(self, subscription_id: str) -> bool:
+        """End a subscription of this process; return whether there was one."""
+        return self._service.unsubscribe(subscription_id)
 
     def _policy(self, policy: str | None) -> str:
         return self._default_policy if policy is None else policy

@@ -1,22 +1,15 @@
-"""One database of each kind for all tests of this folder: on a server tables are dear."""
+"""A store of the tests of this folder, on the one database of each kind that they share."""
 
 import pytest
 
 from entropic.execution_store import ExecutionStore, ExecutionStoreService
 from entropic.sql.clock import ManualClock
-from entropic.sql.versions import ensure_schema
-from tests.support.databases import database_of, empty
+from tests.support.databases import empty, one_database
 
-TABLES = ("entropic_execution_keys", "entropic_execution_stores")
+TABLES = ("entropic_execution_events", "entropic_execution_keys", "entropic_execution_stores")
 
 
-@pytest.fixture(scope="package", params=["sqlite-file", "postgresql", "mysql"])
-def kept(request, tmp_path_factory):
-    """A database with tables."""
-    with database_of(request, tmp_path_factory.mktemp("execution")) as database:
-        ensure_schema(database, [])
-        yield database
-        database.dispose()
+kept = one_database("execution")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from entropic import DuplicateNameError, DuplicateStoreError
+from entropic import DuplicateNameError, DuplicateStoreError, TransactionError
 from entropic.execution_store import (
     ExecutionStore,
     ExecutionStoreService,
@@ -334,22 +334,26 @@ def test_expired_keys_are_removed_with_stores_that_have_no_others(service, store
     assert service.purge_expired() == 2
     assert rows(shared) == 2
     assert service.list_stores() == ["jobs", "made"]
-    assert rows(shared, "entropic_execution_stores") == 3
     assert other.purge_expired() == 1
+    assert rows(shared, "entropic_execution_stores") == 4
+    clock.advance(86_400)
+    assert service.purge_expired() == 0
     assert rows(shared, "entropic_execution_stores") == 2
 
 
-def test_expired_keys_are_removed_while_others_are_written(service, store, shared, clock, monkeypatch):
-    monkeypatch.setattr(service_module, "PURGES_ONE_IN", 1)
+def test_expired_keys_are_removed_with_every_so_many_changes(service, store, shared, clock, monkeypatch):
+    monkeypatch.setattr(service_module, "PURGES_ONE_IN", 3)
     store.set("a", 1, ttl=5)
     clock.advance(5)
     store.set("b", 1)
     assert rows(shared) == 2
-    store.set("c", 1, ttl=5)
+    with shared.transaction():
+        store.set("b", 2)  # the third change; but nothing is tidied inside a transaction
     assert rows(shared) == 2
-    clock.advance(5)
-    store.set_if_absent("d", 1, ttl=5)
+    store.set_many({"c": 1, "d": 1})
+    store.delete("d")  # the sixth
     assert rows(shared) == 2
+    assert service.list_keys("jobs") == ["b", "c"]
 
 
 # Changes that need to be atomic
@@ -473,23 +477,35 @@ def test_function_of_an_update_may_use_the_store(store):
     assert store.items() == {"a": 3, "b": 2, "copy": 2}
 
 
-def test_update_of_a_key_that_is_made_meanwhile_is_given_the_value(store, shared, clock):
+@pytest.mark.parametrize("is_there", [True, False])
+def test_update_calls_its_function_once_and_others_who_write_wait(store, shared, clock, is_there):
     other = ExecutionStoreService(database=pickle.loads(pickle.dumps(shared)), clock=clock)
-    if shared.dialect == "sqlite":
-        pytest.skip("on SQLite nobody writes meanwhile")
+    thread = threading.Thread(target=other.set_key, args=("jobs", "k", "theirs"))
+    if is_there:
+        store.set("k", "first")
     seen = []
 
-    def add(value):
+    def replace(value):
         seen.append(value)
-        if value is None:
-            thread = threading.Thread(target=other.set_key, args=("jobs", "k", 1))
-            thread.start()
-            thread.join()
-        return (value or 0) + 1
+        thread.start()
+        return "ours"
 
-    store.set("other", 1)
-    assert store.update("k", add) == 2
-    assert seen == [None, 1]
+    assert store.update("k", replace) == "ours"
+    thread.join()
+
+    assert seen == ["first" if is_there else None]
+    assert store.get("k") == "theirs"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_function_of_an_update_that_sets_the_key_itself_is_an_error(store, is_there):
+    if is_there:
+        store.set("k", "first")
+
+    with pytest.raises(TransactionError, match="'k' of the store 'jobs' has changed it itself"):
+        store.update("k", lambda value: store.set("k", "inner"))
+
+    assert store.items() == ({"k": "first"} if is_there else {})
 
 
 # Many at once
@@ -528,8 +544,19 @@ def test_each_call_costs_few_statements(sqlite):
 
     assert {call: cost(call, *args) for call, args in CALLS.items()} == {
         "get": 1, "has": 1, "list_keys": 1, "items": 1, "get_many": 1, "list_stores": 1, "get_metadata": 1,
-        "set": 3, "set_many": 3, "set_if_absent": 4, "compare_and_set": 3, "delete": 1,
+        # The store's row and its counter; the event; and what is asked for.
+        "set": 3, "set_many": 3, "set_if_absent": 4, "compare_and_set": 6, "delete": 5,
     }  # fmt: skip
+
+
+def test_set_is_counted_and_told_in_three_statements_on_each_database(store, shared):
+    store.set("k", 1)
+    with statements(shared.engine) as seen:
+        store.set("k", 2)
+
+    kinds = [one.split()[0] for one in seen if not one.startswith("BEGIN")]
+    # MySQL returns nothing of a row that it has changed.
+    assert kinds == ["UPDATE", *["SELECT"] * (shared.dialect == "mysql"), "INSERT", "INSERT"]
 
 
 CALLS = {
@@ -651,7 +678,7 @@ def test_counts_of_what_was_deleted_have_documents_stores_and_keys(service, stor
     service.set_keys("s", {"a": 1, "b": 1})
     count = service.cleanup()
     assert (count, count.stores, count.keys) == (3, 1, 2)
-    assert rows(shared) == rows(shared, "entropic_execution_stores") == 0
+    assert rows(shared) == 0
     for copied in (pickle.loads(pickle.dumps(count)), copy.copy(count)):
         assert (copied, copied.stores, copied.keys) == (3, 1, 2)
 
