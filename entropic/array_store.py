@@ -6,15 +6,23 @@ array is, and under which path. What there is can be listed: the containers them
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import re
+import time
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+from entropic.disk.files import require_folder
 from entropic.disk.guarded import open_folder, remove_at
 from entropic.disk.names import check_name
 from entropic.errors import (
@@ -44,6 +52,9 @@ SUFFIX = ".zarr"
 VALIDATION = f"validation{SUFFIX}"
 SNAPSHOT = f"snapshot{SUFFIX}"
 _DIGEST = "sha256"  # attribute of an array
+_METADATA = "zarr.json"
+_OWN = ".entropic-"  # what is being written begins with it
+_TRIES, _PAUSE_S = 100, 0.02
 
 # Where in a container an array is, and what that says of it.
 _PATHS = {
@@ -159,8 +170,9 @@ class LocalArrayStore(ArrayStore):
     -----
     To say where an array is touches no file, and an identifier of what is not there is no error. A data set, or
     parameters, may be any object: its ``str()`` is part of the path. Arrays are not part of a transaction: write them
-    first, and record in it that they are there. They are not synced: after a power cut `retrieve_array` with *verify*
-    tells whether one is whole.
+    first, and record in it that they are there. One is moved to its place when all of it is written: what fails, or is
+    killed, leaves what was there, and perhaps something beside the container whose name begins with ``.entropic-``.
+    They are not synced: after a power cut `retrieve_array` with *verify* tells whether one is whole.
     """
 
     def __init__(self, basedir: str | Path) -> None:
@@ -234,6 +246,8 @@ class LocalArrayStore(ArrayStore):
             If the path would leave the container.
         InvalidContainerError
             If it is no container below the base directory.
+        NotADirectoryError
+            If a file is in the place of the container, or of a folder above it.
         ImportError
             If zarr is not installed.
         """
@@ -241,19 +255,30 @@ class LocalArrayStore(ArrayStore):
 
         zarr, values = self._zarr(), numpy.asarray(values)
         container, path = self._checked(array_identifier)
-        container.parent.mkdir(parents=True, exist_ok=True)
+        require_folder(container, below=container)
         digest = _digest_of(values)
-        if not overwrite and (container / path).exists():
-            raise AlreadyExistsError(
-                f"{array_identifier} is there already: to replace it, say overwrite=True"
-            )
-        group = zarr.open_group(str(container), mode="a")
-        array = group.create_array(
-            path, shape=values.shape, dtype=values.dtype, overwrite=overwrite, **options
-        )
-        array[...] = values
-        array.attrs[_DIGEST] = digest  # last: what was killed before has none
-        return array
+        target = container / path
+        if os.path.lexists(target) and (not overwrite or target.is_symlink() or not target.is_dir()):
+            raise _already_there(array_identifier)
+        above, _, _ = path.rpartition("/")
+        new = [folder for folder in _groups(container, above) if not os.path.lexists(folder / _METADATA)]
+        # Beside the container: who lists that is not to find it.
+        own = container.with_name(f"{_OWN}{uuid4().hex}{SUFFIX}")
+        try:
+            group = zarr.open_group(str(container), mode="a")
+            array = zarr.create_array(str(own), shape=values.shape, dtype=values.dtype, **options)
+            array[...] = values
+            array.attrs[_DIGEST] = digest
+            if above:
+                group.require_group(above)
+            _move(own.name, container, path, overwrite)
+        except BaseException as error:
+            _remove_for_good(own)
+            _remove_torn(new)
+            if isinstance(error, FileExistsError):  # another process was faster
+                raise _already_there(array_identifier) from error
+            raise
+        return zarr.open_array(str(container), path=path, mode="r+")
 
     def open(self, array_identifier: LocalArrayIdentifier, mode: str = "r") -> Any:
         """Return an array as `zarr.Array`, of which only what is asked for is read.
@@ -307,7 +332,7 @@ class LocalArrayStore(ArrayStore):
         return values
 
     def arrays(self, run_name: str | None = None) -> Iterator[ArrayRecord]:
-        """Yield what there is, of one run or of all, by run, container and path.
+        """Yield what there is, of one run or of all, by run, container and path; what is no container is a warning.
 
         Raises
         ------
@@ -316,9 +341,8 @@ class LocalArrayStore(ArrayStore):
         """
         zarr = self._zarr()
         for container in self._containers(run_name):
-            group = zarr.open_group(str(container), mode="r")
             run = container.parent.relative_to(self.basedir).as_posix()
-            for path, array in sorted(group.members(max_depth=None)):
+            for path, array in _members(zarr, container):
                 if hasattr(array, "shape"):
                     yield _record(LocalArrayIdentifier(container, path), run, array)
 
@@ -364,7 +388,8 @@ class LocalArrayStore(ArrayStore):
         found = self._containers(run_name)
         for container in found:
             with open_folder(container.parent) as folder:
-                remove_at(container.name, folder)
+                for name in (container.name, *(name for name in os.listdir(folder) if name.startswith(_OWN))):
+                    remove_at(name, folder)
         return len(found)
 
     def _checked(self, identifier: LocalArrayIdentifier) -> tuple[Path, str]:
@@ -385,6 +410,77 @@ class LocalArrayStore(ArrayStore):
 
     def _zarr(self) -> Any:
         return need("zarr", "arrays", "an array store")
+
+
+def _members(zarr: Any, container: Path) -> list[tuple[str, Any]]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # zarr's, of other things that lie there
+            return sorted(
+                zarr.open_group(str(container), mode="r").members(max_depth=None), key=itemgetter(0)
+            )
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        log.warning("%s cannot be listed, and is left out: %s", container, error)
+        return []
+
+
+def _already_there(identifier: LocalArrayIdentifier) -> AlreadyExistsError:
+    place = identifier.container / identifier.dataset
+    if place.is_dir() and not place.is_symlink():
+        return AlreadyExistsError(f"{identifier} is there already: to replace it, say overwrite=True")
+    return AlreadyExistsError(f"there is a link or a file in the place of {identifier}: it was left alone")
+
+
+def _move(own: str, container: Path, path: str, overwrite: bool) -> None:
+    """Put the array *own* beside a container at *path* in it.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something, unless *overwrite*.
+    """
+    *above, name = path.split("/")
+    with open_folder(container.parent) as source, open_folder(container, *above) as folder:
+        former = f"{own}.former" if overwrite else ""
+        if overwrite:
+            try:
+                os.rename(name, former, src_dir_fd=folder, dst_dir_fd=source)
+            except FileNotFoundError:
+                former = ""
+        try:
+            os.rename(own, name, src_dir_fd=source, dst_dir_fd=folder)
+        except OSError as error:
+            if former:
+                os.rename(former, name, src_dir_fd=source, dst_dir_fd=folder)
+            if error.errno == errno.ENOTEMPTY:
+                raise FileExistsError(*error.args) from error
+            raise
+        if former:
+            remove_at(former, source)
+
+
+def _groups(container: Path, path: str) -> list[Path]:
+    """Return the folders of a container and of the groups of *path* in it."""
+    parts = path.split("/") if path else []
+    return [container.joinpath(*parts[:number]) for number in range(len(parts) + 1)]
+
+
+def _remove_torn(groups: Iterable[Path]) -> None:
+    """Remove what a write that failed has left of the metadata of new groups, which older releases write in place."""
+    for folder in groups:
+        with suppress(OSError):
+            try:
+                json.loads((folder / _METADATA).read_bytes())
+            except ValueError:
+                (folder / _METADATA).unlink()
+
+
+def _remove_for_good(own: Path) -> None:
+    with open_folder(own.parent) as folder:
+        for _ in range(_TRIES):
+            remove_at(own.name, folder)
+            time.sleep(_PAUSE_S)  # zarr has threads: where one chunk fails, it still writes others
+            if not os.path.lexists(own):
+                return
 
 
 def check_path(path: str) -> str:

@@ -168,6 +168,97 @@ def test_all_that_there_is_can_be_listed(store):
     assert list(LocalArrayStore(store.basedir / "nowhere").arrays()) == []
 
 
+def test_array_that_cannot_be_written_leaves_the_one_that_was_there(store, monkeypatch):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    store.store_array(identifier, VALUES)
+    before = files_below(store.basedir)
+
+    def fail(array, selection, value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zarr.Array, "__setitem__", fail)
+    with pytest.raises(OSError, match="No space left"):
+        store.store_array(identifier, VALUES + 1, overwrite=True)
+
+    assert files_below(store.basedir) == before
+    np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
+
+
+def files_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_array_that_cannot_be_moved_leaves_the_one_that_was_there(store, monkeypatch, overwrite):
+    """Another process was faster, or the folder is full."""
+    identifier = store.validation_prediction_array("r", 5, "d")
+    place = identifier.container / identifier.dataset
+    original = os.rename
+
+    def rename(source, target, **options):
+        if source.endswith(".zarr"):
+            if not overwrite:
+                place.joinpath("theirs").mkdir(parents=True)
+                return original(source, target, **options)
+            raise OSError(28, "No space left on device")
+        return original(source, target, **options)
+
+    if overwrite:
+        store.store_array(identifier, VALUES)
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError if overwrite else AlreadyExistsError, match=r"No space left|is there already"):
+        store.store_array(identifier, VALUES + 1, overwrite=overwrite)
+
+    assert [path.name for path in store.basedir.joinpath("r").iterdir()] == ["validation.zarr"]
+    if overwrite:
+        np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
+    else:
+        assert place.joinpath("theirs").is_dir()
+
+
+def test_file_or_link_in_the_place_of_an_array_is_left_alone(store, tmp_path):
+    container = store.validation_container("r")
+    store.store_array(container.array_identifier("there"), VALUES)
+    container.container.joinpath("link").symlink_to(tmp_path)
+
+    for name in ("zarr.json", "link"):
+        with pytest.raises(AlreadyExistsError, match="it was left alone"):
+            store.store_array(container.array_identifier(name), VALUES, overwrite=True)
+
+    assert container.container.joinpath("link").is_symlink()
+    np.testing.assert_array_equal(store.retrieve_array(container.array_identifier("there")), VALUES)
+
+
+@pytest.mark.parametrize("place", ["", "r", "r/validation.zarr"])
+def test_file_where_a_folder_is_wanted_is_named_and_kept(store, place):
+    path = store.basedir / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("precious")
+
+    with pytest.raises(NotADirectoryError, match="is a file, where a folder is wanted"):
+        store.store_array(store.best_validation_array("r", "f1"), VALUES)
+
+    assert path.read_text() == "precious"
+
+
+def test_what_others_left_there_keeps_nothing_from_being_listed(store, caplog):
+    store.store_array(store.best_validation_array("r", "f1"), VALUES)
+    store.validation_container("r").container.joinpath("foreign").mkdir()
+    store.validation_container("empty").container.mkdir(parents=True)
+    damaged = store.validation_container("damaged").container
+    damaged.mkdir(parents=True)
+    damaged.joinpath("zarr.json").write_text("{")
+    group = zarr.open_group(str(store.validation_container("old").container), mode="w", zarr_format=2)
+    group.create_array("5/d/prediction", shape=(3,), dtype="f4")
+
+    assert [(a.run, a.role, a.digest is None) for a in store.arrays()] == [
+        ("old", "prediction", True), ("r", "best", False)
+    ]  # fmt: skip
+    assert [record.message.split(" cannot be listed")[0] for record in caplog.records] == [
+        str(damaged), str(store.validation_container("empty").container)
+    ]  # fmt: skip
+
+
 # What is removed
 
 
@@ -179,6 +270,15 @@ def test_removed_array_is_gone_and_no_other(store):
     assert store.remove(drop) is None
 
     assert [a.identifier for a in store.arrays()] == [keep]
+
+
+def test_removed_run_has_nothing_left_of_what_was_being_written(store):
+    store.store_array(store.best_validation_array("r", "f1"), VALUES)
+    store.basedir.joinpath("r", ".entropic-0.zarr").mkdir()
+    store.basedir.joinpath("r", "other").mkdir()
+
+    assert store.remove_run("r") == 1
+    assert files_below(store.basedir) == ["r", "r/other"]
 
 
 def test_all_below_a_path_is_removed(store):

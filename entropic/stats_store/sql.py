@@ -148,13 +148,12 @@ class SQLStatsStore(StatsStore):
 
     def _training(self, run_name: str, step: Step | None) -> Mapping[str, Any]:
         columns = (_TRAINING.c.iteration, _TRAINING.c.loss, _TRAINING.c.time)
-        array = self._arrays(run_name, select(*columns), _TRAINING, step)
-        return {name: array[name].copy() for name in array.dtype.names}
+        return self._arrays(run_name, select(*columns), _TRAINING, step)
 
-    def _arrays(self, run_name: str, statement: Any, table: Any, step: Step | None) -> Any:
+    def _arrays(self, run_name: str, statement: Any, table: Any, step: Step | None) -> dict[str, Any]:
         """Return what a SELECT gives of a run, or of a subsample of it, by ascending iteration."""
 
-        def work(connection: Connection) -> Any:
+        def work(connection: Connection) -> dict[str, Any]:
             run_id = self._run_id(connection, run_name)
             selected = statement.where(table.c.run_id == (NOBODY if run_id is None else run_id))
             if step is not None and run_id is not None:
@@ -231,17 +230,17 @@ class SQLStatsStore(StatsStore):
             _SCORES,
             (_SCORES.c.run_id == _VALIDATIONS.c.run_id) & (_SCORES.c.iteration == _VALIDATIONS.c.iteration),
         )
-        array = self._arrays(run_name, select(*columns).select_from(joined), _VALIDATIONS, step)
+        arrays = self._arrays(run_name, select(*columns).select_from(joined), _VALIDATIONS, step)
         labels, _ = self._labels(run_name)
         import numpy
 
-        array = array[numpy.lexsort((array["position"], array["iteration"]))]
-        firsts = array[array["position"] <= 0]
-        there = array[array["position"] >= 0]
+        order = numpy.lexsort((arrays["position"], arrays["iteration"]))
+        firsts = order[arrays["position"][order] <= 0]
+        there = order[arrays["position"][order] >= 0]
         return Scores(
-            firsts["iteration"].tolist(),
-            firsts["shape"].tolist(),
-            {name: there[name].copy() for name in ("iteration", *AXES, "score")},
+            arrays["iteration"][firsts].tolist(),
+            arrays["shape"][firsts].tolist(),
+            {name: arrays[name][there] for name in ("iteration", *AXES, "score")},
             labels,
         )
 
@@ -283,21 +282,21 @@ class SQLStatsStore(StatsStore):
     def _metrics(self, run_name: str) -> Mapping[str, tuple[Any, Any]]:
         statement = select(_METRICS.c.metric, _METRICS.c.iteration, _METRICS.c.value)
 
-        def work(connection: Connection) -> tuple[Any, list[tuple[int, str]]]:
+        def work(connection: Connection) -> tuple[dict[str, Any], list[tuple[int, str]]]:
             run_id = self._run_id(connection, run_name)
             number = NOBODY if run_id is None else run_id
             of_run = statement.where(_METRICS.c.run_id == number).order_by(
                 _METRICS.c.metric, _METRICS.c.iteration
             )
-            array = read_arrays(connection, of_run)
-            return array, [(row.number, row.label) for row in self._known(connection, number, [METRIC])]
+            arrays = read_arrays(connection, of_run)
+            return arrays, [(row.number, row.label) for row in self._known(connection, number, [METRIC])]
 
-        array, known = self.database.read(work)
+        arrays, known = self.database.read(work)
         found = {}
         for number, name in known:
-            of_metric = array[array["metric"] == number]
-            if len(of_metric):
-                found[name] = (of_metric["iteration"].copy(), of_metric["value"].copy())
+            is_of_metric = arrays["metric"] == number
+            if is_of_metric.any():
+                found[name] = (arrays["iteration"][is_of_metric], arrays["value"][is_of_metric])
         return found
 
     # Either

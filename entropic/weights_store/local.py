@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 import operator
-import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,12 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from entropic.disk.files import digest_of, sync_folder
+from entropic.disk.files import require_folder
 from entropic.disk.names import check_name, encode_name
 from entropic.disk.notes import Note, Notes
-from entropic.disk.publish import publish
-from entropic.errors import CorruptFileError, ResultsDirUnavailableError, WeightsNotFoundError
+from entropic.disk.publish import Part
+from entropic.disk.recorded import read_recorded
+from entropic.errors import ResultsDirUnavailableError, WeightsNotFoundError
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.exchange import Exchange
 from entropic.sql.versions import database_uuid, ensure_schema
@@ -57,6 +57,8 @@ class LocalWeightsStore(WeightsStore):
     ------
     SchemaError
         If the database has tables of another version of entropic.
+    NotADirectoryError
+        If a file is in the place of *basedir*.
 
     Notes
     -----
@@ -69,7 +71,7 @@ class LocalWeightsStore(WeightsStore):
     def __init__(self, basedir: str | Path, database: DatabaseLike | None = None) -> None:
         self.basedir = Path(basedir).expanduser().absolute()
         if database is None:
-            self.basedir.mkdir(parents=True, exist_ok=True)
+            require_folder(self.basedir, below=self.basedir)
             database = URL.create("sqlite", database=str(self.basedir / DATABASE))
         self.database = Database.of(database)
         ensure_schema(self.database, [])
@@ -112,6 +114,8 @@ class LocalWeightsStore(WeightsStore):
             If there are some, unless *exist_ok*.
         ResultsDirUnavailableError
             If the database has weights, but not in this folder: it is not mounted, or another one.
+        NotADirectoryError
+            If a file or a link is in the place of the run's folder. Nothing is stored.
         TypeError
             If there is something in them that is no array, tensor, scalar, dict, list or tuple. Nothing is stored.
         """
@@ -130,19 +134,14 @@ class LocalWeightsStore(WeightsStore):
         self, name: str, number: int, encoded: EncodedStates, former: list[str]
     ) -> tuple[StoredWeights, Note]:
         """Write a file, and return the row that it is to have and the note that names it and the former one."""
-        target = self._require_folder(name) / new_file_name(number)
-        note: Note | None = None
-        try:
-            with publish(target) as part:
-                note = self._exchange.notes.write(name, [target.name, part.path.name, *former])
-                part.size_bytes, part.sha256 = save_states(encoded, str(part.path))
-        except BaseException as error:
-            if not isinstance(error, FileExistsError):  # that is another one's
-                target.unlink(missing_ok=True)
-            if note is not None:
-                note.drop()
-            raise
-        return StoredWeights(name, number, target.name, part.size_bytes, part.sha256), note
+        folder = self._folder(name)
+        require_folder(folder, below=self.basedir)
+
+        def save(part: Part) -> None:
+            part.size_bytes, part.sha256 = save_states(encoded, str(part.path))
+
+        part, note = self._exchange.write(name, folder / (file := new_file_name(number)), save, former)
+        return StoredWeights(name, number, file, part.size_bytes, part.sha256), note
 
     def retrieve_weights(
         self, run: Any, iteration: int, *, verify: bool = False, lazy: bool = False
@@ -182,24 +181,18 @@ class LocalWeightsStore(WeightsStore):
                 ) from error
 
     def _read(self, stored: StoredWeights, verify: bool, lazy: bool) -> Weights:
-        path = self._path(stored)
-        size = os.stat(path).st_size
-        if size != stored.size_bytes:
-            raise _corrupt(path, f"it has {size} bytes, not {stored.size_bytes}")
-        if verify:
-            _verify(path, stored.sha256)
-        try:
-            file = StatesFile(str(path))
+
+        def read(path: str) -> tuple[StatesFile, dict[str, Any]]:
+            file = StatesFile(path)
             try:
-                states = file.listed() if lazy else file.read()
+                return file, file.listed() if lazy else file.read()
             except BaseException:
                 file.close()
                 raise
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, RuntimeError, LookupError):  # whatever HDF5 makes of damage
-            _verify(path, stored.sha256)
-            raise
+
+        file, states = read_recorded(
+            self._path(stored), stored.size_bytes, stored.sha256, read, what="weights", verify=verify
+        )
         weights = Weights(states.get("model"), states.get("optimizer"))
         if lazy:
             weights._file = file
@@ -339,15 +332,6 @@ class LocalWeightsStore(WeightsStore):
             f"removed on purpose, make {NOTES!r} in it"
         )
 
-    def _require_folder(self, name: str) -> Path:
-        """Return the folder of a run; what is made of it survives a power cut."""
-        folder = self._folder(name)
-        missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
-        for one in reversed(missing):
-            one.mkdir(exist_ok=True)
-            sync_folder(one.parent)
-        return folder
-
 
 def _name(given: Any) -> str:
     name = given if isinstance(given, str) or given is None else getattr(given, "name", given)
@@ -389,15 +373,3 @@ def _folder_name(name: str) -> str:
     if encoded.lower().startswith(DATABASE):
         return f"%{ord(encoded[0]):02X}{encoded[1:]}"
     return encoded
-
-
-def _verify(path: Path, sha256: str) -> None:
-    _, found = digest_of(path)
-    if found != sha256:
-        raise _corrupt(path, f"its SHA-256 is {found}, not {sha256}")
-
-
-def _corrupt(path: Path, what: str) -> CorruptFileError:
-    return CorruptFileError(
-        f"{str(path)!r} is not what was stored: {what}. Restore the file, or store the weights again"
-    )

@@ -168,6 +168,7 @@ def test_of_several_processes_that_store_one_name_one_does(tmp_path):
     assert FileConfigStore(tmp_path).retrieve_run_config("r1") == run(num_iterations=winner)
 
 
+@pytest.mark.slow
 def test_of_several_processes_that_store_the_same_all_succeed(tmp_path):
     assert run_together(_store, [(tmp_path, 7)] * 6) == [7] * 6
     assert len(files(tmp_path)) == 5

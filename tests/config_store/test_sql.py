@@ -142,9 +142,10 @@ def _store_all(url, number):
     store.database.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "database_url",
-    ["sqlite-file", "postgresql", pytest.param("mysql", marks=pytest.mark.slow)],
+    ["sqlite-file", "postgresql", "mysql"],
     indirect=True,
 )
 def test_processes_that_store_the_same_configs_at_once_all_succeed(database_url):

@@ -2,12 +2,14 @@
 
 import math
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from sqlalchemy import event, text
@@ -40,7 +42,7 @@ def no_timer(monkeypatch):
 
 def count(url, table="entropic_metrics"):
     """Count rows as another process would."""
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
         (found,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     connection.close()
     return found
@@ -299,6 +301,32 @@ def test_killed_writer_leaves_whole_calls(sqlite_url):
 
 
 # What it costs
+
+
+def grown(url, count):
+    """How much more memory a training of so many iterations takes than one of a few, and its arrays, in bytes."""
+    store = SQLStatsStore(Database(url))
+    peaks = []
+    for run, total in ("few", 20_000), ("many", count):
+        for start in range(0, total, 1000):
+            store.store_training_stats(run, training(range(start, start + 1000)))
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        arrays = store.to_numpy(run)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    store.database.dispose()
+    _, few, written, read = peaks
+    assert arrays["iteration"].tolist() == list(range(count))
+    return written - few, read - few, sum(array.nbytes for array in arrays.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database_url", ["sqlite-file", "postgresql", "mysql"], indirect=True)
+def test_memory_stays_flat_however_long_a_training_is(database_url):
+    ((written, read, arrays),) = run_together(grown, [(database_url, 200_000)], timeout_s=300)
+
+    assert written < 2_000_000
+    assert arrays == 200_000 * 24
+    assert read - written < 2 * arrays + 1_000_000  # the rows of the driver would be eight times the arrays
 
 
 def test_each_call_has_a_few_statements_however_much_it_stores(store):

@@ -1,18 +1,15 @@
 """Weights for tests, and a process that is killed at one of its steps while it stores or removes some."""
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from entropic import Database
 from entropic.weights_store import LocalWeightsStore, Weights
+from tests.support.kill_steps import kill_at
 
 OLD, NEW = 1.0, 2.0
-STEPS = ("link", "unlink", "fsync", "fdatasync", "pwrite", "mkdir")  # of the operating system
 
 
 def weights(value: float) -> Weights:
@@ -79,23 +76,8 @@ AFTER: dict[str, tuple[dict[int, float], int | None]] = {  # the weights by iter
 
 
 def killed_at(change: str, step: int, folder: Path, url: str) -> None:
-    """Make a change, and kill this process before its *step*-th call of the system or of COMMIT, or after all."""
+    """Make a change, and be killed before so many steps of it, or after all."""
     database = Database(url)
     store = LocalWeightsStore(folder, database)
-    left = step
-
-    def counted(function: Any) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **options)
-
-        return call
-
-    for name in STEPS:
-        setattr(os, name, counted(getattr(os, name)))
-    dialect: Any = database.engine.dialect
-    dialect.do_commit = counted(dialect.do_commit)
+    kill_at(step, database)
     CHANGES[change](store)

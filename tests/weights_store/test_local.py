@@ -224,6 +224,35 @@ def test_what_cannot_be_stored_is_an_error_that_leaves_nothing(store, change, er
     assert store.iterations("r") == []
 
 
+def test_file_where_a_folder_is_wanted_is_named_and_kept(store, tmp_path):
+    path = tmp_path / "file"
+    path.write_text("precious")
+    for make in (lambda: LocalWeightsStore(path), lambda: LocalWeightsStore(path / "below")):
+        with pytest.raises(NotADirectoryError, match="is a file, where a folder is wanted"):
+            make()
+    path.rename(store.basedir / "r")
+    with pytest.raises(NotADirectoryError, match="is a file, where a folder is wanted"):
+        store.store_weights("r", 1, weights(NEW))
+
+    assert store.basedir.joinpath("r").read_text() == "precious"
+    assert store.iterations("r") == []
+
+
+@pytest.mark.parametrize("place", ["r", "r/checkpoints", "r/checkpoints/iterations"])
+def test_link_in_the_place_of_a_runs_folder_is_not_followed(store, tmp_path, place):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = store.basedir / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(outside)
+
+    with pytest.raises(NotADirectoryError, match="is a link, which may lead anywhere"):
+        store.store_weights("r", 1, weights(NEW))
+
+    assert list(outside.iterdir()) == []
+    assert store.iterations("r") == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_can_be_that_of_a_run(store, name):
     store.store_weights(name, 1, weights(OLD))

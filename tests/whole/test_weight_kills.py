@@ -1,14 +1,12 @@
 """kill -9 of who stores or removes weights, at each step: who opens the store next has the old or the new ones."""
 
-import signal
-
 import pytest
 from sqlalchemy import delete
 
 from entropic import BestNotFoundError, Database
 from entropic.sql.tables.weights import BestWeightsRow, WeightsRow
 from entropic.weights_store import LocalWeightsStore
-from tests.support.processes import outcomes_of
+from tests.support.kill_steps import die_at_each_step
 from tests.support.weight_cases import AFTER, CHANGES, OLD, files_of, filled, killed_at, value_of
 
 pytestmark = pytest.mark.slow
@@ -29,32 +27,31 @@ def state_of(store):
     )
 
 
-def die_at_each_step(change, tmp_path, url_of):
-    """Kill a process before its first step, before its second, and so on, until one gets to its end."""
-    seen, step, is_killed = [], 0, True
-    while is_killed:
-        folder, url = tmp_path / str(step), url_of(step)
-        filled(folder, url).database.dispose()
-        (outcome,) = outcomes_of(killed_at, [(change, step, folder, url)])
-        is_killed = outcome.exitcode == -signal.SIGKILL
-        assert is_killed or outcome.finished, outcome.traceback
+def look(folder, url):
+    """Return what the next process finds, where there is a file for each of the weights."""
+    store = LocalWeightsStore(folder, url)
+    state = state_of(store)
+    assert len(files_of(folder)) == len(state[0])
+    store.database.dispose()
+    return state
 
-        store = LocalWeightsStore(folder, url)
-        state = state_of(store)
-        assert state in (BEFORE, AFTER[change]), step
-        assert len(files_of(folder)) == len(state[0]), (step, files_of(folder))
-        seen.append(state)
-        store.database.dispose()
-        step += 1
-    assert seen[-1] == AFTER[change]
-    changes = [number for number, state in enumerate(seen) if state == AFTER[change]]
-    assert changes == list(range(changes[0], len(seen)))  # once it is there it stays
-    return step
+
+def die(change, tmp_path, url_of):
+    return die_at_each_step(
+        change,
+        tmp_path,
+        url_of,
+        fill=filled,
+        killed_at=killed_at,
+        look=look,
+        before=BEFORE,
+        after=AFTER[change],
+    )
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_weights_are_the_old_or_the_new_ones_whenever_a_process_was_killed(change, tmp_path):
-    steps = die_at_each_step(change, tmp_path, lambda step: f"sqlite:///{tmp_path / f'{step}.sqlite3'}")
+    steps = die(change, tmp_path, lambda step: f"sqlite:///{tmp_path / f'{step}.sqlite3'}")
 
     assert steps > 3
 
@@ -71,4 +68,4 @@ def test_weights_on_a_server_are_the_old_or_the_new_ones_whenever_a_process_was_
         database.dispose()
         return server_url
 
-    assert die_at_each_step("replace", tmp_path, emptied) > 3
+    assert die("replace", tmp_path, emptied) > 3
