@@ -1,4 +1,12 @@
-"""A memoizing experiment cache on SQLAlchemy: parameters are typed columns, results are files."""
+"""A memoizing experiment cache on SQLAlchemy: parameters are typed columns, results are files.
+
+Importing it loads what a model is declared with, and little else. What opens a database, runs functions or reads
+results is loaded, all of it, when its name is first asked for.
+"""
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -28,14 +36,16 @@ from entropic.errors import (
     UnhashableParamError,
     WeightsNotFoundError,
 )
-from entropic.functions.memoized import memoize
 from entropic.model.base import Base, output, param
-from entropic.sql.database import Database
-from entropic.store import Store
 from entropic.sweeps.grids import expand_grid
-from entropic.sweeps.result import SweepResult
-from entropic.values.codecs import register_codec, register_loader
 from entropic.values.hashing import hash_params, register_hasher
+
+if TYPE_CHECKING:
+    from entropic.functions.memoized import memoize
+    from entropic.sql.database import Database
+    from entropic.store import Store
+    from entropic.sweeps.result import SweepResult
+    from entropic.values.codecs import register_codec, register_loader
 
 __all__ = [
     "AlreadyExistsError",
@@ -77,3 +87,24 @@ __all__ = [
     "register_hasher",
     "register_loader",
 ]
+
+if not TYPE_CHECKING:  # to a checker, a module with __getattr__ would have every name
+    _WHERE = {
+        "Database": "entropic.sql.database",
+        "Store": "entropic.store",
+        "SweepResult": "entropic.sweeps.result",
+        "memoize": "entropic.functions.memoized",
+        "register_codec": "entropic.values.codecs",
+        "register_loader": "entropic.values.codecs",
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name not in _WHERE:
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+            )
+        value = globals()[name] = getattr(import_module(_WHERE[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

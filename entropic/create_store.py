@@ -69,7 +69,7 @@ def create_array_store(options: Options | None = None) -> LocalArrayStore:
 
 
 def claim_run(
-    run_name: str, options: Options | None = None, *, wait_timeout_s: float = 0.0
+    run_name: str, options: Options | None = None, *, wait_timeout_s: float | None = 0.0
 ) -> AbstractContextManager[TrainingClaim]:
     """Train a run in a ``with`` block, and let nobody else do so.
 
@@ -77,8 +77,8 @@ def claim_run(
     ----------
     options : Options, optional
         As of `create_config_store`; its `lease_s` is that of the claim.
-    wait_timeout_s : float
-        How long to wait for another trainer.
+    wait_timeout_s : float or None
+        How long to wait for another trainer; None for as long as it takes.
 
     Returns
     -------

@@ -60,8 +60,8 @@ class Options(BaseModel):
     runs_base_dir: Path = Path("runs")
     db_url: str = Field(default="sqlite:///db.sqlite3", repr=False)  # a password may be in it
     results_dir: Path = Path("results")
-    lease_s: float = Field(default=120.0, gt=0)
-    wait_timeout_s: float | None = Field(default=None, gt=0)
+    lease_s: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    wait_timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     def __init__(self, **given: Any) -> None:
         places = dict.fromkeys(given, "an argument")

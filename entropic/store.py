@@ -8,9 +8,7 @@ its own; here they meet.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,20 +20,17 @@ from sqlalchemy.exc import DBAPIError
 from entropic.diagnosis.history import FailedRun, failed_runs, warn_of_other_code
 from entropic.diagnosis.integrity import Report, check_table
 from entropic.disk.files import digest_of
-from entropic.disk.names import safe_name
+from entropic.disk.names import safe_name, safe_suffix
 from entropic.display.frames import frame_of
 from entropic.display.text import Listing
-from entropic.errors import (
-    NotFoundError,
-    ParameterError,
-    ResultFileMissingError,
-)
+from entropic.errors import NotFoundError, ParameterError, ResultFileMissingError
 from entropic.model.base import RESERVED, Base
+from entropic.model.hits import ABSENT
 from entropic.model.records import Found
 from entropic.model.selection import NOT_GIVEN, selection
 from entropic.process.logs import get_logger
-from entropic.process.patience import Patience
-from entropic.process.provenance import CodeState, code_label, git_state
+from entropic.process.patience import Patience, checked_lease, checked_timeout
+from entropic.process.provenance import CodeState, code_label, git_state, source_folder
 from entropic.runs.attempts import Runner, require_runner
 from entropic.runs.recovery import recover
 from entropic.runs.removal import remove_result
@@ -45,9 +40,12 @@ from entropic.sql.database import Database, DatabaseLike
 from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepOptions, SweepResult
 from entropic.sweeps.sweep import Sweep
-from entropic.values.plain import non_finite, plain
+from entropic.values import codecs  # noqa: F401 — all at once: a fork beside a thread that imports would hang
+from entropic.values.plain import checked_custom
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import pandas
 
 __all__ = ["Store"]
@@ -73,7 +71,7 @@ class Store(Generic[ModelT]):
     results_dir : path
         Where results lie; one folder for each table. Made, and marked, by the first Store of a table only.
     file_suffix : str
-        Of the results' names, such as ``".h5"``.
+        Of the results' names, with its dot, such as ``".h5"``; empty for folders.
     db_url : str, sqlalchemy.URL, sqlalchemy.Engine or Database
         Stores that are given the same `Database` share its engine.
     lease_s : float
@@ -85,6 +83,8 @@ class Store(Generic[ModelT]):
 
     Raises
     ------
+    ValueError
+        If the suffix has no dot in front, or a number of seconds is none.
     SchemaError
         If the library's tables are of another version, or the user's table or its keys do not fit the model.
     ResultsDirUnavailableError
@@ -113,9 +113,9 @@ class Store(Generic[ModelT]):
             )
         require_runner(runner)
         safe_name(result_cls.__tablename__)
-        safe_name("0" * 16, file_suffix)
+        lease_s, wait_timeout_s = checked_lease(lease_s), checked_timeout(wait_timeout_s)
         self.runner = runner
-        self.file_suffix = file_suffix
+        self.file_suffix = safe_suffix(file_suffix)
         self.results_dir = Path(results_dir).expanduser().absolute()
         self.database = Database.of(db_url)
         self.database.refuse_block("opening a Store", "open it before the block")
@@ -175,15 +175,17 @@ class Store(Generic[ModelT]):
 
         Notes
         -----
-        A hit is one SELECT, and writes nothing. Safe to call from any number of processes: one runs, the others wait
-        and get its record.
+        A hit is one SELECT (two for a row of the published release's under another key), and writes nothing. Safe to
+        call from any number of processes: one runs, the others wait and get its record.
         """
-        identity = self._table.parameters.identify(params)
-        found = self._table.find(identity)
-        record = None if found is None else self._table.reader.present_record(found)
+        record = self._table.hits.find(params)
+        if record is None or record is ABSENT:
+            identity = self._table.parameters.identify(params)
+            found = self._table.find(identity, is_absent=record is ABSENT)
+            record = None if found is None else self._table.reader.present_record(found)
         if record is None:
             self._note_code()
-            found = self._runs().obtain(identity, found, _checked_custom(custom_data), is_forced=False)
+            found = self._runs().obtain(identity, found, checked_custom(custom_data), is_forced=False)
             return self._table.reader.record(found)
         if custom_data:
             log.debug("%s is a hit: annotate() would add %s to it", record.id, ", ".join(custom_data))
@@ -197,7 +199,7 @@ class Store(Generic[ModelT]):
         identity = self._table.parameters.identify(params)
         found = self._table.find(identity)
         self._note_code()
-        found = self._runs().obtain(identity, found, _checked_custom(custom_data), is_forced=True)
+        found = self._runs().obtain(identity, found, checked_custom(custom_data), is_forced=True)
         return self._table.reader.record(found)
 
     def retrieve(self, params: Mapping[str, Any], *, verify: bool = False) -> ModelT | None:
@@ -218,15 +220,18 @@ class Store(Generic[ModelT]):
         ResultFileMissingError
             If there is nothing to *verify*, or nothing to compare it with.
         """
+        record = None if verify else self._table.hits.find(params)
+        if record is not None and record is not ABSENT:
+            return record
         identity = self._table.parameters.identify(params, complete=False)
-        found = self._table.find(identity)
+        found = self._table.find(identity, is_absent=record is ABSENT)
         if found is None:
             return None
         if not self._table.reader.is_present(found) and self._table.has_root():
             log.warning(
                 "the result of %s is gone: %s. run_or_retrieve() runs it again",
                 found.id,
-                self._table.reader.path(found),
+                self._table.reader.place(found),
             )
             return None
         if verify:
@@ -266,7 +271,7 @@ class Store(Generic[ModelT]):
             If the results folder is absent or another's.
         """
         outputs, rest = self._table.parameters.outputs_in(custom_data)
-        custom = {**outputs, **_checked_custom(rest)}
+        custom = {**outputs, **checked_custom(rest)}
         path = Path(result_file).expanduser().absolute()
         if not path.exists():
             raise ResultFileMissingError(f"the file to register is not there: {str(path)!r}")
@@ -344,7 +349,7 @@ class Store(Generic[ModelT]):
                 f"{columns[0]!r} is a column of {self._table.model.__name__}, and no note on it: give the note another "
                 "name; an output is set by register(..., outputs) or a run"
             )
-        notes = _checked_custom(custom_data)
+        notes = checked_custom(custom_data)
         identity = parameters.identify(params, complete=False)
         found = self._table.find(identity)
         if found is None or not self._table.publisher.annotate(found.id, notes):
@@ -366,6 +371,7 @@ class Store(Generic[ModelT]):
         progress: bool | None = None,
         missing: str = "raise",
         retries: int = 0,
+        threads_per_run: int = 1,
     ) -> SweepResult[ModelT]:
         """Run or retrieve a record for each of *params*.
 
@@ -393,6 +399,9 @@ class Store(Generic[ModelT]):
         retries : int
             How often a run that raised is tried again, after all others. Each attempt is recorded. One that killed
             its worker twice is not tried again.
+        threads_per_run : int
+            How many threads a run uses: so many fewer go on at once, of *workers*, of an executor's and of a Dask
+            worker's threads, but one at least. What a library starts it has to be told itself.
 
         Returns
         -------
@@ -425,6 +434,7 @@ class Store(Generic[ModelT]):
             missing=missing,
             patience=self._patience,
             retries=retries,
+            threads_per_run=threads_per_run,
         )
         self.database.refuse_block("a sweep", "sweep first, then open the block")
         names = self._table.parameters.names
@@ -472,15 +482,22 @@ class Store(Generic[ModelT]):
         with self.database.reading() as connection:
             return int(connection.scalar(statement) or 0)
 
-    def to_frame(self, /, *where: ColumnElement[bool], **equals: Any) -> pandas.DataFrame:
-        """Return records as a `pandas.DataFrame`: a row each, a column per attribute, indexed by ``id``.
+    def to_frame(
+        self, /, *where: ColumnElement[bool], bookkeeping: bool | None = NOT_GIVEN, **equals: Any
+    ) -> pandas.DataFrame:
+        """Return records as a `pandas.DataFrame`: a row each, a column per attribute.
+
+        With *bookkeeping* also the library's own columns, indexed by ``id``: the default but for memoized functions.
 
         Raises
         ------
         ImportError
             If pandas is not installed.
         """
-        return frame_of(self.records(*where, **equals), self._table.names_of_columns)
+        if bookkeeping is not NOT_GIVEN and "bookkeeping" in self._table.parameters.names:
+            equals["bookkeeping"], bookkeeping = bookkeeping, NOT_GIVEN
+        names = self._table.names_of_columns(None if bookkeeping is NOT_GIVEN else bookkeeping)
+        return frame_of(self.records(*where, **equals), names)
 
     def failures(self) -> list[FailedRun]:
         """Return the last attempt of every key whose last one failed, oldest first."""
@@ -550,36 +567,16 @@ class Store(Generic[ModelT]):
         else:
             self.database.release()
 
-    # Helpers
-
     def _runs(self) -> RunMaker:
         return RunMaker(self._table, self.runner, self._patience)
 
     def _is_same_file(self, found: Found, path: Path) -> bool:
-        there = Path(self._table.reader.path(found)).absolute()
-        return there == path and digest_of(path) == (found.size_bytes, found.sha256)
+        there = self._table.reader.path(found)
+        is_there = there is not None and Path(there).absolute() == path
+        return is_there and digest_of(path) == (found.size_bytes, found.sha256)
 
     def _note_code(self) -> None:
         """Find out, before the first run, what git says of the runner's source."""
         if self._table.code.commit is None:
-            try:
-                folder = str(Path(inspect.getsourcefile(inspect.unwrap(self.runner)) or ".").resolve().parent)
-            except TypeError:
-                folder = "."
-            commit, is_dirty = git_state(folder)
+            commit, is_dirty = git_state(source_folder(self.runner))
             self._table.code = replace(self._table.code, commit=commit, is_dirty=is_dirty)
-
-
-def _checked_custom(custom_data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``custom_data`` as JSON holds it; what it cannot hold is an error before anything runs."""
-    checked = {}
-    for name, value in custom_data.items():
-        try:
-            checked[name] = plain(value)
-        except TypeError as error:
-            raise ParameterError(f"custom_data {name!r} cannot be stored: {error}") from None
-        if (path := non_finite(checked[name])) is not None:
-            raise ParameterError(
-                f"custom_data {name!r} cannot be stored: {path} is NaN or infinite; use None or a string"
-            )
-    return checked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from entropic.process.logs import get_logger
 from entropic.runs.recovery import is_abandoned, is_nameless, recover, unfinished, unreadable
 from entropic.runs.result_table import ResultTable
 from entropic.sql.tables import FileRow
+from entropic.values.row_texts import digest_of_text
 
 __all__ = ["Finding", "Report", "check_table"]
 
@@ -37,9 +37,9 @@ class Finding:
     Attributes
     ----------
     kind : str
-        ``"missing-file"``, ``"corrupt-file"``, ``"stray-file"``, ``"unfinished"``, ``"abandoned"``,
-        ``"malformed-sidecar"``, ``"nameless"``, ``"not-believed"``, ``"unrecorded-file"``, ``"stray-record"``,
-        ``"not-a-file"`` or ``"results-dir"``.
+        ``"missing-file"``, ``"corrupt-file"``, ``"missing-value"``, ``"corrupt-value"``, ``"stray-file"``,
+        ``"unfinished"``, ``"abandoned"``, ``"malformed-sidecar"``, ``"nameless"``, ``"not-believed"``,
+        ``"unrecorded-file"``, ``"stray-record"``, ``"not-a-file"`` or ``"results-dir"``.
     is_fixed : bool
         Whether it was mended.
     """
@@ -107,15 +107,35 @@ class _Check:
             found = list(self._table.reader.select((), [self._rows.c.id], None, connection))
         for row in found:
             path = self._table.reader.path(row)
+            if path is None:
+                yield from self._value(row)
+                continue
             # A registered file elsewhere may have the name of a stray one.
             if Path(path).parent == self._table.root:
                 self._known.add(Path(path).name)
             if not self._table.reader.is_present(row):
                 yield self._missing(row, path)
-            elif row.file_name is None:
-                yield self._unrecorded(row, path)
+            elif row.sha256 is None:
+                yield self._unrecorded(row, path, digest_of(Path(path)) if self._fix else None)
             else:
                 yield from self._compared(row, path)
+
+    def _value(self, row: Found) -> Iterator[Finding]:
+        """Look at a row that names no file; its value, which has been read already, is compared in any case."""
+        if row.value is None:
+            if self._fix:
+                self._delete_row(row)
+            sentence = f"the row {row.id} has neither a file nor a value"
+            yield Finding("missing-value", row.id, None, sentence, self._fix)
+        elif row.sha256 is None:
+            yield self._unrecorded(row, None, digest_of_text(row.value))
+        elif (found := digest_of_text(row.value)) != (row.size_bytes, row.sha256):
+            if self._fix:
+                log.warning("the row of %s is deleted, whose value was damaged: %.2000r", row.id, row.value)
+                self._delete_row(row)
+            recorded = f"{row.size_bytes} and {row.sha256}"
+            sentence = f"the value of {row.id} has {found[0]} bytes and SHA-256 {found[1]}, not {recorded}"
+            yield Finding("corrupt-value", row.id, None, sentence, self._fix)
 
     def _compared(self, row: Found, path: str) -> Iterator[Finding]:
         try:
@@ -176,17 +196,16 @@ class _Check:
         log.warning("%r is in quarantine: %r", str(path), str(kept))
         return True
 
-    def _unrecorded(self, row: Found, path: str) -> Finding:
+    def _unrecorded(self, row: Found, path: str | None, digest: tuple[int, str] | None) -> Finding:
         """Of a row that 2.3 or SQL wrote: complete its file record."""
-        inside = Path(path).parent == self._table.root
-        if self._fix:
-            size, sha256 = digest_of(Path(path))
+        inside = path is not None and Path(path).parent == self._table.root
+        if self._fix and digest is not None:
             values = {
                 "table_name": self._rows.fullname,
                 "record_id": row.id,
-                "name": Path(path).name if inside else path,
-                "size_bytes": size,
-                "sha256": sha256,
+                "name": Path(path).name if path is not None and inside else path,
+                "size_bytes": digest[0],
+                "sha256": digest[1],
             }
             self._table.database.write(lambda connection: connection.execute(insert(_files), values))
         sentence = f"the row {row.id} has no file record, as one that an earlier release or SQL wrote"
@@ -220,7 +239,8 @@ class _Check:
             sidecar = read_sidecar(folder)
             for receipt in unfinished(self._table, sidecar):
                 sentence = f"{receipt.record_id} was finished and not committed; store.recover() does it"
-                yield Finding("unfinished", receipt.record_id, str(receipt.path(self._table.root)), sentence)
+                path = None if receipt.value is not None else str(receipt.path(self._table.root))
+                yield Finding("unfinished", receipt.record_id, path, sentence)
             if lines := unreadable(self._table, sidecar):
                 fixed = self._fix and is_abandoned(self._table, sidecar)
                 fixed = fixed and self._put_aside(folder)
@@ -250,8 +270,8 @@ class _Check:
             connection.execute(self._delete_record(), {"key": row.id})
 
         self._table.database.write(work)
-        with suppress(KeyError):
-            self._known.remove(Path(self._table.reader.path(row)).name)
+        path = self._table.reader.path(row)
+        self._known -= {Path(path).name} if path is not None else set()
 
     def _delete_record(self) -> Any:
         return delete(_files).where(

@@ -16,6 +16,11 @@ __all__ = ["frame_of"]
 def frame_of(records: Iterable[Any], names: Sequence[str], *, index: str = "id") -> pandas.DataFrame:
     """Return a frame with a row for each record and a column for each of its attributes *names*.
 
+    Parameters
+    ----------
+    index : str
+        The attribute by which the rows are called, if it is among the *names*.
+
     Raises
     ------
     ImportError
@@ -23,4 +28,5 @@ def frame_of(records: Iterable[Any], names: Sequence[str], *, index: str = "id")
     """
     make: type[pandas.DataFrame] = need("pandas", "frames", "to_frame()").DataFrame
     rows = [[getattr(record, name) for name in names] for record in records]
-    return make(rows, columns=list(names)).set_index(index)
+    frame = make(rows, columns=list(names))
+    return frame.set_index(index) if index in names else frame
