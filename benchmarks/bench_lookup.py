@@ -17,7 +17,9 @@ from sqlalchemy import event
 
 from benchmarks import data
 from benchmarks.harness import Table, compare, main
-from benchmarks.peers import in_turn, memoizers, warm
+from benchmarks.peers import in_turn, memoizers, signac_jobs, sqlalchemy_look_up, warm
+from benchmarks.published import PublishedHit, python_with
+from entropic import Database
 
 DEFAULTS = {"rows": 1000, "many_rows": 100_000, "rounds": 9, "calls": 200}
 
@@ -31,8 +33,13 @@ def run(*, rows: int, many_rows: int, rounds: int, calls: int) -> list[Table]:
         cases["run_or_retrieve, engine events on"] = _with_events(Path(folder, "events"), stack, few)
         for name, make in _OPTIONS.items():
             cases[f"run_or_retrieve, {name}"] = _with_options(Path(folder, name), stack, [*map(make, few)])
+        cases["SQLAlchemy Core, SELECT"] = sqlalchemy_look_up(_database_of(Path(folder, "few")), few)
         for name, cached in memoizers(Path(folder, "peers"), stack, _compute).items():
             cases[name] = warm(cached, few)
+        if (jobs := signac_jobs(Path(folder, "peers"), few)) is not None:
+            cases["signac, a job's file"] = jobs
+        if (python := python_with()) is not None:
+            cases["entropic 2.3.0"] = PublishedHit(python, Path(folder, "published"), stack, few)
         tables.append(compare(f"Hit, {rows} rows", cases, rounds=rounds, calls=calls))
         many = data.params(many_rows)
         cases = _cases(Path(folder, "many"), stack, many)
@@ -54,6 +61,10 @@ def _cases(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]]) -> di
         "raw: SHA-256 of JSON, sqlite3 SELECT": in_turn(look_up, sets),
         "run_or_retrieve": in_turn(store.run_or_retrieve, sets),
     }
+
+
+def _database_of(folder: Path) -> Database:
+    return Database(f"sqlite:///{folder / 'cache.sqlite3'}")
 
 
 def _with_events(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]]) -> Callable[[], object]:

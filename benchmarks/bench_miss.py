@@ -17,6 +17,8 @@ from typing import Any
 
 from benchmarks import data
 from benchmarks.harness import Table, compare, main
+from benchmarks.peers import memoizers
+from benchmarks.published import PublishedMiss, python_with
 
 DEFAULTS = {"rounds": 9, "calls": 20, "sweep": 2000, "sweep_rounds": 3, "batch": 100}
 
@@ -49,10 +51,24 @@ def _single_misses(folder: Path, stack: ExitStack, count: int) -> dict[str, Call
     def write_and_insert() -> None:
         raw.execute(data.RAW_INSERT, _write(folder, next(by_hand)))
 
-    return {
+    cases: dict[str, Callable[[], object]] = {
         "raw: file, fsync, sqlite3 commit (WAL, FULL)": write_and_insert,
         "run_or_retrieve": lambda: store.run_or_retrieve(next(cached)),
     }
+    if (python := python_with()) is not None:
+        cases["entropic 2.3.0"] = PublishedMiss(python, folder / "published", stack, data.params(count))
+    for name, peer in memoizers(folder / "peers", stack, _compute).items():
+        cases[f"{name}, not synced"] = _first_calls(peer, data.params(count))
+    return cases
+
+
+def _compute(n: int, dt: float, method: str) -> bytes:
+    return data.RESULT
+
+
+def _first_calls(peer: Callable[..., object], sets: Sequence[dict[str, Any]]) -> Callable[[], object]:
+    new = iter(sets)
+    return lambda: peer(**next(new))
 
 
 def _sweeps(folder: Path, stack: ExitStack, *, sweep: int, batch: int) -> dict[str, Callable[[], object]]:

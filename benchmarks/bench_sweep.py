@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -31,7 +32,14 @@ def _compare(size: int, rounds: int) -> Table:
 def _cases(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]]) -> dict[str, Callable[[], object]]:
     store = data.open_store(folder, stack)
     data.fill(store, sets)
-    raw = data.open_raw(folder, stack, sets)
+    return {
+        "raw: hash all, sqlite3 SELECT in chunks": raw_sweep(data.open_raw(folder, stack, sets), sets),
+        "sweep": lambda: store.sweep(sets, progress=False),
+    }
+
+
+def raw_sweep(raw: sqlite3.Connection, sets: Sequence[dict[str, Any]]) -> Callable[[], list[Any]]:
+    """Return what one would write by hand: all keys, then the rows in chunks."""
 
     def look_up() -> list[Any]:
         keys = [data.raw_key(one) for one in sets]
@@ -42,10 +50,7 @@ def _cases(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]]) -> di
             rows += raw.execute(_SELECT, chunk).fetchall()
         return rows
 
-    return {
-        "raw: hash all, sqlite3 SELECT in chunks": look_up,
-        "sweep": lambda: store.sweep(sets, progress=False),
-    }
+    return look_up
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Weights of a network: stored so that a power cut does not lose them, and read back.
 
 The baseline is the disk: the bytes of all arrays in one file, with fsync, and read into arrays again. Entropic writes
-HDF5, makes a digest of the file, and commits a row.
+HDF5, makes a digest of the file, and commits a row. safetensors, where it is installed, writes a header and the bytes;
+an fsync is added.
 """
 
 from __future__ import annotations
@@ -67,17 +68,37 @@ def _cases(
                 file.readinto(found[-1])
         return found
 
+    safe_write, safe_read = _peers(folder, arrays)
     write = {
         "raw: one file and fsync": write_raw,
+        **safe_write,
         "store_weights": lambda: store.store_weights("run", 0, weights),
     }
     read = {
         "raw: one file": read_raw,
+        **safe_read,
         "retrieve_weights": lambda: store.retrieve_weights("run", 0),
         "retrieve_weights(verify=True)": lambda: store.retrieve_weights("run", 0, verify=True),
         "retrieve_weights(lazy=True), one array": lambda: _read_one(store),
     }
     return write, read
+
+
+def _peers(
+    folder: Path, arrays: dict[str, Any]
+) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]]]:
+    try:
+        from safetensors.numpy import load_file, save_file
+    except ImportError:
+        return {}, {}
+    path = str(folder / "peer.safetensors")
+
+    def write() -> None:
+        save_file(arrays, path)
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+
+    return {"safetensors: save_file and fsync": write}, {"safetensors: load_file": lambda: load_file(path)}
 
 
 def _read_one(store: LocalWeightsStore) -> Any:

@@ -151,12 +151,17 @@ def raw_row(parameters: dict[str, Any], path: str = "") -> tuple[Any, ...]:
 
 def open_raw(folder: Path, stack: ExitStack, sets: Sequence[dict[str, Any]] = ()) -> sqlite3.Connection:
     """Return a connection to a hand-written cache: one table, write-ahead log, synced at checkpoints."""
-    path = folder / "raw.sqlite3"
-    connection = stack.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    connection = connect_raw(folder, stack)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(RAW_TABLE)
-    connection.executemany(RAW_INSERT, [raw_row(one, str(path)) for one in sets])
+    connection.executemany(RAW_INSERT, [raw_row(one, str(folder / "raw.sqlite3")) for one in sets])
     connection.execute("COMMIT")
+    return connection
+
+
+def connect_raw(folder: Path, stack: ExitStack) -> sqlite3.Connection:
+    """Return another connection to the hand-written cache of *folder*."""
+    connection = stack.enter_context(closing(sqlite3.connect(folder / "raw.sqlite3", isolation_level=None)))
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
     return connection

@@ -18,18 +18,41 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 RESULTS = Path(__file__).parent / "results"
 _ROOT = Path(__file__).parent.parent
 _CPU_KEYS = ("model name", "Model")
 _WARM_UP = 1
+_PACKAGES = (
+    "sqlalchemy",
+    "numpy",
+    "h5py",
+    "distributed",
+    "joblib",
+    "diskcache",
+    "cachier",
+    "signac",
+    "safetensors",
+)
 
 Call = Callable[[], object]
 
 
+@runtime_checkable
+class SelfTimed(Protocol):
+    """A case that lies in another process, where its calls are timed: the way there is no part of them."""
+
+    def __call__(self) -> object:
+        """Call it once."""
+
+    def timed(self, calls: int) -> list[float]:
+        """Return what each of so many calls took, in seconds."""
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """What one case took, in microseconds for each of its *operations*, and its ratio to the baseline."""
+    """What one case took, in the unit of its table, and its ratio to the baseline."""
 
     name: str
     n: int
@@ -45,6 +68,7 @@ class Table:
 
     title: str
     rows: list[Measurement]
+    unit: str = "µs"
 
 
 def compare(
@@ -73,14 +97,25 @@ def compare(
     for _ in range(rounds):
         for name, call in cases.items():
             times[name].append(_turn(call, calls, operations))
+    return _tabulate(title, times, "µs")
+
+
+def tabulate(title: str, measured: Mapping[str, Sequence[float]], unit: str = "µs") -> Table:
+    """Return a table of what was measured of cases, one number a round; the first of them is the baseline."""
+    return _tabulate(title, {name: [[one] for one in values] for name, values in measured.items()}, unit)
+
+
+def _tabulate(title: str, times: Mapping[str, Sequence[Sequence[float]]], unit: str) -> Table:
     baseline = [statistics.median(turn) for turn in next(iter(times.values()))]
-    return Table(title, [_summary(name, turns, baseline) for name, turns in times.items()])
+    return Table(title, [_summary(name, turns, baseline) for name, turns in times.items()], unit)
 
 
 def _turn(call: Call, calls: int, operations: int) -> list[float]:
     clock = time.perf_counter
     taken = []
     gc.collect()  # or one case pays for another one's garbage; its own it pays for, as users do
+    if isinstance(call, SelfTimed):
+        return [seconds / operations * 1e6 for seconds in call.timed(calls)]
     for _ in range(calls):
         begun = clock()
         call()
@@ -106,13 +141,13 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def as_markdown(tables: Iterable[Table]) -> str:
-    """Return *tables* as text: times in microseconds for one operation."""
+    """Return *tables* as text: times are those of one operation."""
     blocks = []
     for table in tables:
         lines = [
             f"## {table.title}",
             "",
-            "| what | n | median µs | p90 µs | p99 µs | × baseline |",
+            f"| what | n | median {table.unit} | p90 {table.unit} | p99 {table.unit} | × baseline |",
             "|---|--:|--:|--:|--:|--:|",
         ]
         lines += [
@@ -121,6 +156,19 @@ def as_markdown(tables: Iterable[Table]) -> str:
         ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
+
+
+def conditions() -> dict[str, Any]:
+    """Return what measurements are made on: machine, versions, commit, day and load."""
+    return {
+        "machine": _machine(),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "versions": _versions(),
+        "commit": _commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "load": [round(one, 1) for one in os.getloadavg()],
+    }
 
 
 def write(topic: str, tables: Sequence[Table], *, folder: Path = RESULTS) -> Path:
@@ -132,10 +180,12 @@ def write(topic: str, tables: Sequence[Table], *, folder: Path = RESULTS) -> Pat
 
 
 def _conditions() -> str:
-    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    facts = conditions()
+    versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
+    load = ", ".join(map(str, facts["load"]))
     return (
-        f"Machine: {_machine()}. Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {_versions()}. "
-        f"Commit {_commit()}. {time.strftime('%Y-%m-%d')}.\n\n"
+        f"Machine: {facts['machine']}. Python {facts['python']}, SQLite {facts['sqlite']}, {versions}. "
+        f"Commit {facts['commit']}. {facts['date']}.\n\n"
         f"The machine is noisy (load at the end: {load}): read the ratios, not the times. The first row of each table "
         "is the baseline; a ratio is the median over interleaved rounds.\n"
     )
@@ -154,14 +204,14 @@ def _machine() -> str:
     return f"{platform.system()}, {os.cpu_count()} × {name}"
 
 
-def _versions() -> str:
-    found = []
-    for package in ("sqlalchemy", "distributed", "joblib", "diskcache"):
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
         try:
-            found.append(f"{package} {version(package)}")
+            found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return ", ".join(found)
+    return found
 
 
 def _commit() -> str:

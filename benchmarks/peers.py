@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import bindparam, select
+
 from benchmarks import data
+from entropic import Database
 
 Cached = Callable[..., object]
 
@@ -29,7 +33,46 @@ def memoizers(folder: Path, stack: ExitStack, function: Cached) -> dict[str, Cac
     else:
         cache = stack.enter_context(diskcache.Cache(str(folder / "diskcache")))
         found["diskcache.memoize"] = cache.memoize()(function)
+    try:
+        from cachier import cachier
+    except ImportError:
+        pass
+    else:
+        found["cachier, a file for each"] = cachier(cache_dir=str(folder / "cachier"), separate_files=True)(
+            function
+        )
     return found
+
+
+def signac_jobs(folder: Path, sets: Sequence[dict[str, Any]]) -> Callable[[], object] | None:
+    """Return a look-up of one of *sets* among signac's jobs, or None where it is not installed."""
+    try:
+        import signac
+    except ImportError:
+        return None
+    logging.getLogger("signac").setLevel(logging.WARNING)
+    project = signac.init_project(str(folder / "signac"))
+    for one in sets:
+        job = project.open_job(one)
+        job.init()
+        Path(job.fn("result.bin")).write_bytes(data.RESULT)
+
+    def look_up(one: dict[str, Any]) -> bool:
+        return bool(project.open_job(one).isfile("result.bin"))
+
+    return in_turn(look_up, sets)
+
+
+def sqlalchemy_look_up(database: Database, sets: Sequence[dict[str, Any]]) -> Callable[[], object]:
+    """Return what one would write with SQLAlchemy Core: hash, and a SELECT on a connection of the pool."""
+    table: Any = data.Run.__table__
+    statement = select(table).where(table.c.id == bindparam("key"))
+
+    def look_up(one: dict[str, Any]) -> Any:
+        with database.engine.connect() as connection:
+            return connection.execute(statement, {"key": data.raw_key(one)}).first()
+
+    return in_turn(look_up, sets)
 
 
 def warm(cached: Cached, sets: Sequence[dict[str, Any]]) -> Callable[[], object]:
