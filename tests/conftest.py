@@ -1,13 +1,17 @@
 """Fixtures that every test module may use: databases of each kind, and one Dask cluster."""
 
+import fcntl
 import gc
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import servers
+from tests.support import servers, small_disks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from entropic import Database
 
 SERVERS = ("postgresql", "mysql")
+FORMER = ("entropic==2.3.0", "sqlalchemy>=2.0.49", "numpy")
 DATABASES = ("sqlite-file", "sqlite-memory", *SERVERS)
 
 
@@ -38,6 +43,30 @@ def nobody_has_options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tables_are_compiled_once() -> Iterator[None]:
+    """Keep the texts that make the library's tables: SQLAlchemy makes them anew for each of thousands of databases."""
+    from sqlalchemy.schema import CreateTable
+
+    from entropic.sql.columns import LibraryBase
+
+    compile_anew = CreateTable.compile
+    kept: dict[Any, Any] = {}
+
+    def compile_once(create: Any, bind: Any = None, dialect: Any = None, **options: Any) -> Any:
+        is_ours = create.element.metadata is LibraryBase.metadata and not any(options.values())
+        if not is_ours or bind is not None or dialect is None:
+            return compile_anew(create, bind, dialect, **options)
+        kind = create.element.name, dialect.name, dialect.driver, dialect.server_version_info
+        if kind not in kept:
+            kept[kind] = compile_anew(create, bind, dialect, **options)
+        return kept[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CreateTable, "compile", compile_once)
+        yield
+
+
 @pytest.fixture
 def leases_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the end of a lease count at once in this process, though nobody has watched the claim."""
@@ -52,14 +81,23 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    # pytest looks for garbage five times, which takes seconds; once tells as much of what finalizers have to say.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_open() -> Iterator[None]:
     """Close what the Stores of a test leave open, or thousands of tests use up the process's descriptors."""
     from entropic.disk import staging
+    from entropic.runs import single
     from entropic.sql import database
 
-    there, written = set(database._databases), set(staging._staging)
+    there, written, used = set(database._databases), set(staging._staging), set(single._used)
     yield
+    for root in single._used.keys() - used:
+        del single._used[root]  # or thousands of folders are looked at when the process ends
     for one in list(database._databases):
         if one not in there and not one.is_memory:
             one.dispose()
@@ -147,3 +185,29 @@ def dask_client() -> "Iterator[Client]":
 
     with local_client() as client:
         yield client
+
+
+@pytest.fixture
+def disk(tmp_path: "Path") -> "Iterator[Path]":
+    """A small file system of its own."""
+    with small_disks.small_disk(tmp_path / "disk") as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def former_python(tmp_path_factory: pytest.TempPathFactory) -> "Path":
+    """The Python of an environment with 2.3.0 in it, made once for all the processes that run the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    python, is_made = folder / "former" / "bin" / "python", folder / "former" / "made"
+    with open(folder / "former.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_made.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "former"], check=True)
+            install = [python, "-m", "pip", "install", "--quiet", *FORMER]
+            done = subprocess.run(install, capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"cannot install {' '.join(FORMER)}: {done.stderr.strip().splitlines()[-1]}")
+            is_made.touch()
+    return python

@@ -74,6 +74,25 @@ def test_all_names_exist():
     assert [name for name in entropic.__all__ if not hasattr(entropic, name)] == []
 
 
+def test_a_name_that_is_loaded_later_is_listed_and_found_once():
+    script = (
+        "import entropic\n"
+        "print('Store' in vars(entropic), set(entropic.__all__) <= set(dir(entropic)))\n"
+        "print(entropic.Store.__module__, vars(entropic)['Store'] is entropic.Store)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == ["False True", "entropic.store True"]
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error_that_names_it():
+    with pytest.raises(AttributeError, match="module 'entropic' has no attribute 'Stroe'") as caught:
+        entropic.Stroe  # noqa: B018
+
+    assert (caught.value.name, caught.value.obj) == ("Stroe", entropic)
+
+
 def test_all_has_the_core_and_every_error():
     assert set(entropic.__all__) >= CORE | set(TREE)
 

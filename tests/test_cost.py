@@ -98,18 +98,54 @@ def test_listener_that_comes_after_the_first_hits_sees_the_select(sqlite, tmp_pa
     assert "FROM pendulum" in statement
 
 
-def test_hit_that_nobody_listens_to_is_one_select_too(sqlite, tmp_path):
+@pytest.fixture
+def traced(sqlite):
+    """The statements that SQLite itself sees, while nobody listens."""
     seen = []
     event.listen(sqlite.engine, "checkout", lambda raw, record, proxy: raw.set_trace_callback(seen.append))
+    return seen
+
+
+def test_hit_that_nobody_listens_to_is_one_select_too(sqlite, tmp_path, traced):
     store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.run_or_retrieve(PARAMS)
     sqlite.release()
     store.run_or_retrieve(PARAMS)
-    seen.clear()
+    traced.clear()
 
     store.run_or_retrieve(PARAMS)
 
-    assert kinds(seen) == ["SELECT"]
+    assert kinds(traced) == ["SELECT"]
+
+
+@pytest.mark.parametrize(
+    ("params", "count"),
+    [
+        ({"length": 2.5, "swings": 3}, 1),
+        ({"length": 2, "swings": 3}, 2),  # of which the published release made another key
+    ],
+    ids=["own key", "former key too"],
+)
+def test_retrieve_of_nothing_is_one_select_for_each_key(sqlite, tmp_path, traced, params, count):
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
+    store.run_or_retrieve(PARAMS)
+    traced.clear()
+
+    assert store.retrieve(params) is None
+
+    assert kinds(traced) == ["SELECT"] * count
+
+
+def test_miss_that_nobody_listens_to_costs_no_look_up_more(sqlite, tmp_path, traced):
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
+    store.run_or_retrieve(PARAMS)
+    with statements(sqlite.engine) as heard:
+        store.run_or_retrieve({**PARAMS, "swings": 4})
+    traced.clear()
+
+    store.run_or_retrieve({**PARAMS, "swings": 5})
+
+    assert kinds(traced).count("SELECT") <= kinds(heard).count("SELECT")
 
 
 def test_hit_of_a_memoized_function_is_one_select_and_one_file(database, tmp_path, writes, monkeypatch):
@@ -208,6 +244,17 @@ def test_cached_sweep_is_one_select_per_chunk_and_writes_no_file(database, many,
     assert kinds(seen) == ["SELECT"] * ceil(1200 / PER_CHUNK)
     assert writes == []
     assert store.runner.seen == []
+
+
+def test_cached_sweep_that_nobody_listens_to_is_one_select_per_chunk(sqlite, tmp_path, traced):
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
+    sets = [{**PARAMS, "swings": swings} for swings in range(30)]
+    store.sweep(sets, progress=False)
+    traced.clear()
+
+    store.sweep(sets, progress=False)
+
+    assert kinds(traced) == ["SELECT"]
 
 
 def test_sweep_of_misses_costs_fewer_statements_than_runs_would_one_by_one(sqlite, tmp_path):

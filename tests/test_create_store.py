@@ -1,9 +1,11 @@
 """The stores that the options name."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import ArgumentError
 
 from entropic import ClaimTimeoutError, ConfigNotFoundError, InUseError
 from entropic.array_store import LocalArrayStore
@@ -47,6 +49,20 @@ def test_configs_are_rows_or_files(options, tmp_path):
         assert store.retrieve_task_config_names() == ["t"]
     assert (tmp_path / "runs" / "configs" / "tasks" / "t.yaml").is_file()
     assert create_config_store(options("sql")).database.engine is rows.database.engine
+
+
+@pytest.mark.parametrize("foreign", [object(), 7, b"sqlite://", Path("e.sqlite3"), "no url"])
+def test_what_is_no_database_is_refused_and_nothing_is_written(tmp_path, monkeypatch, foreign):
+    monkeypatch.chdir(tmp_path)
+    for make in (
+        SQLConfigStore,
+        SQLStatsStore,
+        lambda database: LocalWeightsStore(tmp_path / "runs", database),
+    ):
+        with pytest.raises(ArgumentError, match=r"is named by its URL|as the URL of a database"):
+            make(foreign)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_arrays_lie_below_the_folder_of_runs(options, tmp_path):

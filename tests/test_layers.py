@@ -16,8 +16,8 @@ import entropic
 PACKAGE = Path(entropic.__file__).parent
 
 WINGS = (  # from the top down: a wing, or a module at the top, imports only from those after it
-    "__main__ cli ui functions demo store sweeps diagnosis evolution runs create_store",
-    "datastore execution_store config_store stats_store weights_store array_store",
+    "__main__ cli ui functions demo store sweeps diagnosis evolution datastore runs create_store",
+    "execution_store config_store stats_store weights_store array_store",
     "migrate model leases sql values configs disk options display stats process errors extras printable",
 )
 FLOOR_OF = {name: number for number, name in enumerate(reversed(" ".join(WINGS).split()))}
@@ -166,11 +166,43 @@ def test_module_defers_heavy_imports(path):
     assert not loaded & HEAVY, "import it where it is first used"
 
 
-def test_import_of_the_package_loads_nothing_heavy():
-    script = "import sys, entropic; print(*sys.modules)"
-
+def loaded_by(statement: str) -> set[str]:
+    """Name the modules that a process has after *statement*."""
+    script = f"{statement}\nimport sys\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
 
-    loaded = set(done.stdout.split())
-    assert "entropic" in loaded
+
+def ours(loaded: set[str]) -> set[str]:
+    return {name for name in loaded if name.partition(".")[0] == "entropic"}
+
+
+RUNNING = {"entropic.sweeps.sweep", "entropic.diagnosis.integrity"}
+READING = {"entropic.values.codecs", "entropic.values.formats"}
+
+
+def test_import_of_every_name_loads_nothing_heavy():
+    loaded = loaded_by("from entropic import *")
+
+    assert {"entropic", "entropic.store", "entropic.functions.memoized", *READING} <= loaded
+    assert loaded & HEAVY == set()
+
+
+def test_import_of_the_package_loads_what_declares_a_model_and_little_else():
+    loaded = loaded_by("import entropic")
+    beyond = loaded - loaded_by("import sqlalchemy.orm")
+
+    wings = {name.split(".")[1] for name in ours(loaded) - {"entropic"}}
+    assert "entropic.model.base" in loaded
+    assert wings <= {"display", "errors", "model", "printable", "sql", "sweeps", "values"}
+    assert not loaded & {"entropic.sql.database", "entropic.sql.tables", *RUNNING, *READING}
+    assert len(ours(loaded)) <= 30
+    assert len(beyond - ours(loaded)) <= 12, sorted(beyond - ours(loaded))
+
+
+def test_import_of_store_loads_all_that_its_calls_need():
+    """A thread that imports holds a lock, for which the child of a fork beside it would wait for ever."""
+    loaded = loaded_by("from entropic import Store")
+
+    assert {*RUNNING, *READING, "entropic.store"} <= loaded
     assert loaded & HEAVY == set()

@@ -40,7 +40,10 @@ ROOT = Path(__file__).parents[2]
 COPIED = ("entropic", "tests", "benchmarks", "migrations", "alembic.ini", "pyproject.toml")
 NEIGHBOURS = {  # where the tests of a wing's modules are, the nearest first
     "disk": ["disk", "runs"],
-    "runs": ["runs", "whole/test_between_steps.py", "whole/test_store_runs.py", "sweeps/test_sweep.py"],
+    "runs": [
+        *("runs", "whole/test_between_steps.py", "whole/test_store_runs.py", "sweeps/test_sweep.py"),
+        *("whole/test_store_own_files.py", "whole/test_store_every_day.py"),
+    ],
     "sweeps": ["sweeps/test_sweep.py", "whole/test_between_steps.py", "sweeps", "runs"],
     "leases": ["leases", "runs"],
     "model": ["model", "whole"],

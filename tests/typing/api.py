@@ -23,6 +23,7 @@ from entropic import (
     register_codec,
     register_loader,
 )
+from entropic.datastore import ComponentState, DataItem, DataStore, hash_state, join_with_underscores
 from entropic.functions.memoized import Memoizer
 
 
@@ -103,7 +104,14 @@ def bare(n: int, dt: float = 0.1) -> float:
     return n * dt
 
 
-@memoize(results_dir="results", db_url="sqlite://", table="fits", ignore=["log"], outputs={"rmse": float})
+@memoize(
+    results_dir="results",
+    db_url="sqlite://",
+    table="fits",
+    ignore=["log"],
+    outputs={"rmse": float},
+    inline_bytes=0,
+)
 def fit(degree: int, log: str = "") -> dict[str, float]:
     return {"rmse": 1.0 / degree}
 
@@ -143,3 +151,15 @@ def files(record: Sim) -> None:
     assert_type(record.open(), Any)
     register_loader(".raw", lambda path: Path(path).read_bytes())
     register_codec(Sim, ".sim", save=lambda sim, path: Path(path).touch(), load=lambda path: Sim())
+
+
+def components(component: Any) -> None:
+    store = DataStore("sqlite://", Path("data"), join_with_underscores, lease_s=60.0)
+    assert_type(store.store(component, "spikes", [1, 2], if_exists="verify"), None)
+    assert_type(store.compute_once(component, "rates", lambda: 1.5), float)
+    assert_type(store.has(component, "spikes"), bool)
+    assert_type(store.list_contents(full_type="lab.Source", parameters={"rate": 8.0}), list[DataItem])
+    assert_type(store.ancestors(component), list[ComponentState])
+    assert_type(store.delete(component, dependents=True), int)
+    assert_type(store.prune(max_bytes=10), list[DataItem])
+    assert_type(hash_state(component), str)

@@ -5,7 +5,7 @@ import logging
 import pickle
 import shutil
 import sqlite3
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -249,7 +249,7 @@ def nothing(path):
 
 
 def another_database(path):
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE entropic_meta (name, value)")
         connection.execute("INSERT INTO entropic_meta VALUES ('database', 'another')")
     connection.close()
@@ -278,7 +278,7 @@ def a_link_in_a_circle(path):
 
 
 def one_that_never_answers(path):
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(
             "CREATE VIEW entropic_meta AS WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n) "
             "SELECT 'no' AS name, value FROM n"

@@ -56,6 +56,7 @@ def recorded(folder):
     return found
 
 
+@pytest.mark.slow
 def test_example_records_configs_losses_scores_and_weights(tmp_path):
     folder = tmp_path / "digits"
     done = run(folder, "--workers", "0")

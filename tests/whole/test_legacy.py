@@ -8,7 +8,7 @@ import logging
 import shutil
 import sqlite3
 import subprocess
-import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from tests.support.counting import CountingRunner, statements
 from tests.support.stores import open_store
 
 ASSETS = Path(__file__).parents[1] / "assets" / "legacy"
-REQUIREMENTS = ("entropic==2.3.0", "sqlalchemy>=2.0.49", "numpy")
 
 RETRIEVE = """
 import json, sys
@@ -73,19 +72,6 @@ class PlainRun(PlainBase):
     method: Mapped[str]
 
 
-@pytest.fixture(scope="session")
-def former_python(tmp_path_factory):
-    """The Python of an environment with 2.3.0 in it."""
-    folder = tmp_path_factory.mktemp("former") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = folder / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", *REQUIREMENTS]
-    done = subprocess.run(install, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"cannot install {' '.join(REQUIREMENTS)}: {done.stderr.strip().splitlines()[-1]}")
-    return python
-
-
 @pytest.fixture(params=["frozen", pytest.param("written now", marks=pytest.mark.slow)])
 def folder(request, tmp_path):
     """A folder with what 2.3.0 left: ``runs.sqlite3``, ``results/`` and ``external/``; moved since it was made."""
@@ -113,12 +99,12 @@ HITS = [name for name in PARAMS if name not in ("enum", "numpy-int", "registered
 
 
 def test_store_on_the_former_database_keeps_every_row_as_it_was(folder, runner):
-    with sqlite3.connect(folder / "runs.sqlite3") as connection:
+    with closing(sqlite3.connect(folder / "runs.sqlite3")) as connection, connection:
         before = connection.execute("SELECT * FROM runs ORDER BY id").fetchall()
 
     store = open_store(Run, folder, runner, file_suffix=".txt")
 
-    with sqlite3.connect(folder / "runs.sqlite3") as connection:
+    with closing(sqlite3.connect(folder / "runs.sqlite3")) as connection, connection:
         after = connection.execute("SELECT * FROM runs ORDER BY id").fetchall()
     assert after == before
     assert store.count() == len(PARAMS)

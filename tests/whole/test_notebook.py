@@ -181,7 +181,7 @@ def test_notebook_says_who_holds_a_key_that_it_waits_for(kernel, call):
         while not (kernel.folder / "held").exists():
             time.sleep(0.05)
         kernel.run(HOLDING)
-        threading.Timer(4.0, (kernel.folder / "go").touch).start()
+        threading.Timer(10.0, (kernel.folder / "go").touch).start()
         shown = kernel.run(call + "\nprint('done')")
         holder.wait(60)
     finally:

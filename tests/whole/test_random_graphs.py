@@ -100,7 +100,7 @@ def check(graph: Graph, where: str, url: str, address: str = "") -> None:
         needs.store().database.dispose()
 
 
-@pytest.mark.parametrize("where", ["serial", "threads"])
+@pytest.mark.parametrize("where", [pytest.param("serial", marks=pytest.mark.slow), "threads"])
 @quickly
 @given(graph=graphs(parts=1, most=6))
 def test_graph_in_this_process_runs_each_key_once(where, graph):

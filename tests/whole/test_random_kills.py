@@ -27,7 +27,9 @@ from typing import Any
 
 import pytest
 
-from entropic import Base, Mapped, output
+from entropic import Base, Mapped, Store, output
+from entropic.model.base import CallBase, ModelOptions
+from entropic.runs.jobs import InRow
 from tests.support.counting import append_line
 from tests.support.history_model import read_history, record_history, replay
 from tests.support.process_states import is_alive, session_of, started_at
@@ -50,16 +52,34 @@ class Killed(Base):
     version: Mapped[str | None] = output()
 
 
+class KilledValue(CallBase):
+    """As a memoized function's: the results are values in the rows."""
+
+    __tablename__ = "killed_values"
+    __entropic__ = ModelOptions(is_derived=True)
+
+    n: Mapped[int]
+    version: Mapped[str | None] = output()
+
+
 @dataclass(frozen=True)
 class Runner:
-    """Writes its result in two halves, 1 to 20 ms apart, and notes when it begins and when it is through."""
+    """Writes its result in two halves, 1 to 20 ms apart, and notes when it begins and when it is through.
+
+    With *in_row* it returns it, after as long a time, as the runner of a memoized function does.
+    """
 
     log: Path
     version: str = "1"
+    in_row: bool = False
 
-    def __call__(self, params: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, params: dict[str, Any]) -> dict[str, Any] | InRow:
         n = params["n"]
         append_line(self.log, json.dumps(["begun", n]))
+        if self.in_row:
+            time.sleep((1 + 7 * n % 20) / 1000)
+            append_line(self.log, json.dumps(["ended", n]))
+            return InRow(json.dumps(f"version {self.version} of {n}"), {"version": self.version})
         whole = content(n, self.version)
         with open(params["result_file"], "wb", buffering=0) as file:
             file.write(whole[: len(whole) // 2])
@@ -77,24 +97,26 @@ def content(n: int, version: str) -> bytes:
 # What the children do
 
 
+def opened(folder: Path, version: str = "1") -> Store[Any]:
+    """Open the Store of the place: the folder says whether its results are values."""
+    in_row = (folder / "in rows").exists()
+    return open_store(KilledValue if in_row else Killed, folder, Runner(folder / "log", version, in_row))
+
+
 def run(folder: Path, n: int, version: str, is_forced: bool) -> None:
-    store = open_store(Killed, folder, Runner(folder / "log", version))
+    store = opened(folder, version)
     (store.run if is_forced else store.run_or_retrieve)({"n": n})
 
 
 def sweep(folder: Path, ns: range, workers: int | None = None) -> None:
-    open_store(Killed, folder, Runner(folder / "log")).sweep(
-        [{"n": n} for n in ns], workers=workers, progress=False
-    )
+    opened(folder).sweep([{"n": n} for n in ns], workers=workers, progress=False)
 
 
 def sweep_on_cluster(folder: Path, ns: range, address: str) -> None:
     from distributed import Client
 
     with Client(address, timeout=60) as client:
-        open_store(Killed, folder, Runner(folder / "log")).sweep(
-            [{"n": n} for n in ns], client, progress=False, fallback="raise"
-        )
+        opened(folder).sweep([{"n": n} for n in ns], client, progress=False, fallback="raise")
 
 
 # Where they come from
@@ -198,6 +220,8 @@ class World:
     folder: Path
     children: Children
     random: random.Random
+    in_row: bool = False
+    """Whether the results are values in their rows."""
     wait_for_orphans: Callable[[], None] = lambda: None
     version: dict[int, str] = field(default_factory=dict)
     """The version of each key's last finished run."""
@@ -210,9 +234,10 @@ class World:
     lengths: dict[str, Length] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        store = open_store(Killed, self.folder, Runner(self.folder / "log"))
-        store.database.dispose()
-        record_history(self.database, TABLE)
+        if self.in_row:
+            (self.folder / "in rows").touch()
+        opened(self.folder).database.dispose()
+        record_history(self.database, self.table)
 
     @property
     def database(self) -> Path:
@@ -221,6 +246,10 @@ class World:
     @property
     def results(self) -> Path:
         return self.folder / "results"
+
+    @property
+    def table(self) -> str:
+        return KilledValue.__tablename__ if self.in_row else TABLE
 
     def query(self, sql: str) -> list[Any]:
         with contextlib.closing(sqlite3.connect(self.database, timeout=30)) as connection:
@@ -319,7 +348,7 @@ class World:
     def check(self) -> None:
         """Open the Store, which recovers, and check all that must hold now."""
         runs_before = len(self.logged())
-        store = open_store(Killed, self.folder, Runner(self.folder / "log"))
+        store = opened(self.folder)
         report = store.check(checksum=True)
         store.database.dispose()
 
@@ -338,15 +367,19 @@ class World:
 
     def rows(self) -> dict[int, str]:
         """Return the version of each row, each of whose files is whole, and nothing else there."""
+        value = "r.result_value" if self.in_row else "NULL"
         rows = self.query(
-            "SELECT r.n, r.version, r.result_file, f.size_bytes, f.sha256 FROM killed_runs r "
+            f"SELECT r.n, r.version, r.result_file, {value}, f.size_bytes, f.sha256 FROM {self.table} r "
             "LEFT JOIN entropic_files f ON f.record_id = r.id"
         )
-        for n, version, path, size_bytes, sha256 in rows:
-            whole = Path(path).read_bytes()
-            assert whole == content(n, version)
+        for n, version, path, value, size_bytes, sha256 in rows:
+            assert (path is None) == (value is not None) == self.in_row
+            whole = value.encode() if self.in_row else Path(path).read_bytes()
+            assert whole == (
+                json.dumps(f"version {version} of {n}").encode() if self.in_row else content(n, version)
+            )
             assert (size_bytes, sha256) == (len(whole), hashlib.sha256(whole).hexdigest())
-        named = {Path(path).name for _, _, path, _, _ in rows}
+        named = set() if self.in_row else {Path(path).name for _, _, path, *_ in rows}
         assert {path.name for path in self.results.iterdir()} - {STATE, MARKER} == named
         return {n: version for n, version, *_ in rows}
 
@@ -418,9 +451,9 @@ def make_old(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def world_of(folder: Path, children: Children) -> Iterator[World]:
+def world_of(folder: Path, children: Children, in_row: bool) -> Iterator[World]:
     seed = int(os.environ.get(SEED_VARIABLE) or random.SystemRandom().randrange(2**32))
-    world = World(folder, children, random.Random(seed))
+    world = World(folder, children, random.Random(seed), in_row)
     try:
         yield world
     except BaseException as error:
@@ -445,8 +478,13 @@ def grid(world: World, *, cached: int, fresh: int) -> range:
     return range(max(0, first - cached), first + fresh)
 
 
-def test_runs_and_re_runs_killed_at_random_moments_lose_and_repeat_nothing(tmp_path, children):
-    with world_of(tmp_path, children) as world:
+# Fewer of values: what differs between the kinds of results is killed at each step in `test_recovery`.
+each_kind = pytest.mark.parametrize(("in_row", "kills"), [(False, 1.0), (True, 0.5)], ids=["file", "value"])
+
+
+@each_kind
+def test_runs_and_re_runs_killed_at_random_moments_lose_and_repeat_nothing(tmp_path, children, in_row, kills):
+    with world_of(tmp_path, children, in_row) as world:
         fresh = new_keys(world)
         # Each is another one: a re-run that made the same bytes again need not be committed after a crash.
         versions = (str(number) for number in itertools.count(1))
@@ -455,7 +493,7 @@ def test_runs_and_re_runs_killed_at_random_moments_lose_and_repeat_nothing(tmp_p
             world.measure(kind, version, run, n, version, kind == "re-run")
         world.lengths["rivals"] = world.lengths["run"]
 
-        while world.kills < 80:
+        while world.kills < 40 * kills:
             version = next(versions)
             kind = world.random.choice(["run", "run", "re-run", "re-run", "rivals"])
             if kind == "re-run":
@@ -466,28 +504,30 @@ def test_runs_and_re_runs_killed_at_random_moments_lose_and_repeat_nothing(tmp_p
         world.finish()
 
 
-def test_sweeps_killed_at_random_moments_lose_and_repeat_nothing(tmp_path, children):
+@each_kind
+def test_sweeps_killed_at_random_moments_lose_and_repeat_nothing(tmp_path, children, in_row, kills):
     workers = {"serial": None, "workers": 2}
-    with world_of(tmp_path, children) as world:
+    with world_of(tmp_path, children, in_row) as world:
         for kind, count in workers.items():
             world.measure(kind, "1", sweep, grid(world, cached=10, fresh=15), count)
 
-        while world.kills < 60:
+        while world.kills < 30 * kills:
             kind = world.random.choice(["serial", "serial", "workers"])  # whose start takes a second
             world.kill(kind, "1", sweep, grid(world, cached=10, fresh=15), workers[kind])
         world.finish()
 
 
-def test_cluster_sweeps_killed_at_random_moments_lose_and_repeat_nothing(tmp_path, children):
+@each_kind
+def test_cluster_sweeps_killed_at_random_moments_lose_and_repeat_nothing(tmp_path, children, in_row, kills):
     """The process of the Dask client is killed; scheduler and workers live on."""
-    with world_of(tmp_path, children) as world:
+    with world_of(tmp_path, children, in_row) as world:
         with cluster_in_processes(tmp_path) as client:
             address = client.scheduler.address
             world.wait_for_orphans = lambda: wait_for(lambda: is_idle(client))
             for _ in range(2):
                 world.measure("cluster", "1", sweep_on_cluster, grid(world, cached=10, fresh=20), address)
 
-            while world.kills < 60:
+            while world.kills < 30 * kills:
                 world.kill("cluster", "1", sweep_on_cluster, grid(world, cached=10, fresh=20), address)
         world.wait_for_orphans = lambda: None
         world.finish()

@@ -534,7 +534,7 @@ def drive(new_url: Callable[[Path], Any], *, examples: int, steps: int, **option
 
 
 def test_two_stores_do_what_a_dictionary_does():
-    drive(sqlite_file, examples=15, steps=15)
+    drive(sqlite_file, examples=6, steps=15)
 
 
 @pytest.mark.slow

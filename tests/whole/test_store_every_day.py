@@ -123,10 +123,15 @@ def fitted(degree: int, label: str = "") -> dict:
 
 
 @pytest.fixture
-def fit(tmp_path):
+def lab(tmp_path):
     return memoize(
         results_dir=tmp_path, db_url=f"sqlite:///{tmp_path / 'db.sqlite3'}", outputs={"rmse": float}
-    )(fitted)
+    )
+
+
+@pytest.fixture
+def fit(lab):
+    return lab(fitted)
 
 
 def test_sweep_warns_once_of_an_output_that_a_function_does_not_return(fit, caplog):
@@ -135,7 +140,8 @@ def test_sweep_warns_once_of_an_output_that_a_function_does_not_return(fit, capl
     assert warnings_of(caplog) == ["the returned dict has no rmse: NULL in the row"]
 
 
-def test_clear_forgets_every_result_and_leaves_registered_files(fit, tmp_path):
+def test_clear_forgets_every_result_and_leaves_registered_files(lab, tmp_path):
+    fit = lab(inline_bytes=0)(fitted)
     fit.sweep({"degree": [1, 2, 3]}, progress=False)
     kept = tmp_path / "kept.value.json"
     kept.write_text("{}")
@@ -146,6 +152,17 @@ def test_clear_forgets_every_result_and_leaves_registered_files(fit, tmp_path):
     assert [path.exists() for path in files] == [False] * 3
     assert kept.exists()
     assert (fit.records(), fit.clear(), fit(1)) == ([], 0, {"rmse": 1.0})
+
+
+def test_clear_forgets_values_in_rows_and_files_alike(lab):
+    lab(inline_bytes=0)(fitted)(1)
+    fit = lab(fitted)
+    fit(2)
+
+    assert sorted(record.result_file is None for record in fit.records()) == [False, True]
+    assert fit.clear() == 2
+    assert [path.name for path in fit.results_dir.iterdir() if path.suffix] == [".entropic-root.json"]
+    assert (fit.records(), fit(1)) == ([], {"rmse": 1.0})
 
 
 def test_close_lets_go_of_the_connections_that_the_store_made_and_the_next_call_connects(tmp_path):

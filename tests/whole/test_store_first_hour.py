@@ -297,7 +297,14 @@ def test_decorator_without_wraps_is_named_as_the_reason():
     assert memoize(named(once)).__name__ == "once"
 
 
-@pytest.mark.parametrize("names", [{}, {"__name__": "nowhere"}, {"__name__": "__main__"}])
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"__name__": "nowhere"},
+        pytest.param({"__name__": "__main__"}, marks=pytest.mark.slow),
+    ],
+)
 def test_function_that_exec_made_works(in_folder, names):
     exec("def made(n: int) -> int:\n    return n + 1", names)
     made = memoize(names["made"])
@@ -397,3 +404,27 @@ def test_check_without_a_name_holds_on_every_database(database, tmp_path):
     names = {one["name"] for one in inspect(database.engine).get_check_constraints("checked")}
     assert "ck_checked_small" in names
     assert len({name for name in names if name.startswith("ck_checked_")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"file_suffix": "npy"}, ValueError, r"a dot and what follows it, .* not 'npy': write '\.npy'"),
+        ({"file_suffix": None}, TypeError, "a file suffix is a text"),
+        ({"lease_s": 0}, ValueError, "lease_s is a number of seconds, more than 0, not 0"),
+        ({"lease_s": "3"}, ValueError, "lease_s is a number of seconds, more than 0, not '3'"),
+        ({"wait_timeout_s": -1}, ValueError, "wait_timeout_s is a number of seconds, 0 or more, not -1"),
+    ],
+)
+def test_store_with_an_option_that_is_none_is_refused_before_anything_is_made(
+    in_folder, options, error, words
+):
+    with pytest.raises(error, match=words):
+        Store(lambda params: None, Number, **options)
+
+    assert list(Path().iterdir()) == []
+
+
+class Number(Base):
+    __tablename__ = "first_numbers"
+    n: Mapped[int]

@@ -18,7 +18,7 @@ from tests.support.stores import open_store
 N_THREADS = 16
 
 
-@pytest.fixture(params=["sqlite-file", "postgresql", "mysql"])
+@pytest.fixture(params=["sqlite-file", "postgresql", pytest.param("mysql", marks=pytest.mark.slow)])
 def shared_url(request):
     """URL of a database that other processes can reach."""
     name = {"sqlite-file": "sqlite_url", "postgresql": "postgres_url", "mysql": "mysql_url"}[request.param]
