@@ -99,7 +99,7 @@ def load_value_hdf5(path: str) -> Any:
 
     def array(name: str) -> Any:
         node = file[_ARRAYS][name]
-        written = attribute_text(node, "format"), attribute_text(node, "order")
+        written = attribute_text(node, "format", budget), attribute_text(node, "order", budget)
         if written not in {(None, None), ("npy", None), (None, "F")}:
             raise DecodeError(f"{path!r} has an array {name!r} that is written in no way that entropic knows")
         if written[0] == "npy":

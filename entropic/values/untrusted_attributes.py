@@ -1,7 +1,7 @@
 """Attributes of HDF5 files that anybody may have put there: what they take in memory is bounded before they are read.
 
-An attribute is read whole, and its texts may all be one in the file. So before whoever reads all attributes of a file
-does so, they are counted here; where as many texts as there are could be too much, each is read to see how long it is.
+An attribute is read whole, and its texts may all be one in the file, or say that they are of any length. So before
+whoever reads all attributes of a file does so, they are counted here.
 """
 
 from __future__ import annotations
@@ -10,33 +10,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from entropic.values.untrusted import Budget
-from entropic.values.untrusted_hdf5 import content_bytes, hdf5_objects, largest_content
+from entropic.values.untrusted_hdf5 import hdf5_objects
+from entropic.values.untrusted_lengths import take_contents
 
 __all__ = ["attribute_text", "require_small_attributes"]
 
 
 def require_small_attributes(file: Any, budget: Budget) -> None:
     """Raise `DecodeError` if the attributes in an open HDF5 file take more than it can hold."""
-    largest = 0
     for attribute, dtype in _attributes(file):
-        if dtype.hasobject:
-            largest += _size(attribute) * largest_content(dtype, budget.stored)
         budget.take(_size(attribute) * max(dtype.itemsize, 1), "attributes")
-    if largest > budget.left:
-        _measure(file, budget)
-
-
-def _measure(file: Any, budget: Budget) -> None:
-    import numpy as np
-
-    for attribute, dtype in _attributes(file):
-        if not dtype.hasobject:
-            continue
-        name = attribute.name.decode("utf-8", "replace")
-        budget.require(_size(attribute) * largest_content(dtype, budget.stored), name)
-        values = np.empty(attribute.shape, dtype)
-        attribute.read(values)
-        budget.take(content_bytes(values), name)
+        if dtype.hasobject:
+            take_contents(attribute, budget, attribute.name.decode("utf-8", "replace"))
 
 
 def _attributes(file: Any) -> Iterator[tuple[Any, Any]]:
@@ -60,7 +45,7 @@ def _size(attribute: Any) -> int:
     return int(attribute.get_space().get_simple_extent_npoints())
 
 
-def attribute_text(node: Any, name: str) -> str | None:
+def attribute_text(node: Any, name: str, budget: Budget) -> str | None:
     """Return an attribute of a node in an open HDF5 file: an empty text if it is not one text, None if it is absent."""
     import h5py
 
@@ -69,6 +54,7 @@ def attribute_text(node: Any, name: str) -> str | None:
     attribute = h5py.h5a.open(node.id, name.encode())
     if attribute.get_type().get_class() != h5py.h5t.STRING or _size(attribute) != 1:
         return ""
+    take_contents(attribute, budget, name)
     found = node.attrs[name]
     found = found if isinstance(found, str | bytes) else found.ravel()[0]
     return found.decode("utf-8", "surrogateescape") if isinstance(found, bytes) else str(found)

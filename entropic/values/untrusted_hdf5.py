@@ -1,7 +1,6 @@
 """HDF5 files that anybody may have put there, netCDF among them: nothing outside is read, and no claim is believed.
 
-Looked at is what describes the data, before they are read. What a text takes is known only when it is read: many may
-be one in the file, or all be a fill value. So texts are read in blocks, none of which is larger than all may be.
+Looked at is what describes the data, before they are read: shapes, types and filters, and how long each text is.
 """
 
 from __future__ import annotations
@@ -12,15 +11,12 @@ from typing import Any
 
 from entropic.errors import DecodeError
 from entropic.values.untrusted import Budget
-from entropic.values.untrusted_heaps import largest_row
+from entropic.values.untrusted_lengths import take_contents
 
 __all__ = [
-    "content_bytes",
     "hdf5_children",
     "hdf5_objects",
-    "largest_content",
     "read_hdf5",
-    "read_in_blocks",
     "require_hard_links",
     "require_inside",
     "take_dataset",
@@ -28,9 +24,7 @@ __all__ = [
 
 _NAME_BYTES = 1 << 10  # what a name takes in memory, with the dict or array that it is of
 _OBJECT_BYTES = 64  # what an object of Python's takes besides what is in it
-_BLOCK = 1 << 16  # elements that are read at once, if each may take so much
 _NOT_PACKING = frozenset({2, 3, 5, 6})  # numbers of filters: shuffle, fletcher32, nbit and scaleoffset
-_REFERENCE_BYTES = 16  # of a text or row, where it is referred to in another
 
 
 def require_inside(file: Any, path: str) -> None:
@@ -127,64 +121,15 @@ def _address(info: Any) -> Any:
 def read_hdf5(node: Any, budget: Budget) -> Any:
     """Return what a dataset holds, texts as text; raise `DecodeError` if that is more than its file can hold."""
     import h5py
-    import numpy as np
 
-    dtype = node.dtype
-    is_text = h5py.check_string_dtype(dtype) is not None
-    take_dataset(node, budget, max(dtype.itemsize, _OBJECT_BYTES if is_text or dtype.hasobject else 0))
-    reader = node.asstr() if is_text else node
-    if not dtype.hasobject or not node.size:
-        return reader[()]
-    whole = None
-    for place, block in read_in_blocks(node, reader, budget):
-        if not node.shape:
-            return block
-        whole = np.empty(node.shape, block.dtype) if whole is None else whole
-        whole[place] = block
-    return whole
-
-
-def read_in_blocks(node: Any, reader: Any, budget: Budget) -> Iterator[tuple[tuple[slice, ...], Any]]:
-    """Yield what is in a dataset of texts or rows, part by part, and where; take what it has."""
-    largest = max(1, largest_content(node.dtype, budget.stored))
-    if _is_of_rows_of_texts(node.dtype) and (found := largest_row(node.file, _OBJECT_BYTES)) is not None:
-        largest = max(1, found)
-    budget.require(largest, node.name)
-    for place in _blocks(node.shape, max(1, min(_BLOCK, budget.left // largest))):
-        block = reader[place]
-        budget.take(content_bytes(block), node.name)
-        yield place, block
-
-
-def _is_of_rows_of_texts(dtype: Any) -> bool:
-    import h5py
-
-    of_row = h5py.check_vlen_dtype(dtype)
-    # Of a text it is a type of Python's, and of a row of texts NumPy's.
-    return hasattr(of_row, "hasobject") and h5py.check_vlen_dtype(of_row) in {str, bytes}
-
-
-def largest_content(dtype: Any, stored: int) -> int:
-    """Return how many bytes the objects in a value of a type can take, if their file has so many.
-
-    A text or a row is stored as it is, so that none is larger than the file; but all in a row may be one.
-    """
-    import h5py
-
-    if dtype.subdtype is not None:
-        return int(math.prod(dtype.shape)) * largest_content(dtype.base, stored)
-    if dtype.names:
-        return sum(largest_content(dtype[name], stored) for name in dtype.names)
-    if not dtype.hasobject or h5py.check_ref_dtype(dtype) is not None:  # a reference is of a fixed size
-        return 0
-    of_row = h5py.check_vlen_dtype(dtype)  # of a text a type of Python's
-    if not getattr(of_row, "hasobject", False):
-        return stored
-    return stored // _REFERENCE_BYTES * (_OBJECT_BYTES + largest_content(of_row, stored))
+    is_text = h5py.check_string_dtype(node.dtype) is not None
+    width = _OBJECT_BYTES if is_text or node.dtype.hasobject else 0
+    take_dataset(node, budget, max(node.dtype.itemsize, width))
+    return (node.asstr() if is_text else node)[()]
 
 
 def take_dataset(node: Any, budget: Budget, width: int) -> None:
-    """Take what a dataset claims, at so many bytes a value; there may be thousands of datasets."""
+    """Take what a dataset claims, at so many bytes a value, and the texts in it; there may be thousands of datasets."""
     size = node.size
     if size is None:
         return
@@ -202,34 +147,5 @@ def take_dataset(node: Any, budget: Budget, width: int) -> None:
     largest = width * max(size, math.prod(made.get_chunk()) if made.get_layout() == h5py.h5d.CHUNKED else 0)
     budget.require(largest, node.name.lstrip("/") if largest > budget.left else "")
     budget.take(width * size, "")
-
-
-def _blocks(shape: tuple[int, ...], size: int) -> Iterator[tuple[slice, ...]]:
-    """Yield slices that make up an array of *shape*, each of at most *size* elements."""
-    if not shape:
-        yield ()
-        return
-    below = math.prod(shape[1:])
-    if below <= size:
-        step = max(1, size // below)
-        for start in range(0, shape[0], step):
-            yield slice(start, start + step), *(slice(None) for _ in shape[1:])
-        return
-    for start in range(shape[0]):
-        for rest in _blocks(shape[1:], size):
-            yield slice(start, start + 1), *rest
-
-
-def content_bytes(values: Any) -> int:
-    """Return how many bytes the objects in an array, or one object, take."""
-    dtype = getattr(values, "dtype", None)
-    if dtype is None:
-        return len(values) if isinstance(values, str | bytes) else 0
-    if dtype.names:
-        return sum(content_bytes(values[name]) for name in dtype.names if dtype[name].hasobject)
-    if not dtype.hasobject:
-        return int(values.nbytes)
-    objects = values.ravel().tolist()
-    if objects and isinstance(objects[0], str | bytes):  # then all are
-        return sum(map(len, objects))
-    return sum(map(content_bytes, objects))
+    if size and node.dtype.hasobject:
+        take_contents(node.id, budget, node.name.lstrip("/"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from entropic.values.untrusted import Budget
 from entropic.values.untrusted_attributes import attribute_text, require_small_attributes
-from entropic.values.untrusted_hdf5 import read_in_blocks, take_dataset
+from entropic.values.untrusted_hdf5 import take_dataset
 
 __all__ = ["require_small_netcdf"]
 
@@ -27,20 +27,15 @@ def require_small_netcdf(file: Any, path: str, stored: int, *, is_whole: bool) -
     for name in file:
         node = file.get(name)
         # A dimension without values of its own is a dataset too, which nobody reads.
-        if not isinstance(node, h5py.Dataset) or (attribute_text(node, "NAME") or "").startswith(
+        if not isinstance(node, h5py.Dataset) or (attribute_text(node, "NAME", budget) or "").startswith(
             _NO_VARIABLE
         ):
             continue
         is_decoded = any(key in node.attrs for key in _DECODED)
-        is_read = is_whole or _is_dimension(name, node) or (is_decoded and node.dtype.hasobject)
-        if not is_read:
-            continue
-        width = max(node.dtype.itemsize, 8 if is_decoded else 0)
-        take_dataset(node, budget, width)
-        if node.dtype.hasobject and node.size:
-            for _ in read_in_blocks(node, node, budget):
-                pass
+        is_read = is_whole or _is_dimension(name, node, budget) or (is_decoded and node.dtype.hasobject)
+        if is_read:
+            take_dataset(node, budget, max(node.dtype.itemsize, 8 if is_decoded else 0))
 
 
-def _is_dimension(name: str, node: Any) -> bool:
-    return attribute_text(node, "CLASS") == "DIMENSION_SCALE" or name.startswith("phony_dim_")
+def _is_dimension(name: str, node: Any, budget: Budget) -> bool:
+    return attribute_text(node, "CLASS", budget) == "DIMENSION_SCALE" or name.startswith("phony_dim_")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from entropic import DecodeError
-from entropic.values import untrusted, untrusted_hdf5
+from entropic.values import untrusted
 from entropic.values.classic_netcdf import require_small_classic
 from entropic.values.codecs import load, open_file, save
 from entropic.values.documents import decode, encode
-from tests.support import bombs, zarr_bombs
+from tests.support import bombs, hdf5_bombs, zarr_bombs
 
 # Older releases of pyarrow neither write nor read an absent row of fixed size.
 ABSENT_OF_FIXED_SIZE = int(version("pyarrow").partition(".")[0]) >= 15
@@ -162,8 +162,7 @@ def test_parquet_whose_page_headers_are_damaged_is_refused(tmp_path, head):
 
 @pytest.mark.usefixtures("little")
 @pytest.mark.parametrize("shape", [(), (5000,), (70, 80), (3, 4, 500), (0, 5)])
-def test_hdf5_of_texts_is_read_in_blocks(tmp_path, monkeypatch, shape):
-    monkeypatch.setattr(untrusted_hdf5, "_BLOCK", 7)
+def test_hdf5_of_texts_is_read(tmp_path, shape):
     texts = np.array([f"text {n}" for n in range(int(np.prod(shape)))], object).reshape(shape)
     with h5py.File(tmp_path / "result.h5", "w") as file:
         file.create_dataset("x", shape, h5py.string_dtype(), data=texts)
@@ -253,9 +252,9 @@ def test_array_that_is_written_in_an_unknown_way_is_refused(tmp_path):
 
 
 def test_classic_netcdf_that_holds_what_it_says_is_let_through(tmp_path):
-    (tmp_path / "fixed.nc").write_bytes(bombs.classic(0, [5], bytes(40)))
-    (tmp_path / "records.nc").write_bytes(bombs.classic(5, [0], bytes(40)))
-    (tmp_path / "streamed.nc").write_bytes(bombs.classic((1 << 32) - 1, [0], bytes(40)))
+    (tmp_path / "fixed.nc").write_bytes(hdf5_bombs.classic(0, [5], bytes(40)))
+    (tmp_path / "records.nc").write_bytes(hdf5_bombs.classic(5, [0], bytes(40)))
+    (tmp_path / "streamed.nc").write_bytes(hdf5_bombs.classic((1 << 32) - 1, [0], bytes(40)))
 
     for name in ("fixed.nc", "records.nc", "streamed.nc"):
         require_small_classic(str(tmp_path / name))
@@ -263,7 +262,7 @@ def test_classic_netcdf_that_holds_what_it_says_is_let_through(tmp_path):
 
 @pytest.mark.parametrize("size", range(5, 100, 7))
 def test_classic_netcdf_whose_header_is_torn_is_refused(tmp_path, size):
-    (tmp_path / "result.nc").write_bytes(bombs.classic(0, [5])[:size])
+    (tmp_path / "result.nc").write_bytes(hdf5_bombs.classic(0, [5])[:size])
 
     with pytest.raises(DecodeError, match="header of"):
         load(str(tmp_path / "result.nc"))
