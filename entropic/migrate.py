@@ -5,8 +5,6 @@ Only `upgrade` changes a schema that is there, and it needs no Store; `entropic.
 
 from __future__ import annotations
 
-import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from sqlalchemy import (
 )
 
 from entropic.errors import SchemaError
+from entropic.process.forked_locks import ForkedLock
 from entropic.process.logs import get_logger
 from entropic.sql import versions
 from entropic.sql.database import Database, DatabaseLike
@@ -30,15 +29,7 @@ __all__ = ["check", "current", "include_name", "include_object", "upgrade"]
 log = get_logger(__name__)
 
 
-_alembic_lock = threading.Lock()  # its `context` and `op` are one per process
-
-
-def _forget_parent() -> None:
-    global _alembic_lock
-    _alembic_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_parent)
+_alembic_lock = ForkedLock()  # its `context` and `op` are one per process
 
 
 def current(database: DatabaseLike) -> str | None:
@@ -94,7 +85,7 @@ def upgrade(database: DatabaseLike) -> None:
             from alembic import command
 
             log.info("upgrading the database %s from %s to %s", shown(database.url), version, versions.HEAD)
-            with _alembic_lock:
+            with _alembic_lock.held():
                 command.upgrade(_alembic_config(connection), "head")
         versions.add_facts(connection)
 

@@ -194,7 +194,7 @@ def test_import_of_the_package_loads_what_declares_a_model_and_little_else():
 
     wings = {name.split(".")[1] for name in ours(loaded) - {"entropic"}}
     assert "entropic.model.base" in loaded
-    assert wings <= {"display", "errors", "model", "printable", "sql", "sweeps", "values"}
+    assert wings <= {"display", "errors", "model", "printable", "process", "sql", "sweeps", "values"}
     assert not loaded & {"entropic.sql.database", "entropic.sql.tables", *RUNNING, *READING}
     assert len(ours(loaded)) <= 30
     assert len(beyond - ours(loaded)) <= 12, sorted(beyond - ours(loaded))

@@ -6,29 +6,21 @@ import ast
 import functools
 import hashlib
 import inspect
-import os
 import subprocess
 import textwrap
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from entropic.process.forked_locks import ForkedLock
 
 __all__ = ["CodeState", "code_label", "git_state", "source_folder"]
 
 GIT_TIMEOUT_S = 5.0
 
 
-_parsing = threading.Lock()  # CPython 3.11 fails now and then where two threads make trees at once
-
-
-def _forget_parsing() -> None:
-    global _parsing
-    _parsing = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_parsing)
+_parsing = ForkedLock()  # CPython 3.11 fails now and then where two threads make trees at once
 
 
 def code_label(function: Callable[..., Any]) -> str | None:
@@ -45,7 +37,7 @@ def code_label(function: Callable[..., Any]) -> str | None:
     if not inspect.isroutine(target) and not inspect.isclass(target):
         target = type(target)
     try:
-        with _parsing:
+        with _parsing.held():
             tree = ast.parse(
                 textwrap.dedent(inspect.getsource(target))
             )  # of a class, it makes a tree as well

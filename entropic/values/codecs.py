@@ -8,8 +8,6 @@ loader that fails by the digest that the run recorded.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import Enum
@@ -19,6 +17,7 @@ from typing import Any, TypeVar
 
 from entropic.disk.files import remove, require_digest
 from entropic.errors import CorruptFileError, DecodeError, ResultFileMissingError
+from entropic.process.forked_locks import ForkedLock
 from entropic.values.documents import PLAIN, encode, encode_rest, is_plain_array, read_files_with
 from entropic.values.formats import FORMATS, Format, open_binary
 from entropic.values.objects import shape_of
@@ -43,15 +42,7 @@ T = TypeVar("T")
 Loader = Callable[[str], Any]
 
 _known: dict[str, Format] = dict(FORMATS)  # replaced, not changed: readers take no lock
-_lock = threading.Lock()
-
-
-def _forget_parent() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_parent)
+_lock = ForkedLock()
 
 
 def register_codec(
@@ -140,7 +131,7 @@ def register_loader(suffix: str, function: Loader) -> None:
         raise TypeError(f"register_loader needs a function of a path for {suffix!r}, not {function!r}")
     global _known
     suffix = suffix.lower()
-    with _lock:
+    with _lock.held():
         _known = {**_known, suffix: replace(_known.get(suffix, Format(suffix, function)), reader=function)}
 
 
@@ -332,7 +323,7 @@ def _format_of(type_: type) -> Format | None:
 def _register(codec: Format) -> None:
     global _known
     (type_,) = codec.types
-    with _lock:
+    with _lock.held():
         former = _known.get(codec.suffix)
         # A class of the same name is the same one, whose cell ran again.
         for owner in former.types if former else ():

@@ -14,10 +14,8 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
@@ -28,6 +26,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from entropic.errors import UnhashableParamError
+from entropic.process.forked_locks import ForkedLock
 
 __all__ = [
     "NoForm",
@@ -70,15 +69,7 @@ _DEFAULT_STR: Any = object.__str__
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False).encode
 
 _hashers: dict[type, Callable[[Any], Any]] = {}
-_hashers_lock = threading.Lock()
-
-
-def _forget_parent() -> None:
-    global _hashers_lock
-    _hashers_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_parent)
+_hashers_lock = ForkedLock()
 
 
 class NoForm(Exception):
@@ -187,7 +178,7 @@ def register_hasher(type_: type[T], function: Callable[[T], Any]) -> None:
     if type_ in _JSON_TYPES:
         message = f"The form of {type_.__name__} is fixed: keys in existing tables depend on it. Register a subclass."
         raise ValueError(message)
-    with _hashers_lock:
+    with _hashers_lock.held():
         _hashers = {**_hashers, type_: function}  # replaced, not changed: readers take no lock
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import entropic
 from entropic import migrate
 from entropic.disk import staging
+from entropic.process.forked_locks import ForkedLock
 from entropic.sweeps.backends import processes
 from entropic.values import codecs, hashing
 
@@ -26,7 +28,7 @@ def exit_code_of_child(act, *locks):
     def hold():
         with ExitStack() as stack:
             for lock in locks:
-                stack.enter_context(lock)
+                stack.enter_context(lock.held() if isinstance(lock, ForkedLock) else lock)
             held.set()
             done.wait()
 
@@ -64,6 +66,50 @@ def test_child_makes_a_folder_of_its_own(tmp_path, is_gone):
     act = ends(lambda: staging.staging_for(tmp_path, "of the child", {}).take())
 
     assert exit_code_of_child(act, of_parent._lock, of_parent._syncing) == 0
+
+
+def test_child_finds_a_lock_free_that_another_thread_holds():
+    lock = ForkedLock()
+
+    def act():
+        with lock.held():
+            os._exit(0)
+
+    assert exit_code_of_child(act, lock) == 0
+
+
+def test_lock_at_whose_holding_is_forked_is_left_in_both():
+    lock = ForkedLock()
+    with lock.held():
+        pid = os.fork()
+        if pid == 0:
+            with lock.held():
+                pass
+    with lock.held():
+        if pid == 0:
+            os._exit(0)
+
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_only_one_thread_holds_a_lock():
+    lock, inside, most = ForkedLock(), [0], []
+
+    def work():
+        for _ in range(200):
+            with lock.held():
+                inside[0] += 1
+                most.append(inside[0])
+                time.sleep(0)
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert set(most) == {1}
 
 
 class Given:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -21,6 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from entropic.errors import ClusterError
+from entropic.process.forked_locks import ForkedLock
 from entropic.runs.jobs import WorkerDied
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.chunks import (
@@ -33,15 +33,7 @@ __all__ = ["Processes"]
 
 _LOOK_S = 1.0
 _GRACE_S = 2.0
-_starting = threading.Lock()
-
-
-def _forget_parent() -> None:
-    global _starting
-    _starting = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_parent)
+_starting = ForkedLock()
 
 
 class Processes:
@@ -231,7 +223,7 @@ def _hidden_main() -> Iterator[None]:
     its sweep once more in each child, and nothing needs the import: what lives in `__main__` travels by value.
     """
     main: dict[str, Any] = sys.modules["__main__"].__dict__
-    with _starting:
+    with _starting.held():
         kept: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
         main["__spec__"] = None
         main.pop("__file__", None)
