@@ -45,6 +45,19 @@ def test_lines_of_a_sidecar_that_is_no_file_are_unknown(tmp_path):
     assert count_lines(tmp_path / ".entropic" / "process") == -1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@pytest.mark.parametrize("closed", ["root", "state", "folder", None])
+def test_lines_of_another_are_those_of_an_invited_group_only(tmp_path, closed):
+    stranger, group = 47001, 47002
+    folder = write(tmp_path, "process", ("k", "a1")).parent
+    places = {"root": tmp_path, "state": folder.parent, "folder": folder, "file": folder / "sidecar.jsonl"}
+    for name, path in places.items():
+        os.chown(path, stranger if name in {"folder", "file"} else -1, group)
+        path.chmod(0o755 if name == closed else 0o775)
+
+    assert [line["attempt"] for line in read_sidecar(folder).lines] == ([] if closed else ["a1"])
+
+
 @pytest.mark.parametrize("clear", [clear_away, remove])
 @pytest.mark.parametrize("step", ["unlink", "rmdir", "scandir"])
 def test_folder_that_another_clears_away_meanwhile_is_no_error(tmp_path: Path, monkeypatch, clear, step):

@@ -204,8 +204,9 @@ def test_sweep_when_a_worker_is_killed_completes_and_repeats_nothing_finished(tm
     assert os.getpid() not in runs.processes()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["workers", "processes", "dask"])
+@pytest.mark.parametrize(
+    "where", ["workers", *(pytest.param(place, marks=pytest.mark.slow) for place in ("processes", "dask"))]
+)
 def test_sweep_with_a_run_that_kills_its_worker_fails_that_run_only(tmp_path, where):
     runs = Runs(tmp_path / "log", kills=(7,))
     store = open_store(Swept, tmp_path, runs)
