@@ -29,6 +29,17 @@ def test_bad_lines_are_counted_one_by_one(tmp_path):
     assert sidecar.malformed == 3
 
 
+def test_file_of_which_no_line_is_one_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(sidecars, "MALFORMED", 3)
+    folder = write(tmp_path, "process", ("k", "a1")).parent
+    with (folder / "sidecar.jsonl").open("a") as file:
+        file.write("no json\n" * 5 + '{"record_id": "k", "attempt": "a2"}\n')
+
+    sidecar = read_sidecar(folder)
+
+    assert ([one["attempt"] for one in sidecar.lines], sidecar.malformed) == (["a1"], 3)
+
+
 def test_whole_lines_are_counted_whatever_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(sidecars, "_BLOCK_BYTES", 3)
     folder = write(tmp_path, "process", ("k", "a1")).parent

@@ -10,7 +10,7 @@ import pytest
 from entropic import hash_params
 from entropic.disk.sidecars import Sidecar, read_sidecar
 from entropic.process.identity import this_process
-from entropic.runs.recovery import is_abandoned, is_nameless
+from entropic.runs.recovery import clear_abandoned, is_abandoned, is_nameless
 from tests.support.gone import Left, claim, dead, digest, elsewhere, living
 from tests.support.protocol_cases import Place, Sim
 
@@ -442,6 +442,27 @@ def test_folder_with_nothing_in_it_is_of_a_kill_and_goes_after_a_lease(place, st
 
     assert fresh == (True, [])
     assert not blank.exists()
+
+
+@pytest.mark.parametrize("whose", [dead, living, elsewhere])
+@pytest.mark.parametrize("line", [None, "no json\n", "torn"])
+def test_folders_of_notes_alone_go_with_their_processes(place, store, whose, line):
+    """As of processes that compute data of components, which stage nothing."""
+    left = Left(place, whose())
+    (left.folder / "waits-k").touch()
+    if line is not None:
+        left.sidecar.write_text(line)
+    else:
+        left.finish(1.5, "1")
+
+    clear_abandoned(store._table)
+    stays = left.folder.exists()
+    if stays:
+        left.sidecar.write_text("")
+        clear_abandoned(store._table)
+
+    assert stays is not (line == "torn" and whose is dead)  # which says nothing
+    assert left.folder.exists() is (whose is not dead)
 
 
 @pytest.mark.parametrize("field", ["owner", "host", "boot", "started"])

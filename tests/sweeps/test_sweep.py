@@ -32,6 +32,7 @@ from entropic.process.patience import Patience
 from entropic.runs.attempts import Work
 from entropic.runs.jobs import Receipt
 from entropic.sql.asking import Question
+from entropic.sweeps.sweep import Sweep
 from tests.support.clusters import local_client
 from tests.support.counting import statements
 from tests.support.executors import executor_of
@@ -374,6 +375,16 @@ def test_run_that_comes_back_without_an_outcome_is_an_error_and_leaves_no_claim(
     assert claims(tmp_path) == 0
     monkeypatch.undo()
     assert [record.n for record in store.sweep(sets(5))] == list(range(5))
+
+
+def test_sweep_of_which_nothing_comes_back_is_no_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(Sweep, "_dispatch", lambda sweep, work: None)
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log"))
+
+    with pytest.raises(ClusterError, match="5 keys of the sweep have neither a record nor a failure"):
+        store.sweep(sets(5))
+
+    assert claims(tmp_path) == 0
 
 
 @pytest.mark.parametrize(
