@@ -295,7 +295,6 @@ def test_worker_gets_what_its_run_needs_from_further_on_in_its_chunk(tmp_path, s
     assert needs.calls() == {f"node{n}": 1 for n in range(4)}
 
 
-@pytest.mark.slow
 def test_what_a_worker_has_finished_is_committed_for_who_waits_while_its_chunk_goes_on(
     tmp_path, sqlite_url, monkeypatch
 ):
