@@ -75,6 +75,17 @@ def test_claim_sorts_keys_into_granted_done_and_held_by_others(place, store):
     assert claimed_keys(place) == [held]
 
 
+def test_key_that_another_keeper_here_has_not_begun_is_taken_where_that_is_asked_for(store):
+    """A sweep begins with what nobody has, and helps others at its end."""
+    keys = wanted(store, A, B)
+    with Tenure(store._table, lends=True) as first, Tenure(store._table, lends=True) as second:
+        first.claim(keys)
+
+        assert second.claim(keys, takes=False).granted == {}
+        assert list(second.claim(keys, takes=True).granted) == list(keys)
+        assert first.claim(keys, takes=False).granted == {}
+
+
 def test_forced_claim_is_granted_with_the_row_that_there_is(store):
     store.run_or_retrieve(A)
     (key,) = wanted(store, A)
