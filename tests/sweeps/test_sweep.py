@@ -377,6 +377,16 @@ def test_run_that_comes_back_without_an_outcome_is_an_error_and_leaves_no_claim(
     assert [record.n for record in store.sweep(sets(5))] == list(range(5))
 
 
+def test_attempts_on_a_cluster_say_on_which_worker_they_ran(tmp_path, dask_client):
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log", raises=(1, 3)))
+
+    store.sweep(sets(4), dask_client, on_error="continue", fallback="raise")
+
+    found = query(tmp_path, "SELECT state, worker FROM entropic_attempts")
+    assert sorted(state for state, _ in found) == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"]
+    assert {worker for _, worker in found} <= set(dask_client.scheduler_info()["workers"])
+
+
 def test_sweep_of_which_nothing_comes_back_is_no_result(tmp_path, monkeypatch):
     monkeypatch.setattr(Sweep, "_dispatch", lambda sweep, work: None)
     store = open_store(Swept, tmp_path, Runs(tmp_path / "log"))
