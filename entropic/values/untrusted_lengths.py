@@ -30,14 +30,10 @@ _IN_MEMORY = 8  # times a reference's bytes: what an object of Python's takes th
 _DEEPEST = 32  # rows in rows
 _NAME = b"entropic's lengths"
 _SOFT = 1  # for all types of a class
-_ID, _CONVERT = (
-    ctypes.c_int64,
-    ctypes.CFUNCTYPE(
-        ctypes.c_int,
-        *(ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t),
-        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64),
-    ),
-)
+_ID, _POINTER, _SIZE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_size_t
+_CONVERT = ctypes.CFUNCTYPE(
+    ctypes.c_int, _ID, _ID, _POINTER, _SIZE, _SIZE, _SIZE, _POINTER, _POINTER, _ID
+)  # H5T_conv_t
 
 
 class _Lengths(NamedTuple):
@@ -156,11 +152,9 @@ def _of_rows(within: _Lengths) -> _Lengths:
     dtype = np.dtype(within.dtype)
 
     def found(values: Any) -> Iterator[tuple[Any, int, int]]:
-        rows = values.ravel()
-        for count, place in zip(rows["count"].tolist(), rows["place"].tolist(), strict=True):
-            if count:
-                octets = (ctypes.c_char * (count * dtype.itemsize)).from_address(place)
-                yield from within.found(np.frombuffer(octets, dtype))
+        rows = zip(values["count"].ravel().tolist(), values["place"].ravel().tolist(), strict=True)
+        octets = b"".join(ctypes.string_at(place, count * dtype.itemsize) for count, place in rows if count)
+        yield from within.found(np.frombuffer(octets, dtype))
 
     return _Lengths(h5t.vlen_create(within.type_), np.dtype(_ROW_IN_MEMORY), found)
 
@@ -205,9 +199,9 @@ def _library() -> Any:
     for name, parameters in {
         "H5Tregister": [ctypes.c_int, ctypes.c_char_p, _ID, _ID, _CONVERT],
         "H5Tunregister": [ctypes.c_int, ctypes.c_char_p, _ID, _ID, _CONVERT],
-        "H5Aread": [_ID, _ID, ctypes.c_void_p],
-        "H5Dread": [_ID, _ID, _ID, _ID, _ID, ctypes.c_void_p],
-        "H5Treclaim": [_ID, _ID, _ID, ctypes.c_void_p],
+        "H5Aread": [_ID, _ID, _POINTER],
+        "H5Dread": [_ID, _ID, _ID, _ID, _ID, _POINTER],
+        "H5Treclaim": [_ID, _ID, _ID, _POINTER],
     }.items():
         getattr(library, name).argtypes = parameters
     return library
