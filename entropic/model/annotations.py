@@ -95,10 +95,26 @@ def bare(annotation: Any) -> Any:
             annotation = get_args(annotation)[0]
         elif hasattr(annotation, "__supertype__"):  # a NewType
             annotation = annotation.__supertype__
-        elif type(annotation).__name__ == "TypeAliasType":  # of a type statement, since 3.12
+        elif _is_alias(annotation):
             annotation = annotation.__value__
+        elif _is_alias(alias := get_origin(annotation)):
+            annotation = _filled(alias, get_args(annotation))
         else:
             return annotation
+
+
+def _is_alias(annotation: Any) -> bool:
+    """Whether it is of a type statement, since Python 3.12, or made as one."""
+    return type(annotation).__name__ == "TypeAliasType"
+
+
+def _filled(alias: Any, arguments: tuple[Any, ...]) -> Any:
+    """Return what an alias with parameters stands for, such as NumPy's ``NDArray[numpy.float64]``."""
+    given = dict(zip(alias.__type_params__, arguments, strict=False))
+    parameters = getattr(alias.__value__, "__parameters__", ())
+    return (
+        alias.__value__[tuple(given.get(one, one) for one in parameters)] if parameters else alias.__value__
+    )
 
 
 def members_of(annotation: Any) -> tuple[Any, ...] | None:

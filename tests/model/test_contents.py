@@ -8,12 +8,13 @@ import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import pytest
 from sqlalchemy import JSON, Numeric
 from sqlalchemy.dialects import sqlite
+from typing_extensions import TypeAliasType
 
 from entropic import Base, Mapped, ParameterError, Store, mapped_column, param
 from entropic.model.coercion import Refused
@@ -38,6 +39,9 @@ class Options(TypedDict):
 
 
 Kelvin = NewType("Kelvin", float)
+T, U = TypeVar("T"), TypeVar("U")
+Seconds = TypeAliasType("Seconds", float)  # as `type Seconds = float` says it, which Python 3.11 cannot read
+Pairs = TypeAliasType("Pairs", dict[U, list[T]], type_params=(T, U))
 DAY = datetime.date(2026, 1, 2)
 NOON = datetime.datetime(2026, 1, 2, 12)
 ARRAY = np.arange(2)
@@ -59,6 +63,9 @@ def exactly(value: Any) -> Any:
     [
         (list[float], [0, np.float32(0.5), Decimal(2)], [0.0, 0.5, 2.0]),
         (list[float], (0, 1), [0.0, 1.0]),
+        (list[Seconds], [1], [1.0]),
+        (Pairs[int, str], {"a": (1.0,)}, {"a": [1]}),
+        (list[Pairs[float, int]], [{1.0: [2]}], [{1: [2.0]}]),
         (list, (1, (2,)), [1, (2,)]),
         (tuple, [1, [2]], (1, [2])),
         (tuple[float, float], (0, 1), (0.0, 1.0)),
