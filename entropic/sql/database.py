@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from entropic.errors import TransactionError
@@ -471,6 +471,10 @@ class Database:
         self._all_held.clear()
         self._held = threading.local()
         if self._engine is not None:
+            if (
+                not self.is_memory
+            ):  # what another thread works with just now goes back to the pool that is given up
+                event.listen(self._engine.pool, "checkin", lambda _, entry: entry.close())
             self._engine.dispose()
 
     def _forget_parent(self) -> None:

@@ -162,8 +162,14 @@ def test_apply_patch_that_cannot_be_raises_and_changes_nothing(record, patch, te
     assert (record.rate, record.custom_data) == (1.0, {"a": 1, "b": {"c": 2}})
 
 
-def test_apply_patch_before_a_commit_is_written(record):
+@pytest.fixture
+def engine():
     engine = create_engine("sqlite://")
+    yield engine
+    engine.dispose()
+
+
+def test_apply_patch_before_a_commit_is_written(record, engine):
     Base.metadata.create_all(engine, [Patched.__table__])
 
     with Session(engine) as session:
@@ -290,8 +296,7 @@ def test_times_are_compared_and_ordered_as_instants(database_url):
 
 
 @pytest.mark.parametrize("value", [{"a": float("nan")}, {"a": [1, {"b": float("inf")}]}])
-def test_json_with_nan_is_refused_by_the_column(value):
-    engine = create_engine("sqlite://")
+def test_json_with_nan_is_refused_by_the_column(value, engine):
     Base.metadata.create_all(engine, [Patched.__table__])
 
     with Session(engine) as session:
@@ -300,13 +305,12 @@ def test_json_with_nan_is_refused_by_the_column(value):
             session.commit()
 
 
-def test_null_in_json_is_sql_null():
+def test_null_in_json_is_sql_null(engine):
     class Nullable(Base):
         __tablename__ = "schema_nullable"
         tree: Mapped[dict[str, float] | None]
         items: Mapped[list[int] | None]
 
-    engine = create_engine("sqlite://")
     Base.metadata.create_all(engine, [Nullable.__table__])
     with Session(engine) as session:
         session.add(Nullable(id="a", result_file="a", tree=None, items=[1, 2]))

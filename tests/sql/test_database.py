@@ -428,6 +428,26 @@ def test_collecting_a_cycle_closes_the_connection_that_was_kept(postgres_url):
     assert kept() is None
 
 
+@pytest.mark.parametrize("database_url", ["sqlite-file", "postgresql", "mysql"], indirect=True)
+def test_dispose_closes_what_is_in_use_when_it_is_given_back(database_url):
+    database = Database(database_url)
+    opened, closed = [], []
+    event.listen(database.engine, "connect", lambda connection, _: opened.append(id(connection)))
+    event.listen(database.engine, "close", lambda connection, _: closed.append(id(connection)))
+    with database.reading() as connection:
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+        before = len(opened)
+        database.dispose()
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+
+    assert before > 0
+    assert closed == opened
+    assert database.read(lambda c: c.execute(text("SELECT 1")).scalar()) == 1
+    assert len(opened) == before + 1
+    database.dispose()
+    assert closed == opened
+
+
 def test_dispose_closes_all_and_the_next_use_connects_again(sqlite_url):
     database = Database(sqlite_url)
     kept = database.look(lambda connection: connection.connection.dbapi_connection)

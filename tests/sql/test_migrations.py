@@ -540,8 +540,8 @@ def test_frozen_database_upgrades_and_keeps_its_rows(revision, tmp_path):
         connection.close()
         return found
 
-    before, had = frozen_rows(), set(inspect(create_engine(f"sqlite:///{path}")).get_table_names())
     database = Database(f"sqlite:///{path}")
+    before, had = frozen_rows(), set(database.read(lambda c: inspect(c).get_table_names()))
     migrate.upgrade(database)
     migrate.check(database)
     versions.ensure_schema(database, [make.FrozenDecay.__table__])
