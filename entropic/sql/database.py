@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from entropic.errors import TransactionError
@@ -460,21 +460,24 @@ class Database:
             return
         self.release()
         if self._engine is not None and self.has_own_engine:
-            # The pool's own, not the engine's: that puts a new pool in its place, and what is in use now would go back
-            # to the old one and be dropped unclosed.
             self._engine.pool.dispose()
 
     def dispose(self) -> None:
-        """Close every connection; the next use opens new ones. A database in memory is gone then."""
+        """Close every connection; the next use opens new ones. A database in memory is gone then.
+
+        A connection that another thread works with just now goes back to the pool, and is closed by the next call.
+        """
         for held in _members(self._all_held):
             held.close()
         self._all_held.clear()
         self._held = threading.local()
-        if self._engine is not None:
-            if (
-                not self.is_memory
-            ):  # what another thread works with just now goes back to the pool that is given up
-                event.listen(self._engine.pool, "checkin", lambda _, entry: entry.close())
+        if self._engine is None:
+            return
+        if self.has_own_engine and not self.is_memory:
+            # The pool's own, not the engine's: that puts a new pool in its place, and what is in use now would go back
+            # to the old one and be dropped unclosed.
+            self._engine.pool.dispose()
+        else:
             self._engine.dispose()
 
     def _forget_parent(self) -> None:
