@@ -81,6 +81,23 @@ def test_late_result_is_kept_in_quarantine(place):
     assert not store.check(checksum=True)
 
 
+def test_late_owner_whose_result_is_gone_meanwhile_is_told_who_won(place, monkeypatch):
+    lose = publishing.Publisher._lose
+
+    def gone_first(publisher, receipt):
+        receipt.path(place.results).unlink()  # as who cleared away the folder of a process that was silent
+        return lose(publisher, receipt)
+
+    monkeypatch.setattr(publishing.Publisher, "_lose", gone_first)
+    store = late(place, lambda: run_together(cases.take, [(place, A)]))
+
+    with pytest.raises(ClaimLostError) as caught:
+        store.run_or_retrieve(A)
+
+    assert caught.value.record.custom_data["version"] == "1"
+    assert contents(place) == ["version 1 of 1.5"]
+
+
 def test_late_owner_whose_rival_has_not_finished_publishes_nothing(any_place):
     store = late(any_place, lambda: run_together(cases.acquire_watched, [(any_place.url, [store.key(A)])]))
 

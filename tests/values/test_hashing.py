@@ -236,15 +236,20 @@ def test_subclass_of_a_scalar_hashes_as_the_scalar(value, plain):
 Point = collections.namedtuple("Point", "x y")
 
 
+class Steps(list):
+    """A list of a class of its own."""
+
+
 @pytest.mark.parametrize(
     ("value", "plain"),
     [
         (collections.OrderedDict(b=1, a=2), {"a": 2, "b": 1}),
         (collections.defaultdict(list, a=[1]), {"a": [1]}),
+        (Steps([1, 2]), [1, 2]),
         (Point(1, 2), [1, 2]),
         ((1, (2,)), [1, [2]]),
     ],
-    ids=["OrderedDict", "defaultdict", "namedtuple", "tuple"],
+    ids=["OrderedDict", "defaultdict", "list", "namedtuple", "tuple"],
 )
 def test_subclass_of_a_container_hashes_as_the_container(value, plain):
     assert of(value) == of(plain)
