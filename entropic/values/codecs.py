@@ -8,7 +8,8 @@ loader that fails by the digest that the run recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -374,10 +375,15 @@ def _described_folder(path: Path, suffix: str) -> str:
     )
 
 
-def _suffix_of(path: str, known: Iterable[str]) -> str:
+def _suffix_of(path: str, known: Container[str]) -> str:
     """Return the longest of the *known* suffixes that *path* ends in; an empty one if there is none."""
-    name = path.lower()
-    return max((suffix for suffix in known if name.endswith(suffix)), key=len, default="")
+    name = os.path.basename(path).lower()
+    at = name.find(".")
+    while at >= 0:
+        if name[at:] in known:
+            return name[at:]
+        at = name.find(".", at + 1)
+    return ""
 
 
 def _compare(path: str, recorded: tuple[int, str]) -> None:

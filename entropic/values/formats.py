@@ -19,6 +19,7 @@ from entropic.errors import DecodeError
 from entropic.extras import need
 from entropic.values import labelled
 from entropic.values.documents import decode
+from entropic.values.npy import load_npy, save_npy, write_npy
 from entropic.values.untrusted import (
     Budget,
     files_within,
@@ -35,21 +36,6 @@ __all__ = ["FORMATS", "Format"]
 _DOCUMENT = "__document__"  # dataset of an HDF5 file
 _ARRAYS = "arrays"  # its group
 _NATIVE_KINDS = frozenset("biufc")  # which HDF5 has, with either byte order
-
-
-def save_npy(array: Any, path: str) -> None:
-    """Write a plain array."""
-    with Path(path).open("wb") as file:
-        _write_npy(file, array)
-
-
-def _write_npy(file: Any, array: Any) -> None:
-    from numpy.lib.format import write_array
-
-    try:
-        write_array(file, array, version=(1, 0), allow_pickle=False)
-    except ValueError:  # its fields take more than 64 kB to describe, or have names that are not Latin
-        write_array(file, array, version=(3, 0), allow_pickle=False)
 
 
 def save_value_json(encoded: tuple[Any, dict[str, Any]], path: str) -> None:
@@ -82,7 +68,7 @@ def save_value_hdf5(encoded: tuple[Any, dict[str, Any]], path: str) -> None:
         for name, array in arrays.items():
             if array.dtype.kind not in _NATIVE_KINDS or array.dtype.char in "gG":
                 octets = BytesIO()  # texts, times and structures: HDF5 has none, or keeps them otherwise
-                _write_npy(octets, array)
+                write_npy(octets, array)
                 group.create_dataset(name, data=np.frombuffer(octets.getbuffer(), "u1")).attrs["format"] = (
                     "npy"
                 )
@@ -116,15 +102,6 @@ def load_value_hdf5(path: str) -> Any:
         require_inside(file, path)
         budget = Budget(path, stored)
         return decode(_parsed(read_hdf5(file[_DOCUMENT], budget).tobytes(), path), array)
-
-
-def load_npy(path: str) -> Any:
-    """Return the array; pickled objects are refused."""
-    import numpy as np
-
-    with Path(path).open("rb") as file:
-        require_small_npy(file, path, os.path.getsize(path))
-        return np.load(file, allow_pickle=False)
 
 
 def load_npz(path: str) -> dict[str, Any]:
