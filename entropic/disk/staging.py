@@ -298,9 +298,10 @@ class Staging:
                 with opened(self.folder) as own:
                     self._sidecar = os.open(SIDECAR, _NEW | os.O_APPEND, 0o664, dir_fd=own)
                 self._has_new_names = True
-            end = os.lseek(self._sidecar, 0, os.SEEK_END)
-            if os.write(self._sidecar, data) != len(data):
-                os.ftruncate(self._sidecar, end)  # the next line must not begin in the middle of this one
+            written = os.write(self._sidecar, data)
+            if written != len(data):
+                # The next line must not begin in the middle of this one.
+                os.ftruncate(self._sidecar, os.lseek(self._sidecar, 0, os.SEEK_END) - written)
                 raise OSError(f"the sidecar in {self.folder} could not be written: the disk is full")
             self._has_new_lines = True
             self._lines += 1

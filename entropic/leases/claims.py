@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from secrets import token_hex
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from sqlalchemy import (
     Connection,
@@ -186,10 +186,11 @@ class Claims:
 
     def new_token(self) -> str:
         """Return a token that was never used: a UUID of version 8, which ends in the lease in milliseconds."""
-        unique, lease_ms = uuid4().hex, min(math.ceil(self.lease_s * 1000), 16**_LEASE_DIGITS - 1)
-        if lease_ms <= 0:
-            return unique
-        return f"{unique[:12]}8{unique[13:-_LEASE_DIGITS]}{lease_ms:0{_LEASE_DIGITS}x}"
+        unique, lease_ms = token_hex(16), min(math.ceil(self.lease_s * 1000), 16**_LEASE_DIGITS - 1)
+        version, lease = (
+            (8, f"{lease_ms:0{_LEASE_DIGITS}x}") if lease_ms > 0 else (4, unique[-_LEASE_DIGITS:])
+        )
+        return f"{unique[:12]}{version}{unique[13:16]}8{unique[17:-_LEASE_DIGITS]}{lease}"
 
     def acquire(self, keys: Iterable[str], tokens: Mapping[str, str] | None = None) -> dict[str, Grant]:
         """Claim what is free of *keys*, or was left by an owner that is gone; return what was granted.

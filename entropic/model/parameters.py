@@ -124,6 +124,7 @@ class Parameters:
         self._ignored = model.__entropic__.ignored
         self._has_former_keys = not model.__entropic__.is_derived
         self._columns: dict[str, Any] = {a.key: a.columns[0] for a in attributes}
+        self._keys: dict[str, str] = {name: column.key for name, column in self._columns.items()}
         self._outputs = {
             name: (column, caster(column, dialect))
             for name, column in self._columns.items()
@@ -234,7 +235,7 @@ class Parameters:
 
     def by_column(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values by the key of their column in the table instead of by attribute name."""
-        return {self._columns[name].key: value for name, value in values.items()}
+        return {self._keys[name]: value for name, value in values.items()}
 
     def no_outputs(self) -> dict[str, Any]:
         """Return every output as NULL: what a row has that a re-run fills no more."""

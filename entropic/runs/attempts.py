@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NoReturn, TypeVar
-from uuid import uuid4
 
 from entropic.disk.files import remove
 from entropic.disk.roots import MARKER, Marker, read_marker
@@ -166,9 +166,9 @@ class Work:
         chunk = Chunk(self.sweep, keys, is_cut_off=is_cut_off) if self.sweep else None
         # Where one of its own is all that there is to sync, nothing is shared.
         shares = bool(self.sweep) and (is_holder or len(jobs) > 1)
-        with closing(Place(self._staging(), _where(), chunk, shares)) as place:
+        with closing(Place(self._staging(), self._name(), _where(), chunk, shares)) as place:
             for number, job in enumerate(jobs):
-                if self._is_over():
+                if self._is_over(is_holder=is_holder):
                     break
                 mark = (self.marker.root, job.record_id)
                 if chunk is not None and not chunk.is_struck:
@@ -218,11 +218,13 @@ class Work:
                 "that all of them mount at the same path"
             )
 
-    def _is_over(self) -> bool:
+    def _is_over(self, *, is_holder: bool) -> bool:
         """Whether nobody waits for what would be run now."""
         if self.stop and os.path.exists(self.stop):
             return True
-        return bool(self.holder) and _has_died(tuple(self.holder.items()), int(time.monotonic() / _LOOK_S))
+        if is_holder or not self.holder:
+            return False
+        return _has_died(tuple(self.holder.items()), int(time.monotonic() / _LOOK_S))
 
     def _finished(self, root: Path, job: Job, line: dict[str, Any]) -> Receipt | None:
         """Return the receipt of a sidecar's *line* if its result will do for *job*."""
@@ -252,20 +254,22 @@ class Work:
     def _staging(self) -> Staging:
         return staging_for(Path(self.root), self._folder(), self.holder)
 
-    def _run_of(self, job: Job, folder: Path, chunk: Chunk | None) -> Run:
+    def _name(self) -> str:
+        """Return what the function is called."""
         function = getattr(self.runner, "__wrapped__", self.runner)  # of a memoized function
-        name = getattr(function, "__name__", None) or type(function).__name__
-        return Run((self.marker.root, job.record_id), name, job.stored, str(folder), chunk)
+        return getattr(function, "__name__", None) or type(function).__name__
 
     def _attempt(self, job: Job, place: Place) -> Outcome:
         staging = place.staging
-        attempt = uuid4().hex
+        attempt = token_hex(16)
         slot = place.take()
         begun, clock = time.time(), time.perf_counter()
         clear, gathered = True, None
         try:
             answering()
-            with running(self._run_of(job, staging.folder, place.chunk), self.outer):
+            mark, folder = (self.marker.root, job.record_id), str(staging.folder)
+            run = Run(mark, place.name, job.stored, folder, place.chunk)
+            with running(run, self.outer):
                 returned = call_here(
                     self.runner,
                     {**job.params, "id": job.record_id, "result_file": os.path.join(slot, job.name)},
@@ -329,6 +333,8 @@ class Place:
 
     Attributes
     ----------
+    name : str
+        Of the function.
     where : dict
         As `Receipt` has it.
     shares : bool
@@ -338,6 +344,7 @@ class Place:
     """
 
     staging: Staging
+    name: str
     where: dict[str, Any]
     chunk: Chunk | None
     shares: bool

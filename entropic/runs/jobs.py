@@ -9,6 +9,7 @@ import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ _WHERE = {
     "batch_job": 255,
 }  # columns of an attempt, and their lengths
 _PID = "pid"
-_NOT_IN_LINES = {"staged", "is_synced"}
 
 _is_digest = re.compile(r"[0-9a-f]{64}\Z").match
 _is_attempt = re.compile(r"[0-9a-f]{32}\Z").match
@@ -201,7 +201,7 @@ class Receipt:
 
     def as_line(self, database: str, table: str) -> dict[str, Any]:
         """Return the sidecar's line."""
-        line = {name: getattr(self, name) for name in self.__slots__ if name not in _NOT_IN_LINES}
+        line = dict(zip(_IN_LINES, _in_lines(self), strict=True))
         return {
             "database": database,
             "table": table,
@@ -224,7 +224,7 @@ class Receipt:
         if line["started_at"] + line["elapsed_s"] > _LATEST_S:
             raise TypeError(f"'elapsed_s' of a sidecar's line is {line['elapsed_s']!r}")
         staged = Staged(name or "", line["size_bytes"], line["sha256"])
-        return cls(staged=staged, **{name: line[name] for name in cls.__slots__ if name not in _NOT_IN_LINES})
+        return cls(staged=staged, **{name: line[name] for name in _IN_LINES})
 
     def as_failure(self, error: BaseException, message: str) -> Failure:
         """Return as what a finished run is recorded whose result cannot be kept because of *error*."""
@@ -240,6 +240,10 @@ class Receipt:
             where=self.where,
             exception=error,
         )
+
+
+_IN_LINES = [name for name in Receipt.__slots__ if name not in {"staged", "is_synced"}]
+_in_lines = attrgetter(*_IN_LINES)
 
 
 @dataclass(frozen=True)

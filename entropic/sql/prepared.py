@@ -8,8 +8,9 @@ others do about them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Dialect
@@ -51,16 +52,14 @@ class PreparedInsert:
         if insertion is None or connection.get_execution_options().get(_TRANSLATED):
             connection.execute(self._statement, rows)
             return
-        columns = list(zip(insertion.names, insertion.binds, strict=True))
-        given = [[row[name] if bind is None else bind(row[name]) for name, bind in columns] for row in rows]
-        if insertion.is_positional:
-            execute_text(connection, insertion.sql, [tuple(values) for values in given])
-        else:
-            execute_text(
-                connection,
-                insertion.sql,
-                [dict(zip(insertion.names, values, strict=True)) for values in given],
-            )
+        columns: list[Iterable[Any]] = []
+        for name, bind in zip(insertion.names, insertion.binds, strict=True):
+            values = map(itemgetter(name), rows)
+            columns.append(values if bind is None else map(bind, values))
+        given: Iterable[Any] = zip(*columns, strict=True)
+        if not insertion.is_positional:
+            given = (dict(zip(insertion.names, values, strict=True)) for values in given)
+        execute_text(connection, insertion.sql, list(given))
 
     def _compile(self, dialect: Dialect, names: tuple[str, ...]) -> _Insertion | None:
         """Return the text; None if SQLAlchemy has more to do for each row, as for a default that Python computes."""
