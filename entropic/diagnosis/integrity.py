@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, insert, select
+from sqlalchemy import and_, delete, insert, select
 
 from entropic.disk.files import digest_of, size_of
 from entropic.disk.owners import strangers
 from entropic.disk.roots import STATE, quarantine
 from entropic.disk.sidecars import process_folders, read_sidecar
 from entropic.errors import ResultFileError
-from entropic.model.records import Found
+from entropic.model.records import CHUNK, Found
 from entropic.printable import one_line
 from entropic.process.logs import get_logger
 from entropic.runs.recovery import is_abandoned, is_nameless, recover, unfinished, unreadable
 from entropic.runs.result_table import ResultTable
+from entropic.runs.tenure import Tenure
 from entropic.sql.tables import FileRow
+from entropic.sql.upsert import chunks
 from entropic.values.row_texts import digest_of_text
 
 __all__ = ["Finding", "Report", "check_table"]
@@ -28,6 +31,8 @@ __all__ = ["Finding", "Report", "check_table"]
 log = get_logger(__name__)
 
 _files: Any = FileRow.__table__
+
+_AT_ONCE = 50  # keys that are held while what is wrong with them is mended
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,14 @@ def check_table(table: ResultTable[Any], suffix: str, *, checksum: bool, fix: bo
     )
 
 
+class _Problem(NamedTuple):
+    """What is wrong with a row."""
+
+    finding: Finding
+    mend: Callable[[str], bool] | None = None
+    """Mends it, given the token of the claim on its key, and says whether it could; None where nothing can."""
+
+
 class _Check:
     def __init__(self, table: ResultTable[Any], suffix: str, *, checksum: bool, fix: bool) -> None:
         self._table = table
@@ -105,48 +118,61 @@ class _Check:
     def rows(self) -> Iterator[Finding]:
         with self._table.database.reading() as connection:
             found = list(self._table.reader.select((), [self._rows.c.id], None, connection))
-        for row in found:
-            path = self._table.reader.path(row)
-            if path is None:
-                yield from self._value(row)
-                continue
-            # A registered file elsewhere may have the name of a stray one.
-            if Path(path).parent == self._table.root:
-                self._known.add(Path(path).name)
-            if not self._table.reader.is_present(row):
-                yield self._missing(row, path)
-            elif row.sha256 is None:
-                yield self._unrecorded(row, path, digest_of(Path(path)) if self._fix else None)
-            else:
-                yield from self._compared(row, path)
+        problems = ((row.id, self._problem(row)) for row in found)
+        for part in chunks(((key, problem) for key, problem in problems if problem is not None), _AT_ONCE):
+            yield from self._mended(dict(part)) if self._fix else (problem.finding for _, problem in part)
 
-    def _value(self, row: Found) -> Iterator[Finding]:
-        """Look at a row that names no file; its value, which has been read already, is compared in any case."""
-        if row.value is None:
-            if self._fix:
-                self._delete_row(row)
-            sentence = f"the row {row.id} has neither a file nor a value"
-            yield Finding("missing-value", row.id, None, sentence, self._fix)
-        elif row.sha256 is None:
-            yield self._unrecorded(row, None, digest_of_text(row.value))
-        elif (found := digest_of_text(row.value)) != (row.size_bytes, row.sha256):
-            if self._fix:
-                log.warning("the row of %s is deleted, whose value was damaged: %.2000r", row.id, row.value)
-                self._delete_row(row)
-            recorded = f"{row.size_bytes} and {row.sha256}"
-            sentence = f"the value of {row.id} has {found[0]} bytes and SHA-256 {found[1]}, not {recorded}"
-            yield Finding("corrupt-value", row.id, None, sentence, self._fix)
+    def _mended(self, problems: Mapping[str, _Problem]) -> Iterator[Finding]:
+        """Mend what can be, and is still so once its key is held: somebody may have run it since it was looked at."""
+        wanted = [key for key, problem in problems.items() if problem.mend is not None]
+        now: dict[str, Finding | None] = {key: problem.finding for key, problem in problems.items()}
+        if wanted:
+            with self._table.heartbeat.beating(is_run_here=False), Tenure(self._table) as tenure:
+                for key, row in tenure.claim_free(wanted).items():
+                    problem = None if row is None else self._problem(row, is_held=True)
+                    now[key] = None if problem is None else problem.finding
+                    if problem is not None and problem.mend is not None:
+                        _, token = tenure.pair(key)
+                        now[key] = replace(problem.finding, is_fixed=problem.mend(token))
+        return (finding for finding in now.values() if finding is not None)
 
-    def _compared(self, row: Found, path: str) -> Iterator[Finding]:
+    def _problem(self, row: Found, *, is_held: bool = False) -> _Problem | None:
+        path = self._table.reader.path(row)
+        if path is None:
+            return self._problem_of_value(row)
+        # A registered file elsewhere may have the name of a stray one.
+        if Path(path).parent == self._table.root:
+            self._known.add(Path(path).name)
+        if not self._table.reader.is_present(row):
+            return self._absent(row, path)
         try:
+            if row.sha256 is None:
+                return self._unrecorded(row, path, digest_of(Path(path)) if is_held else None)
             sentence = self._difference(row, Path(path))
         except ResultFileError as error:  # it holds a FIFO, a link that dangles or the like
-            yield Finding("not-a-file", row.id, path, str(error))
+            return _Problem(Finding("not-a-file", row.id, path, str(error)))
         except OSError as error:  # one that cannot be read does not keep the others from being looked at
-            yield Finding("corrupt-file", row.id, path, f"{path} cannot be read: {error}")
-        else:
-            if sentence is not None:
-                yield self._corrupt(row, path, sentence)
+            return _Problem(Finding("corrupt-file", row.id, path, f"{path} cannot be read: {error}"))
+        return None if sentence is None else self._corrupt(row, path, sentence)
+
+    def _problem_of_value(self, row: Found) -> _Problem | None:
+        """Look at a row that names no file; its value, which has been read already, is compared in any case."""
+        if row.value is None:
+            sentence = f"the row {row.id} has neither a file nor a value"
+            return _Problem(Finding("missing-value", row.id, None, sentence), partial(self._delete_row, row))
+        found = digest_of_text(row.value)
+        if row.sha256 is None:
+            return self._unrecorded(row, None, found)
+        if found == (row.size_bytes, row.sha256):
+            return None
+        recorded = f"{row.size_bytes} and {row.sha256}"
+        sentence = f"the value of {row.id} has {found[0]} bytes and SHA-256 {found[1]}, not {recorded}"
+
+        def mend(token: str) -> bool:
+            log.warning("the row of %s is deleted, whose value was damaged: %.2000r", row.id, row.value)
+            return self._delete_row(row, token)
+
+        return _Problem(Finding("corrupt-value", row.id, None, sentence), mend)
 
     def _is_ours(self, row: Found) -> bool:
         """Whether a run of ours made the file: one that was registered may be the only copy."""
@@ -156,14 +182,16 @@ class _Check:
         with self._table.database.reading() as connection:
             return connection.scalar(attempt) is not None
 
-    def _missing(self, row: Found, path: str) -> Finding:
+    def _absent(self, row: Found, path: str) -> _Problem:
+        if os.path.lexists(path):
+            sentence = (
+                f"in the place of the result of {row.id} is no file, or a link that leads nowhere: {path}"
+            )
+            return _Problem(Finding("not-a-file", row.id, path, sentence))
         is_registered = self._table.reader.is_registered(row)
         what = "the registered file" if is_registered else "the result"
-        sentence = f"{what} of {row.id} is not there: {path}"
-        fixed = self._fix and not is_registered
-        if fixed:
-            self._delete_row(row)
-        return Finding("missing-file", row.id, path, sentence, fixed)
+        finding = Finding("missing-file", row.id, path, f"{what} of {row.id} is not there: {path}")
+        return _Problem(finding, None if is_registered else partial(self._delete_row, row))
 
     def _difference(self, row: Found, path: Path) -> str | None:
         if not self._checksum:
@@ -174,17 +202,15 @@ class _Check:
             return None
         return f"{path} has {size} bytes and SHA-256 {sha256}, not {row.size_bytes} and {row.sha256}"
 
-    def _corrupt(self, row: Found, path: str, sentence: str) -> Finding:
+    def _corrupt(self, row: Found, path: str, sentence: str) -> _Problem:
         is_inside = Path(path).parent == self._table.root  # whatever a record names, nothing else is moved
-        fixed = (
-            self._fix
-            and is_inside
-            and self._is_ours(row)
-            and not self._table.publisher.is_shared(path, row.id)
-        )
-        if fixed and (fixed := self._put_aside(Path(path))):
-            self._delete_row(row)
-        return Finding("corrupt-file", row.id, path, sentence, fixed)
+
+        def mend(token: str) -> bool:
+            if not self._is_ours(row) or self._table.publisher.is_shared(path, row.id):
+                return False
+            return self._delete_row(row, token, partial(self._put_aside, Path(path)))
+
+        return _Problem(Finding("corrupt-file", row.id, path, sentence), mend if is_inside else None)
 
     def _put_aside(self, path: Path) -> bool:
         """Move to quarantine; return whether that could be done."""
@@ -196,10 +222,13 @@ class _Check:
         log.warning("%r is in quarantine: %r", str(path), str(kept))
         return True
 
-    def _unrecorded(self, row: Found, path: str | None, digest: tuple[int, str] | None) -> Finding:
+    def _unrecorded(self, row: Found, path: str | None, digest: tuple[int, str] | None) -> _Problem:
         """Of a row that 2.3 or SQL wrote: complete its file record."""
         inside = path is not None and Path(path).parent == self._table.root
-        if self._fix and digest is not None:
+
+        def mend(token: str) -> bool:
+            if digest is None:
+                return False
             values = {
                 "table_name": self._rows.fullname,
                 "record_id": row.id,
@@ -208,29 +237,43 @@ class _Check:
                 "sha256": digest[1],
             }
             self._table.database.write(lambda connection: connection.execute(insert(_files), values))
+            return True
+
         sentence = f"the row {row.id} has no file record, as one that an earlier release or SQL wrote"
-        return Finding("unrecorded-file", row.id, path, sentence, self._fix)
+        return _Problem(Finding("unrecorded-file", row.id, path, sentence), mend)
 
     def stray_records(self) -> Iterator[Finding]:
-        statement = (
-            select(_files.c.record_id, _files.c.name)
-            .outerjoin(self._rows, self._rows.c.id == _files.c.record_id)
-            .where(_files.c.table_name == self._rows.fullname, self._rows.c.id.is_(None))
-        )
+        has_row = select(self._rows.c.id).where(self._rows.c.id == _files.c.record_id).exists()
+        is_stray = and_(_files.c.table_name == self._rows.fullname, ~has_row)
         with self._table.database.reading() as connection:
-            strays = connection.execute(statement).all()
+            strays = connection.execute(select(_files.c.record_id, _files.c.name).where(is_stray)).all()
+        if self._fix and strays:  # those that are no stray ones any more stay: their keys were run meanwhile
+            self._table.database.write(lambda connection: connection.execute(delete(_files).where(is_stray)))
         for stray in strays:
-            if self._fix:
-                self._table.publisher.delete(stray.record_id)
             sentence = f"there is a file record of {stray.record_id}, but no row"
             yield Finding("stray-record", stray.record_id, stray.name, sentence, self._fix)
 
     def stray_files(self) -> Iterator[Finding]:
-        for name in sorted(os.listdir(self._table.root)):
-            is_ours = name.startswith(STATE) or name in self._known  # what a kill left of a marker too
-            if not is_ours and name.endswith(self._suffix):
-                path = str(self._table.root / name)
-                yield Finding("stray-file", None, path, f"there is no row for {path!r}; it is left alone")
+        names = (name for name in sorted(os.listdir(self._table.root)) if self._is_strange(name))
+        for part in chunks(names, CHUNK):
+            recorded = self._recorded(part)  # since the rows were looked at
+            for name in part:
+                if name not in recorded:
+                    path = str(self._table.root / name)
+                    sentence = f"there is no row for {path!r}; it is left alone"
+                    yield Finding("stray-file", None, path, sentence)
+
+    def _is_strange(self, name: str) -> bool:
+        is_ours = name.startswith(STATE) or name in self._known  # what a kill left of a marker too
+        return not is_ours and name.endswith(self._suffix)
+
+    def _recorded(self, names: list[str]) -> set[str]:
+        has_row = select(self._rows.c.id).where(self._rows.c.id == _files.c.record_id).exists()
+        statement = select(_files.c.name).where(
+            _files.c.table_name == self._rows.fullname, _files.c.name.in_(names), has_row
+        )
+        with self._table.database.reading() as connection:
+            return set(connection.scalars(statement))
 
     def processes(self) -> Iterator[Finding]:
         for stranger in strangers(self._table.root):
@@ -264,16 +307,5 @@ class _Check:
                 self._table.claims.release([(key, holder.token)])
             yield Finding("abandoned", key, None, f"the claim on {key} was left by {holder}", self._fix)
 
-    def _delete_row(self, row: Found) -> None:
-        def work(connection: Any) -> None:
-            connection.execute(delete(self._rows).where(self._rows.c.id == row.id))
-            connection.execute(self._delete_record(), {"key": row.id})
-
-        self._table.database.write(work)
-        path = self._table.reader.path(row)
-        self._known -= {Path(path).name} if path is not None else set()
-
-    def _delete_record(self) -> Any:
-        return delete(_files).where(
-            and_(_files.c.table_name == self._rows.fullname, _files.c.record_id == bindparam("key"))
-        )
+    def _delete_row(self, row: Found, token: str, first: Callable[[], bool] = lambda: True) -> bool:
+        return self._table.publisher.delete_held(row.id, token, first)

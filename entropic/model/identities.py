@@ -60,6 +60,11 @@ class Identity(NamedTuple):
         """Return the identity of a row: what another one under its key must be."""
         return cls(str(row["id"]), None, dict(row), None, {}, {}, {}, {}, frozenset(), has_tuples=False)
 
+    @classmethod
+    def of_key(cls, key: str) -> Identity:
+        """Return the identity of a key of which nothing else is known, nor compared with its row."""
+        return cls(key, None, {}, frozenset(), {}, {}, {}, {}, frozenset(), has_tuples=False)
+
     def key_of_run(self, found: str | None) -> str:
         """Return the key under which a run is kept where the row *found* is the one that there is."""
         # A former key that is that of lists too is left to the row that it has, which is theirs as well.

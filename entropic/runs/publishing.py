@@ -11,15 +11,13 @@ so is a result that the disk does not keep; any other trouble leaves the line fo
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from entropic.disk.files import digest_of, remove, sync_folder
 from entropic.disk.guarded import located, unlink
@@ -28,23 +26,21 @@ from entropic.disk.registered import note_registered
 from entropic.disk.roots import STATE, quarantine
 from entropic.disk.staging import move
 from entropic.errors import AlreadyExistsError, ClaimLostError
-from entropic.leases.claims import CHUNK, Claims, Holder
+from entropic.leases.claims import Claims
 from entropic.model.base import RESULT_VALUE, reserved_of, table_key
 from entropic.model.identities import Identity
 from entropic.model.parameters import Parameters
-from entropic.process.identity import batch_job, this_process
 from entropic.process.logs import get_logger
 from entropic.process.provenance import CodeState
 from entropic.runs.durable import not_kept, sync_runs
+from entropic.runs.endings import Endings, ended_at
 from entropic.runs.former import former_of, keep_former
-from entropic.runs.jobs import Failure, Job, Outcome, Receipt, WorkerDied
-from entropic.runs.refusals import refused, spellings, storable
+from entropic.runs.jobs import Failure, Receipt
+from entropic.runs.refusals import refused
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
 from entropic.sql.prepared import PreparedInsert, PreparedQuery
 from entropic.sql.tables import AttemptRow, FileRow, MetaRow
-from entropic.sql.tables.attempts import CANCELLED, COMPLETED, FAILED, LOST
-from entropic.sql.upsert import chunks, insert_new
 
 __all__ = ["Published", "Publisher"]
 
@@ -77,10 +73,13 @@ class Publisher:
     Safe between threads and processes: the claims decide.
     """
 
-    def __init__(self, database: Database, parameters: Parameters, claims: Claims, root: Path) -> None:
+    def __init__(
+        self, database: Database, parameters: Parameters, claims: Claims, endings: Endings, root: Path
+    ) -> None:
         self._database = database
         self._parameters = parameters
         self._claims = claims
+        self._endings = endings
         self._root = root
         self._rows: Any = parameters.model.__table__
         self._reserved = reserved_of(parameters.model)
@@ -98,7 +97,6 @@ class Publisher:
         )
         rows: Any = self._rows
         self._insert_row = PreparedInsert(insert(rows))
-        self._insert_new_attempt = PreparedInsert(insert_new(_attempts, database.dialect))
 
     def publish(
         self, finished: Sequence[tuple[Receipt, str]], code: CodeState, told: set[str] | None = None
@@ -155,7 +153,7 @@ class Publisher:
 
         def work(connection: Connection) -> None:
             if self._claims.delete(connection, pairs) != len(pairs):
-                if self._completed(connection, attempts) == set(attempts):
+                if self._endings.completed(connection, attempts) == set(attempts):
                     return  # by a commit whose answer was lost
                 raise _ClaimGone
             former = self._former(connection, keys)
@@ -163,7 +161,7 @@ class Publisher:
             rows = {receipt.record_id: self._row(receipt, name, told) for receipt, name in placed}
             self._write_rows(connection, rows, former)
             self._replace_files(connection, [self._file(receipt, name) for receipt, name in placed])
-            _insert_attempt(connection, [self._ended(receipt, code) for receipt in receipts])
+            _insert_attempt(connection, [self._endings.row(receipt, code) for receipt in receipts])
             # Last: a row that the database refuses must not have cost the file that it was to replace.
             for receipt, name in placed:
                 if name is None:
@@ -252,7 +250,7 @@ class Publisher:
             **self._parameters.by_column(outputs),
             "id": receipt.record_id,
             **self._result(None if name is None else os.path.join(self._root, name), receipt.value),
-            "created_at": _ended_at(receipt),
+            "created_at": ended_at(receipt),
             "custom_data": {"elapsed_seconds": round(receipt.elapsed_s, 4), **rest, **receipt.custom},
         }
 
@@ -269,42 +267,6 @@ class Publisher:
             "size_bytes": receipt.staged.size_bytes,
             "sha256": receipt.staged.sha256,
         }
-
-    def _attempt(self, record_id: str, state: str, params: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-        """Return the row of an attempt that ends now, unless *facts*, by column, say otherwise."""
-        if "id" not in facts:
-            facts["id"] = uuid4().hex
-        if "ended_at" not in facts:
-            facts["ended_at"] = datetime.now(UTC)
-        return {
-            "table_name": self._table,
-            "record_id": record_id,
-            "state": state,
-            "params": dict(params),
-            **facts,
-        }
-
-    def _ended(self, outcome: Outcome, code: CodeState) -> dict[str, Any]:
-        """Return the attempt that ended in *outcome*."""
-        facts = {
-            **outcome.where,
-            **_code(code),
-            "id": outcome.attempt,
-            "started_at": datetime.fromtimestamp(outcome.started_at, UTC),
-            "ended_at": _ended_at(outcome),
-        }
-        if isinstance(outcome, Receipt):
-            return self._attempt(outcome.record_id, COMPLETED, outcome.stored, **facts)
-        return self._attempt(
-            outcome.record_id,
-            FAILED,
-            outcome.stored,
-            error_type=outcome.error_type[:255],
-            message=storable(outcome.message),
-            traceback=storable(outcome.traceback),
-            exit_code=outcome.exit_code,
-            **facts,
-        )
 
     def register(
         self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any], token: str
@@ -393,139 +355,27 @@ class Publisher:
         self._database.write(work, repeatable=True)
         return was_there
 
-    def fail(self, failed: Sequence[tuple[Failure, str]], code: CodeState) -> None:
-        """Record runs that raised and give their keys back; trouble with that is only logged."""
-        if not failed:
-            return
-        pairs = sorted((failure.record_id, token) for failure, token in failed)
-        self._end_anyhow(pairs, [self._ended(failure, code) for failure, _ in failed])
+    def delete_held(self, key: str, token: str, first: Callable[[], bool]) -> bool:
+        """Delete the row and the file record of a key that is held, which uses its claim up, once *first* was done.
 
-    def cancel(self, job: Job, token: str, started_at: datetime, code: CodeState) -> None:
-        """Record a run of this process that was interrupted, and give its key back; trouble is only logged."""
-        process = this_process()
-        attempt = self._attempt(
-            job.record_id,
-            CANCELLED,
-            job.stored,
-            owner=process.owner,
-            host=process.host,
-            pid=process.pid,
-            batch_job=batch_job(),
-            started_at=started_at,
-            **_code(code),
-        )
-        self._end_anyhow([(job.record_id, token)], [attempt])
-
-    def lose(self, lost: Sequence[tuple[Holder, Mapping[str, Any] | None]]) -> None:
-        """Record attempts that ended with their process, or in silence, and give up what is left of their claims.
-
-        Parameters
-        ----------
-        lost : sequence of (Holder, parameters or None)
-            Who held the claim, whose token names the attempt; the parameters as stored, where they are known.
+        Returns
+        -------
+        bool
+            False if the claim was lost, or *first* says so: then both stay.
         """
-        if not lost:
-            return
-        pairs = sorted((holder.record_id, holder.token) for holder, _ in lost)
-        self._end(pairs, [self._lost(holder, params or {}) for holder, params in lost])
+        is_ready: list[bool] = []  # asked once, however often the transaction is tried
 
-    def lose_worker(self, job: Job, death: WorkerDied, code: CodeState) -> None:
-        """Record an attempt that ended with its worker; the claim stays, for another one."""
-        attempt = self._attempt(
-            job.record_id,
-            LOST,
-            job.stored,
-            worker=death.worker,
-            exit_code=death.exit_code,
-            message=str(death),
-            **_code(code),
-        )
-        self._end([], [attempt])
+        def work(connection: Connection) -> bool:
+            if self._claims.delete(connection, [(key, token)]) != 1:
+                return False
+            if not is_ready:
+                is_ready.append(first())
+            if is_ready[0]:
+                self._delete_files.count(connection, [key])
+                connection.execute(delete(self._rows).where(self._rows.c.id == key))
+            return is_ready[0]
 
-    def _end(self, pairs: Sequence[tuple[str, str]], attempts: Sequence[Mapping[str, Any]]) -> None:
-        """Give claims up, and record attempts that came to no result, as far as the database can spell them."""
-        try:
-            self._end_as_it_is(pairs, attempts)
-        except Exception as error:
-            if not self._database.blames_row(error):
-                raise
-            for attempt in attempts:
-                self._end_spelled([pair for pair in pairs if pair[0] == attempt["record_id"]], attempt)
-
-    def _end_spelled(self, pairs: Sequence[tuple[str, str]], attempt: Mapping[str, Any]) -> None:
-        for spelling in spellings(attempt):
-            try:
-                return self._end_as_it_is(pairs, [spelling])
-            except Exception as error:
-                if not self._database.blames_row(error):
-                    raise
-                trouble = error
-        log.warning("the end of a run of %s could not be recorded: %s", attempt["record_id"], trouble)
-        self._claims.release(pairs)
-
-    def _end_as_it_is(self, pairs: Sequence[tuple[str, str]], attempts: Sequence[Mapping[str, Any]]) -> None:
-        def work(connection: Connection) -> None:
-            self._claims.delete(connection, pairs)
-            # A commit whose answer was lost is repeated, and two processes that clear up may both come upon one.
-            self._insert_new_attempt(connection, attempts)
-
-        self._database.write(work, repeatable=True)
-
-    def _end_anyhow(self, pairs: Sequence[tuple[str, str]], attempts: Sequence[Mapping[str, Any]]) -> None:
-        """As `_end`, but for what is on its way to the caller: an exception that matters more than its record."""
-        try:
-            self._end(pairs, attempts)
-        except SQLAlchemyError as trouble:
-            log.warning("the end of %d runs could not be recorded: %s", len(attempts), trouble)
-            with suppress(SQLAlchemyError):  # else the next who asks in this process tries again
-                self._claims.release(pairs)
-
-    def _lost(self, holder: Holder, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the attempt of one who held a claim and did not come back."""
-        return self._attempt(
-            holder.record_id,
-            LOST,
-            params,
-            id=holder.token,
-            owner=holder.process.owner,
-            host=holder.process.host,
-            pid=holder.process.pid,
-            started_at=datetime.fromtimestamp(holder.acquired_at, UTC),
-            message=f"{holder}: it has ended, or was silent for longer than its lease; how far the run had come is "
-            "not known",
-        )
-
-    def drop(self, receipt: Receipt, reason: str) -> None:
-        """Record that a finished value is not committed: its line would be taken for a result that waits."""
-        process = {name: receipt.where.get(name) for name in ("owner", "host", "pid", "worker", "batch_job")}
-        facts = {"id": receipt.attempt, "started_at": datetime.fromtimestamp(receipt.started_at, UTC)}
-        message = f"it had finished, and was dropped, as {reason}. It had returned {receipt.value}"
-        attempt = self._attempt(
-            receipt.record_id,
-            LOST,
-            receipt.stored,
-            **process,
-            **facts,
-            ended_at=_ended_at(receipt),
-            message=message,
-        )
-        self._end([], [attempt])
-
-    def settled(self, attempts: Sequence[str]) -> set[str]:
-        """Return which of these attempts are over: committed, though their rows may be deleted since, or refused."""
-        return self._database.read(lambda connection: self._known(connection, attempts))
-
-    def _completed(self, connection: Connection, attempts: Sequence[str]) -> set[str]:
-        return self._known(connection, attempts, _attempts.c.state == COMPLETED)
-
-    def _known(
-        self, connection: Connection, attempts: Sequence[str], *where: ColumnElement[bool]
-    ) -> set[str]:
-        statement = select(_attempts.c.id).where(_attempts.c.id.in_(bindparam("ids", expanding=True)), *where)
-        known: set[str] = set()
-        for chunk in chunks(attempts, CHUNK):
-            known.update(connection.scalars(statement, {"ids": chunk}))
-        return known
+        return self._database.write(work)
 
     def flush(self) -> None:
         """Make every commit so far survive a power cut, so that sidecars may be emptied."""
@@ -546,7 +396,7 @@ class Publisher:
         # Of a table that has changed meanwhile every row may be refused: no run is to blame for that.
         check_user_table(self._database, self._rows, f"{model.__module__}.{model.__qualname__}")
         failure = refused(receipt, error, None if receipt.value is not None else self._put_aside(receipt))
-        self._end([(receipt.record_id, token)], [self._ended(failure, code)])
+        self._endings.record([(receipt.record_id, token)], [self._endings.row(failure, code)])
         log.warning("%s: %s", receipt.record_id, failure.message)
         return failure
 
@@ -558,7 +408,7 @@ class Publisher:
                 quarantine(receipt.path(self._root))
             except OSError:
                 remove(receipt.path(self._root))
-        self._end([(receipt.record_id, token)], [self._ended(failure, code)])
+        self._endings.record([(receipt.record_id, token)], [self._endings.row(failure, code)])
         log.warning("%s: %s", receipt.record_id, failure.message)
         return failure
 
@@ -578,10 +428,10 @@ class Publisher:
         return aside
 
     def _lose(self, receipt: Receipt) -> set[str]:
-        if self._database.read(lambda connection: self._completed(connection, [receipt.attempt])):
+        if self._database.read(lambda connection: self._endings.completed(connection, [receipt.attempt])):
             return set()  # the answer to a commit that had succeeded was lost, and it was tried again
         if receipt.value is not None:
-            self.drop(receipt, "the claim on its key was lost while it ran")
+            self._endings.drop(receipt, "the claim on its key was lost while it ran")
         elif receipt.is_at(receipt.path(self._root)):
             quarantine(receipt.path(self._root))
         log.warning(
@@ -590,11 +440,3 @@ class Publisher:
             receipt.record_id,
         )
         return {receipt.record_id}
-
-
-def _code(code: CodeState) -> dict[str, Any]:
-    return {"code": code.label, "git_commit": code.commit, "git_dirty": code.is_dirty}
-
-
-def _ended_at(outcome: Outcome) -> datetime:
-    return datetime.fromtimestamp(outcome.started_at + outcome.elapsed_s, UTC)

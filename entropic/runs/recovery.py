@@ -94,7 +94,7 @@ def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> i
             _clear_if_done(table, sidecar)
     kept = set(held.values())
     left = [holder for holder in table.claims.abandoned() if holder.token not in kept]
-    table.publisher.lose([(holder, None) for holder in left])
+    table.endings.lose([(holder, None) for holder in left])
     if left:
         first = min(left, key=lambda holder: holder.record_id)
         more = f", and {len(left) - 1} more" if len(left) > 1 else ""
@@ -131,7 +131,7 @@ def _warn_of_strangers(root: Path) -> None:
 def unfinished(table: ResultTable[Any], sidecar: Sidecar) -> list[Receipt]:
     """Return the finished runs of a sidecar that are not settled and whose results are still there."""
     receipts = {receipt.attempt: receipt for receipt in _receipts(table, sidecar)[0]}
-    settled = table.publisher.settled(list(receipts))
+    settled = table.endings.settled(list(receipts))
     return [r for attempt, r in receipts.items() if attempt not in settled and _has_file(table, r)]
 
 
@@ -310,7 +310,7 @@ class _Taken:
         left = {key: grant for key, grant in self._grants.items() if self.tokens.get(key) == grant.token}
         pairs = {**self._asked, **{key: grant.token for key, grant in left.items()}}
         self._table.claims.release(pairs.items())
-        self._table.publisher.lose(
+        self._table.endings.lose(
             [(grant.former, None) for grant in left.values() if grant.former is not None]
         )
 
@@ -321,12 +321,12 @@ def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, s
     What is raised leaves the token for whoever gives it back.
     """
     # Before we had the claim, another one may have committed it, and deleted the row.
-    is_settled = bool(table.publisher.settled([receipt.attempt]))
+    is_settled = bool(table.endings.settled([receipt.attempt]))
     if is_settled or not _is_wanted(table, receipt):
         if receipt.value is None:
             remove(receipt.path(table.root))
         elif not is_settled:
-            table.publisher.drop(receipt, "there was another result by then")
+            table.endings.drop(receipt, "there was another result by then")
         return False
     try:
         lost, refused = table.publisher.publish([(receipt, tokens[receipt.record_id])], table.code)

@@ -35,6 +35,7 @@ from entropic.model.registration import (
 )
 from entropic.process.logs import get_logger
 from entropic.process.provenance import CodeState
+from entropic.runs.endings import Endings
 from entropic.runs.inside import refuse_memory
 from entropic.runs.jobs import Job
 from entropic.runs.publishing import Publisher
@@ -76,6 +77,7 @@ class ResultTable(Generic[ModelT]):
     reader: RecordReader[ModelT]
     hits: Hits[ModelT]
     publisher: Publisher
+    endings: Endings
     code: CodeState
     may_not: str | None = None
     """What this user may not do in the database, as it was when the Store opened."""
@@ -164,6 +166,7 @@ class ResultTable(Generic[ModelT]):
     ) -> ResultTable[ModelT]:
         model: Any = parameters.model
         claims = Claims(database, table_key(model), lease_s=lease_s)
+        endings = Endings(database, claims, table_key(model))
         reader: RecordReader[ModelT] = RecordReader(database, model, root)
         return cls(
             database=database,
@@ -175,7 +178,8 @@ class ResultTable(Generic[ModelT]):
             heartbeat=Heartbeat(database, claims),
             reader=reader,
             hits=Hits(database, parameters, reader),
-            publisher=Publisher(database, parameters, claims, root),
+            publisher=Publisher(database, parameters, claims, endings, root),
+            endings=endings,
             code=code,
             not_ours=not_ours,
         )

@@ -83,6 +83,13 @@ class Tenure(Holding):
             self.offer(key, row)
         return Claimed(granted | claimed.granted, claimed.done)
 
+    def claim_free(self, keys: Iterable[str]) -> dict[str, Found | None]:
+        """Claim what nobody holds of *keys*, which then nobody commits or runs; return that, each with its row."""
+        granted = self._claim({key: Identity.of_key(key) for key in keys}, is_forced=True).granted
+        for key, row in granted.items():
+            self.offer(key, row)
+        return granted
+
     def _claim(self, wanted: Mapping[str, Identity], is_forced: bool) -> Claimed:
         if not wanted:
             return Claimed({}, {})
@@ -136,7 +143,7 @@ class Tenure(Holding):
         for key in known:
             self._forget_uncommitted(key)
         lost = [(key, grants[key].former) for key in mine]
-        self._table.publisher.lose(
+        self._table.endings.lose(
             [
                 (former, self._table.parameters.dump(wanted[key].values))
                 for key, former in lost
@@ -234,14 +241,14 @@ class Tenure(Holding):
         with self._lock:
             todo = [failure for failure in failures if self._settled.pop(failure.attempt, None) is None]
             failed = [(failure, self._tokens[failure.record_id]) for failure in todo]
-            self._table.publisher.fail(failed, self._table.code)
+            self._table.endings.fail(failed, self._table.code)
             self._drop(failure.record_id for failure in todo)
 
     def cancel(self, job: Job, started_at: datetime) -> None:
         """Record a run of this process that was interrupted, and give its key back."""
         token = self._tokens.get(job.record_id)
         if token is not None:  # else it is no more ours: it was not begun here
-            self._table.publisher.cancel(job, token, started_at, self._table.code)
+            self._table.endings.cancel(job, token, started_at, self._table.code)
             self._drop([job.record_id])
 
 

@@ -460,7 +460,7 @@ class Sweep(Generic[ModelT]):
     def _died(self, job: Job, death: WorkerDied) -> None:
         self._exit_codes[job.record_id] = death.exit_code
         try:
-            self._table.publisher.lose_worker(job, death, self._table.code)
+            self._table.endings.lose_worker(job, death, self._table.code)
         except DBAPIError as trouble:  # no reason to end the sweep, which may be ending already
             log.warning("it could not be recorded that a run of %s was lost: %s", job.record_id, trouble)
 

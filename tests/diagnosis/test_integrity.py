@@ -13,8 +13,10 @@ import pytest
 from sqlalchemy import inspect, text
 
 from entropic import Database, ResultsDirUnavailableError, Store
+from entropic.diagnosis import integrity
 from entropic.disk import files, roots, sidecars
 from entropic.process.identity import this_process
+from entropic.runs.tenure import Tenure
 from tests.support import protocol_cases as cases
 from tests.support.processes import outcomes_of
 from tests.support.protocol_cases import FINISHED, Place, claims_on
@@ -516,3 +518,132 @@ def test_check_of_one_table_says_nothing_of_another(place, store):
 
     assert not report
     assert other.count() == 1
+
+
+# Beside others
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Do something once the rows were looked at, before anything is mended."""
+    claim_free = Tenure.claim_free
+
+    def after(tenure: Tenure, keys: Any) -> Any:
+        do()
+        return claim_free(tenure, keys)
+
+    monkeypatch.setattr(Tenure, "claim_free", after)
+
+
+@pytest.mark.parametrize("in_row", [False, True])
+@pytest.mark.parametrize("damage", ["gone", "corrupt"])
+def test_result_that_is_run_again_while_the_others_are_looked_at_stays(
+    tmp_path, sqlite_url, monkeypatch, damage, in_row
+):
+    place = Place(sqlite_url, tmp_path, in_row)
+    store, other = place.store(), place.store("2")
+    key = store.run_or_retrieve(A).id
+    if in_row:
+        value = "NULL" if damage == "gone" else "'1'"
+        place.sql(f"UPDATE {place.table} SET result_value = {value}")
+    elif damage == "gone":
+        file_of(store, A).unlink()
+    else:
+        file_of(store, A).write_text("oops")
+    meanwhile(monkeypatch, lambda: other.run(A))
+
+    report = store.check(checksum=True, fix=True)
+
+    assert list(report) == []
+    assert place.content(store.retrieve({"id": key}, verify=True)) == other.runner.result(1.5)
+    assert claims_on(place.url) == []
+
+
+def test_folder_that_is_run_again_elsewhere_while_the_others_are_looked_at_stays(mixed, monkeypatch):
+    key = KEYS["folder"]
+    shutil.rmtree(file_of(mixed, key))
+    meanwhile(monkeypatch, lambda: mixed.run(key))
+
+    assert list(mixed.check(fix=True)) == []
+    assert mixed.retrieve(key, verify=True) is not None
+
+
+def test_record_of_a_key_that_is_run_while_stray_ones_are_removed_stays(place, store, monkeypatch):
+    place.sql("DELETE FROM protocol_sims WHERE id = :id", id=store.key(A))
+    write = Database.write
+    ran = []
+
+    def run_first(database: Database, work: Any, **options: Any) -> Any:
+        if database is store.database and not ran:
+            ran.append(place.store().run_or_retrieve(A))
+        return write(database, work, **options)
+
+    monkeypatch.setattr(Database, "write", run_first)
+    store.check(fix=True)
+
+    assert ran
+    assert store.retrieve(A, verify=True) is not None
+
+
+def test_key_that_somebody_holds_is_named_and_left_alone(place, store):
+    path = file_of(store, A)
+    path.unlink()
+    grants = place.store()._table.claims.acquire([store.key(A)])
+
+    (finding,) = store.check(fix=True)
+
+    assert (finding.kind, finding.is_fixed) == ("missing-file", False)
+    assert store.count() == 2
+    assert [holder.token for holder in store._table.claims.holders([store.key(A)]).values()] == [
+        grant.token for grant in grants.values()
+    ]
+
+
+def test_claim_that_is_lost_before_the_row_is_deleted_leaves_the_row(place, store, monkeypatch):
+    file_of(store, A).write_text("oops")
+    difference = integrity._Check._difference
+    looks = []
+
+    def lose(check: Any, row: Any, path: Path) -> Any:
+        looks.extend([path.name] if row.id == store.key(A) else [])
+        if len(looks) == 2:  # while it is held
+            place.sql("UPDATE entropic_claims SET token = 'another'")
+        return difference(check, row, path)
+
+    monkeypatch.setattr(integrity._Check, "_difference", lose)
+    (finding,) = store.check(fix=True)
+
+    assert (finding.kind, finding.is_fixed) == ("corrupt-file", False)
+    assert store.count() == 2
+    assert quarantined(place) == {}
+
+
+IN_THE_PLACE: Mapping[str, Callable[[Path], object]] = {
+    "link that leads nowhere": lambda path: path.symlink_to("/nowhere/at/all"),
+    "link to itself": lambda path: path.symlink_to(path),
+    "FIFO": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("what", IN_THE_PLACE)
+def test_row_of_what_is_no_file_stays(store, what):
+    path = file_of(store, A)
+    path.unlink()
+    IN_THE_PLACE[what](path)
+
+    report = store.check(checksum=True, fix=True)
+
+    assert [(one.kind, one.is_fixed, one.path) for one in report] == [("not-a-file", False, str(path))]
+    assert store.count() == 2
+    assert os.path.lexists(path)
+
+
+def test_row_without_a_record_whose_file_cannot_be_read_keeps_no_other_from_being_mended(place, mixed):
+    folder = file_of(mixed, KEYS["folder"])
+    os.mkfifo(folder / "pipe")
+    gone = file_of(mixed, KEYS["run"])
+    gone.unlink()
+    place.sql("DELETE FROM entropic_files WHERE record_id = :id", id=mixed.key(KEYS["folder"]))
+
+    report = mixed.check(fix=True)
+
+    assert {(one.kind, one.is_fixed) for one in report} == {("not-a-file", False), ("missing-file", True)}

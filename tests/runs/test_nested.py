@@ -250,7 +250,7 @@ def test_own_claim_that_nobody_knows_of_is_taken_at_once(needing, monkeypatch):
             raise RecursionError
 
     monkeypatch.setattr(store._table.claims, "release", fail)
-    monkeypatch.setattr(store._table.publisher, "fail", fail)
+    monkeypatch.setattr(store._table.endings, "fail", fail)
     monkeypatch.setattr(Needs, "__call__", lambda self, params: 1 / 0)
     with pytest.raises(RecursionError):
         store.run_or_retrieve({"n": 1})

@@ -12,7 +12,7 @@ from entropic.model.records import RecordReader
 from entropic.process.patience import Patience
 from entropic.runs import tenure as module
 from entropic.runs.attempts import Work
-from entropic.runs.publishing import Publisher
+from entropic.runs.endings import Endings
 from entropic.runs.tenure import Tenure
 from tests.support.protocol_cases import Place, claims_on
 
@@ -122,7 +122,7 @@ def test_keys_are_granted_in_the_order_in_which_they_are_wanted(store):
 STEPS = {
     "claimed": (Claims, "acquire"),
     "taken in": (module, "recover"),
-    "loss recorded": (Publisher, "lose"),
+    "loss recorded": (Endings, "lose"),
     "looked up": (RecordReader, "find_many"),
     "looked at": (RecordReader, "present"),
 }

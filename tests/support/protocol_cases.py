@@ -170,7 +170,7 @@ FAIL_POINTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "file staged": (attempts, "stage", after),
     "line written": (staging.Staging, "append", after),
     "claim deleted": (claims.Claims, "delete", after),
-    "all written": (publishing.Publisher, "_attempt", after),
+    "all written": (publishing, "_insert_attempt", after),
     "file moved": (publishing, "move", after),
     "committed": (publishing.Publisher, "publish", after),
 }
