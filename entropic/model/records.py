@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -21,7 +21,7 @@ from sqlalchemy.orm.attributes import instance_dict, instance_state
 from entropic.disk.files import is_digest, require_digest
 from entropic.disk.names import plain_name
 from entropic.disk.roots import names_in
-from entropic.errors import ResultFileMissingError
+from entropic.errors import ResultFileMissingError, SchemaError
 from entropic.model.base import RECORDED, RESULT_VALUE, Base
 from entropic.sql.database import Database
 from entropic.sql.listeners import is_unheard
@@ -135,7 +135,7 @@ class RecordReader(Generic[ModelT]):
             values = {f"id_{n}": key for n, key in enumerate(ids)}
             statement = self._by_id[len(ids)]
             rows = self._database.look(lambda connection: connection.execute(statement, values).fetchall())
-            return [self.found(row) for row in rows]
+            return self._as_asked([self.found(row) for row in rows], ids)
         return self._ask(ids)
 
     def find_many(self, ids: Iterable[str]) -> Iterator[Found]:
@@ -144,7 +144,8 @@ class RecordReader(Generic[ModelT]):
             if self._is_direct():
                 yield from self._ask(chunk)
             else:
-                yield from map(self.found, self._database.look(partial(self._fetch, keys=chunk)))
+                rows = self._database.look(partial(self._fetch, keys=chunk))
+                yield from self._as_asked([self.found(row) for row in rows], chunk)
 
     def _fetch(self, connection: Connection, *, keys: Sequence[str]) -> Sequence[Any]:
         return connection.execute(self._by_ids, {"ids": keys}).fetchall()
@@ -271,7 +272,19 @@ class RecordReader(Generic[ModelT]):
         places = n if n == 1 else 1 << (n - 1).bit_length()
         fetch = self._direct.get(places) or self._compile(places, self._database.engine.dialect)
         keys = ids if n == places else [*ids, *[ids[-1]] * (places - n)]
-        return self._database.look(lambda connection: fetch(connection.connection.dbapi_connection, keys))
+        found = self._database.look(lambda connection: fetch(connection.connection.dbapi_connection, keys))
+        return self._as_asked(found, ids)
+
+    def _as_asked(self, found: list[Found], ids: Collection[str]) -> list[Found]:
+        """Return rows that were found; raise `SchemaError` if the database took another key for one of *ids*."""
+        if strange := {one.id for one in found} - {*ids}:
+            table = self._mapper.local_table.fullname
+            raise SchemaError(
+                f"the database took {min(ids)!r} for {min(strange)!r}, as the column id of the table {table} compares "
+                "without regard to case or trailing spaces. Nothing was run. Give the column a binary collation, such "
+                "as utf8mb4_nopad_bin or BINARY"
+            )
+        return found
 
     def _compile(self, n: int, dialect: Dialect) -> Fetch:
         marks = [f"id_{place}" for place in range(n)]

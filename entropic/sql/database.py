@@ -29,7 +29,15 @@ from entropic.errors import TransactionError
 from entropic.process.logs import get_logger
 from entropic.process.patience import Wait
 from entropic.sql import outages
-from entropic.sql.engines import BEGIN, is_memory, make_engine, normalise_url, prepare, synchronous
+from entropic.sql.engines import (
+    BEGIN,
+    begin_anew,
+    is_memory,
+    make_engine,
+    normalise_url,
+    prepare,
+    synchronous,
+)
 from entropic.sql.forks import keep_for_ever, statements
 from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient
 from entropic.sql.transactions import Transaction, forget_blocks, joined, opened, within
@@ -461,6 +469,11 @@ class Database:
         self.release()
         if self._engine is not None and self.has_own_engine:
             self._engine.pool.dispose()
+
+    def begin_anew(self) -> None:
+        """Take what there is now under the name of a SQLite file, also if it was removed or replaced meanwhile."""
+        self.release()
+        begin_anew(self.engine)
 
     def dispose(self) -> None:
         """Close every connection; the next use opens new ones. A database in memory is gone then.

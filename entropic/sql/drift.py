@@ -64,6 +64,8 @@ class _Difference:
     missing: list[Column[Any]] = field(default_factory=list)
     unfilled: list[dict[str, Any]] = field(default_factory=list)
     types: list[tuple[Column[Any], TypeEngine[Any], str]] = field(default_factory=list)
+    narrowed: list[dict[str, Any]] = field(default_factory=list)
+    generated: list[str] = field(default_factory=list)
     keys: tuple[list[str], list[str]] | None = None
 
     def lines(self, dialect: Dialect) -> list[str]:
@@ -78,6 +80,14 @@ class _Difference:
             f"{_ddl(column.type, dialect)}{hint}"
             for column, actual, hint in self.types
         ]
+        found += [
+            f"NOT NULL in the table, and the model may leave it NULL: {each['name']}"
+            for each in self.narrowed
+        ]
+        found += [
+            f"generated in the table, so that no row can say what the model does: {name}"
+            for name in self.generated
+        ]
         if self.keys is not None:
             actual_key, wanted_key = (", ".join(names) or "nothing" for names in self.keys)
             found.append(f"primary key differs: it is {actual_key} in the table, the model says {wanted_key}")
@@ -87,7 +97,7 @@ class _Difference:
 def drift(connection: Connection, table: Table) -> list[str]:
     """Say where *table* in the database no longer fits its definition; an empty list if it does.
 
-    Extra columns that an insert need not fill, lengths and nullability are logged at DEBUG only.
+    Extra columns that an insert need not fill, lengths, and NULL where the model has none, are logged at DEBUG only.
     """
     return _compare(connection, inspect(connection), table).lines(connection.dialect)
 
@@ -128,6 +138,10 @@ def _compare(connection: Connection, inspector: Inspector, table: Table) -> _Dif
             hint = _type_hint(table.columns[name], reflected["type"], dialect)
             if hint is not None:
                 difference.types.append((table.columns[name], reflected["type"], hint))
+            if _is_generated(reflected):
+                difference.generated.append(name)
+            elif table.columns[name].nullable and not reflected["nullable"]:
+                difference.narrowed.append(dict(reflected))
             elif table.columns[name].nullable != reflected["nullable"]:
                 log.debug("%s.%s: nullable is %s in the table only", table.name, name, reflected["nullable"])
         elif _must_be_filled(reflected):
@@ -136,6 +150,11 @@ def _compare(connection: Connection, inspector: Inspector, table: Table) -> _Dif
             log.debug("%s.%s is in the table, not in the model", table.name, name)
     difference.keys = _key_difference(inspector, table)
     return difference
+
+
+def _is_generated(reflected: Any) -> bool:
+    """Whether the database refuses any value that is given for a column."""
+    return "computed" in reflected or bool((reflected.get("identity") or {}).get("always"))
 
 
 def _must_be_filled(reflected: Any) -> bool:
@@ -254,7 +273,7 @@ def _operations(connection: Connection, table: Table, difference: _Difference) -
     ]
     changes += [
         ops.AlterColumnOp(table.name, each["name"], existing_type=each["type"], modify_nullable=True, **place)
-        for each in difference.unfilled
+        for each in [*difference.unfilled, *difference.narrowed]
     ]
     if not changes:
         return []

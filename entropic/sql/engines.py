@@ -26,9 +26,19 @@ from entropic.disk.files import make_folders
 from entropic.process.logs import get_logger
 from entropic.sql.outages import Connector, connected
 from entropic.sql.prepared import execute_text
+from entropic.sql.sqlite_files import SQLiteFile
 from entropic.sql.urls import DRIVERS, scrub_error, shown
 
-__all__ = ["BEGIN", "is_memory", "make_engine", "normalise_url", "prepare", "synchronous"]
+__all__ = [
+    "BEGIN",
+    "begin_anew",
+    "is_memory",
+    "make_engine",
+    "normalise_url",
+    "prepare",
+    "synchronous",
+    "why_unreadable",
+]
 
 log = get_logger(__name__)
 
@@ -43,6 +53,7 @@ FILE_TROUBLES = {  # what SQLite says, and what that means for the folder
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p", "afs"}
 
 _prepared: weakref.WeakSet[Engine] = weakref.WeakSet()
+_files: weakref.WeakKeyDictionary[Engine, SQLiteFile] = weakref.WeakKeyDictionary()
 
 
 def make_engine(url: URL, rest: Callable[[], None]) -> Engine:
@@ -94,16 +105,37 @@ def prepare(engine: Engine, rest: Callable[[], None]) -> None:
     if engine.dialect.name != "sqlite":
         event.listen(engine, "do_connect", Connector(engine.url, rest))
         return
-    event.listen(engine, "do_connect", partial(connected, engine.url))
+    file = _files[engine] = SQLiteFile(engine.url, is_memory=is_memory(engine.url))
+    event.listen(engine, "do_connect", partial(_connect_sqlite, engine.url, file))
     # At checkout, not at connect: an engine of the user's may have connections in its pool already.
-    event.listen(engine, "checkout", _prepare_sqlite)
+    event.listen(engine, "checkout", partial(_prepare_sqlite, file))
     event.listen(engine, "begin", _begin_sqlite)
     event.listen(engine, "invalidate", _roll_back_sqlite)
     event.listen(engine, "handle_error", partial(_explain, Path(str(engine.url.database))))
 
 
-def _prepare_sqlite(connection: Any, record: Any, proxy: Any) -> None:
-    if record.info.get("entropic"):
+def begin_anew(engine: Engine) -> None:
+    """Let a SQLite file that was removed be made again; without, to connect is an error then."""
+    if (file := _files.get(engine)) is not None:
+        file.begin_anew()
+
+
+def why_unreadable(engine: Engine) -> str | None:
+    """Return why a SQLite file cannot even be read by this user; None if it can, or nobody knows why not."""
+    file = _files.get(engine)
+    return None if file is None else file.trouble()
+
+
+def _connect_sqlite(
+    url: URL, file: SQLiteFile, dialect: Any, record: Any, arguments: Any, keywords: Any
+) -> Any:
+    file.prepare(dialect, arguments, keywords)
+    return connected(url, dialect, record, arguments, keywords)
+
+
+def _prepare_sqlite(file: SQLiteFile, connection: Any, record: Any, proxy: Any) -> None:
+    if "entropic" in record.info:
+        file.require(record.info["entropic"])
         return
     # Or the sqlite3 module would begin transactions of its own, at its own time.
     connection.isolation_level = None
@@ -115,7 +147,7 @@ def _prepare_sqlite(connection: Any, record: Any, proxy: Any) -> None:
     elif path:
         _switch_to_wal(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
-    record.info["entropic"] = True
+    record.info["entropic"] = file.identity()
 
 
 def _switch_to_wal(connection: Any) -> None:

@@ -75,11 +75,18 @@ def shown(url: URL) -> str:
     user = "" if url.username is None and url.password is None else f"{HIDDEN}@"
     host = url.host or ""
     place = (host if _HOST.match(host) else HIDDEN) + (f":{url.port}" if url.port else "")
-    name = re.split(r"[?;=]", url.database or "", maxsplit=1)
-    database = name[0] + (HIDDEN if len(name) > 1 else "")
+    database = url.database or ""
+    if not _is_path(url):
+        name = re.split(r"[?;=]", database, maxsplit=1)
+        database = name[0] + (HIDDEN if len(name) > 1 else "")
     query = "&".join(f"{key}={_shown(key, value)}" for key, value in url.query.items())
     text = f"{url.drivername}://{user}{place}" + (f"/{database}" if url.database is not None else "")
     return text + (f"?{query}" if query else "")
+
+
+def _is_path(url: URL) -> bool:
+    """Whether a URL names a file by its path alone, whatever characters that has."""
+    return url.get_backend_name() == "sqlite" and not str(url.database or "").startswith("file:")
 
 
 def _shown(key: str, value: str | tuple[str, ...]) -> str:
@@ -120,5 +127,6 @@ def _secrets(url: URL) -> set[str]:
         found.update(one for one in values if _shown(key, one) == HIDDEN)
     if not _HOST.match(url.host or ""):
         found.update(str(url.host).split("@"))
-    found.update(re.split(r"[?;=&\s]", url.database or "")[1:])
+    if not _is_path(url):
+        found.update(re.split(r"[?;=&\s]", url.database or "")[1:])
     return found - {"", url.database or ""}

@@ -31,6 +31,7 @@ from entropic.process.logs import get_logger
 from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database
 from entropic.sql.drift import drift
+from entropic.sql.engines import why_unreadable
 from entropic.sql.schema_lock import schema_lock
 from entropic.sql.tables import NAMES, MetaRow, every_table
 from entropic.sql.urls import shown
@@ -112,6 +113,8 @@ def ensure_schema(database: Database, tables: Sequence[Table]) -> None:
     """
     for table in tables:
         _refuse_own_name(table)
+    if not database.is_in_block:
+        database.begin_anew()
     try:
         if _is_complete(database, tables):
             return
@@ -126,6 +129,8 @@ def ensure_schema(database: Database, tables: Sequence[Table]) -> None:
                 f"{shown(database.url)}: the file is no SQLite database, or it is damaged. Nothing was changed. Name "
                 "another file in the URL, or restore this one from a backup"
             ) from error
+        if (trouble := why_unreadable(database.engine)) is not None:
+            raise SchemaError(trouble) from error
         if not is_denied(error):
             raise
         raise SchemaError(

@@ -386,6 +386,6 @@ def test_what_took_the_place_of_a_result_is_no_hit_and_check_goes_on(store, resu
     report = store.check(checksum=True)
     again = store.run_or_retrieve(PARAMS)
 
-    assert {finding.kind for finding in report} >= {"missing-file", "corrupt-file"}
+    assert {finding.kind for finding in report} >= {"not-a-file", "corrupt-file"}
     assert len(store.runner.seen) == 3
     assert store.retrieve(PARAMS, verify=True).result_file == again.result_file
