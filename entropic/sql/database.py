@@ -33,6 +33,7 @@ from entropic.sql.engines import (
     BEGIN,
     begin_anew,
     is_memory,
+    is_replaced,
     make_engine,
     normalise_url,
     prepare,
@@ -303,6 +304,9 @@ class Database:
         if block is not None:
             return block.read(work)
         held: _Held | None = getattr(self._held, "value", None)
+        if held is not None and is_replaced(held.connection):
+            self.release()
+            held = None
         if held is not None:
             try:
                 with self._statement:

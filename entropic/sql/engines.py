@@ -33,6 +33,7 @@ __all__ = [
     "BEGIN",
     "begin_anew",
     "is_memory",
+    "is_replaced",
     "make_engine",
     "normalise_url",
     "prepare",
@@ -118,6 +119,12 @@ def begin_anew(engine: Engine) -> None:
     """Let a SQLite file that was removed be made again; without, to connect is an error then."""
     if (file := _files.get(engine)) is not None:
         file.begin_anew()
+
+
+def is_replaced(connection: Connection) -> bool:
+    """Whether a connection is to a SQLite file that was removed or replaced since it was made."""
+    file = _files.get(connection.engine)
+    return file is not None and connection.connection.info.get("entropic") != file.identity()
 
 
 def why_unreadable(engine: Engine) -> str | None:

@@ -32,6 +32,7 @@ from entropic.sql.columns import LibraryBase
 from entropic.sql.database import Database
 from entropic.sql.drift import drift
 from entropic.sql.engines import why_unreadable
+from entropic.sql.namespaces import note_schemas, refuse_shared_records
 from entropic.sql.schema_lock import schema_lock
 from entropic.sql.tables import NAMES, MetaRow, every_table
 from entropic.sql.urls import shown
@@ -120,9 +121,12 @@ def ensure_schema(database: Database, tables: Sequence[Table]) -> None:
             return
         with schema_lock(database) as connection:
             make_library_tables(database, connection)
-            for table in _missing(connection, tables):
+            refuse_shared_records(connection, tables)
+            lacking = _missing(connection, tables)
+            for table in lacking:
                 log.info("making the table %s", table.name)
                 table.metadata.create_all(connection, tables=[table])
+            note_schemas(connection, lacking)
     except DBAPIError as error:
         if "file is not a database" in str(error.orig):
             raise SchemaError(
@@ -174,6 +178,7 @@ def _is_complete(database: Database, tables: Sequence[Table]) -> bool:
             if version != HEAD and database.dialect in {"mysql", "mariadb"}:
                 return False  # a step of an upgrade that is under way is seen; under the lock there is none
             require_head(database, connection, version)
+            refuse_shared_records(connection, tables)
             return not _missing(connection, tables)
         except DBAPIError as error:
             # MySQL does not describe a table that another process is making; under the lock there is none.

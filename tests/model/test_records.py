@@ -3,11 +3,11 @@
 import pickle
 
 import pytest
-from sqlalchemy import inspect, select
+from sqlalchemy import inspect, select, text
 from sqlalchemy.orm import Session
 
 from benchmarks.data import Run, params, write_result
-from entropic import Database, Store
+from entropic import Database, SchemaError, Store
 from entropic.model.records import CHUNK
 from tests.support.counting import statements
 
@@ -89,3 +89,43 @@ def test_find_many_of_more_than_a_chunk_leaves_out_what_is_not_there(store):
     found = [row.id for row in store._table.reader.find_many([*keys, there])]
 
     assert found == [there]
+
+
+def fold_case(database: Database) -> None:
+    """Let the table's keys be equal that differ by case, as an export and import may."""
+
+    def work(connection):
+        if database.dialect != "sqlite":
+            connection.execute(
+                text("ALTER TABLE benchmark_runs CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")
+            )
+            return
+        made = connection.scalar(text("SELECT sql FROM sqlite_master WHERE name = 'benchmark_runs'"))
+        connection.execute(text("DROP TABLE benchmark_runs"))
+        connection.execute(text(made.replace("id VARCHAR", "id VARCHAR COLLATE NOCASE")))
+
+    database.write(work)
+
+
+@pytest.mark.parametrize("url", ["sqlite_url", "mysql_url"])
+def test_key_that_the_database_takes_for_another_is_refused(tmp_path, request, url):
+    database = Database(request.getfixturevalue(url))
+    opened = Store(write_result, Run, tmp_path / "results", ".bin", database)
+    fold_case(database)
+    one, other = params(2)
+    record = opened.run_or_retrieve({**one, "id": "RunA"})
+
+    calls = [
+        lambda: opened.run_or_retrieve({**one, "id": "runa"}),
+        lambda: opened.run({**other, "id": "RUNA"}),
+        lambda: opened.retrieve({"id": "runa"}),
+        lambda: opened.delete(hash="RUNA"),
+        lambda: opened.sweep([{**one, "id": "runa"}], progress=False),
+    ]
+    for call in calls:
+        with pytest.raises(SchemaError, match=r"(?i)took 'runa' for 'RunA'.*binary collation"):
+            call()
+
+    assert opened.run_or_retrieve({**one, "id": "RunA"}).created_at == record.created_at
+    assert opened.count() == 1
+    database.dispose()

@@ -30,6 +30,7 @@ class Sealed(Base):
     ("url", "expected"),
     [
         ("sqlite:////data/db.sqlite3", "sqlite:////data/db.sqlite3"),
+        ("sqlite:////data/lr=0.1;seed=3/db.sqlite3", "sqlite:////data/lr=0.1;seed=3/db.sqlite3"),
         ("sqlite://", "sqlite://"),
         ("sqlite:///file:/data/x?mode=ro&uri=true&key=hunter2", None),
         ("postgresql+psycopg://me:hunter2@host:5432/lab", "postgresql+psycopg://***@host:5432/lab"),

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from entropic import Base, Database, Mapped, ResultsDirUnavailableError, SchemaError, Store
+from entropic.sql.versions import ensure_schema
 
 MODELS: list[type[Base]] = []
 
@@ -67,6 +68,44 @@ def test_folder_of_a_table_in_another_schema_is_refused(two_schemas, tmp_path):
 
     with pytest.raises(ResultsDirUnavailableError, match=r"alice\.walks.*results_dir of its own"):
         open_store(Bobs, tmp_path, two_schemas)
+
+
+Plain = model("Plain", "rambles")
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_table_that_would_share_the_records_of_one_in_another_schema_is_refused(
+    two_schemas, postgres_url, tmp_path, is_made
+):
+    """The library's tables are where all see them, and the search path begins with a schema of each user's."""
+    ensure_schema(two_schemas, [])
+    search = "&options=-csearch_path%3D{},public"
+    alice, bob = (Database(postgres_url + search.format(name)) for name in ("alice", "bob"))
+    open_store(Plain, tmp_path / "alice", alice).run_or_retrieve({"n": 1})
+    if is_made:
+        two_schemas.write(lambda c: c.execute(text("CREATE TABLE bob.rambles AS TABLE alice.rambles")))
+
+    with pytest.raises(
+        SchemaError, match=r"rambles of the schema 'bob' and that of 'alice'.*'schema': 'bob'"
+    ):
+        open_store(Plain, tmp_path / "bob", bob)
+
+    assert open_store(Plain, tmp_path / "alice", alice).count() == 1
+    for database in (alice, bob):
+        database.dispose()
+
+
+def test_schema_of_each_with_all_its_tables_is_kept_apart(two_schemas, postgres_url, tmp_path):
+    search = "&options=-csearch_path%3D{}"
+    alice, bob = (Database(postgres_url + search.format(name)) for name in ("alice", "bob"))
+    stores = [open_store(Plain, tmp_path / str(n), one, str(n)) for n, one in enumerate([alice, bob])]
+
+    for store in stores:
+        store.run_or_retrieve({"n": 1})
+
+    assert [read(store) for store in stores] == ["0 of 1", "1 of 1"]
+    for database in (alice, bob):
+        database.dispose()
 
 
 Lower, Upper = model("Lower", "strolls"), model("Upper", "Strolls")
