@@ -7,12 +7,12 @@ under it.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
+from entropic.config_store.compare import differences, shown
 from entropic.configs import (
     KINDS,
     ArchitectureConfig,
@@ -29,7 +29,7 @@ from entropic.disk.names import check_name
 from entropic.errors import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError
 from entropic.process.logs import get_logger
 
-__all__ = ["COLLECTIONS", "PARTS", "ConfigStore", "IfExists", "Write", "differences", "part_name"]
+__all__ = ["COLLECTIONS", "PARTS", "ConfigStore", "IfExists", "Write", "part_name"]
 
 log = get_logger(__name__)
 
@@ -484,7 +484,7 @@ class ConfigStore(ABC):
             return None
         if if_exists == "error":
             raise DuplicateNameError(
-                f"another {kind} config is stored under the name {name!r}: they differ in {_shown(different)}. Give it "
+                f"another {kind} config is stored under the name {name!r}: they differ in {shown(different)}. Give it "
                 "another name, or say if_exists='replace' or 'keep'"
             )
         if not force:
@@ -514,42 +514,6 @@ class ConfigStore(ABC):
                 f"the {kind} config {name!r} is part of the runs {', '.join(map(repr, runs[:10]))}{more}: {what} it "
                 "when they are deleted"
             )
-
-
-def differences(one: Any, other: Any, ignore: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
-    """Return where two documents differ, as dotted paths, and what stands there; None where one has nothing.
-
-    The order of keys does not matter, 1 is 1.0, and NaN is NaN.
-    """
-    found: dict[str, tuple[Any, Any]] = {}
-    _compare("", one, other, set(ignore), found)
-    return found
-
-
-def _compare(path: str, one: Any, other: Any, ignore: set[str], found: dict[str, tuple[Any, Any]]) -> None:
-    if path in ignore:
-        return
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in [*one, *(key for key in other if key not in one)]:
-            _compare(f"{path}.{key}" if path else str(key), one.get(key), other.get(key), ignore, found)
-    elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        for number, (left, right) in enumerate(zip(one, other, strict=True)):
-            _compare(f"{path}[{number}]", left, right, ignore, found)
-    elif not _is_same(one, other):
-        found[path] = (one, other)
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other):
-        return True
-    return bool(one == other)
-
-
-def _shown(different: Mapping[str, tuple[Any, Any]]) -> str:
-    shown = [f"{path} ({one!r:.60} stored, {other!r:.60} given)" for path, (one, other) in different.items()]
-    return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
 
 
 def _as_stored_now(kind: str, document: Any) -> Any:
