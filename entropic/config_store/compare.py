@@ -1,12 +1,22 @@
-"""What counts as the same config: documents are compared by what they say, not by how they are written."""
+"""What counts as the same config.
+
+Documents are compared by what they say, not by how they are written. What a document gives back is compared with the
+config that it was made of, classes included: a document that lost something is not written.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Set
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any
 
-__all__ = ["differences", "shown"]
+from entropic.configs import KINDS, Config, full_name, restore
+from entropic.errors import DecodeError
+
+__all__ = ["differences", "require_readable", "shown"]
 
 
 def differences(one: Any, other: Any, ignore: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
@@ -42,5 +52,95 @@ def _is_same(one: Any, other: Any) -> bool:
 
 def shown(different: Mapping[str, tuple[Any, Any]]) -> str:
     """Return what `differences` has found as people read it."""
-    shown = [f"{path} ({one!r:.60} stored, {other!r:.60} given)" for path, (one, other) in different.items()]
-    return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
+    return _first(
+        [f"{path} ({one!r:.60} stored, {other!r:.60} given)" for path, (one, other) in different.items()]
+    )
+
+
+def _first(places: list[str]) -> str:
+    return ", ".join(places[:10]) + (f" and {len(places) - 10} more" if len(places) > 10 else "")
+
+
+def require_readable(config: Config, document: Mapping[str, Any]) -> None:
+    """Raise DecodeError unless *document* gives *config* back."""
+    try:
+        back = restore(KINDS[config.kind], document)
+    except DecodeError as error:
+        raise DecodeError(f"{error}. Nothing was stored") from error
+    if lost := list(_lost("", config, back)):
+        places = [f"{path or 'it'} ({one!r:.60} would be {other!r:.60})" for path, one, other in lost]
+        raise DecodeError(
+            f"the {config.kind} config {config.name!r} would come back as another one: {_first(places)}. Nothing was "
+            "stored: what a field holds comes back as what the field is declared with, so declare just that, as the "
+            "subclass, or as a tuple"
+        )
+
+
+def _lost(path: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two values differ. Private attributes are no part of a config."""
+    is_of_one_class = full_name(type(one)) == full_name(type(other))  # a notebook may have defined it again
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        yield from _lost_of_mapping(path, one, other)
+    elif not is_of_one_class:
+        if not _is_equal(one, other):
+            yield path, one, other
+    elif isinstance(one, list | tuple | deque) and len(one) == len(other):
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
+            yield from _lost(f"{path}[{number}]", left, right)
+    elif isinstance(one, Enum):
+        yield from _lost(path, one.value, other.value)
+    elif hasattr(one, "tolist"):  # arrays
+        yield from _lost(path, one.tolist(), other.tolist())
+    elif (parts := _parts(one)) is not None:
+        yield from _lost_of_mapping(path, parts, _parts(other) or {})
+    elif not (_is_equal_set(one, other) if isinstance(one, Set) else _is_equal(one, other)):
+        yield path, one, other
+
+
+def _lost_of_mapping(
+    path: str, one: Mapping[Any, Any], other: Mapping[Any, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in [*one, *(key for key in other if key not in one)]:
+        yield from _lost(
+            f"{path}.{key}" if path else str(key), one.get(key, _NOTHING), other.get(key, _NOTHING)
+        )
+
+
+def _parts(value: Any) -> dict[str, Any] | None:
+    """Return what an object is made of, if it is no more than that."""
+    class_ = type(value)
+    if hasattr(
+        class_, "model_fields"
+    ):  # of pydantic; some fields may be missing if it was made without validation
+        extra = getattr(value, "__pydantic_extra__", None) or {}
+        return {name: vars(value).get(name, _NOTHING) for name in class_.model_fields} | extra
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name, _NOTHING) for field in fields(value) if field.compare}
+    by_identity: Any = object.__eq__
+    if class_.__eq__ is by_identity and hasattr(value, "__dict__"):
+        return dict(vars(value))
+    return None
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    try:
+        return _is_same(one, other)
+    except Exception:  # a user's class may compare as it likes
+        return False
+
+
+def _is_equal_set(one: Any, other: Any) -> bool:
+    if one == other:
+        return True
+    pairs = zip(sorted(one, key=repr), sorted(other, key=repr), strict=False)  # a NaN is in no other set
+    return len(one) == len(other) and all(_is_equal(left, right) for left, right in pairs)
+
+
+class _Nothing:
+    """What stands where there is nothing: None is a value."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_NOTHING = _Nothing()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
-from entropic.config_store.compare import differences, shown
+from entropic.config_store.compare import differences, require_readable, shown
 from entropic.configs import (
     KINDS,
     ArchitectureConfig,
@@ -455,6 +455,8 @@ class ConfigStore(ABC):
         for one in configs:
             check_name(one.name)  # of a config that was made without validation
         documents = [(one, one.document()) for one in configs]
+        for one, document in documents:
+            require_readable(one, document)
 
         def checked() -> list[Write]:
             writes = (

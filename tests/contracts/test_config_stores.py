@@ -5,11 +5,26 @@ import re
 from contextlib import contextmanager
 
 import pytest
+from pydantic import SecretStr
 
 from entropic import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError, configs
 from entropic.config_store import ConfigStore, FileConfigStore, SQLConfigStore
-from entropic.configs import RunConfig
-from tests.support.config_cases import ONE_OF_EACH, OTHER, Distances, Gunpowder, Pair, UNet, Volume, run
+from entropic.config_store.interface import Write
+from entropic.configs import RunConfig, StartConfig
+from tests.support.config_cases import (
+    DOCUMENT_OF_BEFORE,
+    OF_BEFORE,
+    ONE_OF_EACH,
+    OTHER,
+    Augmented,
+    Descent,
+    Distances,
+    Gunpowder,
+    Pair,
+    UNet,
+    Volume,
+    run,
+)
 from tests.support.databases import database_of, empty
 
 KINDS = list(ONE_OF_EACH)
@@ -264,6 +279,55 @@ def test_field_that_was_added_with_a_default_makes_no_other_config(store):
     assert get(store, "task", "g") == Grows(name="g")
     with pytest.raises(DuplicateNameError, match="more"):
         put(store, Grows(name="g", more=4))
+
+
+class Momentum(Descent):
+    beta: float = 0.9
+
+
+class BestStart(StartConfig):
+    freeze: int = 0
+
+
+class Secret(Distances):
+    token: SecretStr
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        (Augmented(name="x", descent=Momentum(beta=0.5)), r"descent \(Momentum\(.*\) would be Descent\("),
+        (Augmented(name="x", options={"a": {"b": (1, 2)}}), r"options\.a\.b \(\(1, 2\) would be \[1, 2\]\)"),
+        (Secret(name="x", token="a"), "token "),
+        (Distances.model_construct(name="x", clip="far"), "clip: Input should be a valid number"),
+        (run(trainer_config=Augmented(name="x", options={"k": b"k"})), r"options\.k \(b'k' would be 'k'\)"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_config_that_would_come_back_as_another_is_refused_and_nothing_stored(store, config, place):
+    with pytest.raises(DecodeError, match=f"{place}.*Nothing was stored"):
+        put(store, config)
+    assert everything(store) == {}
+
+
+def test_run_may_start_from_a_class_of_its_own(store):
+    put(store, RunConfig(name="r", start_config=BestStart(run="a", criterion="f1", freeze=3)))
+
+    assert get(store, "run", "r").start_config == BestStart(run="a", criterion="f1", freeze=3)
+    with pytest.raises(DuplicateNameError, match=r"start_config\.freeze \(3 stored, 4 given\)"):
+        put(store, RunConfig(name="r", start_config=BestStart(run="a", criterion="f1", freeze=4)))
+
+
+def test_document_of_the_first_release_is_read_and_counts_as_the_same(store):
+    written = [Write("run", "before", DOCUMENT_OF_BEFORE, replaces=False)]
+    store._write(written, lambda: written)
+
+    assert get(store, "run", "before") == OF_BEFORE
+    put(store, OF_BEFORE, store_parts=False)
+    with pytest.raises(
+        DuplicateNameError, match=r"differ in start_config\.criterion \('f1' stored, 'f2' given\)\. "
+    ):
+        put(store, OF_BEFORE.model_copy(update={"start_config": StartConfig(run="first", criterion="f2")}))
 
 
 # Runs
