@@ -50,10 +50,10 @@ def _is_same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def shown(different: Mapping[str, tuple[Any, Any]]) -> str:
-    """Return what `differences` has found as people read it."""
+def shown(different: Mapping[str, tuple[Any, Any]], one: str = "stored", other: str = "given") -> str:
+    """Return what `differences` has found as people read it; *one* and *other* say which is which."""
     return _first(
-        [f"{path} ({one!r:.60} stored, {other!r:.60} given)" for path, (one, other) in different.items()]
+        [f"{path} ({left!r:.60} {one}, {right!r:.60} {other})" for path, (left, right) in different.items()]
     )
 
 

@@ -196,7 +196,8 @@ class ConfigStore(ABC):
         Raises
         ------
         DuplicateNameError
-            If the run or a part has the name of another one that is stored; nothing is stored then.
+            If the run or a part has the name of another one that is stored, or two inside it have one name and differ;
+            nothing is stored then.
         """
         run_config = _config_of(RunConfig, run_config)
         configs: list[Config] = [*(run_config.parts() if store_parts else []), run_config]
@@ -454,7 +455,7 @@ class ConfigStore(ABC):
             raise ValueError(f"if_exists is 'error', 'replace' or 'keep', not {if_exists!r}")
         for one in configs:
             check_name(one.name)  # of a config that was made without validation
-        documents = [(one, one.document()) for one in configs]
+        documents = _distinct([(one, one.document()) for one in configs])
         for one, document in documents:
             require_readable(one, document)
 
@@ -526,6 +527,19 @@ def _as_stored_now(kind: str, document: Any) -> Any:
         return document
 
 
+def _distinct(documents: Sequence[tuple[Config, dict[str, Any]]]) -> list[tuple[Config, dict[str, Any]]]:
+    """Return configs and their documents, each once: a dataset may be trained on and validated on."""
+    found: dict[tuple[str, str], tuple[Config, dict[str, Any]]] = {}
+    for config, document in documents:
+        former = found.setdefault((config.kind, config.name), (config, document))
+        if different := differences(former[1], document):
+            raise DuplicateNameError(
+                f"two {config.kind} configs that are to be stored have the name {config.name!r}: they differ in "
+                f"{shown(different, 'in one', 'in the other')}. Give one of them another name"
+            )
+    return list(found.values())
+
+
 def _config_of(base: type[ConfigT], given: Any) -> ConfigT:
     """Return what a caller has given as a config: a document will do."""
     if isinstance(given, Mapping):
@@ -548,17 +562,15 @@ def part_name(document: Any, part: str) -> str | None:
 
 
 def _inside(value: Any) -> Iterator[Config]:
-    """Yield the configs inside a config, the innermost first."""
-    if isinstance(value, Config):
-        for name in type(value).model_fields:
-            inner = getattr(value, name)
-            yield from _inside(inner)
-            if isinstance(inner, Config):
-                yield inner
+    """Yield the configs inside a value, the innermost first."""
+    inner: list[Any] = []
+    if hasattr(type(value), "model_fields"):  # of pydantic, be it no config
+        inner = [getattr(value, name, None) for name in type(value).model_fields]
     elif isinstance(value, Mapping):
-        yield from _inside(list(value.values()))
+        inner = list(value.values())
     elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from _inside(item)
-            if isinstance(item, Config):
-                yield item
+        inner = list(value)
+    for one in inner:
+        yield from _inside(one)
+        if isinstance(one, Config):
+            yield one

@@ -5,7 +5,7 @@ import re
 from contextlib import contextmanager
 
 import pytest
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from entropic import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError, configs
 from entropic.config_store import ConfigStore, FileConfigStore, SQLConfigStore
@@ -21,6 +21,7 @@ from tests.support.config_cases import (
     Distances,
     Gunpowder,
     Pair,
+    TrainValidate,
     UNet,
     Volume,
     run,
@@ -376,6 +377,46 @@ def test_parts_are_left_out_if_that_is_said_and_what_is_inside_them_stored_if_th
     }  # fmt: skip
     assert type(get(store, "dataset", "d1")) is Pair
     assert type(get(store, "array", "v2")) is Volume
+
+
+class Both(TrainValidate):
+    validate_on: list[Pair]
+
+
+class Bundle(BaseModel):
+    pair: Pair
+
+
+class Bundled(Distances):
+    bundle: Bundle
+
+
+def test_dataset_that_occurs_twice_is_stored_once(store):
+    pair = Pair(name="d", raw=Volume(name="v"))
+    split = Both(name="both", train=[pair], validate_on=[pair.model_copy(deep=True)])
+    put(store, RunConfig(name="r", datasplit_config=split), recursive=True)
+
+    assert (names(store, "dataset"), names(store, "array")) == (["d"], ["v"])
+    assert get(store, "run", "r").datasplit_config == split
+
+
+@pytest.mark.parametrize("if_exists", ["error", "replace", "keep"])
+def test_two_datasets_of_one_name_that_differ_are_an_error_and_nothing_is_stored(store, if_exists):
+    one, other = (Pair(name="d", raw=Volume(name=name)) for name in "vw")
+    split = Both(name="both", train=[one], validate_on=[other])
+
+    with pytest.raises(
+        DuplicateNameError, match=r"two dataset configs .* 'd': they differ in raw\.name \('v' in one"
+    ):
+        put(store, RunConfig(name="r", datasplit_config=split), recursive=True, if_exists=if_exists)
+    assert everything(store) == {}
+
+
+def test_dataset_in_a_model_that_is_no_config_is_stored_with_the_rest(store):
+    task = Bundled(name="t", bundle=Bundle(pair=Pair(name="d", raw=Volume(name="v"))))
+    put(store, RunConfig(name="r", task_config=task), recursive=True)
+
+    assert (names(store, "dataset"), names(store, "array")) == (["d"], ["v"])
 
 
 def test_run_without_parts_is_a_run(store):
