@@ -8,10 +8,11 @@ no ``__type__``: they come back as what the field is declared with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Set
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, ValidationError
 from pydantic_core import PydanticSerializationError, core_schema
 
 from entropic.disk.names import check_name
@@ -115,7 +116,7 @@ class Config(Typed):
         return True, f"No validation for this {type(self).__name__}"
 
     def document(self) -> dict[str, Any]:
-        """Return the config as JSON holds it.
+        """Return the config as JSON holds it: equal configs have one document, in whatever order a set is.
 
         Raises
         ------
@@ -125,11 +126,34 @@ class Config(Typed):
             If a field holds what JSON cannot.
         """
         try:
-            return self.model_dump(mode="json", round_trip=True)
+            document = self.model_dump(mode="json", round_trip=True)
         except PydanticSerializationError as error:
             if isinstance(error.__cause__, DecodeError):
                 raise error.__cause__ from None
             raise
+        _sort_sets(self, document)
+        return document
+
+
+def _sort_sets(value: Any, document: Any) -> None:
+    """Sort in *document* what is a set in *value*: sets of strings have another order in each process."""
+    if isinstance(value, RootModel):
+        value = value.root
+    if isinstance(document, list) and isinstance(value, list | tuple | Set) and len(value) == len(document):
+        for inner, item in zip(value, document, strict=True):
+            _sort_sets(inner, item)
+        if isinstance(value, Set):
+            document.sort(key=lambda item: json.dumps(item, sort_keys=True))
+    elif isinstance(document, dict) and isinstance(value, Mapping):
+        for inner, item in zip(value.values(), document.values(), strict=False):  # JSON has other keys
+            _sort_sets(inner, item)
+    elif isinstance(document, dict):
+        aliases = {
+            name: field.serialization_alias
+            for name, field in getattr(type(value), "model_fields", {}).items()
+        }
+        for name, inner in getattr(value, "__dict__", {}).items():
+            _sort_sets(inner, document.get(name, document.get(aliases.get(name))))
 
 
 def _class(base: type[Typed], name: Any) -> type[Typed]:

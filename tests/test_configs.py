@@ -6,11 +6,12 @@ import json
 import math
 import pickle
 import types
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from pydantic import AliasChoices, Field, ValidationError, computed_field
+from pydantic import AliasChoices, BaseModel, Field, RootModel, ValidationError, computed_field
 from pydantic_core import PydanticSerializationError
 
 from entropic import DecodeError
@@ -205,6 +206,59 @@ def test_document_of_before_a_field_was_added_has_its_default():
 
 def test_document_without_a_type_is_of_the_kinds_own_class():
     assert restore(RunConfig, {"name": "r", "num_iterations": 3}) == RunConfig(name="r", num_iterations=3)
+
+
+class Letters(RootModel[frozenset[str]]):
+    pass
+
+
+class Sets(BaseModel):
+    words: set[str]
+    called: set[str] = Field(alias="named")
+    model_config = {"serialize_by_alias": True, "populate_by_name": True}
+
+
+@dataclass
+class Pair:
+    left: set[str]
+
+
+class OfSets(TaskConfig):
+    words: set[str]
+    inside: list[Sets]
+    by_key: dict[int, set[str]]
+    pairs: tuple[Pair, ...]
+    letters: Letters
+    deep: frozenset[frozenset[str]]
+    numbers: set[float]
+
+
+def of_sets(words):
+    return OfSets(
+        name="x",
+        words=words,
+        inside=[Sets(words=words, called=words)],
+        by_key={2: words, 1: words},
+        pairs=(Pair(set(words)),),
+        letters=words,
+        deep=[words, words[:2]],
+        numbers=[2.0, math.inf, 0.5],
+    )
+
+
+def test_sets_are_sorted_in_documents():
+    letters = list("abcdefghij")
+    document = of_sets(letters).document()
+
+    assert document["words"] == document["letters"] == letters
+    assert (document["inside"][0]["words"], *document["inside"][0].values()) == (letters,) * 3
+    assert document["by_key"] == {"2": letters, "1": letters}
+    assert document["pairs"] == [{"left": letters}]
+    assert document["deep"] == [letters, ["a", "b"]]
+    assert document["numbers"] == [0.5, 2.0, math.inf]
+    assert restore(TaskConfig, document) == of_sets(letters)
+    back = restore(TaskConfig, {**document, "words": letters[::-1]})
+    assert back.document() == document
 
 
 # Which class

@@ -91,7 +91,7 @@ OF_BEFORE = RunConfig(
     name="before",
     trainer_config=Augmented(
         name="g",
-        augments={"flip"},
+        augments={"flip", "crop", "noise"},
         options={"a": None, "b": [1, 2.5, math.inf]},
     ),
     datasplit_config=TrainValidate(name="s", train=[Pair(name="d", raw=File(name="v", path="/p"))]),
@@ -107,7 +107,7 @@ DOCUMENT_OF_BEFORE = {
         "__type__": "Augmented",
         "name": "g",
         "descent": {"rate": 0.001},
-        "augments": ["flip"],
+        "augments": ["flip", "crop", "noise"],
         "options": {"a": None, "b": [1, 2.5, math.inf]},
     },
     "datasplit_config": {
