@@ -19,10 +19,20 @@ from entropic.errors import DecodeError
 __all__ = ["differences", "require_readable", "shown"]
 
 
-def differences(one: Any, other: Any, ignore: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
-    """Return where two documents differ, as dotted paths, and what stands there; None where one has nothing.
+class _Nothing:
+    """What stands where there is nothing: None is a value."""
 
-    The order of keys does not matter, 1 is 1.0, and NaN is NaN.
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_NOTHING = _Nothing()
+
+
+def differences(one: Any, other: Any, ignore: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """Return where two documents differ, as dotted paths, and what stands there.
+
+    The order of keys does not matter, 1 is 1.0, and NaN is NaN; None is not the same as nothing.
     """
     found: dict[str, tuple[Any, Any]] = {}
     _compare("", one, other, set(ignore), found)
@@ -34,7 +44,8 @@ def _compare(path: str, one: Any, other: Any, ignore: set[str], found: dict[str,
         return
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in [*one, *(key for key in other if key not in one)]:
-            _compare(f"{path}.{key}" if path else str(key), one.get(key), other.get(key), ignore, found)
+            left, right = one.get(key, _NOTHING), other.get(key, _NOTHING)
+            _compare(f"{path}.{key}" if path else str(key), left, right, ignore, found)
     elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         for number, (left, right) in enumerate(zip(one, other, strict=True)):
             _compare(f"{path}[{number}]", left, right, ignore, found)
@@ -134,13 +145,3 @@ def _is_equal_set(one: Any, other: Any) -> bool:
         return True
     pairs = zip(sorted(one, key=repr), sorted(other, key=repr), strict=False)  # a NaN is in no other set
     return len(one) == len(other) and all(_is_equal(left, right) for left, right in pairs)
-
-
-class _Nothing:
-    """What stands where there is nothing: None is a value."""
-
-    def __repr__(self) -> str:
-        return "nothing"
-
-
-_NOTHING = _Nothing()

@@ -187,6 +187,18 @@ def test_numbers_are_compared_by_value_and_nan_is_nan(store, stored, given, is_s
     assert repr(get(store, "trainer", "n").rate) == repr(float(stored))
 
 
+@pytest.mark.parametrize(
+    ("stored", "given"), [({}, {"a": None}), ({"a": None}, {}), ({"a": {}}, {"a": {"b": None}})]
+)
+def test_none_is_not_the_same_as_nothing(store, stored, given):
+    put(store, Augmented(name="x", options=stored))
+
+    with pytest.raises(DuplicateNameError, match=r"options\.a.*nothing"):
+        put(store, Augmented(name="x", options=given))
+    put(store, Augmented(name="x", options=given), if_exists="replace")
+    assert get(store, "trainer", "x").options == given
+
+
 def test_what_is_there_is_replaced_or_kept_if_that_is_said(store):
     put(store, ONE_OF_EACH["task"])
     put(store, OTHER["task"], if_exists="keep")
