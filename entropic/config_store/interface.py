@@ -254,6 +254,12 @@ class ConfigStore(ABC):
             if all(part_name(document, part) in names for part, names in wanted.items())
         ]
 
+    def runs_that_start_from(self, run_name: str) -> list[str]:
+        """Return the names of the other runs that start from the weights of a run, be their classes known or not."""
+        return [
+            name for name, document in self._runs() if name != run_name and _start_of(document) == run_name
+        ]
+
     def _runs(self) -> Iterator[tuple[str, Any]]:
         for name in self._names("run"):
             document = self._load("run", name)
@@ -559,6 +565,11 @@ def part_name(document: Any, part: str) -> str | None:
     """Return the name of a run's part, by the run's document; None if it has none."""
     found = document.get(f"{part}_config") if isinstance(document, Mapping) else None
     return found.get("name") if isinstance(found, Mapping) else None
+
+
+def _start_of(document: Any) -> Any:
+    start = document.get("start_config") if isinstance(document, Mapping) else None
+    return start.get("run") if isinstance(start, Mapping) else None
 
 
 def _inside(value: Any) -> Iterator[Config]:
