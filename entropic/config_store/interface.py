@@ -12,7 +12,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
-from entropic.config_store.compare import differences, require_readable, shown
+from entropic.config_store.compare import shown
+from entropic.config_store.given import Given, distinct, given_of
+from entropic.config_store.parts import PARTS, ignored_inside, inside, part_name, start_of
 from entropic.configs import (
     KINDS,
     ArchitectureConfig,
@@ -29,7 +31,7 @@ from entropic.disk.names import check_name
 from entropic.errors import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError
 from entropic.process.logs import get_logger
 
-__all__ = ["COLLECTIONS", "PARTS", "ConfigStore", "IfExists", "Write", "part_name"]
+__all__ = ["COLLECTIONS", "ConfigStore", "IfExists", "Write"]
 
 log = get_logger(__name__)
 
@@ -38,8 +40,6 @@ IfExists = Literal["error", "replace", "keep"]
 
 COLLECTIONS = {f"{kind}s": kind for kind in KINDS}
 """The name of each collection, and the kind of its configs."""
-
-PARTS = ("architecture", "task", "trainer", "datasplit")  # of a run, by which its names can be filtered
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,8 @@ class ConfigStore(ABC):
         run_config : RunConfig or mapping
             Also its document, such as ``{"name": "run_0"}``.
         ignore : collection of str, optional
-            Fields of the run in which one that is stored may differ; dotted for those inside, ``"task_config.tol"``.
-            Only compared: what is stored stays as it is.
+            Fields of the run in which one that is stored may differ; dotted for those inside, ``"task_config.tol"``,
+            in which a part that is stored may differ, too. Only compared: what is stored stays as it is.
         if_exists : {"error", "replace", "keep"}
             What to do with a run of this name that differs.
         store_parts : bool
@@ -200,11 +200,11 @@ class ConfigStore(ABC):
             nothing is stored then.
         """
         run_config = _config_of(RunConfig, run_config)
-        configs: list[Config] = [*(run_config.parts() if store_parts else []), run_config]
-        if recursive:
-            inside = [one for one in _inside(run_config) if one.kind in {"dataset", "array"}]
-            configs = [*inside, *configs]
-        self._store_all(configs, RunConfig, ignore, if_exists, force=False)
+        parts = list(inside("", run_config)) if recursive else []
+        parts = [(path, one) for path, one in parts if one.kind in {"dataset", "array"}]
+        if store_parts:
+            parts += [(f"{part.kind}_config", part) for part in run_config.parts()]
+        self._store(run_config, RunConfig, ignore, if_exists, parts=parts)
 
     def retrieve_run_config(self, run_name: str, *, strict: bool = True) -> RunConfig:
         """Return the run of a name, with all of its parts as they were when it was stored.
@@ -257,7 +257,7 @@ class ConfigStore(ABC):
     def runs_that_start_from(self, run_name: str) -> list[str]:
         """Return the names of the other runs that start from the weights of a run, be their classes known or not."""
         return [
-            name for name, document in self._runs() if name != run_name and _start_of(document) == run_name
+            name for name, document in self._runs() if name != run_name and start_of(document) == run_name
         ]
 
     def _runs(self) -> Iterator[tuple[str, Any]]:
@@ -300,7 +300,7 @@ class ConfigStore(ABC):
         InUseError
             If it is to be replaced and runs have it as a part, unless *force*.
         """
-        self._store_all([task_config], TaskConfig, ignore, if_exists, force=force)
+        self._store(task_config, TaskConfig, ignore, if_exists, force=force)
 
     def retrieve_task_config(self, task_name: str, *, strict: bool = True) -> TaskConfig:
         """Return the task of a name. Raises as `retrieve_run_config`."""
@@ -325,7 +325,7 @@ class ConfigStore(ABC):
         force: bool = False,
     ) -> None:
         """Store an architecture. As `store_task_config`."""
-        self._store_all([architecture_config], ArchitectureConfig, ignore, if_exists, force=force)
+        self._store(architecture_config, ArchitectureConfig, ignore, if_exists, force=force)
 
     def retrieve_architecture_config(
         self, architecture_name: str, *, strict: bool = True
@@ -352,7 +352,7 @@ class ConfigStore(ABC):
         force: bool = False,
     ) -> None:
         """Store a trainer. As `store_task_config`."""
-        self._store_all([trainer_config], TrainerConfig, ignore, if_exists, force=force)
+        self._store(trainer_config, TrainerConfig, ignore, if_exists, force=force)
 
     def retrieve_trainer_config(self, trainer_name: str, *, strict: bool = True) -> TrainerConfig:
         """Return the trainer of a name. Raises as `retrieve_run_config`."""
@@ -377,7 +377,7 @@ class ConfigStore(ABC):
         force: bool = False,
     ) -> None:
         """Store a datasplit. As `store_task_config`."""
-        self._store_all([datasplit_config], DataSplitConfig, ignore, if_exists, force=force)
+        self._store(datasplit_config, DataSplitConfig, ignore, if_exists, force=force)
 
     def retrieve_datasplit_config(self, datasplit_name: str, *, strict: bool = True) -> DataSplitConfig:
         """Return the datasplit of a name. Raises as `retrieve_run_config`."""
@@ -402,7 +402,7 @@ class ConfigStore(ABC):
         force: bool = False,
     ) -> None:
         """Store a dataset. As `store_task_config`."""
-        self._store_all([dataset_config], DatasetConfig, ignore, if_exists, force=force)
+        self._store(dataset_config, DatasetConfig, ignore, if_exists, force=force)
 
     def retrieve_dataset_config(self, dataset_name: str, *, strict: bool = True) -> DatasetConfig:
         """Return the dataset of a name. Raises as `retrieve_run_config`."""
@@ -427,7 +427,7 @@ class ConfigStore(ABC):
         force: bool = False,
     ) -> None:
         """Store an array. As `store_task_config`."""
-        self._store_all([array_config], ArrayConfig, ignore, if_exists, force=force)
+        self._store(array_config, ArrayConfig, ignore, if_exists, force=force)
 
     def retrieve_array_config(self, array_name: str, *, strict: bool = True) -> ArrayConfig:
         """Return the array of a name. Raises as `retrieve_run_config`."""
@@ -443,52 +443,38 @@ class ConfigStore(ABC):
 
     # How all of them are stored and retrieved
 
-    def _store_all(
+    def _store(
         self,
-        configs: Sequence[Config],
+        config: Config,
         base: type[Config],
         ignore: Collection[str] | None,
         if_exists: IfExists,
         *,
-        force: bool,
+        force: bool = False,
+        parts: Sequence[tuple[str, Config]] = (),
     ) -> None:
-        """Store configs together, of which the last one is what the caller has given."""
-        given = _config_of(base, configs[-1])
-        configs = [*configs[:-1], given]
+        """Store a config, and with it parts of it, which are given with the path to each."""
         if isinstance(ignore, str):
             raise TypeError(f"ignore= takes a list of fields, not the string {ignore!r}")
         if if_exists not in {"error", "replace", "keep"}:
             raise ValueError(f"if_exists is 'error', 'replace' or 'keep', not {if_exists!r}")
-        for one in configs:
-            check_name(one.name)  # of a config that was made without validation
-        documents = _distinct([(one, one.document()) for one in configs])
-        for one, document in documents:
-            require_readable(one, document)
+        config, ignored = _config_of(base, config), frozenset(ignore or ())
+        inside_it = [given_of(part, ignored_inside(path, ignored)) for path, part in parts]
+        *others, given = distinct([*inside_it, given_of(config, ignored)])
 
         def checked() -> list[Write]:
-            writes = (
-                self._checked(one, document, ignore if one is given else None, if_exists, force=force)
-                for one, document in documents
-            )
+            writes = (self._checked(one, if_exists, force=force) for one in [*others, given])
             return [write for write in writes if write is not None]
 
         self._write(checked(), checked)
 
-    def _checked(
-        self,
-        config: Config,
-        document: dict[str, Any],
-        ignore: Collection[str] | None,
-        if_exists: IfExists,
-        *,
-        force: bool,
-    ) -> Write | None:
+    def _checked(self, given: Given, if_exists: IfExists, *, force: bool) -> Write | None:
         """Return what there is to write, or raise."""
-        kind, name = config.kind, config.name
-        existing = self._load(kind, name)
-        if existing is None:
-            return Write(kind, name, document, replaces=False)
-        different = differences(_as_stored_now(kind, existing), document, ignore or ())
+        kind, name = given.kind, given.name
+        stored = self._load(kind, name)
+        if stored is None:
+            return Write(kind, name, given.document, replaces=False)
+        different = given.differences_from(stored)
         if not different or if_exists == "keep":
             return None
         if if_exists == "error":
@@ -498,7 +484,7 @@ class ConfigStore(ABC):
             )
         if not force:
             self._refuse_in_use(kind, name, "replace")
-        return Write(kind, name, document, replaces=True)
+        return Write(kind, name, given.document, replaces=True)
 
     def _retrieve(self, base: type[ConfigT], name: str, *, strict: bool) -> ConfigT:
         check_name(name)
@@ -525,27 +511,6 @@ class ConfigStore(ABC):
             )
 
 
-def _as_stored_now(kind: str, document: Any) -> Any:
-    """Return the document that a stored config would have now: with fields that were added since, at their defaults."""
-    try:
-        return restore(KINDS[kind], document).document()
-    except DecodeError:
-        return document
-
-
-def _distinct(documents: Sequence[tuple[Config, dict[str, Any]]]) -> list[tuple[Config, dict[str, Any]]]:
-    """Return configs and their documents, each once: a dataset may be trained on and validated on."""
-    found: dict[tuple[str, str], tuple[Config, dict[str, Any]]] = {}
-    for config, document in documents:
-        former = found.setdefault((config.kind, config.name), (config, document))
-        if different := differences(former[1], document):
-            raise DuplicateNameError(
-                f"two {config.kind} configs that are to be stored have the name {config.name!r}: they differ in "
-                f"{shown(different, 'in one', 'in the other')}. Give one of them another name"
-            )
-    return list(found.values())
-
-
 def _config_of(base: type[ConfigT], given: Any) -> ConfigT:
     """Return what a caller has given as a config: a document will do."""
     if isinstance(given, Mapping):
@@ -559,29 +524,3 @@ def _names_of(part: str, names: Collection[str]) -> Collection[str]:
     if isinstance(names, str):
         raise TypeError(f"{part}_names takes a list of names, not the string {names!r}")
     return names
-
-
-def part_name(document: Any, part: str) -> str | None:
-    """Return the name of a run's part, by the run's document; None if it has none."""
-    found = document.get(f"{part}_config") if isinstance(document, Mapping) else None
-    return found.get("name") if isinstance(found, Mapping) else None
-
-
-def _start_of(document: Any) -> Any:
-    start = document.get("start_config") if isinstance(document, Mapping) else None
-    return start.get("run") if isinstance(start, Mapping) else None
-
-
-def _inside(value: Any) -> Iterator[Config]:
-    """Yield the configs inside a value, the innermost first."""
-    inner: list[Any] = []
-    if hasattr(type(value), "model_fields"):  # of pydantic, be it no config
-        inner = [getattr(value, name, None) for name in type(value).model_fields]
-    elif isinstance(value, Mapping):
-        inner = list(value.values())
-    elif isinstance(value, list | tuple | set | frozenset):
-        inner = list(value)
-    for one in inner:
-        yield from _inside(one)
-        if isinstance(one, Config):
-            yield one

@@ -163,15 +163,40 @@ def test_ignored_fields_are_only_compared(store):
         put(store, OTHER["task"], "clip")
 
 
-def test_ignored_field_may_lie_inside(store):
+@pytest.mark.parametrize("store_parts", [True, False])
+def test_ignored_field_may_lie_inside(store, store_parts):
     put(store, run())
-    inside = run(task_config=Distances(name="t1", clip=7.0))
+    other = run(task_config=Distances(name="t1", clip=7.0))
 
-    with pytest.raises(DuplicateNameError, match=r"task config .* 't1'.*clip"):
-        put(store, inside, ["task_config.clip"])
-    assert put(store, inside, ["task_config.clip"], store_parts=False) is None
-    with pytest.raises(DuplicateNameError, match=r"differ in task_config\.clip \(5\.0 stored, 7\.0 given\)"):
-        put(store, inside, ["clip"], store_parts=False)
+    for ignored in (["task_config.clip"], ["task_config"]):
+        assert put(store, other, ignored, store_parts=store_parts) is None
+    for ignored in (
+        [],
+        ["clip"],
+        ["task_config.clip.x"],
+        ["task_config.cli"],
+        ["task"],
+        ["trainer_config.clip"],
+    ):
+        with pytest.raises(DuplicateNameError, match=r"clip \(5\.0 stored, 7\.0 given\)"):
+            put(store, other, ignored, store_parts=store_parts)
+    assert (get(store, "run", "r1"), get(store, "task", "t1")) == (run(), ONE_OF_EACH["task"])
+
+
+@pytest.mark.parametrize(
+    "ignored", ["datasplit_config.train[0].raw.path", "datasplit_config.train[0].raw", "datasplit_config"]
+)
+def test_ignored_field_may_lie_in_an_array_of_a_dataset(store, ignored):
+    def of(path):
+        pair = Pair(name="d", raw=Volume(name="v", path=path))
+        return run(datasplit_config=TrainValidate(name="s", train=[pair]))
+
+    put(store, of("one"), recursive=True)
+    put(store, of("two"), [ignored], recursive=True)
+
+    assert get(store, "array", "v").path == "one"
+    with pytest.raises(DuplicateNameError, match="path"):
+        put(store, of("two"), ["datasplit_config.train[1].raw.path"], recursive=True)
 
 
 @pytest.mark.parametrize(
