@@ -187,7 +187,8 @@ class ConfigStore(ABC):
             Fields of the run in which one that is stored may differ; dotted for those inside, ``"task_config.tol"``,
             in which a part that is stored may differ, too. Only compared: what is stored stays as it is.
         if_exists : {"error", "replace", "keep"}
-            What to do with a run of this name that differs.
+            What to do with a run of this name that differs: ``"replace"`` replaces the parts that it is made of, too,
+            and ``"keep"`` stores nothing. Any other part that is stored and differs is an error in any case.
         store_parts : bool
             Whether to store architecture, task, trainer and datasplit, too.
         recursive : bool
@@ -198,6 +199,8 @@ class ConfigStore(ABC):
         DuplicateNameError
             If the run or a part has the name of another one that is stored, or two inside it have one name and differ;
             nothing is stored then.
+        InUseError
+            If a part would be replaced that other runs have, too; the text names them.
         """
         run_config = _config_of(RunConfig, run_config)
         parts = list(inside("", run_config)) if recursive else []
@@ -463,28 +466,48 @@ class ConfigStore(ABC):
         *others, given = distinct([*inside_it, given_of(config, ignored)])
 
         def checked() -> list[Write]:
-            writes = (self._checked(one, if_exists, force=force) for one in [*others, given])
-            return [write for write in writes if write is not None]
+            return self._checked(given, others, if_exists, force=force)
 
         self._write(checked(), checked)
 
-    def _checked(self, given: Given, if_exists: IfExists, *, force: bool) -> Write | None:
+    def _checked(
+        self, given: Given, parts: Sequence[Given], if_exists: IfExists, *, force: bool
+    ) -> list[Write]:
         """Return what there is to write, or raise."""
         kind, name = given.kind, given.name
         stored = self._load(kind, name)
-        if stored is None:
-            return Write(kind, name, given.document, replaces=False)
-        different = given.differences_from(stored)
-        if not different or if_exists == "keep":
-            return None
-        if if_exists == "error":
+        different = {} if stored is None else given.differences_from(stored)
+        if different and if_exists == "keep":
+            return []
+        if different and if_exists == "error":
             raise DuplicateNameError(
                 f"another {kind} config is stored under the name {name!r}: they differ in {shown(different)}. Give it "
                 "another name, or say if_exists='replace' or 'keep'"
             )
-        if not force:
+        run = stored if if_exists == "replace" else None
+        writes = [write for part in parts if (write := self._checked_part(part, run, name)) is not None]
+        if different and not force:
             self._refuse_in_use(kind, name, "replace")
-        return Write(kind, name, given.document, replaces=True)
+        if different or stored is None:
+            writes.append(Write(kind, name, given.document, replaces=stored is not None))
+        return writes
+
+    def _checked_part(self, part: Given, run: Any, run_name: str) -> Write | None:
+        """Return how a part is to be written; *run* is the document of the stored run that is replaced, if one is."""
+        kind, name = part.kind, part.name
+        stored = self._load(kind, name)
+        if stored is None:
+            return Write(kind, name, part.document, replaces=False)
+        different = part.differences_from(stored)
+        if not different:
+            return None
+        if part_name(run, kind) != name:
+            raise DuplicateNameError(
+                f"another {kind} config is stored under the name {name!r}: they differ in {shown(different)}. Nothing "
+                f"was stored: give it another name, or call store_{kind}_config with if_exists='replace' first"
+            )
+        self._refuse_in_use(kind, name, "replace", by_others_than=run_name)
+        return Write(kind, name, part.document, replaces=True)
 
     def _retrieve(self, base: type[ConfigT], name: str, *, strict: bool) -> ConfigT:
         check_name(name)
@@ -502,8 +525,9 @@ class ConfigStore(ABC):
     def _not_found(self, kind: str, name: str) -> ConfigNotFoundError:
         return ConfigNotFoundError(f"no {kind} config {name!r} is stored in {self}")
 
-    def _refuse_in_use(self, kind: str, name: str, what: str) -> None:
-        if kind in PARTS and (runs := self._run_names({kind: {name}})):
+    def _refuse_in_use(self, kind: str, name: str, what: str, *, by_others_than: str | None = None) -> None:
+        runs = self._run_names({kind: {name}}) if kind in PARTS else []
+        if runs := [run for run in runs if run != by_others_than]:
             more = f" and {len(runs) - 10} more" if len(runs) > 10 else ""
             raise InUseError(
                 f"the {kind} config {name!r} is part of the runs {', '.join(map(repr, runs[:10]))}{more}: {what} it "

@@ -515,6 +515,88 @@ def test_part_of_a_run_is_neither_deleted_nor_replaced(store, part):
     assert names(store, part) == []
 
 
+@pytest.mark.parametrize("part", ["task", "datasplit"])
+def test_new_run_with_a_part_that_has_the_name_of_another_is_an_error_whatever_is_said_of_runs(store, part):
+    put(store, OTHER[part])
+    before = everything(store)
+
+    for if_exists in ("error", "replace", "keep"):
+        with pytest.raises(
+            DuplicateNameError, match=f"another {part} config .*call store_{part}_config with if_e"
+        ):
+            put(store, run(), if_exists=if_exists)
+        assert everything(store) == before
+
+
+@pytest.mark.parametrize("part", ["task", "datasplit"])
+def test_run_is_replaced_with_the_part_that_it_is_made_of(store, part):
+    put(store, run())
+    changed = run(**{f"{part}_config": OTHER[part]})
+
+    with pytest.raises(
+        DuplicateNameError, match=f"another run config .*differ in {part}_config.*if_exists='replace'"
+    ):
+        put(store, changed)
+    put(store, changed, if_exists="replace")
+
+    assert get(store, "run", "r1") == changed
+    assert get(store, part, OTHER[part].name) == OTHER[part]
+    put(store, changed)
+
+
+@pytest.mark.parametrize("part", ["task", "datasplit"])
+def test_part_that_other_runs_have_too_is_not_replaced_with_a_run(store, part):
+    for name in ("r1", "second"):
+        put(store, run(name))
+    before = everything(store)
+
+    with pytest.raises(
+        InUseError, match=f"the {part} config '.*' is part of the runs 'second': replace it when"
+    ):
+        put(store, run(num_iterations=7, **{f"{part}_config": OTHER[part]}), if_exists="replace")
+    assert everything(store) == before
+
+
+def test_part_that_the_replaced_run_had_not_is_not_replaced(store):
+    put(store, run())
+    put(store, Distances(name="free", clip=1.0))
+    before = everything(store)
+
+    with pytest.raises(DuplicateNameError, match="another task config is stored under the name 'free'"):
+        put(store, run(task_config=Distances(name="free", clip=2.0)), if_exists="replace")
+    assert everything(store) == before
+
+
+def test_dataset_is_not_replaced_with_a_run_as_nobody_knows_who_has_it(store):
+    put(store, run(), recursive=True)
+    pair = Pair(name="d1", raw=Volume(name="v1", path="other"), gt=Volume(name="v2"))
+    changed = run(datasplit_config=TrainValidate(name="s1", train=[pair]))
+    before = everything(store)
+
+    with pytest.raises(
+        DuplicateNameError, match=r"another array config .*call store_array_config with if_exists"
+    ):
+        put(store, changed, recursive=True, if_exists="replace")
+    assert everything(store) == before
+    put(store, changed, if_exists="replace")
+    assert get(store, "run", "r1") == changed
+
+
+def test_kept_run_keeps_its_parts_and_nothing_is_stored(store):
+    put(store, run())
+    before = everything(store)
+
+    put(
+        store,
+        run(task_config=Distances(name="t1", clip=9.0), trainer_config=Gunpowder(name="new")),
+        if_exists="keep",
+    )
+    assert everything(store) == before
+
+    put(store, run("second", num_iterations=3), if_exists="keep")
+    assert get(store, "run", "second").num_iterations == 3
+
+
 def test_interface_cannot_be_made():
     with pytest.raises(TypeError, match="abstract"):
         ConfigStore()
