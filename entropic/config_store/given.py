@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from pydantic_core import PydanticSerializationError
 
 from entropic.config_store.compare import differences, require_readable, shown
 from entropic.configs import KINDS, Config, restore
@@ -32,9 +34,26 @@ class Given:
 def given_of(config: Config, ignored: frozenset[str]) -> Given:
     """Return a config as it is to be stored, or raise."""
     check_name(config.name)  # of a config that was made without validation
-    document = config.document()
+    try:
+        document = config.document()
+    except PydanticSerializationError as error:
+        raise DecodeError(
+            f"the {config.kind} config {config.name!r} cannot be written: {', '.join(_unwritable('', config))}: "
+            f"{error}. Nothing was stored"
+        ) from error
     require_readable(config, document)
     return Given(config.kind, config.name, document, ignored)
+
+
+def _unwritable(path: str, model: Any) -> Iterator[str]:
+    """Yield which fields JSON cannot hold, as pydantic does not say."""
+    for name in type(model).model_fields:
+        try:
+            model.model_dump(mode="json", include={name}, warnings=False)
+        except PydanticSerializationError:
+            inner = getattr(model, name, None)
+            is_model = hasattr(type(inner), "model_fields")
+            yield from _unwritable(f"{path}{name}.", inner) if is_model else [f"{path}{name}"]
 
 
 def distinct(configs: Sequence[Given]) -> list[Given]:

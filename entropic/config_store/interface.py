@@ -199,6 +199,8 @@ class ConfigStore(ABC):
         DuplicateNameError
             If the run or a part has the name of another one that is stored, or two inside it have one name and differ;
             nothing is stored then.
+        DecodeError
+            If one of them would not come back as it is; the text names the fields.
         InUseError
             If a part would be replaced that other runs have, too; the text names them.
         """
@@ -300,6 +302,8 @@ class ConfigStore(ABC):
         ------
         DuplicateNameError
             If another one has the name; the text says in which fields they differ.
+        DecodeError
+            If it would not come back as it is; the text names the fields.
         InUseError
             If it is to be replaced and runs have it as a part, unless *force*.
         """

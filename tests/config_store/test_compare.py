@@ -60,9 +60,9 @@ class Everything(TaskConfig):
     point: Point | None = None
     region: Annotated[Region, BeforeValidator(lambda r: r if isinstance(r, Region) else Region(r)),
                       PlainSerializer(lambda region: region.begin)] = Region(0)  # fmt: skip
-    array: Annotated[np.ndarray, BeforeValidator(np.asarray), PlainSerializer(lambda a: a.tolist())] = (
-        np.zeros(1)
-    )
+    array: Annotated[
+        np.ndarray, BeforeValidator(lambda a: np.asarray(a)), PlainSerializer(lambda a: a.tolist())
+    ] = np.zeros(1)
     plain: Any = None
     _model: Any = PrivateAttr(default=None)
 

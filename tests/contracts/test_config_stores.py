@@ -338,6 +338,7 @@ class Secret(Distances):
         (Augmented(name="x", options={"a": {"b": (1, 2)}}), r"options\.a\.b \(\(1, 2\) would be \[1, 2\]\)"),
         (Secret(name="x", token="a"), "token "),
         (Distances.model_construct(name="x", clip="far"), "clip: Input should be a valid number"),
+        (run(trainer_config=Augmented(name="x", options={"k": object()})), r"written: options: Unable to serialize"),
         (run(trainer_config=Augmented(name="x", options={"k": b"k"})), r"options\.k \(b'k' would be 'k'\)"),
     ],
 )  # fmt: skip
