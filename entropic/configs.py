@@ -2,15 +2,17 @@
 
 A config is a pydantic model with a name, and belongs to one kind: run, task, architecture, trainer, datasplit, dataset
 or array. Its document is JSON with the class's name as ``__type__``, at every depth; it is made a config again by a
-class that is defined here, never by importing a name that stands in a document.
+class that is defined here, never by importing a name that stands in a document. Other pydantic models in a field have
+no ``__type__``: they come back as what the field is declared with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Set
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, ValidationError
 from pydantic_core import PydanticSerializationError, core_schema
 
 from entropic.disk.names import check_name
@@ -27,20 +29,70 @@ __all__ = [
     "StartConfig",
     "TaskConfig",
     "TrainerConfig",
+    "full_name",
     "restore",
 ]
 
 TYPE = "__type__"
 
-_classes: dict[
-    str, dict[str, list[type[Config]]]
-] = {}  # by kind and name: two only where one must be renamed
+_classes: dict[str, dict[str, list[type[Typed]]]] = {}  # by kind and name: two only where one must be renamed
 
 
 Name = Annotated[str, AfterValidator(check_name)]
 
 
-class Config(BaseModel):
+class Typed(BaseModel):
+    """What documents call by the name of its class.
+
+    Attributes
+    ----------
+    kind : str
+        Among classes of one kind names are unique. A class without one may be of any kind.
+    """
+
+    # By name, too: documents call a field by its own name, whatever alias the constructor takes.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants", populate_by_name=True)
+
+    kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.kind:
+            same = _classes.setdefault(cls.kind, {}).setdefault(_own_type(cls), [])
+            same[:] = [one for one in same if full_name(one) != full_name(cls)] + [cls]
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        schema = handler(source)
+
+        def resolved(value: Any, validate: Any) -> Any:
+            if not isinstance(value, Mapping) or TYPE not in value:
+                return validate(value)
+            class_ = _class(cls, value[TYPE])
+            # Documents of earlier releases have computed fields.
+            left_out = {TYPE, *class_.__pydantic_decorators__.computed_fields}
+            rest = {name: item for name, item in value.items() if name not in left_out}
+            if class_ is cls:
+                return validate(rest)
+            if cls not in class_.__mro__:
+                raise ValueError(f"{value[TYPE]!r} is no {cls.__name__}")
+            return class_.model_validate(rest)
+
+        def dumped(value: Any, dump: Any, info: Any) -> dict[str, Any]:
+            class_ = type(value)
+            if class_ is cls:
+                return {TYPE: _type_of(cls), **dump(value)}
+            # A field is declared with one of the kinds, and holds a subclass with more fields.
+            document: dict[str, Any] = class_.__pydantic_serializer__.to_python(
+                value, mode=info.mode, round_trip=info.round_trip
+            )
+            return document
+
+        serialised = core_schema.wrap_serializer_function_ser_schema(dumped, schema=schema, info_arg=True)
+        return core_schema.no_info_wrap_validator_function(resolved, schema, serialization=serialised)
+
+
+class Config(Typed):
     """What all configs have; subclass one of the kinds.
 
     Attributes
@@ -54,17 +106,7 @@ class Config(BaseModel):
     former one. Of two classes of one kind and name, in different modules, one needs a ``__type__`` of its own.
     """
 
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
-
-    kind: ClassVar[str] = ""
-
     name: Name
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if cls.kind:
-            same = _classes.setdefault(cls.kind, {}).setdefault(_own_type(cls), [])
-            same[:] = [one for one in same if _full_name(one) != _full_name(cls)] + [cls]
 
     def __str__(self) -> str:
         return str(self.name)
@@ -74,7 +116,7 @@ class Config(BaseModel):
         return True, f"No validation for this {type(self).__name__}"
 
     def document(self) -> dict[str, Any]:
-        """Return the config as JSON holds it.
+        """Return the config as JSON holds it: equal configs have one document, in whatever order a set is.
 
         Raises
         ------
@@ -84,52 +126,60 @@ class Config(BaseModel):
             If a field holds what JSON cannot.
         """
         try:
-            return self.model_dump(mode="json")
+            document = self.model_dump(mode="json", round_trip=True)
         except PydanticSerializationError as error:
             if isinstance(error.__cause__, DecodeError):
                 raise error.__cause__ from None
             raise
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        schema = handler(source)
-
-        def resolved(value: Any, validate: Any) -> Any:
-            if not isinstance(value, Mapping) or TYPE not in value:
-                return validate(value)
-            class_ = _class(cls.kind, value[TYPE])
-            rest = {name: item for name, item in value.items() if name != TYPE}
-            if class_ is cls:
-                return validate(rest)
-            if cls not in class_.__mro__:
-                raise ValueError(f"{value[TYPE]!r} is no {cls.__name__}")
-            return class_.model_validate(rest)
-
-        def dumped(value: Any, dump: Any, info: Any) -> dict[str, Any]:
-            class_ = type(value)
-            if class_ is cls:
-                return {TYPE: _type_of(cls), **dump(value)}
-            # A field is declared with one of the kinds, and holds a subclass with more fields.
-            document: dict[str, Any] = class_.__pydantic_serializer__.to_python(value, mode=info.mode)
-            return document
-
-        serialised = core_schema.wrap_serializer_function_ser_schema(dumped, schema=schema, info_arg=True)
-        return core_schema.no_info_wrap_validator_function(resolved, schema, serialization=serialised)
+        _sort_sets(self, document)
+        return document
 
 
-def _class(kind: str, name: Any) -> type[Config]:
-    known = _classes.get(kind, {})
+def _sort_sets(value: Any, document: Any) -> None:
+    """Sort in *document* what is a set in *value*: sets of strings have another order in each process."""
+    if isinstance(value, RootModel):
+        value = value.root
+    if isinstance(document, list) and isinstance(value, list | tuple | Set) and len(value) == len(document):
+        for inner, item in zip(value, document, strict=True):
+            _sort_sets(inner, item)
+        if isinstance(value, Set):
+            document.sort(key=lambda item: json.dumps(item, sort_keys=True))
+    elif isinstance(document, dict) and isinstance(value, Mapping):
+        for inner, item in zip(value.values(), document.values(), strict=False):  # JSON has other keys
+            _sort_sets(inner, item)
+    elif isinstance(document, dict):
+        aliases = {
+            name: field.serialization_alias
+            for name, field in getattr(type(value), "model_fields", {}).items()
+        }
+        for name, inner in getattr(value, "__dict__", {}).items():
+            _sort_sets(inner, document.get(name, document.get(aliases.get(name))))
+
+
+def _class(base: type[Typed], name: Any) -> type[Typed]:
+    known = _classes.get(base.kind, {}) if base.kind else _of_any_kind(base)
     found = known.get(name, []) if isinstance(name, str) else []
     if not found:
         raise ValueError(
-            f"no class {name!r} of {kind} configs is defined here, only {', '.join(sorted(known))}: define or "
+            f"no class {name!r} of {_plural(base.kind)} is defined here, only {', '.join(sorted(known))}: define or "
             "import it first"
         )
-    _require_single(kind, name, found)
+    _require_single(base.kind, name, found)
     return found[0]
 
 
-def _type_of(class_: type[Config]) -> str:
+def _of_any_kind(base: type[Typed]) -> dict[str, list[type[Typed]]]:
+    found: dict[str, list[type[Typed]]] = {}
+    for known in _classes.values():
+        for name, classes in known.items():
+            if fitting := [one for one in classes if issubclass(one, base)]:
+                found[name] = [*found.get(name, []), *fitting]
+    return found
+
+
+def _type_of(class_: type[Typed]) -> str:
+    if not class_.kind:
+        raise DecodeError(f"{class_.__name__} is of no kind: subclass one of the kinds, such as TaskConfig")
     name = _own_type(class_)
     try:
         _require_single(class_.kind, name, _classes[class_.kind][name])
@@ -138,19 +188,24 @@ def _type_of(class_: type[Config]) -> str:
     return name
 
 
-def _require_single(kind: str, name: str, found: list[type[Config]]) -> None:
+def _require_single(kind: str, name: str, found: list[type[Typed]]) -> None:
     if len(found) > 1:
         raise ValueError(
-            f"{name!r} is the name of {len(found)} classes of {kind} configs, {', '.join(map(_full_name, found))}: "
+            f"{name!r} is the name of {len(found)} classes of {_plural(kind)}, {', '.join(map(full_name, found))}: "
             f"give one of them another name, or a {TYPE} of its own"
         )
 
 
-def _own_type(class_: type[Config]) -> str:
+def _plural(kind: str) -> str:
+    return f"{kind} configs".strip()
+
+
+def _own_type(class_: type[Typed]) -> str:
     return str(vars(class_).get(TYPE, class_.__name__))
 
 
-def _full_name(class_: type[Config]) -> str:
+def full_name(class_: type) -> str:
+    """Return what a class is called in every process that defines it."""
     module = "__main__" if class_.__module__ == "__mp_main__" else class_.__module__
     return f"{module}.{class_.__qualname__}"
 
@@ -202,8 +257,8 @@ class DataSplitConfig(Config):
     kind: ClassVar[str] = "datasplit"
 
 
-class StartConfig(BaseModel):
-    """The run whose best weights another one starts from.
+class StartConfig(Typed):
+    """The run whose best weights another one starts from; subclass it for fields of your own.
 
     Parameters
     ----------
@@ -212,7 +267,7 @@ class StartConfig(BaseModel):
         By which they were best.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    kind: ClassVar[str] = "start"
 
     run: Name
     criterion: str

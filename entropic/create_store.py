@@ -174,11 +174,7 @@ def _database(options: Options) -> Database:
 
 
 def _refuse_in_use(configs: ConfigStore, run_name: str) -> None:
-    starting = []
-    for name in configs.retrieve_run_config_names():
-        start = configs.retrieve_run_config(name).start_config
-        if start is not None and start.run == run_name and name != run_name:
-            starting.append(name)
+    starting = configs.runs_that_start_from(run_name)
     if starting:
         more = f" and {len(starting) - 10} more" if len(starting) > 10 else ""
         raise InUseError(

@@ -6,11 +6,12 @@ import json
 import math
 import pickle
 import types
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, RootModel, ValidationError, computed_field
 from pydantic_core import PydanticSerializationError
 
 from entropic import DecodeError
@@ -18,6 +19,7 @@ from entropic.configs import (
     KINDS,
     ArchitectureConfig,
     ArrayConfig,
+    Config,
     DatasetConfig,
     DataSplitConfig,
     RunConfig,
@@ -119,7 +121,73 @@ def test_config_comes_back_as_it_was(make):
 def test_start_names_a_run_and_a_criterion():
     config = run(start_config=StartConfig(run="before", criterion="f1"))
 
+    assert config.document()["start_config"]["__type__"] == "StartConfig"
     assert restore(RunConfig, config.document()).start_config == StartConfig(run="before", criterion="f1")
+
+
+def test_start_is_of_its_own_class():
+    class Best(StartConfig):
+        freeze: int = 0
+
+    config = run(start_config=Best(run="before", criterion="f1", freeze=3))
+
+    assert restore(RunConfig, config.document()).start_config == Best(run="before", criterion="f1", freeze=3)
+
+
+def test_start_of_before_starts_had_a_type_is_read():
+    document = run(start_config=StartConfig(run="before", criterion="f1")).document()
+    del document["start_config"]["__type__"]
+
+    assert restore(RunConfig, document).start_config == StartConfig(run="before", criterion="f1")
+
+
+def test_computed_field_is_not_in_the_document_and_one_that_is_there_does_no_harm():
+    class Doubling(TaskConfig):
+        a: int = 1
+
+        @computed_field
+        @property
+        def twice(self) -> int:
+            return 2 * self.a
+
+    assert Doubling(name="x").document() == {"__type__": "Doubling", "name": "x", "a": 1}
+    assert restore(TaskConfig, {"__type__": "Doubling", "name": "x", "a": 3, "twice": 6}) == Doubling(
+        name="x", a=3
+    )
+    inside = RunConfig(name="r", task_config=Doubling(name="x", a=3))
+    assert restore(RunConfig, inside.document()) == inside
+
+
+@pytest.mark.parametrize(
+    "alias", [{"alias": "learningRate"}, {"validation_alias": AliasChoices("lr", "learningRate")},
+              {"serialization_alias": "lr"}],
+    ids="-".join,
+)  # fmt: skip
+def test_document_calls_a_field_by_its_name_whatever_its_alias(alias):
+    class Aliased(TrainerConfig):
+        rate: float = Field(0.1, **alias)
+
+    by = "rate" if "serialization_alias" in alias else "learningRate"
+    config = Aliased(**{"name": "x", by: 0.5})
+
+    assert config.rate == 0.5
+    assert config.document() == {"__type__": "Aliased", "name": "x", "rate": 0.5}
+    assert restore(TrainerConfig, config.document()) == config
+
+
+def test_field_may_hold_a_config_of_any_kind():
+    class Holder(TaskConfig):
+        anything: Config | None = None
+
+    for inside in (ZarrArray(name="a", path="p"), DatasetConfig(name="d", weight=3)):
+        config = Holder(name="x", anything=inside)
+        assert restore(TaskConfig, config.document()) == config
+    with pytest.raises(DecodeError, match=r"no class 'Gone' of configs is defined here, only .*Adam"):
+        restore(
+            TaskConfig, {"__type__": "Holder", "name": "x", "anything": {"__type__": "Gone", "name": "a"}}
+        )
+    with pytest.raises(DecodeError, match="Config is of no kind: subclass one of the kinds"):
+        Config(name="a").document()
 
 
 @pytest.mark.parametrize("rate", [math.nan, math.inf, -math.inf, -0.0, 1e-300])
@@ -138,6 +206,59 @@ def test_document_of_before_a_field_was_added_has_its_default():
 
 def test_document_without_a_type_is_of_the_kinds_own_class():
     assert restore(RunConfig, {"name": "r", "num_iterations": 3}) == RunConfig(name="r", num_iterations=3)
+
+
+class Letters(RootModel[frozenset[str]]):
+    pass
+
+
+class Sets(BaseModel):
+    words: set[str]
+    called: set[str] = Field(alias="named")
+    model_config = {"serialize_by_alias": True, "populate_by_name": True}
+
+
+@dataclass
+class Pair:
+    left: set[str]
+
+
+class OfSets(TaskConfig):
+    words: set[str]
+    inside: list[Sets]
+    by_key: dict[int, set[str]]
+    pairs: tuple[Pair, ...]
+    letters: Letters
+    deep: frozenset[frozenset[str]]
+    numbers: set[float]
+
+
+def of_sets(words):
+    return OfSets(
+        name="x",
+        words=words,
+        inside=[Sets(words=words, called=words)],
+        by_key={2: words, 1: words},
+        pairs=(Pair(set(words)),),
+        letters=words,
+        deep=[words, words[:2]],
+        numbers=[2.0, math.inf, 0.5],
+    )
+
+
+def test_sets_are_sorted_in_documents():
+    letters = list("abcdefghij")
+    document = of_sets(letters).document()
+
+    assert document["words"] == document["letters"] == letters
+    assert (document["inside"][0]["words"], *document["inside"][0].values()) == (letters,) * 3
+    assert document["by_key"] == {"2": letters, "1": letters}
+    assert document["pairs"] == [{"left": letters}]
+    assert document["deep"] == [letters, ["a", "b"]]
+    assert document["numbers"] == [0.5, 2.0, math.inf]
+    assert restore(TaskConfig, document) == of_sets(letters)
+    back = restore(TaskConfig, {**document, "words": letters[::-1]})
+    assert back.document() == document
 
 
 # Which class

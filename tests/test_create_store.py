@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy.exc import ArgumentError
 
-from entropic import ClaimTimeoutError, ConfigNotFoundError, InUseError
+from entropic import ClaimTimeoutError, ConfigNotFoundError, InUseError, configs
 from entropic.array_store import LocalArrayStore
 from entropic.config_store import FileConfigStore, SQLConfigStore
 from entropic.configs import RunConfig, StartConfig, TaskConfig
@@ -185,6 +185,25 @@ def test_run_that_others_start_from_or_that_is_trained_is_not_deleted(options, k
 
     delete_run("r", made, force=True)
     assert left(made, "r") == set()
+
+
+@BOTH
+def test_run_is_deleted_or_in_use_whatever_classes_the_other_runs_are_of(options, kind, monkeypatch):
+    class Theirs(TaskConfig):
+        """A class that another process has defined, and this one has not."""
+
+    made = options(kind)
+    store = create_config_store(made)
+    for name in ("mine", "base"):
+        store.store_run_config(RunConfig(name=name))
+    start = StartConfig(run="base", criterion="f1")
+    store.store_run_config(RunConfig(name="theirs", task_config=Theirs(name="t"), start_config=start))
+    monkeypatch.delitem(configs._classes["task"], "Theirs")
+
+    delete_run("mine", made)
+    with pytest.raises(InUseError, match="what the runs 'theirs' start from"):
+        delete_run("base", made)
+    assert store.retrieve_run_config_names() == ["base", "theirs"]
 
 
 def test_delete_that_fails_deletes_nothing(options, monkeypatch):

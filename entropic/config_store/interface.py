@@ -7,12 +7,14 @@ under it.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
+from entropic.config_store.compare import shown
+from entropic.config_store.given import Given, distinct, given_of
+from entropic.config_store.parts import PARTS, ignored_inside, inside, part_name, start_of
 from entropic.configs import (
     KINDS,
     ArchitectureConfig,
@@ -29,7 +31,7 @@ from entropic.disk.names import check_name
 from entropic.errors import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError
 from entropic.process.logs import get_logger
 
-__all__ = ["COLLECTIONS", "PARTS", "ConfigStore", "IfExists", "Write", "differences", "part_name"]
+__all__ = ["COLLECTIONS", "ConfigStore", "IfExists", "Write"]
 
 log = get_logger(__name__)
 
@@ -38,8 +40,6 @@ IfExists = Literal["error", "replace", "keep"]
 
 COLLECTIONS = {f"{kind}s": kind for kind in KINDS}
 """The name of each collection, and the kind of its configs."""
-
-PARTS = ("architecture", "task", "trainer", "datasplit")  # of a run, by which its names can be filtered
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,11 @@ class ConfigStore(ABC):
         run_config : RunConfig or mapping
             Also its document, such as ``{"name": "run_0"}``.
         ignore : collection of str, optional
-            Fields of the run in which one that is stored may differ; dotted for those inside, ``"task_config.tol"``.
-            Only compared: what is stored stays as it is.
+            Fields of the run in which one that is stored may differ; dotted for those inside, ``"task_config.tol"``,
+            in which a part that is stored may differ, too. Only compared: what is stored stays as it is.
         if_exists : {"error", "replace", "keep"}
-            What to do with a run of this name that differs.
+            What to do with a run of this name that differs: ``"replace"`` replaces the parts that it is made of, too,
+            and ``"keep"`` stores nothing. Any other part that is stored and differs is an error in any case.
         store_parts : bool
             Whether to store architecture, task, trainer and datasplit, too.
         recursive : bool
@@ -196,14 +197,19 @@ class ConfigStore(ABC):
         Raises
         ------
         DuplicateNameError
-            If the run or a part has the name of another one that is stored; nothing is stored then.
+            If the run or a part has the name of another one that is stored, or two inside it have one name and differ;
+            nothing is stored then.
+        DecodeError
+            If one of them would not come back as it is; the text names the fields.
+        InUseError
+            If a part would be replaced that other runs have, too; the text names them.
         """
         run_config = _config_of(RunConfig, run_config)
-        configs: list[Config] = [*(run_config.parts() if store_parts else []), run_config]
-        if recursive:
-            inside = [one for one in _inside(run_config) if one.kind in {"dataset", "array"}]
-            configs = [*inside, *configs]
-        self._store_all(configs, RunConfig, ignore, if_exists, force=False)
+        parts = list(inside("", run_config)) if recursive else []
+        parts = [(path, one) for path, one in parts if one.kind in {"dataset", "array"}]
+        if store_parts:
+            parts += [(f"{part.kind}_config", part) for part in run_config.parts()]
+        self._store(run_config, RunConfig, ignore, if_exists, parts=parts)
 
     def retrieve_run_config(self, run_name: str, *, strict: bool = True) -> RunConfig:
         """Return the run of a name, with all of its parts as they were when it was stored.
@@ -253,6 +259,12 @@ class ConfigStore(ABC):
             if all(part_name(document, part) in names for part, names in wanted.items())
         ]
 
+    def runs_that_start_from(self, run_name: str) -> list[str]:
+        """Return the names of the other runs that start from the weights of a run, be their classes known or not."""
+        return [
+            name for name, document in self._runs() if name != run_name and start_of(document) == run_name
+        ]
+
     def _runs(self) -> Iterator[tuple[str, Any]]:
         for name in self._names("run"):
             document = self._load("run", name)
@@ -290,10 +302,12 @@ class ConfigStore(ABC):
         ------
         DuplicateNameError
             If another one has the name; the text says in which fields they differ.
+        DecodeError
+            If it would not come back as it is; the text names the fields.
         InUseError
             If it is to be replaced and runs have it as a part, unless *force*.
         """
-        self._store_all([task_config], TaskConfig, ignore, if_exists, force=force)
+        self._store(task_config, TaskConfig, ignore, if_exists, force=force)
 
     def retrieve_task_config(self, task_name: str, *, strict: bool = True) -> TaskConfig:
         """Return the task of a name. Raises as `retrieve_run_config`."""
@@ -318,7 +332,7 @@ class ConfigStore(ABC):
         force: bool = False,
     ) -> None:
         """Store an architecture. As `store_task_config`."""
-        self._store_all([architecture_config], ArchitectureConfig, ignore, if_exists, force=force)
+        self._store(architecture_config, ArchitectureConfig, ignore, if_exists, force=force)
 
     def retrieve_architecture_config(
         self, architecture_name: str, *, strict: bool = True
@@ -345,7 +359,7 @@ class ConfigStore(ABC):
         force: bool = False,
     ) -> None:
         """Store a trainer. As `store_task_config`."""
-        self._store_all([trainer_config], TrainerConfig, ignore, if_exists, force=force)
+        self._store(trainer_config, TrainerConfig, ignore, if_exists, force=force)
 
     def retrieve_trainer_config(self, trainer_name: str, *, strict: bool = True) -> TrainerConfig:
         """Return the trainer of a name. Raises as `retrieve_run_config`."""
@@ -370,7 +384,7 @@ class ConfigStore(ABC):
         force: bool = False,
     ) -> None:
         """Store a datasplit. As `store_task_config`."""
-        self._store_all([datasplit_config], DataSplitConfig, ignore, if_exists, force=force)
+        self._store(datasplit_config, DataSplitConfig, ignore, if_exists, force=force)
 
     def retrieve_datasplit_config(self, datasplit_name: str, *, strict: bool = True) -> DataSplitConfig:
         """Return the datasplit of a name. Raises as `retrieve_run_config`."""
@@ -395,7 +409,7 @@ class ConfigStore(ABC):
         force: bool = False,
     ) -> None:
         """Store a dataset. As `store_task_config`."""
-        self._store_all([dataset_config], DatasetConfig, ignore, if_exists, force=force)
+        self._store(dataset_config, DatasetConfig, ignore, if_exists, force=force)
 
     def retrieve_dataset_config(self, dataset_name: str, *, strict: bool = True) -> DatasetConfig:
         """Return the dataset of a name. Raises as `retrieve_run_config`."""
@@ -420,7 +434,7 @@ class ConfigStore(ABC):
         force: bool = False,
     ) -> None:
         """Store an array. As `store_task_config`."""
-        self._store_all([array_config], ArrayConfig, ignore, if_exists, force=force)
+        self._store(array_config, ArrayConfig, ignore, if_exists, force=force)
 
     def retrieve_array_config(self, array_name: str, *, strict: bool = True) -> ArrayConfig:
         """Return the array of a name. Raises as `retrieve_run_config`."""
@@ -436,60 +450,68 @@ class ConfigStore(ABC):
 
     # How all of them are stored and retrieved
 
-    def _store_all(
+    def _store(
         self,
-        configs: Sequence[Config],
+        config: Config,
         base: type[Config],
         ignore: Collection[str] | None,
         if_exists: IfExists,
         *,
-        force: bool,
+        force: bool = False,
+        parts: Sequence[tuple[str, Config]] = (),
     ) -> None:
-        """Store configs together, of which the last one is what the caller has given."""
-        given = _config_of(base, configs[-1])
-        configs = [*configs[:-1], given]
+        """Store a config, and with it parts of it, which are given with the path to each."""
         if isinstance(ignore, str):
             raise TypeError(f"ignore= takes a list of fields, not the string {ignore!r}")
         if if_exists not in {"error", "replace", "keep"}:
             raise ValueError(f"if_exists is 'error', 'replace' or 'keep', not {if_exists!r}")
-        for one in configs:
-            check_name(one.name)  # of a config that was made without validation
-        documents = [(one, one.document()) for one in configs]
+        config, ignored = _config_of(base, config), frozenset(ignore or ())
+        inside_it = [given_of(part, ignored_inside(path, ignored)) for path, part in parts]
+        *others, given = distinct([*inside_it, given_of(config, ignored)])
 
         def checked() -> list[Write]:
-            writes = (
-                self._checked(one, document, ignore if one is given else None, if_exists, force=force)
-                for one, document in documents
-            )
-            return [write for write in writes if write is not None]
+            return self._checked(given, others, if_exists, force=force)
 
         self._write(checked(), checked)
 
     def _checked(
-        self,
-        config: Config,
-        document: dict[str, Any],
-        ignore: Collection[str] | None,
-        if_exists: IfExists,
-        *,
-        force: bool,
-    ) -> Write | None:
+        self, given: Given, parts: Sequence[Given], if_exists: IfExists, *, force: bool
+    ) -> list[Write]:
         """Return what there is to write, or raise."""
-        kind, name = config.kind, config.name
-        existing = self._load(kind, name)
-        if existing is None:
-            return Write(kind, name, document, replaces=False)
-        different = differences(_as_stored_now(kind, existing), document, ignore or ())
-        if not different or if_exists == "keep":
-            return None
-        if if_exists == "error":
+        kind, name = given.kind, given.name
+        stored = self._load(kind, name)
+        different = {} if stored is None else given.differences_from(stored)
+        if different and if_exists == "keep":
+            return []
+        if different and if_exists == "error":
             raise DuplicateNameError(
-                f"another {kind} config is stored under the name {name!r}: they differ in {_shown(different)}. Give it "
+                f"another {kind} config is stored under the name {name!r}: they differ in {shown(different)}. Give it "
                 "another name, or say if_exists='replace' or 'keep'"
             )
-        if not force:
+        run = stored if if_exists == "replace" else None
+        writes = [write for part in parts if (write := self._checked_part(part, run, name)) is not None]
+        if different and not force:
             self._refuse_in_use(kind, name, "replace")
-        return Write(kind, name, document, replaces=True)
+        if different or stored is None:
+            writes.append(Write(kind, name, given.document, replaces=stored is not None))
+        return writes
+
+    def _checked_part(self, part: Given, run: Any, run_name: str) -> Write | None:
+        """Return how a part is to be written; *run* is the document of the stored run that is replaced, if one is."""
+        kind, name = part.kind, part.name
+        stored = self._load(kind, name)
+        if stored is None:
+            return Write(kind, name, part.document, replaces=False)
+        different = part.differences_from(stored)
+        if not different:
+            return None
+        if part_name(run, kind) != name:
+            raise DuplicateNameError(
+                f"another {kind} config is stored under the name {name!r}: they differ in {shown(different)}. Nothing "
+                f"was stored: give it another name, or call store_{kind}_config with if_exists='replace' first"
+            )
+        self._refuse_in_use(kind, name, "replace", by_others_than=run_name)
+        return Write(kind, name, part.document, replaces=True)
 
     def _retrieve(self, base: type[ConfigT], name: str, *, strict: bool) -> ConfigT:
         check_name(name)
@@ -507,57 +529,14 @@ class ConfigStore(ABC):
     def _not_found(self, kind: str, name: str) -> ConfigNotFoundError:
         return ConfigNotFoundError(f"no {kind} config {name!r} is stored in {self}")
 
-    def _refuse_in_use(self, kind: str, name: str, what: str) -> None:
-        if kind in PARTS and (runs := self._run_names({kind: {name}})):
+    def _refuse_in_use(self, kind: str, name: str, what: str, *, by_others_than: str | None = None) -> None:
+        runs = self._run_names({kind: {name}}) if kind in PARTS else []
+        if runs := [run for run in runs if run != by_others_than]:
             more = f" and {len(runs) - 10} more" if len(runs) > 10 else ""
             raise InUseError(
                 f"the {kind} config {name!r} is part of the runs {', '.join(map(repr, runs[:10]))}{more}: {what} it "
                 "when they are deleted"
             )
-
-
-def differences(one: Any, other: Any, ignore: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
-    """Return where two documents differ, as dotted paths, and what stands there; None where one has nothing.
-
-    The order of keys does not matter, 1 is 1.0, and NaN is NaN.
-    """
-    found: dict[str, tuple[Any, Any]] = {}
-    _compare("", one, other, set(ignore), found)
-    return found
-
-
-def _compare(path: str, one: Any, other: Any, ignore: set[str], found: dict[str, tuple[Any, Any]]) -> None:
-    if path in ignore:
-        return
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in [*one, *(key for key in other if key not in one)]:
-            _compare(f"{path}.{key}" if path else str(key), one.get(key), other.get(key), ignore, found)
-    elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        for number, (left, right) in enumerate(zip(one, other, strict=True)):
-            _compare(f"{path}[{number}]", left, right, ignore, found)
-    elif not _is_same(one, other):
-        found[path] = (one, other)
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other):
-        return True
-    return bool(one == other)
-
-
-def _shown(different: Mapping[str, tuple[Any, Any]]) -> str:
-    shown = [f"{path} ({one!r:.60} stored, {other!r:.60} given)" for path, (one, other) in different.items()]
-    return ", ".join(shown[:10]) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
-
-
-def _as_stored_now(kind: str, document: Any) -> Any:
-    """Return the document that a stored config would have now: with fields that were added since, at their defaults."""
-    try:
-        return restore(KINDS[kind], document).document()
-    except DecodeError:
-        return document
 
 
 def _config_of(base: type[ConfigT], given: Any) -> ConfigT:
@@ -573,26 +552,3 @@ def _names_of(part: str, names: Collection[str]) -> Collection[str]:
     if isinstance(names, str):
         raise TypeError(f"{part}_names takes a list of names, not the string {names!r}")
     return names
-
-
-def part_name(document: Any, part: str) -> str | None:
-    """Return the name of a run's part, by the run's document; None if it has none."""
-    found = document.get(f"{part}_config") if isinstance(document, Mapping) else None
-    return found.get("name") if isinstance(found, Mapping) else None
-
-
-def _inside(value: Any) -> Iterator[Config]:
-    """Yield the configs inside a config, the innermost first."""
-    if isinstance(value, Config):
-        for name in type(value).model_fields:
-            inner = getattr(value, name)
-            yield from _inside(inner)
-            if isinstance(inner, Config):
-                yield inner
-    elif isinstance(value, Mapping):
-        yield from _inside(list(value.values()))
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from _inside(item)
-            if isinstance(item, Config):
-                yield item

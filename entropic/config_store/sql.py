@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from entropic.config_store.interface import PARTS, ConfigStore, Write, part_name
+from entropic.config_store.interface import ConfigStore, Write
+from entropic.config_store.parts import PARTS, part_name
 from entropic.errors import DecodeError
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.tables.configs import ConfigPartRow, ConfigRow

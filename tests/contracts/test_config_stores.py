@@ -5,11 +5,27 @@ import re
 from contextlib import contextmanager
 
 import pytest
+from pydantic import BaseModel, SecretStr
 
 from entropic import ConfigNotFoundError, DecodeError, DuplicateNameError, InUseError, configs
 from entropic.config_store import ConfigStore, FileConfigStore, SQLConfigStore
-from entropic.configs import RunConfig
-from tests.support.config_cases import ONE_OF_EACH, OTHER, Distances, Gunpowder, Pair, UNet, Volume, run
+from entropic.config_store.interface import Write
+from entropic.configs import RunConfig, StartConfig
+from tests.support.config_cases import (
+    DOCUMENT_OF_BEFORE,
+    OF_BEFORE,
+    ONE_OF_EACH,
+    OTHER,
+    Augmented,
+    Descent,
+    Distances,
+    Gunpowder,
+    Pair,
+    TrainValidate,
+    UNet,
+    Volume,
+    run,
+)
 from tests.support.databases import database_of, empty
 
 KINDS = list(ONE_OF_EACH)
@@ -147,15 +163,40 @@ def test_ignored_fields_are_only_compared(store):
         put(store, OTHER["task"], "clip")
 
 
-def test_ignored_field_may_lie_inside(store):
+@pytest.mark.parametrize("store_parts", [True, False])
+def test_ignored_field_may_lie_inside(store, store_parts):
     put(store, run())
-    inside = run(task_config=Distances(name="t1", clip=7.0))
+    other = run(task_config=Distances(name="t1", clip=7.0))
 
-    with pytest.raises(DuplicateNameError, match=r"task config .* 't1'.*clip"):
-        put(store, inside, ["task_config.clip"])
-    assert put(store, inside, ["task_config.clip"], store_parts=False) is None
-    with pytest.raises(DuplicateNameError, match=r"differ in task_config\.clip \(5\.0 stored, 7\.0 given\)"):
-        put(store, inside, ["clip"], store_parts=False)
+    for ignored in (["task_config.clip"], ["task_config"]):
+        assert put(store, other, ignored, store_parts=store_parts) is None
+    for ignored in (
+        [],
+        ["clip"],
+        ["task_config.clip.x"],
+        ["task_config.cli"],
+        ["task"],
+        ["trainer_config.clip"],
+    ):
+        with pytest.raises(DuplicateNameError, match=r"clip \(5\.0 stored, 7\.0 given\)"):
+            put(store, other, ignored, store_parts=store_parts)
+    assert (get(store, "run", "r1"), get(store, "task", "t1")) == (run(), ONE_OF_EACH["task"])
+
+
+@pytest.mark.parametrize(
+    "ignored", ["datasplit_config.train[0].raw.path", "datasplit_config.train[0].raw", "datasplit_config"]
+)
+def test_ignored_field_may_lie_in_an_array_of_a_dataset(store, ignored):
+    def of(path):
+        pair = Pair(name="d", raw=Volume(name="v", path=path))
+        return run(datasplit_config=TrainValidate(name="s", train=[pair]))
+
+    put(store, of("one"), recursive=True)
+    put(store, of("two"), [ignored], recursive=True)
+
+    assert get(store, "array", "v").path == "one"
+    with pytest.raises(DuplicateNameError, match="path"):
+        put(store, of("two"), ["datasplit_config.train[1].raw.path"], recursive=True)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +210,18 @@ def test_numbers_are_compared_by_value_and_nan_is_nan(store, stored, given, is_s
         with pytest.raises(DuplicateNameError, match="rate"):
             put(store, Gunpowder(name="n", rate=given))
     assert repr(get(store, "trainer", "n").rate) == repr(float(stored))
+
+
+@pytest.mark.parametrize(
+    ("stored", "given"), [({}, {"a": None}), ({"a": None}, {}), ({"a": {}}, {"a": {"b": None}})]
+)
+def test_none_is_not_the_same_as_nothing(store, stored, given):
+    put(store, Augmented(name="x", options=stored))
+
+    with pytest.raises(DuplicateNameError, match=r"options\.a.*nothing"):
+        put(store, Augmented(name="x", options=given))
+    put(store, Augmented(name="x", options=given), if_exists="replace")
+    assert get(store, "trainer", "x").options == given
 
 
 def test_what_is_there_is_replaced_or_kept_if_that_is_said(store):
@@ -266,6 +319,56 @@ def test_field_that_was_added_with_a_default_makes_no_other_config(store):
         put(store, Grows(name="g", more=4))
 
 
+class Momentum(Descent):
+    beta: float = 0.9
+
+
+class BestStart(StartConfig):
+    freeze: int = 0
+
+
+class Secret(Distances):
+    token: SecretStr
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        (Augmented(name="x", descent=Momentum(beta=0.5)), r"descent \(Momentum\(.*\) would be Descent\("),
+        (Augmented(name="x", options={"a": {"b": (1, 2)}}), r"options\.a\.b \(\(1, 2\) would be \[1, 2\]\)"),
+        (Secret(name="x", token="a"), "token "),
+        (Distances.model_construct(name="x", clip="far"), "clip: Input should be a valid number"),
+        (run(trainer_config=Augmented(name="x", options={"k": object()})), r"written: options: Unable to serialize"),
+        (run(trainer_config=Augmented(name="x", options={"k": b"k"})), r"options\.k \(b'k' would be 'k'\)"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_config_that_would_come_back_as_another_is_refused_and_nothing_stored(store, config, place):
+    with pytest.raises(DecodeError, match=f"{place}.*Nothing was stored"):
+        put(store, config)
+    assert everything(store) == {}
+
+
+def test_run_may_start_from_a_class_of_its_own(store):
+    put(store, RunConfig(name="r", start_config=BestStart(run="a", criterion="f1", freeze=3)))
+
+    assert get(store, "run", "r").start_config == BestStart(run="a", criterion="f1", freeze=3)
+    with pytest.raises(DuplicateNameError, match=r"start_config\.freeze \(3 stored, 4 given\)"):
+        put(store, RunConfig(name="r", start_config=BestStart(run="a", criterion="f1", freeze=4)))
+
+
+def test_document_of_the_first_release_is_read_and_counts_as_the_same(store):
+    written = [Write("run", "before", DOCUMENT_OF_BEFORE, replaces=False)]
+    store._write(written, lambda: written)
+
+    assert get(store, "run", "before") == OF_BEFORE
+    put(store, OF_BEFORE, store_parts=False)
+    with pytest.raises(
+        DuplicateNameError, match=r"differ in start_config\.criterion \('f1' stored, 'f2' given\)\. "
+    ):
+        put(store, OF_BEFORE.model_copy(update={"start_config": StartConfig(run="first", criterion="f2")}))
+
+
 # Runs
 
 
@@ -312,6 +415,46 @@ def test_parts_are_left_out_if_that_is_said_and_what_is_inside_them_stored_if_th
     }  # fmt: skip
     assert type(get(store, "dataset", "d1")) is Pair
     assert type(get(store, "array", "v2")) is Volume
+
+
+class Both(TrainValidate):
+    validate_on: list[Pair]
+
+
+class Bundle(BaseModel):
+    pair: Pair
+
+
+class Bundled(Distances):
+    bundle: Bundle
+
+
+def test_dataset_that_occurs_twice_is_stored_once(store):
+    pair = Pair(name="d", raw=Volume(name="v"))
+    split = Both(name="both", train=[pair], validate_on=[pair.model_copy(deep=True)])
+    put(store, RunConfig(name="r", datasplit_config=split), recursive=True)
+
+    assert (names(store, "dataset"), names(store, "array")) == (["d"], ["v"])
+    assert get(store, "run", "r").datasplit_config == split
+
+
+@pytest.mark.parametrize("if_exists", ["error", "replace", "keep"])
+def test_two_datasets_of_one_name_that_differ_are_an_error_and_nothing_is_stored(store, if_exists):
+    one, other = (Pair(name="d", raw=Volume(name=name)) for name in "vw")
+    split = Both(name="both", train=[one], validate_on=[other])
+
+    with pytest.raises(
+        DuplicateNameError, match=r"two dataset configs .* 'd': they differ in raw\.name \('v' in one"
+    ):
+        put(store, RunConfig(name="r", datasplit_config=split), recursive=True, if_exists=if_exists)
+    assert everything(store) == {}
+
+
+def test_dataset_in_a_model_that_is_no_config_is_stored_with_the_rest(store):
+    task = Bundled(name="t", bundle=Bundle(pair=Pair(name="d", raw=Volume(name="v"))))
+    put(store, RunConfig(name="r", task_config=task), recursive=True)
+
+    assert (names(store, "dataset"), names(store, "array")) == (["d"], ["v"])
 
 
 def test_run_without_parts_is_a_run(store):
@@ -371,6 +514,88 @@ def test_part_of_a_run_is_neither_deleted_nor_replaced(store, part):
     store.delete_run_config("second")
     getattr(store, f"delete_{part}_config")(name)
     assert names(store, part) == []
+
+
+@pytest.mark.parametrize("part", ["task", "datasplit"])
+def test_new_run_with_a_part_that_has_the_name_of_another_is_an_error_whatever_is_said_of_runs(store, part):
+    put(store, OTHER[part])
+    before = everything(store)
+
+    for if_exists in ("error", "replace", "keep"):
+        with pytest.raises(
+            DuplicateNameError, match=f"another {part} config .*call store_{part}_config with if_e"
+        ):
+            put(store, run(), if_exists=if_exists)
+        assert everything(store) == before
+
+
+@pytest.mark.parametrize("part", ["task", "datasplit"])
+def test_run_is_replaced_with_the_part_that_it_is_made_of(store, part):
+    put(store, run())
+    changed = run(**{f"{part}_config": OTHER[part]})
+
+    with pytest.raises(
+        DuplicateNameError, match=f"another run config .*differ in {part}_config.*if_exists='replace'"
+    ):
+        put(store, changed)
+    put(store, changed, if_exists="replace")
+
+    assert get(store, "run", "r1") == changed
+    assert get(store, part, OTHER[part].name) == OTHER[part]
+    put(store, changed)
+
+
+@pytest.mark.parametrize("part", ["task", "datasplit"])
+def test_part_that_other_runs_have_too_is_not_replaced_with_a_run(store, part):
+    for name in ("r1", "second"):
+        put(store, run(name))
+    before = everything(store)
+
+    with pytest.raises(
+        InUseError, match=f"the {part} config '.*' is part of the runs 'second': replace it when"
+    ):
+        put(store, run(num_iterations=7, **{f"{part}_config": OTHER[part]}), if_exists="replace")
+    assert everything(store) == before
+
+
+def test_part_that_the_replaced_run_had_not_is_not_replaced(store):
+    put(store, run())
+    put(store, Distances(name="free", clip=1.0))
+    before = everything(store)
+
+    with pytest.raises(DuplicateNameError, match="another task config is stored under the name 'free'"):
+        put(store, run(task_config=Distances(name="free", clip=2.0)), if_exists="replace")
+    assert everything(store) == before
+
+
+def test_dataset_is_not_replaced_with_a_run_as_nobody_knows_who_has_it(store):
+    put(store, run(), recursive=True)
+    pair = Pair(name="d1", raw=Volume(name="v1", path="other"), gt=Volume(name="v2"))
+    changed = run(datasplit_config=TrainValidate(name="s1", train=[pair]))
+    before = everything(store)
+
+    with pytest.raises(
+        DuplicateNameError, match=r"another array config .*call store_array_config with if_exists"
+    ):
+        put(store, changed, recursive=True, if_exists="replace")
+    assert everything(store) == before
+    put(store, changed, if_exists="replace")
+    assert get(store, "run", "r1") == changed
+
+
+def test_kept_run_keeps_its_parts_and_nothing_is_stored(store):
+    put(store, run())
+    before = everything(store)
+
+    put(
+        store,
+        run(task_config=Distances(name="t1", clip=9.0), trainer_config=Gunpowder(name="new")),
+        if_exists="keep",
+    )
+    assert everything(store) == before
+
+    put(store, run("second", num_iterations=3), if_exists="keep")
+    assert get(store, "run", "second").num_iterations == 3
 
 
 def test_interface_cannot_be_made():
