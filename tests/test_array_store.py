@@ -1,21 +1,29 @@
 """Where arrays are, what there is, and what is removed."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from entropic import AlreadyExistsError, CorruptFileError, InvalidContainerError, ResultFileMissingError
+from entropic import (
+    AlreadyExistsError,
+    CorruptFileError,
+    InvalidContainerError,
+    ResultFileMissingError,
+)
 from entropic.array_store import (
     ArrayStore,
     LocalArrayIdentifier,
     LocalArrayStore,
     LocalContainerIdentifier,
 )
+from entropic.disk import replacing
+from tests.support.array_cases import VALUES, killed_at, replace_or_read, write
+from tests.support.processes import outcomes_of, run_together
 
 zarr = pytest.importorskip("zarr")
-VALUES = np.arange(24, dtype="uint8").reshape(2, 3, 4)
 
 
 class Dataset:
@@ -188,45 +196,118 @@ def files_below(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_array_that_cannot_be_moved_leaves_the_one_that_was_there(store, monkeypatch, overwrite):
-    """Another process was faster, or the folder is full."""
+@pytest.fixture(params=["at once", "one after the other"])
+def how(request, monkeypatch):
+    """Whether the system can let two folders change places."""
+    if request.param == "one after the other":
+        monkeypatch.setattr(replacing, "_system_call", lambda: None)
+    return request.param
+
+
+def test_array_that_cannot_be_moved_leaves_the_one_that_was_there(store, monkeypatch, how):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    store.store_array(identifier, VALUES)
+    before = files_below(store.basedir)
+    original = os.rename
+
+    def rename(source, target, **options):
+        if source == replacing.NEW:
+            raise OSError(28, "No space left on device")
+        return original(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError, match="No space left"):
+        store.store_array(identifier, VALUES + 1, overwrite=True)
+
+    assert files_below(store.basedir) == before
+    np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
+
+
+def test_array_gives_way_at_once_or_one_after_the_other(store, how):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    for number in range(3):
+        store.store_array(identifier, VALUES + number, overwrite=True)
+        np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES + number)
+
+    assert [path.name for path in store.basedir.joinpath("r").iterdir()] == ["validation.zarr"]
+
+
+def test_array_that_another_process_was_faster_with_is_left_alone(store, monkeypatch):
     identifier = store.validation_prediction_array("r", 5, "d")
     place = identifier.container / identifier.dataset
     original = os.rename
 
     def rename(source, target, **options):
-        if source.endswith(".zarr"):
-            if not overwrite:
-                place.joinpath("theirs").mkdir(parents=True)
-                return original(source, target, **options)
-            raise OSError(28, "No space left on device")
+        if source == replacing.NEW:
+            place.joinpath("theirs").mkdir(parents=True)
         return original(source, target, **options)
 
-    if overwrite:
-        store.store_array(identifier, VALUES)
     monkeypatch.setattr(os, "rename", rename)
-    with pytest.raises(OSError if overwrite else AlreadyExistsError, match=r"No space left|is there already"):
-        store.store_array(identifier, VALUES + 1, overwrite=overwrite)
+    with pytest.raises(AlreadyExistsError, match="is there already"):
+        store.store_array(identifier, VALUES)
 
     assert [path.name for path in store.basedir.joinpath("r").iterdir()] == ["validation.zarr"]
-    if overwrite:
-        np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
-    else:
-        assert place.joinpath("theirs").is_dir()
+    assert place.joinpath("theirs").is_dir()
 
 
-def test_file_or_link_in_the_place_of_an_array_is_left_alone(store, tmp_path):
+@pytest.mark.slow
+def test_writer_that_is_killed_at_any_step_leaves_one_of_the_two(tmp_path, how):
+    seen, is_killed = [], True
+    while is_killed:
+        store = LocalArrayStore(tmp_path / str(len(seen)))
+        identifier = store.validation_prediction_array("r", 5, "d")
+        store.store_array(identifier, VALUES)
+        ((outcome),) = outcomes_of(killed_at, [(len(seen), store.basedir, how == "at once")])
+        is_killed = outcome.exitcode == -signal.SIGKILL
+        assert is_killed or outcome.finished, outcome.traceback
+
+        found = LocalArrayStore(store.basedir).retrieve_array(identifier, verify=True)
+        seen.append(int((found - VALUES).max()))
+        assert len(list(store.arrays())) == 1
+        # Where it was killed before it wrote its note, or after that was removed, a folder is kept for a week.
+        left = [path for path in store.basedir.joinpath("r").iterdir() if path.name != "validation.zarr"]
+        assert [name for path in left for name in files_below(path)] == []
+
+    assert seen == sorted(seen)
+    assert {*seen} == {0, 1}
+
+
+@pytest.mark.slow
+def test_reader_gets_values_of_one_call(store, how):
+    """While two processes replace an array of many chunks all the time."""
+    write(store, 1)
+
+    *_, (numbers, trouble) = run_together(
+        replace_or_read, [(store.basedir, how == "at once", name) for name in ("write", "write", "read")]
+    )
+
+    assert len(numbers) > 1
+    assert trouble == []
+
+
+@pytest.mark.parametrize("name", ["file", "link"])
+def test_file_or_link_in_the_place_of_an_array_is_left_alone(store, tmp_path, name):
     container = store.validation_container("r")
     store.store_array(container.array_identifier("there"), VALUES)
     container.container.joinpath("link").symlink_to(tmp_path)
+    container.container.joinpath("file").touch()
 
-    for name in ("zarr.json", "link"):
-        with pytest.raises(AlreadyExistsError, match="it was left alone"):
-            store.store_array(container.array_identifier(name), VALUES, overwrite=True)
+    with pytest.raises(AlreadyExistsError, match="it was left alone"):
+        store.store_array(container.array_identifier(name), VALUES, overwrite=True)
 
     assert container.container.joinpath("link").is_symlink()
+    assert container.container.joinpath("file").is_file()
     np.testing.assert_array_equal(store.retrieve_array(container.array_identifier("there")), VALUES)
+
+
+def test_damaged_array_can_be_replaced(store):
+    identifier = store.best_validation_array("r", "f1")
+    store.store_array(identifier, VALUES)
+    identifier.container.joinpath("f1", "zarr.json").write_bytes(b"")
+
+    store.store_array(identifier, VALUES, overwrite=True)
+
+    np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
 
 
 @pytest.mark.parametrize("place", ["", "r", "r/validation.zarr"])
@@ -279,6 +360,24 @@ def test_removed_run_has_nothing_left_of_what_was_being_written(store):
 
     assert store.remove_run("r") == 1
     assert files_below(store.basedir) == ["r", "r/other"]
+
+
+def test_removed_array_is_gone_before_any_of_it_is(store, monkeypatch):
+    """Who read it meanwhile would take a chunk that is missing for one of zeros."""
+    identifier = store.validation_prediction_array("r", 5, "d")
+    store.store_array(identifier, VALUES)
+
+    def is_seen(*args):
+        with pytest.raises(ResultFileMissingError):
+            store.retrieve_array(identifier)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replacing, "remove_at", is_seen)
+        store.remove(identifier)
+    store.store_array(identifier, VALUES)
+    monkeypatch.setattr(replacing, "remove_at", is_seen)
+    assert store.remove_run("r") == 1
+    assert not identifier.container.exists()
 
 
 def test_all_below_a_path_is_removed(store):
