@@ -6,7 +6,6 @@ array is, and under which path. What there is can be listed: the containers them
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -14,7 +13,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -33,6 +32,7 @@ from entropic.errors import (
 )
 from entropic.extras import need
 from entropic.process.logs import get_logger
+from entropic.values.array_digests import differs_from_fill, digest_of, is_digest_of, little_endian
 from entropic.values.untrusted_zarr import require_plain_codecs
 
 if TYPE_CHECKING:
@@ -176,7 +176,8 @@ class LocalArrayStore(ArrayStore):
     tells that, as of another host, a week after its last change. Where the system cannot exchange two folders at once,
     as on NFS, the former array may lie in it after a kill: the next call brings that back.
 
-    Arrays are not synced: after a power cut `retrieve_array` with *verify* tells whether one is whole.
+    Arrays are not synced: after a power cut `retrieve_array` with *verify* tells whether one is whole. Values are kept
+    in little-endian order, and come back so.
     """
 
     def __init__(self, basedir: str | Path) -> None:
@@ -236,7 +237,8 @@ class LocalArrayStore(ArrayStore):
         overwrite : bool
             Whether one that is there gives way.
         **options
-            For `zarr.create_array`, as ``chunks=(64, 64, 64)``.
+            For `zarr.create_array`, as ``chunks=(64, 64, 64)``. With a codec that keeps values only nearly, what comes
+            back does not have the digest.
 
         Returns
         -------
@@ -257,7 +259,7 @@ class LocalArrayStore(ArrayStore):
         """
         import numpy
 
-        zarr, values = self._zarr(), numpy.asarray(values)
+        zarr, values = self._zarr(), little_endian(numpy.asarray(values))
         container, path = self._checked(array_identifier)
         require_folder(container, below=container)
         recover(container.parent)
@@ -343,7 +345,7 @@ class LocalArrayStore(ArrayStore):
         if verify:
             if noted is None:
                 raise ResultFileMissingError(f"there is no digest to compare {array_identifier} with")
-            if _digest_of(values) != noted:
+            if not is_digest_of(values, noted):
                 raise CorruptFileError(
                     f"{array_identifier} is not what was written: restore it, or compute it again"
                 )
@@ -449,8 +451,20 @@ def _members(zarr: Any, container: Path) -> list[tuple[str, Any]]:
 
 def _write(zarr: Any, folder: Path, values: Any, options: dict[str, Any]) -> None:
     array = zarr.create_array(str(folder), shape=values.shape, dtype=values.dtype, **options)
+    if values.dtype.names or values.dtype.kind != array.dtype.kind:
+        # What comes back has no gaps between fields, and of older releases no text of fixed length.
+        values = values.astype(array.dtype)
+    if differs_from_fill(values, array.fill_value):
+        config = options.get("config") or {}
+        every = {"write_empty_chunks": True}
+        options = options | {
+            "config": config | every if isinstance(config, dict) else replace(config, **every)
+        }
+        array = zarr.create_array(
+            str(folder), shape=values.shape, dtype=values.dtype, overwrite=True, **options
+        )
     array[...] = values
-    array.attrs[_DIGEST] = _digest_of(values)
+    array.attrs[_DIGEST] = digest_of(values)
 
 
 def _require_place(identifier: LocalArrayIdentifier, container: Path, path: str, overwrite: bool) -> None:
@@ -513,9 +527,3 @@ def _record(identifier: LocalArrayIdentifier, run: str, array: Any) -> ArrayReco
         str(array.dtype),
         array.attrs.get(_DIGEST),
     )
-
-
-def _digest_of(values: Any) -> str:
-    import numpy
-
-    return hashlib.sha256(numpy.ascontiguousarray(values).tobytes()).hexdigest()
