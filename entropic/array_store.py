@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from time import sleep
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from entropic.disk.files import require_folder
 from entropic.disk.guarded import open_folder, remove_at
-from entropic.disk.names import check_name
+from entropic.disk.names import FILE_NAME_BYTES, check_name
 from entropic.disk.replacing import NEW, beside, discard, put, read_unreplaced, recover
 from entropic.errors import (
     AlreadyExistsError,
@@ -34,6 +35,7 @@ from entropic.extras import need
 from entropic.process.logs import get_logger
 from entropic.values.array_digests import differs_from_fill, digest_of, is_digest_of, little_endian
 from entropic.values.untrusted_zarr import require_plain_codecs
+from entropic.values.zarr_folders import METADATA, arrays_below, is_array, is_group
 
 if TYPE_CHECKING:
     import numpy
@@ -54,7 +56,8 @@ SNAPSHOT = f"snapshot{SUFFIX}"
 _DIGEST = "sha256"  # attribute of an array
 _OWN = ".entropic-"  # what is being written begins with it
 _TRIES, _PAUSE_S = 100, 0.02
-METADATA = "zarr.json"
+_SHOWN = 3  # arrays of a group that an error names
+_RESERVED = {METADATA, ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 
 # Where in a container an array is, and what that says of it.
 _PATHS = {
@@ -247,9 +250,10 @@ class LocalArrayStore(ArrayStore):
         Raises
         ------
         AlreadyExistsError
-            If there is one already, unless *overwrite*.
+            If there is one already, unless *overwrite*. Or, whatever is said, if there is a group with others, a link
+            or a file, or if it would lie below another array.
         ValueError
-            If the path would leave the container.
+            If the path would leave the container, or zarr or a file system has no place for it.
         InvalidContainerError
             If it is no container below the base directory.
         NotADirectoryError
@@ -313,7 +317,7 @@ class LocalArrayStore(ArrayStore):
             if not recover(container.parent):
                 break
             sleep(_PAUSE_S)
-        if not (container / path).is_dir():
+        if not (container / path).is_dir() or is_group(container / path):
             raise ResultFileMissingError(f"there is no array {identifier}")
         return container, path
 
@@ -469,11 +473,23 @@ def _write(zarr: Any, folder: Path, values: Any, options: dict[str, Any]) -> Non
 
 def _require_place(identifier: LocalArrayIdentifier, container: Path, path: str, overwrite: bool) -> None:
     """Raise `AlreadyExistsError` if an array may not be put where an identifier says."""
-    target = container / path
+    target, (above, _, _) = container / path, path.rpartition("/")
+    if (array := next(filter(is_array, _groups(container, above)), None)) is not None:
+        raise AlreadyExistsError(
+            f"{identifier} would lie below {str(array)!r}, which is an array itself: give it a name or parameters "
+            "without '/', or remove that one"
+        )
     if not os.path.lexists(target):
         return
     if target.is_symlink() or not target.is_dir():
         raise AlreadyExistsError(f"there is a link or a file in the place of {identifier}: it was left alone")
+    if is_group(target):
+        names = list(islice(arrays_below(target), _SHOWN + 1))
+        listed = ", ".join(map(repr, names[:_SHOWN])) + (", …" if len(names) > _SHOWN else "")
+        raise AlreadyExistsError(
+            f"in the place of {identifier} is a group, and in it {f'the arrays {listed}' if names else 'no array'}: it "
+            "was left alone. Give another name, or take all of it away first with remove"
+        )
     if not overwrite:
         raise AlreadyExistsError(f"{identifier} is there already: to replace it, say overwrite=True")
 
@@ -500,12 +516,23 @@ def check_path(path: str) -> str:
     Raises
     ------
     ValueError
-        If it is empty or absolute, or has a part that is empty, ``.`` or ``..``, or a NUL.
+        If it is empty or absolute, or has a part that is empty, ``.`` or ``..``, a name of zarr's own or too long for
+        a file system, or a NUL.
     """
     parts = path.split("/")
     if not path or path.startswith("/") or {"", ".", ".."} & set(parts) or "\0" in path:
         raise ValueError(
             f"the path of an array in its container is relative, without empty parts, '.' and '..': {path!r:.300}"
+        )
+    if reserved := _RESERVED.intersection(parts):
+        raise ValueError(
+            f"the path of an array has no part {min(reserved)!r}, as zarr calls a file of its own: give another name "
+            f"instead of {path!r:.300}"
+        )
+    if long := [part for part in parts if len(part.encode("utf-8", "surrogatepass")) > FILE_NAME_BYTES]:
+        raise ValueError(
+            f"the path of an array has parts of at most {FILE_NAME_BYTES} bytes, as file systems do, and "
+            f"{long[0]!r:.100}… is longer: give a shorter name, or parameters that have one"
         )
     return path
 

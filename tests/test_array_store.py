@@ -13,6 +13,7 @@ from entropic import (
     CorruptFileError,
     InvalidContainerError,
     ResultFileMissingError,
+    array_store,
 )
 from entropic.array_store import (
     ArrayStore,
@@ -385,6 +386,47 @@ def test_file_or_link_in_the_place_of_an_array_is_left_alone(store, tmp_path, na
     np.testing.assert_array_equal(store.retrieve_array(container.array_identifier("there")), VALUES)
 
 
+def test_group_is_left_alone(store):
+    raw, truth = store.validation_input_arrays("r")
+    for one in (raw, truth):
+        store.store_array(one, VALUES)
+    group = store.best_validation_array("r", "inputs")
+
+    for overwrite in (False, True):
+        with pytest.raises(
+            AlreadyExistsError, match=r"is a group, and in it the arrays 'gt', 'raw': it was left"
+        ):
+            store.store_array(group, VALUES, overwrite=overwrite)
+    raw.container.joinpath(
+        "inputs", "zarr.json"
+    ).unlink()  # a folder with arrays is one without saying so, too
+    with pytest.raises(AlreadyExistsError, match="is a group"):
+        store.store_array(group, VALUES, overwrite=True)
+    with pytest.raises(ResultFileMissingError, match="there is no array"):
+        store.retrieve_array(group)
+    np.testing.assert_array_equal(store.retrieve_array(raw), VALUES)
+
+    store.remove(group)
+    store.store_array(group, VALUES)
+    np.testing.assert_array_equal(store.retrieve_array(group), VALUES)
+
+
+def test_group_that_was_made_meanwhile_is_left_alone(store, monkeypatch):
+    original, below = array_store._write, store.best_validation_array("r", "a/b")
+    identifier = store.best_validation_array("r", "a")
+
+    def write_both(*args):
+        monkeypatch.undo()
+        original(*args)
+        store.store_array(below, VALUES)
+
+    monkeypatch.setattr(array_store, "_write", write_both)
+    with pytest.raises(AlreadyExistsError, match=r"is a group, and in it the arrays 'b'"):
+        store.store_array(identifier, VALUES, overwrite=True)
+
+    assert [one.identifier for one in store.arrays()] == [below]
+
+
 def test_damaged_array_can_be_replaced(store):
     identifier = store.best_validation_array("r", "f1")
     store.store_array(identifier, VALUES)
@@ -393,6 +435,33 @@ def test_damaged_array_can_be_replaced(store):
     store.store_array(identifier, VALUES, overwrite=True)
 
     np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_array_below_another_is_refused(store, overwrite):
+    above = store.validation_output_array("r", 1, "p", "d")
+    store.store_array(above, VALUES)
+
+    with pytest.raises(
+        AlreadyExistsError, match=r"'1/d/output/p/q'.* would lie below '.*/output/p', which is an"
+    ):
+        store.store_array(store.validation_output_array("r", 1, "p/q", "d"), VALUES, overwrite=overwrite)
+
+    assert [one.identifier for one in store.arrays()] == [above]
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "a/.zgroup", ".zarray/a", "x" * 256, "ü" * 128])
+def test_name_for_which_there_is_no_place_is_refused(store, name):
+    for call in (
+        lambda: store.best_validation_array("r", name),
+        lambda: store.validation_output_array("r", 1, name, "d"),
+        lambda: store.store_array(
+            LocalArrayIdentifier(store.basedir / "r" / "validation.zarr", name), VALUES
+        ),
+    ):
+        with pytest.raises(ValueError, match="the path of an array has"):
+            call()
+    assert not store.basedir.exists()
 
 
 @pytest.mark.parametrize("place", ["", "r", "r/validation.zarr"])
