@@ -191,7 +191,8 @@ def _settle(name: str, folder: int, above: Path) -> bool:
         if place is not None and _is_there(_FORMER, own):
             _bring_back(own, above, place)
     _clear(name, folder)
-    log.warning("%s was left by a process that has ended: removed", above / name)
+    if not _is_there(name, folder):  # who only reads may not remove it
+        log.warning("%s was left by a process that has ended: removed", above / name)
     return False
 
 

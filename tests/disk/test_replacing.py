@@ -162,6 +162,20 @@ def test_note_that_leads_elsewhere_brings_nothing_back(tmp_path, place):
     assert left_in(above) == []
 
 
+def test_what_cannot_be_removed_is_not_said_to_be(above, monkeypatch, caplog):
+    ended = this_process().as_dict() | {"owner": "0" * 32, "pid": 2**22 + 1}
+    own = leave(above, ended)
+    with monkeypatch.context() as patch:
+        patch.setattr(replacing, "remove_at", lambda *args, **options: None)  # as of another user's
+
+        replacing.recover(above)
+        assert own.is_dir()
+        assert caplog.text == ""
+
+    replacing.recover(above)
+    assert "was left by a process that has ended: removed" in caplog.text
+
+
 def test_folder_is_read_again_if_it_was_replaced(above, how):
     texts = []
 
