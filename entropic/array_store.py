@@ -275,7 +275,8 @@ class LocalArrayStore(ArrayStore):
             # Beside the container: who lists that is not to find it.
             with beside(container.parent, f"{container.name}/{path}") as own:
                 group = zarr.open_group(str(container), mode="a")
-                _write(zarr, own / NEW, values, options)
+                # In a container of the former format none of another would be listed.
+                _write(zarr, own / NEW, values, {"zarr_format": group.metadata.zarr_format} | options)
                 if above:
                     group.require_group(above)
                 put(own, f"{container.name}/{path}", allow)

@@ -494,6 +494,19 @@ def test_what_others_left_there_keeps_nothing_from_being_listed(store, caplog):
     ]  # fmt: skip
 
 
+def test_array_that_is_stored_in_a_container_of_the_former_format_is_listed(store):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    identifier.container.parent.mkdir(parents=True)
+    zarr.open_group(str(identifier.container), mode="w", zarr_format=2)
+
+    store.store_array(identifier, VALUES)
+
+    assert [one.identifier for one in store.arrays()] == [identifier]
+    np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
+    with pytest.raises(AlreadyExistsError, match="is a group, and in it the arrays 'prediction'"):
+        store.store_array(store.validation_container("r").array_identifier("5/d"), VALUES, overwrite=True)
+
+
 # What is removed
 
 
