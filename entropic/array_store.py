@@ -6,25 +6,25 @@ array is, and under which path. What there is can be listed: the containers them
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 import re
-import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from entropic.disk.files import require_folder
 from entropic.disk.guarded import open_folder, remove_at
-from entropic.disk.names import check_name
+from entropic.disk.names import FILE_NAME_BYTES, check_name
+from entropic.disk.replacing import NEW, beside, discard, put, read_unreplaced, recover
 from entropic.errors import (
     AlreadyExistsError,
     CorruptFileError,
@@ -33,7 +33,9 @@ from entropic.errors import (
 )
 from entropic.extras import need
 from entropic.process.logs import get_logger
+from entropic.values.array_digests import differs_from_fill, digest_of, is_digest_of, little_endian
 from entropic.values.untrusted_zarr import require_plain_codecs
+from entropic.values.zarr_folders import METADATA, arrays_below, is_array, is_group
 
 if TYPE_CHECKING:
     import numpy
@@ -52,9 +54,10 @@ SUFFIX = ".zarr"
 VALIDATION = f"validation{SUFFIX}"
 SNAPSHOT = f"snapshot{SUFFIX}"
 _DIGEST = "sha256"  # attribute of an array
-_METADATA = "zarr.json"
 _OWN = ".entropic-"  # what is being written begins with it
 _TRIES, _PAUSE_S = 100, 0.02
+_SHOWN = 3  # arrays of a group that an error names
+_RESERVED = {METADATA, ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
 
 # Where in a container an array is, and what that says of it.
 _PATHS = {
@@ -171,8 +174,13 @@ class LocalArrayStore(ArrayStore):
     To say where an array is touches no file, and an identifier of what is not there is no error. A data set, or
     parameters, may be any object: its ``str()`` is part of the path. Arrays are not part of a transaction: write them
     first, and record in it that they are there. One is moved to its place when all of it is written: what fails, or is
-    killed, leaves what was there, and perhaps something beside the container whose name begins with ``.entropic-``.
-    They are not synced: after a power cut `retrieve_array` with *verify* tells whether one is whole.
+    killed, leaves what was there, and perhaps a folder beside the container whose name begins with ``.entropic-``. The
+    next call that writes, removes or lists arrays of the run removes it, once its process has ended; where nothing
+    tells that, as of another host, a week after its last change. Where the system cannot exchange two folders at once,
+    as on NFS, the former array may lie in it after a kill: the next call brings that back.
+
+    Arrays are not synced: after a power cut `retrieve_array` with *verify* tells whether one is whole. Values are kept
+    in little-endian order, and come back so.
     """
 
     def __init__(self, basedir: str | Path) -> None:
@@ -232,7 +240,8 @@ class LocalArrayStore(ArrayStore):
         overwrite : bool
             Whether one that is there gives way.
         **options
-            For `zarr.create_array`, as ``chunks=(64, 64, 64)``.
+            For `zarr.create_array`, as ``chunks=(64, 64, 64)``. With a codec that keeps values only nearly, what comes
+            back does not have the digest.
 
         Returns
         -------
@@ -241,9 +250,10 @@ class LocalArrayStore(ArrayStore):
         Raises
         ------
         AlreadyExistsError
-            If there is one already, unless *overwrite*.
+            If there is one already, unless *overwrite*. Or, whatever is said, if there is a group with others, a link
+            or a file, or if it would lie below another array.
         ValueError
-            If the path would leave the container.
+            If the path would leave the container, or zarr or a file system has no place for it.
         InvalidContainerError
             If it is no container below the base directory.
         NotADirectoryError
@@ -253,35 +263,34 @@ class LocalArrayStore(ArrayStore):
         """
         import numpy
 
-        zarr, values = self._zarr(), numpy.asarray(values)
+        zarr, values = self._zarr(), little_endian(numpy.asarray(values))
         container, path = self._checked(array_identifier)
         require_folder(container, below=container)
-        digest = _digest_of(values)
-        target = container / path
-        if os.path.lexists(target) and (not overwrite or target.is_symlink() or not target.is_dir()):
-            raise _already_there(array_identifier)
+        recover(container.parent)
+        allow = partial(_require_place, array_identifier, container, path, overwrite)
+        allow()
         above, _, _ = path.rpartition("/")
-        new = [folder for folder in _groups(container, above) if not os.path.lexists(folder / _METADATA)]
-        # Beside the container: who lists that is not to find it.
-        own = container.with_name(f"{_OWN}{uuid4().hex}{SUFFIX}")
+        new = [folder for folder in _groups(container, above) if not os.path.lexists(folder / METADATA)]
         try:
-            group = zarr.open_group(str(container), mode="a")
-            array = zarr.create_array(str(own), shape=values.shape, dtype=values.dtype, **options)
-            array[...] = values
-            array.attrs[_DIGEST] = digest
-            if above:
-                group.require_group(above)
-            _move(own.name, container, path, overwrite)
+            # Beside the container: who lists that is not to find it.
+            with beside(container.parent, f"{container.name}/{path}") as own:
+                group = zarr.open_group(str(container), mode="a")
+                # In a container of the former format none of another would be listed.
+                _write(zarr, own / NEW, values, {"zarr_format": group.metadata.zarr_format} | options)
+                if above:
+                    group.require_group(above)
+                put(own, f"{container.name}/{path}", allow)
         except BaseException as error:
-            _remove_for_good(own)
             _remove_torn(new)
-            if isinstance(error, FileExistsError):  # another process was faster
-                raise _already_there(array_identifier) from error
+            if isinstance(error, TypeError | ValueError):
+                allow()  # zarr's error, if another process was faster
             raise
         return zarr.open_array(str(container), path=path, mode="r+")
 
     def open(self, array_identifier: LocalArrayIdentifier, mode: str = "r") -> Any:
         """Return an array as `zarr.Array`, of which only what is asked for is read.
+
+        If it is replaced later, what is read then is the new one's, or nobody's: `retrieve_array` sees to that.
 
         Parameters
         ----------
@@ -295,12 +304,23 @@ class LocalArrayStore(ArrayStore):
             If reading it would unpickle.
         """
         zarr = self._zarr()
-        container, path = self._checked(array_identifier)
-        if not (container / path).is_dir():
-            raise ResultFileMissingError(f"there is no array {array_identifier}")
+        container, path = self._there(array_identifier)
         array = zarr.open_array(str(container), path=path, mode=mode)
         require_plain_codecs(array, str(container / path))
         return array
+
+    def _there(self, identifier: LocalArrayIdentifier) -> tuple[Path, str]:
+        """Return container and path of an array that is there, by now or when it has been replaced."""
+        container, path = self._checked(identifier)
+        for _ in range(_TRIES):
+            if (container / path).is_dir():
+                break
+            if not recover(container.parent):
+                break
+            sleep(_PAUSE_S)
+        if not (container / path).is_dir() or is_group(container / path):
+            raise ResultFileMissingError(f"there is no array {identifier}")
+        return container, path
 
     def retrieve_array(
         self, array_identifier: LocalArrayIdentifier, *, verify: bool = False
@@ -318,18 +338,27 @@ class LocalArrayStore(ArrayStore):
             If it is not there, or no digest was noted that it could be compared with.
         CorruptFileError
             If it is not what was written.
+        ResultFileError
+            If it was replaced again and again while it was read.
+
+        Notes
+        -----
+        If it is replaced meanwhile, it is read again: the values are those of one call of `store_array`.
         """
-        array = self.open(array_identifier)
-        values: numpy.ndarray = array[...]
+        container, path = self._checked(array_identifier)
+        values, noted = read_unreplaced(container / path, partial(self._values, array_identifier))
         if verify:
-            noted = array.attrs.get(_DIGEST)
             if noted is None:
                 raise ResultFileMissingError(f"there is no digest to compare {array_identifier} with")
-            if _digest_of(values) != noted:
+            if not is_digest_of(values, noted):
                 raise CorruptFileError(
                     f"{array_identifier} is not what was written: restore it, or compute it again"
                 )
         return values
+
+    def _values(self, identifier: LocalArrayIdentifier) -> tuple[numpy.ndarray, Any]:
+        array = self.open(identifier)
+        return array[...], array.attrs.get(_DIGEST)
 
     def arrays(self, run_name: str | None = None) -> Iterator[ArrayRecord]:
         """Yield what there is, of one run or of all, by run, container and path; what is no container is a warning.
@@ -341,6 +370,7 @@ class LocalArrayStore(ArrayStore):
         """
         zarr = self._zarr()
         for container in self._containers(run_name):
+            recover(container.parent)
             run = container.parent.relative_to(self.basedir).as_posix()
             for path, array in _members(zarr, container):
                 if hasattr(array, "shape"):
@@ -367,15 +397,14 @@ class LocalArrayStore(ArrayStore):
             If the path is empty, absolute, or leads out of the container.
         """
         container, path = self._checked(array_identifier)
-        *above, name = path.split("/")
+        recover(container.parent)
         target = container / path
         if not os.path.lexists(target):
             log.warning("%s is not there, so it was not removed", array_identifier)
         elif target.is_symlink() or not target.is_dir():
             log.warning("%s is a link or a file, and no array: it was not removed", target)
         else:
-            with open_folder(container, *above) as folder:
-                remove_at(name, folder)
+            discard(container.parent, f"{container.name}/{path}")
 
     def remove_run(self, run_name: str) -> int:
         """Remove all arrays of a run, and return how many containers there were.
@@ -387,9 +416,11 @@ class LocalArrayStore(ArrayStore):
         """
         found = self._containers(run_name)
         for container in found:
+            discard(container.parent, container.name)
             with open_folder(container.parent) as folder:
-                for name in (container.name, *(name for name in os.listdir(folder) if name.startswith(_OWN))):
-                    remove_at(name, folder)
+                for name in os.listdir(folder):
+                    if name.startswith(_OWN):
+                        remove_at(name, folder)
         return len(found)
 
     def _checked(self, identifier: LocalArrayIdentifier) -> tuple[Path, str]:
@@ -423,39 +454,45 @@ def _members(zarr: Any, container: Path) -> list[tuple[str, Any]]:
         return []
 
 
-def _already_there(identifier: LocalArrayIdentifier) -> AlreadyExistsError:
-    place = identifier.container / identifier.dataset
-    if place.is_dir() and not place.is_symlink():
-        return AlreadyExistsError(f"{identifier} is there already: to replace it, say overwrite=True")
-    return AlreadyExistsError(f"there is a link or a file in the place of {identifier}: it was left alone")
+def _write(zarr: Any, folder: Path, values: Any, options: dict[str, Any]) -> None:
+    array = zarr.create_array(str(folder), shape=values.shape, dtype=values.dtype, **options)
+    if values.dtype.names or values.dtype.kind != array.dtype.kind:
+        # What comes back has no gaps between fields, and of older releases no text of fixed length.
+        values = values.astype(array.dtype)
+    if differs_from_fill(values, array.fill_value):
+        config = options.get("config") or {}
+        every = {"write_empty_chunks": True}
+        options = options | {
+            "config": config | every if isinstance(config, dict) else replace(config, **every)
+        }
+        array = zarr.create_array(
+            str(folder), shape=values.shape, dtype=values.dtype, overwrite=True, **options
+        )
+    array[...] = values
+    array.attrs[_DIGEST] = digest_of(values)
 
 
-def _move(own: str, container: Path, path: str, overwrite: bool) -> None:
-    """Put the array *own* beside a container at *path* in it.
-
-    Raises
-    ------
-    FileExistsError
-        If there is something, unless *overwrite*.
-    """
-    *above, name = path.split("/")
-    with open_folder(container.parent) as source, open_folder(container, *above) as folder:
-        former = f"{own}.former" if overwrite else ""
-        if overwrite:
-            try:
-                os.rename(name, former, src_dir_fd=folder, dst_dir_fd=source)
-            except FileNotFoundError:
-                former = ""
-        try:
-            os.rename(own, name, src_dir_fd=source, dst_dir_fd=folder)
-        except OSError as error:
-            if former:
-                os.rename(former, name, src_dir_fd=source, dst_dir_fd=folder)
-            if error.errno == errno.ENOTEMPTY:
-                raise FileExistsError(*error.args) from error
-            raise
-        if former:
-            remove_at(former, source)
+def _require_place(identifier: LocalArrayIdentifier, container: Path, path: str, overwrite: bool) -> None:
+    """Raise `AlreadyExistsError` if an array may not be put where an identifier says."""
+    target, (above, _, _) = container / path, path.rpartition("/")
+    if (array := next(filter(is_array, _groups(container, above)), None)) is not None:
+        raise AlreadyExistsError(
+            f"{identifier} would lie below {str(array)!r}, which is an array itself: give it a name or parameters "
+            "without '/', or remove that one"
+        )
+    if not os.path.lexists(target):
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise AlreadyExistsError(f"there is a link or a file in the place of {identifier}: it was left alone")
+    if is_group(target):
+        names = list(islice(arrays_below(target), _SHOWN + 1))
+        listed = ", ".join(map(repr, names[:_SHOWN])) + (", …" if len(names) > _SHOWN else "")
+        raise AlreadyExistsError(
+            f"in the place of {identifier} is a group, and in it {f'the arrays {listed}' if names else 'no array'}: it "
+            "was left alone. Give another name, or take all of it away first with remove"
+        )
+    if not overwrite:
+        raise AlreadyExistsError(f"{identifier} is there already: to replace it, say overwrite=True")
 
 
 def _groups(container: Path, path: str) -> list[Path]:
@@ -469,18 +506,9 @@ def _remove_torn(groups: Iterable[Path]) -> None:
     for folder in groups:
         with suppress(OSError):
             try:
-                json.loads((folder / _METADATA).read_bytes())
+                json.loads((folder / METADATA).read_bytes())
             except ValueError:
-                (folder / _METADATA).unlink()
-
-
-def _remove_for_good(own: Path) -> None:
-    with open_folder(own.parent) as folder:
-        for _ in range(_TRIES):
-            remove_at(own.name, folder)
-            time.sleep(_PAUSE_S)  # zarr has threads: where one chunk fails, it still writes others
-            if not os.path.lexists(own):
-                return
+                (folder / METADATA).unlink()
 
 
 def check_path(path: str) -> str:
@@ -489,11 +517,23 @@ def check_path(path: str) -> str:
     Raises
     ------
     ValueError
-        If it is empty or absolute, or has a part that is empty, ``.`` or ``..``, or a NUL.
+        If it is empty or absolute, or has a part that is empty, ``.`` or ``..``, a name of zarr's own or too long for
+        a file system, or a NUL.
     """
-    if not path or path.startswith("/") or {"", ".", ".."} & set(path.split("/")) or "\0" in path:
+    parts = path.split("/")
+    if not path or path.startswith("/") or {"", ".", ".."} & set(parts) or "\0" in path:
         raise ValueError(
             f"the path of an array in its container is relative, without empty parts, '.' and '..': {path!r:.300}"
+        )
+    if reserved := _RESERVED.intersection(parts):
+        raise ValueError(
+            f"the path of an array has no part {min(reserved)!r}, as zarr calls a file of its own: give another name "
+            f"instead of {path!r:.300}"
+        )
+    if long := [part for part in parts if len(part.encode("utf-8", "surrogatepass")) > FILE_NAME_BYTES]:
+        raise ValueError(
+            f"the path of an array has parts of at most {FILE_NAME_BYTES} bytes, as file systems do, and "
+            f"{long[0]!r:.100}… is longer: give a shorter name, or parameters that have one"
         )
     return path
 
@@ -515,9 +555,3 @@ def _record(identifier: LocalArrayIdentifier, run: str, array: Any) -> ArrayReco
         str(array.dtype),
         array.attrs.get(_DIGEST),
     )
-
-
-def _digest_of(values: Any) -> str:
-    import numpy
-
-    return hashlib.sha256(numpy.ascontiguousarray(values).tobytes()).hexdigest()

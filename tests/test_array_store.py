@@ -1,21 +1,34 @@
 """Where arrays are, what there is, and what is removed."""
 
+import hashlib
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from entropic import AlreadyExistsError, CorruptFileError, InvalidContainerError, ResultFileMissingError
+from entropic import (
+    AlreadyExistsError,
+    CorruptFileError,
+    InvalidContainerError,
+    ResultFileMissingError,
+    array_store,
+)
 from entropic.array_store import (
     ArrayStore,
     LocalArrayIdentifier,
     LocalArrayStore,
     LocalContainerIdentifier,
 )
+from entropic.disk import replacing
+from tests.support.array_cases import VALUES, killed_at, replace_or_read, write
+from tests.support.processes import outcomes_of, run_together
 
 zarr = pytest.importorskip("zarr")
-VALUES = np.arange(24, dtype="uint8").reshape(2, 3, 4)
+pytestmark = pytest.mark.filterwarnings(  # of texts and structures
+    "ignore:The data type:FutureWarning", "ignore:The (codec|dtype):UserWarning"
+)
 
 
 class Dataset:
@@ -95,6 +108,87 @@ def test_array_comes_back_with_its_digest(store, values):
 
     np.testing.assert_array_equal(back, values)
     assert back.dtype == np.asarray(values).dtype
+
+
+# Older releases bring them back as text of any length.
+TEXTS = pytest.mark.skipif(zarr.__version__ < "3.1", reason="this zarr has no text of fixed length")
+NOT_A_NUMBER = np.array([0x7FF8000000000123] * 2, dtype="u8").view("f8")
+GAPS = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        (np.arange(6, dtype=">f4").reshape(2, 3), {}),
+        (np.arange(6, dtype=">i8"), {"zarr_format": 2}),
+        pytest.param(np.array(["a", "bc"], dtype=">U2"), {}, marks=TEXTS),
+        (np.full((4, 4), -0.0), {"chunks": (2, 2)}),
+        (np.full(3, complex(-0.0, -0.0)), {}),
+        (np.full(3, complex(-0.0, 0.0)), {"config": {"write_empty_chunks": False, "order": "C"}}),
+        (np.array(complex(0.0, -0.0)), {}),
+        (np.zeros(3), {"fill_value": -0.0}),
+        (NOT_A_NUMBER, {"fill_value": np.nan}),
+    ],
+)
+def test_values_come_back_to_the_last_bit(store, values, options):
+    identifier = store.best_validation_array("r", "f1")
+    store.store_array(identifier, values, **options)
+
+    back = store.retrieve_array(identifier, verify=True)
+
+    assert back.dtype == values.dtype.newbyteorder("<")
+    assert back.tobytes() == values.astype(back.dtype).tobytes()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([(1, 2.0), (3, -0.0)], dtype=[("a", ">i4"), ("b", "<f8")]),
+        np.array([(0, -0.0)], dtype=[("a", ">i4"), ("b", "<f8")]),
+        np.ones(3, dtype=GAPS),
+        np.array([(7, 7.0)] * 2, dtype="i1, f8").astype(GAPS),
+    ],
+)
+def test_structures_come_back(store, values):
+    """Of the fields of a structure zarr forgets the byte order, of its gaps everything."""
+    identifier = store.best_validation_array("r", "f1")
+    try:
+        store.store_array(identifier, values)
+    except KeyError:
+        pytest.skip("this zarr has no structures")
+
+    back = store.retrieve_array(identifier, verify=True)
+
+    assert back.tolist() == values.tolist()
+    assert np.signbit(back["b"]).tolist() == np.signbit(values["b"]).tolist()
+
+
+def test_texts_of_any_length_are_verified(store):
+    texts = np.array(["a" * 100, "b", "ß" * 50], dtype=np.dtypes.StringDType())
+    identifier = store.best_validation_array("r", "f1")
+    store.store_array(identifier, texts[1:])  # a part has other addresses than the same texts read anew
+
+    assert store.retrieve_array(identifier, verify=True).tolist() == texts[1:].tolist()
+
+
+def test_chunks_that_equal_the_fill_value_take_no_place(store):
+    identifier = store.best_validation_array("r", "f1")
+    store.store_array(identifier, np.zeros((4, 4)), chunks=(2, 2))
+
+    assert files_below(identifier.container / "f1") == ["zarr.json"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.arange(3, dtype=">f4"), np.arange(3.0), pytest.param(np.array(["a", "bc"]), marks=TEXTS)],
+)
+def test_digest_that_was_noted_before_is_that_of_the_values(store, values):
+    """It was of the bytes as they were given."""
+    identifier = store.best_validation_array("r", "f1")
+    array = store.store_array(identifier, values)
+    array.attrs["sha256"] = hashlib.sha256(values.tobytes()).hexdigest()
+
+    assert store.retrieve_array(identifier, verify=True).tolist() == values.tolist()
 
 
 def test_array_that_is_there_is_only_replaced_if_that_is_said(store):
@@ -188,45 +282,186 @@ def files_below(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_array_that_cannot_be_moved_leaves_the_one_that_was_there(store, monkeypatch, overwrite):
-    """Another process was faster, or the folder is full."""
+@pytest.fixture(params=["at once", "one after the other"])
+def how(request, monkeypatch):
+    """Whether the system can let two folders change places."""
+    if request.param == "one after the other":
+        monkeypatch.setattr(replacing, "_system_call", lambda: None)
+    return request.param
+
+
+def test_array_that_cannot_be_moved_leaves_the_one_that_was_there(store, monkeypatch, how):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    store.store_array(identifier, VALUES)
+    before = files_below(store.basedir)
+    original = os.rename
+
+    def rename(source, target, **options):
+        if source == replacing.NEW:
+            raise OSError(28, "No space left on device")
+        return original(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError, match="No space left"):
+        store.store_array(identifier, VALUES + 1, overwrite=True)
+
+    assert files_below(store.basedir) == before
+    np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
+
+
+def test_array_gives_way_at_once_or_one_after_the_other(store, how):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    for number in range(3):
+        store.store_array(identifier, VALUES + number, overwrite=True)
+        np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES + number)
+
+    assert [path.name for path in store.basedir.joinpath("r").iterdir()] == ["validation.zarr"]
+
+
+def test_array_that_another_process_was_faster_with_is_left_alone(store, monkeypatch):
     identifier = store.validation_prediction_array("r", 5, "d")
     place = identifier.container / identifier.dataset
     original = os.rename
 
     def rename(source, target, **options):
-        if source.endswith(".zarr"):
-            if not overwrite:
-                place.joinpath("theirs").mkdir(parents=True)
-                return original(source, target, **options)
-            raise OSError(28, "No space left on device")
+        if source == replacing.NEW:
+            place.joinpath("theirs").mkdir(parents=True)
         return original(source, target, **options)
 
-    if overwrite:
-        store.store_array(identifier, VALUES)
     monkeypatch.setattr(os, "rename", rename)
-    with pytest.raises(OSError if overwrite else AlreadyExistsError, match=r"No space left|is there already"):
-        store.store_array(identifier, VALUES + 1, overwrite=overwrite)
+    with pytest.raises(AlreadyExistsError, match="is there already"):
+        store.store_array(identifier, VALUES)
 
     assert [path.name for path in store.basedir.joinpath("r").iterdir()] == ["validation.zarr"]
-    if overwrite:
-        np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
-    else:
-        assert place.joinpath("theirs").is_dir()
+    assert place.joinpath("theirs").is_dir()
 
 
-def test_file_or_link_in_the_place_of_an_array_is_left_alone(store, tmp_path):
+@pytest.mark.slow
+def test_writer_that_is_killed_at_any_step_leaves_one_of_the_two(tmp_path, how):
+    seen, is_killed = [], True
+    while is_killed:
+        store = LocalArrayStore(tmp_path / str(len(seen)))
+        identifier = store.validation_prediction_array("r", 5, "d")
+        store.store_array(identifier, VALUES)
+        ((outcome),) = outcomes_of(killed_at, [(len(seen), store.basedir, how == "at once")])
+        is_killed = outcome.exitcode == -signal.SIGKILL
+        assert is_killed or outcome.finished, outcome.traceback
+
+        found = LocalArrayStore(store.basedir).retrieve_array(identifier, verify=True)
+        seen.append(int((found - VALUES).max()))
+        assert len(list(store.arrays())) == 1
+        # Where it was killed before it wrote its note, or after that was removed, a folder is kept for a week.
+        left = [path for path in store.basedir.joinpath("r").iterdir() if path.name != "validation.zarr"]
+        assert [name for path in left for name in files_below(path)] == []
+
+    assert seen == sorted(seen)
+    assert {*seen} == {0, 1}
+
+
+@pytest.mark.slow
+def test_reader_gets_values_of_one_call(store, how):
+    """While two processes replace an array of many chunks all the time."""
+    write(store, 1)
+
+    *_, (numbers, trouble) = run_together(
+        replace_or_read, [(store.basedir, how == "at once", name) for name in ("write", "write", "read")]
+    )
+
+    assert len(numbers) > 1
+    assert trouble == []
+
+
+@pytest.mark.parametrize("name", ["file", "link"])
+def test_file_or_link_in_the_place_of_an_array_is_left_alone(store, tmp_path, name):
     container = store.validation_container("r")
     store.store_array(container.array_identifier("there"), VALUES)
     container.container.joinpath("link").symlink_to(tmp_path)
+    container.container.joinpath("file").touch()
 
-    for name in ("zarr.json", "link"):
-        with pytest.raises(AlreadyExistsError, match="it was left alone"):
-            store.store_array(container.array_identifier(name), VALUES, overwrite=True)
+    with pytest.raises(AlreadyExistsError, match="it was left alone"):
+        store.store_array(container.array_identifier(name), VALUES, overwrite=True)
 
     assert container.container.joinpath("link").is_symlink()
+    assert container.container.joinpath("file").is_file()
     np.testing.assert_array_equal(store.retrieve_array(container.array_identifier("there")), VALUES)
+
+
+def test_group_is_left_alone(store):
+    raw, truth = store.validation_input_arrays("r")
+    for one in (raw, truth):
+        store.store_array(one, VALUES)
+    group = store.best_validation_array("r", "inputs")
+
+    for overwrite in (False, True):
+        with pytest.raises(
+            AlreadyExistsError, match=r"is a group, and in it the arrays 'gt', 'raw': it was left"
+        ):
+            store.store_array(group, VALUES, overwrite=overwrite)
+    raw.container.joinpath(
+        "inputs", "zarr.json"
+    ).unlink()  # a folder with arrays is one without saying so, too
+    with pytest.raises(AlreadyExistsError, match="is a group"):
+        store.store_array(group, VALUES, overwrite=True)
+    with pytest.raises(ResultFileMissingError, match="there is no array"):
+        store.retrieve_array(group)
+    np.testing.assert_array_equal(store.retrieve_array(raw), VALUES)
+
+    store.remove(group)
+    store.store_array(group, VALUES)
+    np.testing.assert_array_equal(store.retrieve_array(group), VALUES)
+
+
+def test_group_that_was_made_meanwhile_is_left_alone(store, monkeypatch):
+    original, below = array_store._write, store.best_validation_array("r", "a/b")
+    identifier = store.best_validation_array("r", "a")
+
+    def write_both(*args):
+        monkeypatch.undo()
+        original(*args)
+        store.store_array(below, VALUES)
+
+    monkeypatch.setattr(array_store, "_write", write_both)
+    with pytest.raises(AlreadyExistsError, match=r"is a group, and in it the arrays 'b'"):
+        store.store_array(identifier, VALUES, overwrite=True)
+
+    assert [one.identifier for one in store.arrays()] == [below]
+
+
+def test_damaged_array_can_be_replaced(store):
+    identifier = store.best_validation_array("r", "f1")
+    store.store_array(identifier, VALUES)
+    identifier.container.joinpath("f1", "zarr.json").write_bytes(b"")
+
+    store.store_array(identifier, VALUES, overwrite=True)
+
+    np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_array_below_another_is_refused(store, overwrite):
+    above = store.validation_output_array("r", 1, "p", "d")
+    store.store_array(above, VALUES)
+
+    with pytest.raises(
+        AlreadyExistsError, match=r"'1/d/output/p/q'.* would lie below '.*/output/p', which is an"
+    ):
+        store.store_array(store.validation_output_array("r", 1, "p/q", "d"), VALUES, overwrite=overwrite)
+
+    assert [one.identifier for one in store.arrays()] == [above]
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "a/.zgroup", ".zarray/a", "x" * 256, "ü" * 128])
+def test_name_for_which_there_is_no_place_is_refused(store, name):
+    for call in (
+        lambda: store.best_validation_array("r", name),
+        lambda: store.validation_output_array("r", 1, name, "d"),
+        lambda: store.store_array(
+            LocalArrayIdentifier(store.basedir / "r" / "validation.zarr", name), VALUES
+        ),
+    ):
+        with pytest.raises(ValueError, match="the path of an array has"):
+            call()
+    assert not store.basedir.exists()
 
 
 @pytest.mark.parametrize("place", ["", "r", "r/validation.zarr"])
@@ -259,6 +494,19 @@ def test_what_others_left_there_keeps_nothing_from_being_listed(store, caplog):
     ]  # fmt: skip
 
 
+def test_array_that_is_stored_in_a_container_of_the_former_format_is_listed(store):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    identifier.container.parent.mkdir(parents=True)
+    zarr.open_group(str(identifier.container), mode="w", zarr_format=2)
+
+    store.store_array(identifier, VALUES)
+
+    assert [one.identifier for one in store.arrays()] == [identifier]
+    np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
+    with pytest.raises(AlreadyExistsError, match="is a group, and in it the arrays 'prediction'"):
+        store.store_array(store.validation_container("r").array_identifier("5/d"), VALUES, overwrite=True)
+
+
 # What is removed
 
 
@@ -279,6 +527,24 @@ def test_removed_run_has_nothing_left_of_what_was_being_written(store):
 
     assert store.remove_run("r") == 1
     assert files_below(store.basedir) == ["r", "r/other"]
+
+
+def test_removed_array_is_gone_before_any_of_it_is(store, monkeypatch):
+    """Who read it meanwhile would take a chunk that is missing for one of zeros."""
+    identifier = store.validation_prediction_array("r", 5, "d")
+    store.store_array(identifier, VALUES)
+
+    def is_seen(*args):
+        with pytest.raises(ResultFileMissingError):
+            store.retrieve_array(identifier)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replacing, "remove_at", is_seen)
+        store.remove(identifier)
+    store.store_array(identifier, VALUES)
+    monkeypatch.setattr(replacing, "remove_at", is_seen)
+    assert store.remove_run("r") == 1
+    assert not identifier.container.exists()
 
 
 def test_all_below_a_path_is_removed(store):

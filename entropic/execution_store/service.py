@@ -14,8 +14,8 @@ from uuid import uuid4
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
-from entropic.errors import DuplicateStoreError, TransactionError
-from entropic.execution_store import changes, events, rows, subscriptions
+from entropic.errors import DuplicateStoreError
+from entropic.execution_store import changes, events, refusals, rows, subscriptions
 from entropic.execution_store.arguments import (
     check_kept,
     check_key,
@@ -368,7 +368,7 @@ class ExecutionStoreService:
             ):
                 return True
             if self.database.is_in_block:
-                raise _lost(store.name, own)
+                raise refusals.lost(store.name, own)
 
     def update_key(
         self,
@@ -385,8 +385,8 @@ class ExecutionStoreService:
         Parameters
         ----------
         function : callable
-            Given ``None`` where the key is absent. It is called once; what it does with the same database is part of
-            the transaction.
+            Given ``None`` where the key is absent. It is called once, or not at all; what it does with the same
+            database is part of the transaction.
         ttl, policy : optional
             Default: both stay as they are.
         new_policy : {"persist", "evict"}
@@ -395,18 +395,22 @@ class ExecutionStoreService:
         Raises
         ------
         TransactionError
-            If the function has changed the key itself. Nothing is changed then.
+            If the function has changed the key itself, or was called when the database dropped the transaction, after
+            a deadlock or with the connection. Nothing is changed then.
 
         Notes
         -----
         If the function raises, nothing is changed. While it runs, others who change the store wait, on SQLite all who
-        write: it should be quick.
+        write: it should be quick. Two that write into each other's store end in a deadlock, of which one is told.
         """
         store, own, lifetime = self._named(store_name), check_key(key), Lifetime.of(ttl, policy)
         new = Lifetime.of(ttl, new_policy if policy is None else policy)
+        is_called = False
 
         def work() -> Any:
+            nonlocal is_called
             row, held = self.database.write(lambda connection: changes.locked_new(connection, store, own))
+            is_called = True
             value = function(None if row is None else value_of(row, store.name))
             text = value_text(self.database, value)
             if row is None:
@@ -416,13 +420,11 @@ class ExecutionStoreService:
                     store, lambda c: changes.change_held(c, store, row, text, lifetime, held.now)
                 )
             if not is_written:
-                raise TransactionError(
-                    f"the function that updates the key {own!r} of the store {store.name!r} has changed it itself: let "
-                    "it return the value"
-                )
+                raise refusals.changed_itself(store.name, own)
             return value
 
-        return self.database.atomically(work)
+        why = refusals.called_already(store.name, own)
+        return self.database.atomically(work, refusal=lambda: why if is_called else "")
 
     def update_ttl(self, store_name: str, key: str, new_ttl: float | None) -> KeyDocument | None:
         """Let a key expire in so many seconds from now, and return it; ``None`` if it is absent.
@@ -589,10 +591,3 @@ class ExecutionStoreService:
     def unsubscribe(self, subscription_id: str) -> bool:
         """End a subscription of this process; return whether there was one. A call under way is not waited for."""
         return subscriptions.remove(subscription_id)
-
-
-def _lost(name: str, key: str) -> TransactionError:
-    return TransactionError(
-        f"another process changed the key {key!r} of the store {name!r} while this transaction was about to: leave the "
-        "block and run all of it again"
-    )

@@ -377,13 +377,20 @@ class Database:
         with opened(self._token, self._block()) as block:
             yield block
 
-    def atomically(self, work: Callable[[], T]) -> T:
+    def atomically(self, work: Callable[[], T], *, refusal: Callable[[], str] = lambda: "") -> T:
         """Call *work* in a block of `transaction`, and return what it returns.
 
         Parameters
         ----------
         work : callable
             Called again after a deadlock, a lock that timed out or a connection that was lost. It must not mind.
+        refusal : callable
+            Returns why *work* must not be called again, and an empty text as long as it may.
+
+        Raises
+        ------
+        TransactionError
+            If the database has dropped what *work* wrote, and it must not be called again.
         """
         if joined(self._token) is not None:
             return work()
@@ -400,7 +407,12 @@ class Database:
                     raise error.__cause__ from None
                 raise
 
-        return self._tried_again(once, lambda error: block.is_in_doubt)
+        try:
+            return self._tried_again(once, lambda error: block.is_in_doubt or bool(refusal()))
+        except DBAPIError as error:
+            if not (reason := refusal()) or not block.is_dropped:
+                raise
+            raise TransactionError(f"{reason}: {error.orig}") from error
 
     @property
     def is_in_block(self) -> bool:

@@ -130,6 +130,12 @@ class Transaction:
         """Let the block come to nothing, because of *error*."""
         self._trouble = self._trouble or error
 
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the database has dropped what the block wrote, and others may have been in its way."""
+        error = self._trouble
+        return isinstance(error, DBAPIError) and (is_lost(error) or is_transient(error))
+
     def _run(self, run: Callable[[Connection], T], *, is_undone: bool = False) -> T:
         connection = self.connection
         try:
@@ -171,6 +177,8 @@ class Transaction:
                 connection.commit()
         except DBAPIError as error:
             if not is_lost(error) or not self._was_committed(error):
+                if not self.is_in_doubt:
+                    self.spoil(error)
                 raise
         finally:
             self._close()

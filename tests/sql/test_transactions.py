@@ -7,12 +7,12 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, text, update
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from entropic import Database, TransactionError
 from entropic.sql import transactions
-from tests.support.lost_commits import lose_commit
+from tests.support.lost_commits import lose_commit, lose_connection
 from tests.support.waiting import wait_for
 
 TABLE = Table(
@@ -364,15 +364,6 @@ def test_atomically_runs_again_where_the_work_went_on_after_the_error(server_url
     assert calls == [0, 1]
     assert numbers(database) == [1, 2]
     database.dispose()
-
-
-def lose_connection(database):
-    """End the connection of this thread's block, as an administrator would."""
-    mine = "pg_backend_pid()" if database.dialect == "postgresql" else "connection_id()"
-    number = database.read(lambda connection: connection.exec_driver_sql(f"SELECT {mine}").scalar_one())
-    end = f"SELECT pg_terminate_backend({number})" if database.dialect == "postgresql" else f"KILL {number}"
-    with database.engine.connect() as other:
-        other.execute(text(end))
 
 
 def test_lost_connection_ends_the_block(server_url):

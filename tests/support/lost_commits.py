@@ -1,4 +1,4 @@
-"""A server that goes while COMMIT is on its way: nobody knows whether it arrived."""
+"""A server that goes: in a transaction, or while COMMIT is on its way, so that nobody knows whether it arrived."""
 
 from typing import Any
 
@@ -21,6 +21,15 @@ def lose_commit(database: Database, *, arrives: bool) -> None:
         end(database, connection, (lambda: real(connection)) if arrives else lambda: None)
 
     dialect.do_commit = do_commit
+
+
+def lose_connection(database: Database) -> None:
+    """End the connection of this thread's block, as an administrator would."""
+    mine = "pg_backend_pid()" if database.dialect == "postgresql" else "connection_id()"
+    number = database.read(lambda connection: connection.exec_driver_sql(f"SELECT {mine}").scalar_one())
+    end = f"SELECT pg_terminate_backend({number})" if database.dialect == "postgresql" else f"KILL {number}"
+    with database.engine.connect() as other:
+        other.execute(text(end))
 
 
 def _end(database: Database, connection: Any, commit: Any) -> None:
