@@ -403,12 +403,17 @@ class Database:
         else:
             block.on_commit(call)
 
-    def before_commit(self, call: Callable[[], object], otherwise: Callable[[], object]) -> None:
-        """Inside a block: call *call* at its end, as part of it, and *otherwise* if it comes to nothing."""
+    def before_commit(self, call: Callable[[], object]) -> None:
+        """Inside a block: call *call* at its end, as part of it."""
         block = joined(self._token)
         if block is not None:
             block.before_commit(call)
-            block.on_rollback(otherwise)
+
+    def at_end(self, call: Callable[[bool], object]) -> None:
+        """Inside a block: call ``call(is_committed)`` once it is over."""
+        block = joined(self._token)
+        if block is not None:
+            block.at_end(call)
 
     def decide_by(self, is_there: Callable[[Connection], bool]) -> None:
         """Inside a block: say how to tell, should the answer to its COMMIT be lost, whether it was carried out."""

@@ -17,7 +17,7 @@ from entropic.disk.linked_lock import LinkedLock
 from entropic.disk.names import check_name, encode_name
 from entropic.disk.publish import publish
 from entropic.errors import CorruptFileError
-from entropic.stats_store.collector import Collector, Metric
+from entropic.stats_store.collector import Collected, Collector
 from entropic.stats_store.columns import AXES, Kind, Scores
 from entropic.stats_store.interface import StatsStore, Step
 from entropic.stats_store.plans import (
@@ -239,26 +239,22 @@ class FileStatsStore(StatsStore):
 
     # Metrics
 
-    def _add_metrics(self, metrics: list[Metric]) -> None:
-        by_run: dict[str, list[Metric]] = {}
-        for one in metrics:
-            by_run.setdefault(one.run_name, []).append(one)
-        for run_name, of_run in by_run.items():
+    def _add_metrics(self, run_name: str, collected: Collected) -> None:
+        def work(file: Any) -> bool:
+            values = collected()
+            names = list(dict.fromkeys(name for name, _ in values))
+            numbers = dict(zip(names, _numbered(file, "metric", names), strict=True))
+            _append(
+                file,
+                {
+                    "metric": [numbers[name] for name, _ in values],
+                    "iteration": [iteration for _, iteration in values],
+                    "value": list(values.values()),
+                },
+            )
+            return bool(values)
 
-            def work(file: Any, of_run: list[Metric] = of_run) -> bool:
-                names = list(dict.fromkeys(one.name for one in of_run))
-                numbers = dict(zip(names, _numbered(file, "metric", names), strict=True))
-                _append(
-                    file,
-                    {
-                        "metric": [numbers[one.name] for one in of_run],
-                        "iteration": [one.iteration for one in of_run],
-                        "value": [one.value for one in of_run],
-                    },
-                )
-                return True
-
-            self._edit("metrics", run_name, work)
+        self._edit("metrics", run_name, work)
 
     def _metrics(self, run_name: str) -> Mapping[str, tuple[Any, Any]]:
         return self._read("metrics", run_name, _read_metrics, otherwise={})
@@ -280,7 +276,7 @@ class FileStatsStore(StatsStore):
         return counted
 
 
-def _collector(write: Callable[[list[Metric]], None]) -> Collector:
+def _collector(write: Callable[[str, Collected], None]) -> Collector:
     importlib.import_module(
         "h5py"
     )  # if HDF5 is loaded at exit only, to write what was collected, Python crashes

@@ -19,7 +19,7 @@ from entropic.stats import (
     ValidationScores,
     check_iteration,
 )
-from entropic.stats_store.collector import Collector, Metric
+from entropic.stats_store.collector import Collected, Collector
 from entropic.stats_store.columns import (
     AXES,
     Kind,
@@ -96,8 +96,11 @@ class StatsStore(ABC):
         """Do for validations what `_change_training` does for a training."""
 
     @abstractmethod
-    def _add_metrics(self, metrics: list[Metric]) -> None:
-        """Write metrics, over those of the same iterations; the last of equal ones counts."""
+    def _add_metrics(self, run_name: str, collected: Collected) -> None:
+        """Write what was collected of a run, over what is there of the same iterations.
+
+        It is asked for while the right to write the run is held, and committed before that is given up.
+        """
 
     @abstractmethod
     def _delete(self, run_name: str, kind: Kind) -> int:
@@ -310,27 +313,25 @@ class StatsStore(ABC):
 
         Notes
         -----
-        Values are collected, and written a second after the first of them, or when there are 1 000, with `flush` and
-        at exit: what is killed loses its last second. They are kept, and tried again, while they cannot be written;
-        only a call that finds 1 000 of them raises then. Reading them writes them first.
+        Values are collected, and written a second after the first of them, or when there are 1 000 of the run, with
+        `flush` and at exit: what is killed loses its last second. They are kept, and tried again, while they cannot be
+        written; only a call that finds 1 000 of its run raises then. Other runs are written all the same. Reading the
+        values of a run writes them first.
         """
         check_name(run_name)
         number = check_iteration(iteration)
         self._collector.add(
-            [
-                Metric(run_name, number, _metric_name(name), _value(name, value))
-                for name, value in metrics.items()
-            ]
+            run_name,
+            {(_metric_name(name), number): _value(name, value) for name, value in metrics.items()},
         )
 
     def flush(self) -> None:
-        """Write what was logged and is not yet written."""
+        """Write what was logged and is not yet written, each run's by itself; raise if one's cannot be."""
         self._collector.flush()
 
     def delete_metrics(self, run_name: str) -> int:
         """Delete all values that were logged for a run, if there are any; return how many that was."""
-        check_name(run_name)
-        self.flush()
+        self._collector.flush(check_name(run_name))
         return self._delete(run_name, "metrics")
 
     # As arrays
@@ -363,7 +364,7 @@ class StatsStore(ABC):
         if kind == "scores":
             return score_columns(self._scores(run_name, step))
         _check_kind(kind)
-        self.flush()
+        self._collector.flush(run_name)
         return wide(self._metrics(run_name))
 
     def to_frame(

@@ -20,7 +20,7 @@ from entropic.sql.tables.stats import (
 )
 from entropic.sql.upsert import insert_new
 from entropic.sql.versions import ensure_schema
-from entropic.stats_store.collector import Collector, Metric
+from entropic.stats_store.collector import Collected, Collector
 from entropic.stats_store.columns import AXES, Kind, Scores
 from entropic.stats_store.interface import StatsStore, Step
 from entropic.stats_store.plans import (
@@ -63,6 +63,10 @@ class SQLStatsStore(StatsStore):
     Safe between threads and processes: who writes locks the run, and each call is one transaction, or part of the one
     it is made in. A reader never waits, and sees what was committed. NaN and infinities are kept, but for one thing:
     on MySQL and MariaDB the largest double comes back as the one next to it.
+
+    What is logged inside a transaction is written at its end, and after what was logged of that run before it. That
+    is written with it, and is kept, to be written later, if the transaction comes to nothing; until it is over only its
+    own thread reads it.
 
     A copy that is unpickled has nothing of what was logged in the original.
     """
@@ -263,19 +267,14 @@ class SQLStatsStore(StatsStore):
 
     # Metrics
 
-    def _add_metrics(self, metrics: list[Metric]) -> None:
-        by_run: dict[str, dict[tuple[str, int], float]] = {}
-        for one in metrics:
-            by_run.setdefault(one.run_name, {})[one.name, one.iteration] = one.value
-
+    def _add_metrics(self, run_name: str, collected: Collected) -> None:
         def work(connection: Connection) -> None:
-            for run_name in sorted(by_run):  # in one order, or two processes would wait for each other
-                values = by_run[run_name]
-                run_id = self._locked_id(connection, run_name)
-                names = list(dict.fromkeys(name for name, _ in values))
-                number_of = dict(zip(names, self._numbered(connection, run_id, METRIC, names), strict=True))
-                rows = [(run_id, number_of[name], number, value) for (name, number), value in values.items()]
-                insert_rows(connection, _METRICS, rows, replace=["value"])
+            run_id = self._locked_id(connection, run_name)
+            values = collected()
+            names = list(dict.fromkeys(name for name, _ in values))
+            number_of = dict(zip(names, self._numbered(connection, run_id, METRIC, names), strict=True))
+            rows = [(run_id, number_of[name], number, value) for (name, number), value in values.items()]
+            insert_rows(connection, _METRICS, rows, replace=["value"])
 
         self.database.write(work, repeatable=True)
 

@@ -511,7 +511,7 @@ def test_metric_has_an_iteration(store, run, iteration, error):
         store.log(run, iteration, x=1.0)
 
 
-def test_values_of_other_runs_are_written_in_one_go_and_stay_apart(store, run):
+def test_values_of_several_runs_stay_apart(store, run):
     for number in range(3):
         store.log(f"{run}/{number}", number, x=number)
     store.flush()
