@@ -24,7 +24,7 @@ from uuid import uuid4
 
 from entropic.disk.files import require_folder
 from entropic.disk.guarded import open_folder, remove_at
-from entropic.disk.names import check_name
+from entropic.disk.names import check_name, is_text
 from entropic.errors import (
     AlreadyExistsError,
     CorruptFileError,
@@ -489,9 +489,9 @@ def check_path(path: str) -> str:
     Raises
     ------
     ValueError
-        If it is empty or absolute, or has a part that is empty, ``.`` or ``..``, or a NUL.
+        If it is empty or absolute, or has a part that is empty, ``.`` or ``..``, a NUL or half of a surrogate pair.
     """
-    if not path or path.startswith("/") or {"", ".", ".."} & set(path.split("/")) or "\0" in path:
+    if not is_text(path) or path.startswith("/") or {"", ".", ".."} & set(path.split("/")):
         raise ValueError(
             f"the path of an array in its container is relative, without empty parts, '.' and '..': {path!r:.300}"
         )

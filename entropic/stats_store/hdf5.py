@@ -115,8 +115,11 @@ class FileStatsStore(StatsStore):
 
     # Files
 
-    def _file(self, kind: Kind, run_name: str) -> Path:
+    def _checked(self, run_name: str) -> str:
         encode_name(check_name(run_name), f"{SUFFIX}.journal")  # which has the longest name of its files
+        return run_name
+
+    def _file(self, kind: Kind, run_name: str) -> Path:
         return self.path / FOLDERS[kind] / encode_name(run_name, SUFFIX)
 
     @contextmanager

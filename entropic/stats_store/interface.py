@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from entropic.disk.names import check_name
+from entropic.disk.names import check_name, is_text
 from entropic.process.logs import get_logger
 from entropic.stats import (
     TrainingIterationStats,
@@ -80,6 +80,10 @@ class StatsStore(ABC):
     """
 
     _collector: Collector
+
+    def _checked(self, run_name: str) -> str:
+        """Return the name of a run if this store can keep something under it, or raise `ValueError`."""
+        return check_name(run_name)
 
     # What each store does in its own way
 
@@ -152,7 +156,7 @@ class StatsStore(ABC):
         AlreadyExistsError
             With ``on_behind="error"``.
         """
-        check_name(run_name)
+        self._checked(run_name)
         change = self._change_training(
             run_name, lambda until: plan_training(training_stats, until, on_behind)
         )
@@ -170,7 +174,7 @@ class StatsStore(ABC):
         subsample : bool
             Whether to return about 1 000 iterations: those at the multiples of a step, and the last one.
         """
-        columns = self._training(check_name(run_name), step_of if subsample else None)
+        columns = self._training(self._checked(run_name), step_of if subsample else None)
         return TrainingStats(
             list(
                 map(
@@ -182,7 +186,7 @@ class StatsStore(ABC):
 
     def delete_training_stats(self, run_name: str) -> int:
         """Delete a training, if there is one; return how many iterations that was."""
-        return self._delete(check_name(run_name), "training")
+        return self._delete(self._checked(run_name), "training")
 
     # Validations
 
@@ -203,12 +207,12 @@ class StatsStore(ABC):
         Raises
         ------
         ValueError
-            If an iteration is there twice, or scores are no lists of lists of lists of numbers. Nothing is stored
-            then.
+            If an iteration is there twice, scores are no lists of lists of lists of numbers, or a name cannot be kept.
+            Nothing is stored then.
         AlreadyExistsError
             With ``on_behind="error"``.
         """
-        check_name(run_name)
+        self._checked(run_name)
         change = self._change_scores(run_name, lambda until: plan_scores(validation_scores, until, on_behind))
         if change is not None and change.replaces:
             log.warning(
@@ -236,7 +240,7 @@ class StatsStore(ABC):
         """
         step_of(1, validation_interval)
         step = (lambda highest: step_of(highest, validation_interval)) if subsample else None
-        scores = self._scores(check_name(run_name), step)
+        scores = self._scores(self._checked(run_name), step)
         flat, at, found = scores.columns["score"].tolist(), 0, []
         for iteration, shape in zip(scores.iterations, scores.shapes, strict=True):
             count = sum(map(sum, shape))
@@ -246,7 +250,7 @@ class StatsStore(ABC):
 
     def delete_validation_scores(self, run_name: str) -> int:
         """Delete all validations, if there are any; return how many that was."""
-        return self._delete(check_name(run_name), "scores")
+        return self._delete(self._checked(run_name), "scores")
 
     def best(
         self, run_name: str, dataset: Any, criterion: str, *, higher_is_better: bool | None = None
@@ -271,7 +275,7 @@ class StatsStore(ABC):
         ValueError
             If scores are stored, but none of that data set or criterion; or if nobody said what is better.
         """
-        labels, directions = self._labels(check_name(run_name))
+        labels, directions = self._labels(self._checked(run_name))
         if not labels.get("criterion"):
             return None
         criteria = _numbers(labels, "criterion", criterion)
@@ -318,7 +322,7 @@ class StatsStore(ABC):
         written; only a call that finds 1 000 of its run raises then. Other runs are written all the same. Reading the
         values of a run writes them first.
         """
-        check_name(run_name)
+        self._checked(run_name)
         number = check_iteration(iteration)
         self._collector.add(
             run_name,
@@ -331,7 +335,7 @@ class StatsStore(ABC):
 
     def delete_metrics(self, run_name: str) -> int:
         """Delete all values that were logged for a run, if there are any; return how many that was."""
-        self._collector.flush(check_name(run_name))
+        self._collector.flush(self._checked(run_name))
         return self._delete(run_name, "metrics")
 
     # As arrays
@@ -357,7 +361,7 @@ class StatsStore(ABC):
         ValueError
             If there is no such kind.
         """
-        check_name(run_name)
+        self._checked(run_name)
         step = step_of if subsample else None
         if kind == "training":
             return dict(self._training(run_name, step))
@@ -401,7 +405,7 @@ class StatsStore(ABC):
             If xarray is not installed.
         """
         if kind == "scores":
-            return score_array(self._scores(check_name(run_name), step_of if subsample else None))
+            return score_array(self._scores(self._checked(run_name), step_of if subsample else None))
         return curves(self.to_numpy(run_name, kind, subsample=subsample))
 
 
@@ -415,9 +419,10 @@ def _numbers(labels: Mapping[str, Mapping[int, str]], axis: str, label: str) -> 
 
 
 def _metric_name(name: str) -> str:
-    if not name or "\0" in name or name == "iteration":
-        raise ValueError(f"a metric has a name without NUL, and other than 'iteration': {name!r}")
-    name.encode()  # or no database takes it later
+    if not name or name == "iteration" or not is_text(name):
+        raise ValueError(
+            f"a metric has a name, other than 'iteration', without NUL and halves of surrogate pairs: {name!r}"
+        )
     return name
 
 

@@ -4,6 +4,7 @@ import itertools
 import logging
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -201,7 +202,7 @@ def test_deleting_a_training_leaves_all_else(store, run):
     assert store.retrieve_training_stats(run) == training(range(1))
 
 
-@pytest.mark.parametrize("name", [None, 3, "", "..", "/abs", "a/../b", "nul\0", "x" * 256])
+@pytest.mark.parametrize("name", [None, 3, "", "..", "/abs", "a/../b", "nul\0", "half\ud800", "x" * 256])
 def test_what_is_no_name_is_refused(store, name):
     for act in (
         lambda: store.store_training_stats(name, training(range(1))),
@@ -453,6 +454,19 @@ def test_labels_of_any_length_are_kept(store, run):
     assert store.best(run, other, "f1").dataset == other
 
 
+@pytest.mark.parametrize("name", ["a\0b", "half\udfff"])
+def test_label_that_cannot_be_kept_is_refused_and_nothing_is_lost(store, run, name):
+    store.store_validation_iteration_scores(run, validation({1: 1}))
+    for scores in (
+        validation({2: 1}, datasets=["d0", name]),
+        validation({2: 1}, thresholds=[0.1, name]),
+        validation({2: [[[1.0]]]}, evaluation_scores=SimpleNamespace(criteria=[name])),
+    ):
+        with pytest.raises(ValueError, match="has NUL or half of a surrogate pair in its name"):
+            store.store_validation_iteration_scores(run, scores)
+    assert list(shown(store.retrieve_validation_iteration_scores(run))) == [1]
+
+
 def test_scores_without_labels_are_kept(store, run):
     store.store_validation_iteration_scores(run, ValidationScores([], [], None, validation({1: 2}).scores))
     assert shown(store.retrieve_validation_iteration_scores(run)) == {1: full(2)}
@@ -501,7 +515,7 @@ def test_metric_that_is_no_number_is_refused_with_all_of_its_call(store, run, va
 
 @pytest.mark.parametrize("name", ["", "iteration", "a\0b", "\ud800"])
 def test_metric_whose_name_cannot_be_kept_is_refused(store, run, name):
-    with pytest.raises(ValueError, match=r"metric|surrogates"):
+    with pytest.raises(ValueError, match="a metric has a name, other than 'iteration', without NUL"):
         store.log(run, 1, **{name: 1.0})
 
 

@@ -106,6 +106,9 @@ def test_folder_whose_place_is_taken_is_refused(tmp_path):
 def test_name_that_is_too_long_for_a_file_is_refused(store, name):
     with pytest.raises(ValueError, match="is too long"):
         store.store_training_stats(name, training(range(1)))
+    with pytest.raises(ValueError, match="is too long"):
+        store.log(name, 1, x=1)
+    assert store._collector not in collector._waiting
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04]\x94.", b"text" * 1000])
