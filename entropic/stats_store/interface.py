@@ -31,6 +31,7 @@ from entropic.stats_store.columns import (
     wide,
 )
 from entropic.stats_store.plans import (
+    NO_LABEL,
     OnBehind,
     ScoresChange,
     TrainingChange,
@@ -276,24 +277,23 @@ class StatsStore(ABC):
             If scores are stored, but none of that data set or criterion; or if nobody said what is better.
         """
         labels, directions = self._labels(self._checked(run_name))
-        if not labels.get("criterion"):
-            return None
-        criteria = _numbers(labels, "criterion", criterion)
-        name = None if dataset is None else str(getattr(dataset, "name", dataset))
-        datasets = None if name is None else _numbers(labels, "dataset", name)
-        if higher_is_better is None:
-            higher_is_better = directions.get(criteria[-1])
-        if higher_is_better is None:
-            raise ValueError(
-                f"what is better was not stored with the criterion {criterion!r}: pass higher_is_better=True or False"
-            )
-        found = self._best(run_name, datasets, criteria, higher_is_better)
-        if found is None:
-            return None
-        dataset, parameters, criterion = (
-            labels.get(axis, {}).get(number, "") for axis, number in zip(AXES, found[1:4], strict=True)
-        )
-        return BestScore(found[0], dataset, parameters, criterion, found[4])
+        former, name = None, None if dataset is None else str(getattr(dataset, "name", dataset))
+        while labels.get("criterion") and labels != former:
+            criteria = _numbers(labels, "criterion", criterion)
+            datasets = None if name is None else _numbers(labels, "dataset", name)
+            is_higher = directions.get(criteria[-1]) if higher_is_better is None else higher_is_better
+            if is_higher is None:
+                raise ValueError(
+                    f"what is better was not stored with the criterion {criterion!r}: pass higher_is_better=True or "
+                    "False"
+                )
+            found = self._best(run_name, datasets, criteria, is_higher)
+            best = None if found is None else _labelled(found, labels)
+            if best is not None:
+                return best
+            # Another writer may have stored other scores since, with other labels.
+            former, (labels, directions) = labels, self._labels(run_name)
+        return None
 
     # Metrics
 
@@ -416,6 +416,18 @@ def _numbers(labels: Mapping[str, Mapping[int, str]], axis: str, label: str) -> 
         there = ", ".join(map(repr, known.values())) or "nothing"
         raise ValueError(f"no scores are stored of the {axis} {label!r}: there is {there}")
     return numbers
+
+
+def _labelled(
+    found: tuple[int, int, int, int, float], labels: Mapping[str, Mapping[int, str]]
+) -> BestScore | None:
+    """Return a score with its labels; None if these are not known."""
+    dataset, parameters, criterion = (
+        {NO_LABEL: "", **labels[axis]}.get(number) for axis, number in zip(AXES, found[1:4], strict=True)
+    )
+    if dataset is None or parameters is None or criterion is None:
+        return None
+    return BestScore(found[0], dataset, parameters, criterion, found[4])
 
 
 def _metric_name(name: str) -> str:

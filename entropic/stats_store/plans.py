@@ -218,7 +218,7 @@ def _direction(evaluation_scores: Any, criterion: str) -> bool | None:
 
 
 def number_labels(
-    known: Iterable[tuple[int, str]], labels: Sequence[str]
+    known: Iterable[tuple[int, str]], labels: Sequence[str], free_from: int = 0
 ) -> tuple[list[int], list[tuple[int, str]]]:
     """Return a number for each of *labels*, and those that are new, with their labels.
 
@@ -226,9 +226,11 @@ def number_labels(
     ----------
     known : iterable of (int, str)
         Numbers that labels have; of equal labels each has its own.
+    free_from : int
+        The least number that a new label may have.
     """
     free: dict[str, list[int]] = {}
-    next_number = 0
+    next_number = free_from
     for number, label in known:
         free.setdefault(label, []).append(number)
         next_number = max(next_number, number + 1)

@@ -467,6 +467,28 @@ def test_label_that_cannot_be_kept_is_refused_and_nothing_is_lost(store, run, na
     assert list(shown(store.retrieve_validation_iteration_scores(run))) == [1]
 
 
+def test_labels_and_directions_are_deleted_with_their_scores(store, run):
+    store.store_validation_iteration_scores(run, validation({1: 1}, ["b", "a"], [0.2, 0.1]))
+    assert store.delete_validation_scores(run) == 1
+    assert store.best(run, "nothing", "of this") is None
+
+    plain = SimpleNamespace(criteria=["distance", "f1"])
+    store.store_validation_iteration_scores(
+        run, validation({1: [[[5.0, 1.0]], [[6.0, 2.0]]]}, ["a", "b"], [0.1], plain)
+    )
+
+    with pytest.raises(ValueError, match="what is better was not stored with the criterion 'f1'"):
+        store.best(run, "a", "f1")
+    assert store.best(run, "a", "f1", higher_is_better=False) == (1, "a", "threshold_0.1", "f1", 1.0)
+    array = store.to_xarray(run, "scores")
+    assert [array.coords[name].values.tolist() for name in ("datasets", "parameters", "criteria")] == [
+        ["a", "b"], ["threshold_0.1"], ["distance", "f1"]
+    ]  # fmt: skip
+    assert array.values.tolist() == [[[[5.0, 1.0]], [[6.0, 2.0]]]]
+    with pytest.raises(ValueError, match="of the criterion 'f2': there is 'distance', 'f1'"):
+        store.best(run, "a", "f2")
+
+
 def test_scores_without_labels_are_kept(store, run):
     store.store_validation_iteration_scores(run, ValidationScores([], [], None, validation({1: 2}).scores))
     assert shown(store.retrieve_validation_iteration_scores(run)) == {1: full(2)}
@@ -504,6 +526,14 @@ def test_last_value_of_a_metric_at_an_iteration_counts(store, run):
     assert store.to_numpy(run, "metrics")["accuracy"].tolist() == [0.3, 0.4]
     assert store.delete_metrics(run) == 2
     assert list(store.to_numpy(run, "metrics")) == ["iteration"]
+
+
+def test_metrics_that_are_logged_after_a_delete_have_an_order_of_their_own(store, run):
+    for names in (["a", "b", "c"], ["c", "b"], ["b", "d", "a"]):
+        store.log(run, 1, **{name: number for number, name in enumerate(names)})
+        assert list(store.to_numpy(run, "metrics")) == ["iteration", *names]
+        assert [store.to_numpy(run, "metrics")[name][0] for name in names] == list(range(len(names)))
+        assert store.delete_metrics(run) == len(names)
 
 
 @pytest.mark.parametrize("value", [None, "0.5", b"1", [1, 2], 1j, {}])

@@ -248,6 +248,54 @@ def test_store_is_not_opened_in_a_block(sqlite):
         SQLStatsStore(sqlite)
 
 
+# What is deleted
+
+
+def test_labels_of_a_deleted_run_are_gone_and_their_numbers_are_not_given_again(store, sqlite_url):
+    for labels in (["a", "b"], ["c"]):
+        store.store_validation_iteration_scores("r", validation({1: 1}, labels))
+        store.log("r", 1, **dict.fromkeys(labels, 1.0))
+        store.delete_validation_scores("r")
+        store.delete_metrics("r")
+
+    with store.database.reading() as connection:
+        rows = connection.execute(
+            text("SELECT axis, number, label FROM entropic_stats_labels ORDER BY axis")
+        ).all()
+    assert rows == [
+        ("gone criterion", 3, ""), ("gone dataset", 2, ""), ("gone metric", 2, ""), ("gone parameters", 3, "")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("read", "second", "expected"),
+    [
+        (lambda store: store.to_numpy("r", "scores")["dataset"].tolist(), "stats_labels", ["b", "b"]),
+        (lambda store: store.to_frame("r", "metrics").to_dict("records"), "stats_labels", [{"y": 3}]),
+        (lambda store: store.best("r", "b", "f1")[:3], "validation_scores", (1, "b", "threshold_0.3")),
+    ],
+)
+def test_reader_that_a_delete_overtakes_takes_no_label_for_another(store, read, second, expected):
+    store.store_validation_iteration_scores("r", validation({1: 1}, ["a", "b"]))
+    store.log("r", 1, x=1, y=2)
+    store.flush()
+
+    replaced = []
+
+    def replace(connection, cursor, statement, *_):
+        if f"FROM entropic_{second}" in statement and not replaced:
+            replaced.append(1)
+            with store.database.transaction():
+                store.delete_validation_scores("r")
+                store.delete_metrics("r")
+                store.store_validation_iteration_scores("r", validation({1: [[[2.0, 0]]]}, ["b"], [0.3]))
+                store.log("r", 1, y=3)
+
+    event.listen(store.database.engine, "before_cursor_execute", replace)
+
+    assert read(store) == expected
+
+
 # What is logged
 
 
