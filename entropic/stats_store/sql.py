@@ -65,8 +65,8 @@ class SQLStatsStore(StatsStore):
     Notes
     -----
     Safe between threads and processes: who writes locks the run, and each call is one transaction, or part of the one
-    it is made in. A reader never waits, and sees what was committed. NaN and infinities are kept, but for one thing:
-    on MySQL and MariaDB the largest double comes back as the one next to it.
+    it is made in. A reader never waits, and sees what was committed. NaN and infinities are kept; but SQLite and
+    MariaDB lose the sign of -0.0, and on MySQL and MariaDB the largest double comes back as the one next to it.
 
     What is logged inside a transaction is written at its end, and after what was logged of that run before it. That
     is written with it, and is kept, to be written later, if the transaction comes to nothing; until it is over only its

@@ -164,6 +164,14 @@ def test_nan_infinities_and_the_rarest_doubles_are_kept(store, run):
     assert_array_equal(store.to_numpy(run)["loss"], [*values, math.nan])
 
 
+def test_sign_of_nothing_is_kept_by_files_and_postgresql(store, run):
+    store.store_training_stats(run, training([0], loss=lambda i: -0.0))
+    (loss,) = losses(store.retrieve_training_stats(run)).values()
+    keeps = isinstance(store, FileStatsStore) or store.database.dialect == "postgresql"
+    assert float(loss) == 0
+    assert loss == "-0.0" or not keeps
+
+
 def test_merge_writes_nan_over_numbers(store, run):
     store.store_training_stats(run, training(range(3)))
     store.store_training_stats(run, training([1], loss=lambda i: math.nan), on_behind="merge")
