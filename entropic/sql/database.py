@@ -124,6 +124,11 @@ class Database:
         return self.url.get_backend_name()
 
     @property
+    def token(self) -> str:
+        """The same of all in this process that share an engine, and so are in one block."""
+        return self._token
+
+    @property
     def is_memory(self) -> bool:
         """Whether the database is in memory: SQLite, this process only."""
         return self.dialect == "sqlite" and is_memory(self.url)

@@ -36,7 +36,8 @@ Values = Mapping[tuple[str, int], float]
 Collected = Callable[[], Values]
 """Returns what was collected of a run; to be called when nobody else can write to it, and written then."""
 
-_collectors: weakref.WeakSet[Collector] = weakref.WeakSet()
+_collectors: weakref.WeakValueDictionary[str, Collector] = weakref.WeakValueDictionary()
+_collectors_lock = threading.Lock()
 _waiting: set[Collector] = set()  # which have something to write at exit
 _exits: set[int] = set()  # pids of the processes in which multiprocessing will call us, and 0: Python will
 
@@ -75,13 +76,25 @@ class Collector:
     Notes
     -----
     Safe between threads. A forked child has none of what its parent collected.
+
+    All stores of one place have one, by `of`: what one of them deletes another must not write again.
     """
 
     def __init__(self, write: Callable[[str, Collected], None], database: Database | None = None) -> None:
         self._write = write
         self._database = database
         self._forget()
-        _collectors.add(self)
+
+    @classmethod
+    def of(
+        cls, place: str, write: Callable[[str, Collected], None], database: Database | None = None
+    ) -> Collector:
+        """Return the collector of a place, made if it has none in this process."""
+        with _collectors_lock:
+            found = _collectors.get(place)
+            if found is None:
+                found = _collectors[place] = cls(write, database)
+            return found
 
     def _forget(self) -> None:
         self._collected: dict[str, _Found] = {}
@@ -281,8 +294,10 @@ def _expect_exit() -> None:
 
 
 def _forget_parent() -> None:
+    global _collectors_lock
+    _collectors_lock = threading.Lock()
     _waiting.clear()
-    for collector in list(_collectors):
+    for collector in list(_collectors.values()):
         collector._forget()
 
 

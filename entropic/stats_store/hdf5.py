@@ -79,7 +79,8 @@ class FileStatsStore(StatsStore):
     journal is carried over: then the file may be damaged. A host may see for some seconds what another one has
     replaced, as its caches have it.
 
-    A copy that is unpickled has nothing of what was logged in the original.
+    What was logged and is not yet written is known to all stores of the folder in this process; a copy that is
+    unpickled in another one has nothing of it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -91,14 +92,19 @@ class FileStatsStore(StatsStore):
                 raise NotADirectoryError(
                     f"{error.filename!r} is a file, where a folder of statistics is wanted: give another path"
                 ) from None
-        self._collector = _collector(self._add_metrics)
+        self._collect()
+
+    def _collect(self) -> None:
+        # If HDF5 is loaded at exit only, to write what was collected, Python crashes.
+        importlib.import_module("h5py")
+        self._collector = Collector.of(str(self.path), self._add_metrics)
 
     def __getstate__(self) -> Path:
         return self.path
 
     def __setstate__(self, path: Path) -> None:
         self.path = path
-        self._collector = _collector(self._add_metrics)
+        self._collect()
 
     def __repr__(self) -> str:
         return f"FileStatsStore({str(self.path)!r})"
@@ -277,13 +283,6 @@ class FileStatsStore(StatsStore):
             path.unlink(missing_ok=True)
             sync_folder(path.parent)
         return counted
-
-
-def _collector(write: Callable[[str, Collected], None]) -> Collector:
-    importlib.import_module(
-        "h5py"
-    )  # if HDF5 is loaded at exit only, to write what was collected, Python crashes
-    return Collector(write)
 
 
 def _with_hdf5(file: Any, mode: str, work: Callable[[Any], T], path: Path) -> T:

@@ -72,7 +72,8 @@ class SQLStatsStore(StatsStore):
     is written with it, and is kept, to be written later, if the transaction comes to nothing; until it is over only its
     own thread reads it.
 
-    A copy that is unpickled has nothing of what was logged in the original.
+    What was logged and is not yet written is known to all stores in this process that share the database; a copy that
+    is unpickled in another one has nothing of it.
     """
 
     def __init__(self, database: DatabaseLike) -> None:
@@ -82,7 +83,7 @@ class SQLStatsStore(StatsStore):
 
     def _attach(self, database: Database) -> None:
         self.database = database
-        self._collector = Collector(self._add_metrics, database)
+        self._collector = Collector.of(database.token, self._add_metrics, database)
 
     def __getstate__(self) -> Database:
         return self.database

@@ -632,16 +632,26 @@ def test_kind_that_there_is_not_is_refused(store, run):
         store.to_numpy(run, "losses")
 
 
-def test_store_is_the_same_after_pickling_but_for_what_is_not_written(store, run):
+def test_store_is_the_same_after_pickling(store, run):
     if getattr(getattr(store, "database", None), "is_memory", False):
         pytest.skip("nobody else sees it")
     store.store_training_stats(run, training(range(2)))
     again = pickle.loads(pickle.dumps(store))
     again.store_training_stats(run, training(range(4)))
-    again.log(run, 1, x=1)
-    again.flush()
     assert len(store.retrieve_training_stats(run).iteration_stats) == 4
-    assert store.to_numpy(run, "metrics")["x"].tolist() == [1]
+
+
+def test_stores_of_one_place_know_what_was_logged_in_each_of_them(store, run):
+    place = store.path if isinstance(store, FileStatsStore) else store.database
+    again = type(store)(place)
+    store.log(run, 1, x=1)
+    again.log(run, 1, x=2)
+    assert store.to_numpy(run, "metrics")["x"].tolist() == [2]
+
+    store.log(run, 1, x=3)
+    assert again.delete_metrics(run) == 1
+    store.flush()
+    assert list(again.to_numpy(run, "metrics")) == ["iteration"]
 
 
 def test_interface_cannot_be_made():
