@@ -69,8 +69,8 @@ class SQLStatsStore(StatsStore):
     MariaDB lose the sign of -0.0, and on MySQL and MariaDB the largest double comes back as the one next to it.
 
     What is logged inside a transaction is written at its end, and after what was logged of that run before it. That
-    is written with it, and is kept, to be written later, if the transaction comes to nothing; until it is over only its
-    own thread reads it.
+    is written with it, and is kept, to be written later, if the transaction comes to nothing, but not if it is killed;
+    until it is over only its own thread reads it.
 
     What was logged and is not yet written is known to all stores in this process that share the database; a copy that
     is unpickled in another one has nothing of it.
