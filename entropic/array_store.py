@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from entropic.disk.files import require_folder
 from entropic.disk.guarded import open_folder, remove_at
-from entropic.disk.names import FILE_NAME_BYTES, check_name
+from entropic.disk.names import FILE_NAME_BYTES, check_name, is_text
 from entropic.disk.replacing import NEW, beside, discard, put, read_unreplaced, recover
 from entropic.errors import (
     AlreadyExistsError,
@@ -518,10 +518,10 @@ def check_path(path: str) -> str:
     ------
     ValueError
         If it is empty or absolute, or has a part that is empty, ``.`` or ``..``, a name of zarr's own or too long for
-        a file system, or a NUL.
+        a file system, a NUL or half of a surrogate pair.
     """
     parts = path.split("/")
-    if not path or path.startswith("/") or {"", ".", ".."} & set(parts) or "\0" in path:
+    if not is_text(path) or path.startswith("/") or {"", ".", ".."} & set(parts):
         raise ValueError(
             f"the path of an array in its container is relative, without empty parts, '.' and '..': {path!r:.300}"
         )

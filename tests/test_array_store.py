@@ -76,7 +76,7 @@ def test_identifiers_are_values(tmp_path):
     assert repr(array) == "LocalArrayIdentifier(container=PosixPath('c.zarr'), dataset='d')"
 
 
-@pytest.mark.parametrize("name", ["", "..", "/r", "a/../b", "nul\0"])
+@pytest.mark.parametrize("name", ["", "..", "/r", "a/../b", "nul\0", "\ud800"])
 def test_name_that_would_leave_the_folder_is_refused(store, name):
     for call in (
         lambda: store.validation_container(name),

@@ -383,7 +383,9 @@ def test_names_that_stores_can_keep(name):
     assert TaskConfig(name=name).name == name
 
 
-@pytest.mark.parametrize("name", ["", "/a", "..", ".", "a/../b", "a//b", "a/", "nul\0", "x" * 256, None, 3])
+@pytest.mark.parametrize(
+    "name", ["", "/a", "..", ".", "a/../b", "a//b", "a/", "nul\0", "\ud800", "x" * 256, None, 3]
+)
 def test_names_that_stores_cannot_keep(name):
     with pytest.raises(ValidationError, match="name"):
         TaskConfig(name=name)

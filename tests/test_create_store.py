@@ -107,8 +107,7 @@ def train(options, name, iterations, weights):
     stats.store_training_stats(name, TrainingStats(losses))
     scores = ValidationScores(["p"], ["d"], CRITERIA, [ValidationIterationScores(iterations, [[[0.5]]])])
     stats.store_validation_iteration_scores(name, scores)
-    stats.log(name, 0, extra=1.0)
-    stats.flush()
+    stats.log(name, 0, extra=1.0)  # and not written: other stores know of it
     for iteration in weights:
         create_weights_store(options).store_weights(name, iteration, Weights({"w": np.full(3, iteration)}))
 

@@ -14,6 +14,7 @@ __all__ = [
     "decode_name",
     "encode_name",
     "is_name",
+    "is_text",
     "plain_name",
     "safe_name",
     "safe_suffix",
@@ -27,6 +28,7 @@ FILE_NAME_BYTES = 255  # most file systems take no more
 _ESCAPED = re.compile(r'[^ -~]|[%<>:"/\\|?*]|^\.|[. ]\Z')
 # Names of devices on Windows, with any suffix.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$) *(\.|\Z)", re.IGNORECASE)
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 PLAIN = re.compile(r"[^./\0][^/\0]*\Z")  # most names: those with a dot in front are looked at more closely
 
 
@@ -97,16 +99,24 @@ def safe_suffix(suffix: str) -> str:
     return suffix
 
 
+def is_text(text: str) -> bool:
+    """Whether databases and files can keep *text*: it has neither a NUL nor half of a surrogate pair."""
+    return _NO_TEXT.search(text) is None
+
+
 def check_name(name: str) -> str:
     """Return *name* if a store can keep something under it.
 
     Raises
     ------
     ValueError
-        If it is no string, is empty, has more than 255 characters or a NUL, or is a path that leads elsewhere.
+        If it is no string, is empty, has more than 255 characters, a NUL or half of a surrogate pair, or is a path
+        that leads elsewhere.
     """
-    if not isinstance(name, str) or not name or len(name) > NAME_LENGTH or "\0" in name:
-        raise ValueError(f"a name has 1 to {NAME_LENGTH} characters and no NUL: {name!r:.300}")
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH or not is_text(name):
+        raise ValueError(
+            f"a name has 1 to {NAME_LENGTH} characters, no NUL and no half of a surrogate pair: {name!r:.300}"
+        )
     if name.startswith("/") or {"", ".", ".."} & set(name.split("/")):
         raise ValueError(f"a name is no path that is absolute or has empty parts, '.' or '..': {name!r:.300}")
     return name

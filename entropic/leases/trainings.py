@@ -93,9 +93,9 @@ def claim_training(
     database.refuse_block("a claim", f"claim {run_name!r} first, then open the block")
     ensure_schema(database, [])
     claims = Claims(database, TABLE, lease_s=lease_s)
-    key = (
-        check_name(run_name) if len(run_name) <= ID_LENGTH else hashlib.sha256(run_name.encode()).hexdigest()
-    )
+    key = check_name(run_name)
+    if len(key) > ID_LENGTH:
+        key = hashlib.sha256(key.encode()).hexdigest()
     token = claims.new_token()
     held.know([token])
     try:

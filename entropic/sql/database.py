@@ -133,6 +133,11 @@ class Database:
         return self.url.get_backend_name()
 
     @property
+    def token(self) -> str:
+        """The same of all in this process that share an engine, and so are in one block."""
+        return self._token
+
+    @property
     def is_memory(self) -> bool:
         """Whether the database is in memory: SQLite, this process only."""
         return self.dialect == "sqlite" and is_memory(self.url)
@@ -427,12 +432,17 @@ class Database:
         else:
             block.on_commit(call)
 
-    def before_commit(self, call: Callable[[], object], otherwise: Callable[[], object]) -> None:
-        """Inside a block: call *call* at its end, as part of it, and *otherwise* if it comes to nothing."""
+    def before_commit(self, call: Callable[[], object]) -> None:
+        """Inside a block: call *call* at its end, as part of it."""
         block = joined(self._token)
         if block is not None:
             block.before_commit(call)
-            block.on_rollback(otherwise)
+
+    def at_end(self, call: Callable[[bool], object]) -> None:
+        """Inside a block: call ``call(is_committed)`` once it is over."""
+        block = joined(self._token)
+        if block is not None:
+            block.at_end(call)
 
     def decide_by(self, is_there: Callable[[Connection], bool]) -> None:
         """Inside a block: say how to tell, should the answer to its COMMIT be lost, whether it was carried out."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
@@ -71,6 +72,7 @@ class Transaction:
         self._trouble: BaseException | None = None
         self._witness: Callable[[Connection], bool] | None = None
         self._last: list[Callable[[], object]] = []
+        self._ends: list[Callable[[bool], object]] = []
         self._then: list[Callable[[], object]] = []
         self._else: list[Callable[[], object]] = []
         self.is_in_doubt = False
@@ -79,6 +81,10 @@ class Transaction:
     def before_commit(self, call: Callable[[], object]) -> None:
         """Call *call* at the end of the block, as part of it; not if an exception leaves it."""
         self._last.append(call)
+
+    def at_end(self, call: Callable[[bool], object]) -> None:
+        """Call ``call(is_committed)`` once the block is over, before what follows it; False if nothing tells."""
+        self._ends.append(call)
 
     def on_commit(self, call: Callable[[], object]) -> None:
         """Call *call* once the block is committed, and never otherwise; in the order in which they were given."""
@@ -230,9 +236,14 @@ class Transaction:
                 self.commit()
         except BaseException:
             self._close()
-            _call_all(self._else[::-1] if not self.is_in_doubt else [])
+            self._follow(is_committed=False)
             raise
-        _call_all(self._then if error is None else self._else[::-1])
+        self._follow(is_committed=error is None)
+
+    def _follow(self, *, is_committed: bool) -> None:
+        backwards = [] if self.is_in_doubt else self._else[::-1]
+        ends = [partial(call, is_committed) for call in self._ends]
+        _call_all([*ends, *(self._then if is_committed else backwards)])
 
 
 def within(

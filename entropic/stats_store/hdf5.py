@@ -17,7 +17,7 @@ from entropic.disk.linked_lock import LinkedLock
 from entropic.disk.names import check_name, encode_name
 from entropic.disk.publish import publish
 from entropic.errors import CorruptFileError
-from entropic.stats_store.collector import Collector, Metric
+from entropic.stats_store.collector import Collected, Collector
 from entropic.stats_store.columns import AXES, Kind, Scores
 from entropic.stats_store.interface import StatsStore, Step
 from entropic.stats_store.plans import (
@@ -79,7 +79,8 @@ class FileStatsStore(StatsStore):
     journal is carried over: then the file may be damaged. A host may see for some seconds what another one has
     replaced, as its caches have it.
 
-    A copy that is unpickled has nothing of what was logged in the original.
+    What was logged and is not yet written is known to all stores of the folder in this process; a copy that is
+    unpickled in another one has nothing of it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -91,14 +92,19 @@ class FileStatsStore(StatsStore):
                 raise NotADirectoryError(
                     f"{error.filename!r} is a file, where a folder of statistics is wanted: give another path"
                 ) from None
-        self._collector = _collector(self._add_metrics)
+        self._collect()
+
+    def _collect(self) -> None:
+        # If HDF5 is loaded at exit only, to write what was collected, Python crashes.
+        importlib.import_module("h5py")
+        self._collector = Collector.of(str(self.path), self._add_metrics)
 
     def __getstate__(self) -> Path:
         return self.path
 
     def __setstate__(self, path: Path) -> None:
         self.path = path
-        self._collector = _collector(self._add_metrics)
+        self._collect()
 
     def __repr__(self) -> str:
         return f"FileStatsStore({str(self.path)!r})"
@@ -115,8 +121,11 @@ class FileStatsStore(StatsStore):
 
     # Files
 
-    def _file(self, kind: Kind, run_name: str) -> Path:
+    def _checked(self, run_name: str) -> str:
         encode_name(check_name(run_name), f"{SUFFIX}.journal")  # which has the longest name of its files
+        return run_name
+
+    def _file(self, kind: Kind, run_name: str) -> Path:
         return self.path / FOLDERS[kind] / encode_name(run_name, SUFFIX)
 
     @contextmanager
@@ -239,26 +248,22 @@ class FileStatsStore(StatsStore):
 
     # Metrics
 
-    def _add_metrics(self, metrics: list[Metric]) -> None:
-        by_run: dict[str, list[Metric]] = {}
-        for one in metrics:
-            by_run.setdefault(one.run_name, []).append(one)
-        for run_name, of_run in by_run.items():
+    def _add_metrics(self, run_name: str, collected: Collected) -> None:
+        def work(file: Any) -> bool:
+            values = collected()
+            names = list(dict.fromkeys(name for name, _ in values))
+            numbers = dict(zip(names, _numbered(file, "metric", names), strict=True))
+            _append(
+                file,
+                {
+                    "metric": [numbers[name] for name, _ in values],
+                    "iteration": [iteration for _, iteration in values],
+                    "value": list(values.values()),
+                },
+            )
+            return bool(values)
 
-            def work(file: Any, of_run: list[Metric] = of_run) -> bool:
-                names = list(dict.fromkeys(one.name for one in of_run))
-                numbers = dict(zip(names, _numbered(file, "metric", names), strict=True))
-                _append(
-                    file,
-                    {
-                        "metric": [numbers[one.name] for one in of_run],
-                        "iteration": [one.iteration for one in of_run],
-                        "value": [one.value for one in of_run],
-                    },
-                )
-                return True
-
-            self._edit("metrics", run_name, work)
+        self._edit("metrics", run_name, work)
 
     def _metrics(self, run_name: str) -> Mapping[str, tuple[Any, Any]]:
         return self._read("metrics", run_name, _read_metrics, otherwise={})
@@ -278,13 +283,6 @@ class FileStatsStore(StatsStore):
             path.unlink(missing_ok=True)
             sync_folder(path.parent)
         return counted
-
-
-def _collector(write: Callable[[list[Metric]], None]) -> Collector:
-    importlib.import_module(
-        "h5py"
-    )  # if HDF5 is loaded at exit only, to write what was collected, Python crashes
-    return Collector(write)
 
 
 def _with_hdf5(file: Any, mode: str, work: Callable[[Any], T], path: Path) -> T:

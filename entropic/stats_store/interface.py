@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from entropic.disk.names import check_name
+from entropic.disk.names import check_name, is_text
 from entropic.process.logs import get_logger
 from entropic.stats import (
     TrainingIterationStats,
@@ -19,7 +19,7 @@ from entropic.stats import (
     ValidationScores,
     check_iteration,
 )
-from entropic.stats_store.collector import Collector, Metric
+from entropic.stats_store.collector import Collected, Collector
 from entropic.stats_store.columns import (
     AXES,
     Kind,
@@ -31,6 +31,7 @@ from entropic.stats_store.columns import (
     wide,
 )
 from entropic.stats_store.plans import (
+    NO_LABEL,
     OnBehind,
     ScoresChange,
     TrainingChange,
@@ -81,6 +82,10 @@ class StatsStore(ABC):
 
     _collector: Collector
 
+    def _checked(self, run_name: str) -> str:
+        """Return the name of a run if this store can keep something under it, or raise `ValueError`."""
+        return check_name(run_name)
+
     # What each store does in its own way
 
     @abstractmethod
@@ -96,8 +101,11 @@ class StatsStore(ABC):
         """Do for validations what `_change_training` does for a training."""
 
     @abstractmethod
-    def _add_metrics(self, metrics: list[Metric]) -> None:
-        """Write metrics, over those of the same iterations; the last of equal ones counts."""
+    def _add_metrics(self, run_name: str, collected: Collected) -> None:
+        """Write what was collected of a run, over what is there of the same iterations.
+
+        It is asked for while the right to write the run is held, and committed before that is given up.
+        """
 
     @abstractmethod
     def _delete(self, run_name: str, kind: Kind) -> int:
@@ -149,7 +157,7 @@ class StatsStore(ABC):
         AlreadyExistsError
             With ``on_behind="error"``.
         """
-        check_name(run_name)
+        self._checked(run_name)
         change = self._change_training(
             run_name, lambda until: plan_training(training_stats, until, on_behind)
         )
@@ -167,7 +175,7 @@ class StatsStore(ABC):
         subsample : bool
             Whether to return about 1 000 iterations: those at the multiples of a step, and the last one.
         """
-        columns = self._training(check_name(run_name), step_of if subsample else None)
+        columns = self._training(self._checked(run_name), step_of if subsample else None)
         return TrainingStats(
             list(
                 map(
@@ -179,7 +187,7 @@ class StatsStore(ABC):
 
     def delete_training_stats(self, run_name: str) -> int:
         """Delete a training, if there is one; return how many iterations that was."""
-        return self._delete(check_name(run_name), "training")
+        return self._delete(self._checked(run_name), "training")
 
     # Validations
 
@@ -200,12 +208,12 @@ class StatsStore(ABC):
         Raises
         ------
         ValueError
-            If an iteration is there twice, or scores are no lists of lists of lists of numbers. Nothing is stored
-            then.
+            If an iteration is there twice, scores are no lists of lists of lists of numbers, or a name cannot be kept.
+            Nothing is stored then.
         AlreadyExistsError
             With ``on_behind="error"``.
         """
-        check_name(run_name)
+        self._checked(run_name)
         change = self._change_scores(run_name, lambda until: plan_scores(validation_scores, until, on_behind))
         if change is not None and change.replaces:
             log.warning(
@@ -233,7 +241,7 @@ class StatsStore(ABC):
         """
         step_of(1, validation_interval)
         step = (lambda highest: step_of(highest, validation_interval)) if subsample else None
-        scores = self._scores(check_name(run_name), step)
+        scores = self._scores(self._checked(run_name), step)
         flat, at, found = scores.columns["score"].tolist(), 0, []
         for iteration, shape in zip(scores.iterations, scores.shapes, strict=True):
             count = sum(map(sum, shape))
@@ -243,7 +251,7 @@ class StatsStore(ABC):
 
     def delete_validation_scores(self, run_name: str) -> int:
         """Delete all validations, if there are any; return how many that was."""
-        return self._delete(check_name(run_name), "scores")
+        return self._delete(self._checked(run_name), "scores")
 
     def best(
         self, run_name: str, dataset: Any, criterion: str, *, higher_is_better: bool | None = None
@@ -268,25 +276,24 @@ class StatsStore(ABC):
         ValueError
             If scores are stored, but none of that data set or criterion; or if nobody said what is better.
         """
-        labels, directions = self._labels(check_name(run_name))
-        if not labels.get("criterion"):
-            return None
-        criteria = _numbers(labels, "criterion", criterion)
-        name = None if dataset is None else str(getattr(dataset, "name", dataset))
-        datasets = None if name is None else _numbers(labels, "dataset", name)
-        if higher_is_better is None:
-            higher_is_better = directions.get(criteria[-1])
-        if higher_is_better is None:
-            raise ValueError(
-                f"what is better was not stored with the criterion {criterion!r}: pass higher_is_better=True or False"
-            )
-        found = self._best(run_name, datasets, criteria, higher_is_better)
-        if found is None:
-            return None
-        dataset, parameters, criterion = (
-            labels.get(axis, {}).get(number, "") for axis, number in zip(AXES, found[1:4], strict=True)
-        )
-        return BestScore(found[0], dataset, parameters, criterion, found[4])
+        labels, directions = self._labels(self._checked(run_name))
+        former, name = None, None if dataset is None else str(getattr(dataset, "name", dataset))
+        while labels.get("criterion") and labels != former:
+            criteria = _numbers(labels, "criterion", criterion)
+            datasets = None if name is None else _numbers(labels, "dataset", name)
+            is_higher = directions.get(criteria[-1]) if higher_is_better is None else higher_is_better
+            if is_higher is None:
+                raise ValueError(
+                    f"what is better was not stored with the criterion {criterion!r}: pass higher_is_better=True or "
+                    "False"
+                )
+            found = self._best(run_name, datasets, criteria, is_higher)
+            best = None if found is None else _labelled(found, labels)
+            if best is not None:
+                return best
+            # Another writer may have stored other scores since, with other labels.
+            former, (labels, directions) = labels, self._labels(run_name)
+        return None
 
     # Metrics
 
@@ -310,27 +317,25 @@ class StatsStore(ABC):
 
         Notes
         -----
-        Values are collected, and written a second after the first of them, or when there are 1 000, with `flush` and
-        at exit: what is killed loses its last second. They are kept, and tried again, while they cannot be written;
-        only a call that finds 1 000 of them raises then. Reading them writes them first.
+        Values are collected, and written a second after the first of them, or when there are 1 000 of the run, with
+        `flush` and at exit: what is killed loses its last second. They are kept, and tried again, while they cannot be
+        written; only a call that finds 1 000 of its run raises then. Other runs are written all the same. Reading the
+        values of a run writes them first.
         """
-        check_name(run_name)
+        self._checked(run_name)
         number = check_iteration(iteration)
         self._collector.add(
-            [
-                Metric(run_name, number, _metric_name(name), _value(name, value))
-                for name, value in metrics.items()
-            ]
+            run_name,
+            {(_metric_name(name), number): _value(name, value) for name, value in metrics.items()},
         )
 
     def flush(self) -> None:
-        """Write what was logged and is not yet written."""
+        """Write what was logged and is not yet written, each run's by itself; raise if one's cannot be."""
         self._collector.flush()
 
     def delete_metrics(self, run_name: str) -> int:
         """Delete all values that were logged for a run, if there are any; return how many that was."""
-        check_name(run_name)
-        self.flush()
+        self._collector.flush(self._checked(run_name))
         return self._delete(run_name, "metrics")
 
     # As arrays
@@ -356,14 +361,14 @@ class StatsStore(ABC):
         ValueError
             If there is no such kind.
         """
-        check_name(run_name)
+        self._checked(run_name)
         step = step_of if subsample else None
         if kind == "training":
             return dict(self._training(run_name, step))
         if kind == "scores":
             return score_columns(self._scores(run_name, step))
         _check_kind(kind)
-        self.flush()
+        self._collector.flush(run_name)
         return wide(self._metrics(run_name))
 
     def to_frame(
@@ -400,7 +405,7 @@ class StatsStore(ABC):
             If xarray is not installed.
         """
         if kind == "scores":
-            return score_array(self._scores(check_name(run_name), step_of if subsample else None))
+            return score_array(self._scores(self._checked(run_name), step_of if subsample else None))
         return curves(self.to_numpy(run_name, kind, subsample=subsample))
 
 
@@ -413,10 +418,23 @@ def _numbers(labels: Mapping[str, Mapping[int, str]], axis: str, label: str) -> 
     return numbers
 
 
+def _labelled(
+    found: tuple[int, int, int, int, float], labels: Mapping[str, Mapping[int, str]]
+) -> BestScore | None:
+    """Return a score with its labels; None if these are not known."""
+    dataset, parameters, criterion = (
+        {NO_LABEL: "", **labels[axis]}.get(number) for axis, number in zip(AXES, found[1:4], strict=True)
+    )
+    if dataset is None or parameters is None or criterion is None:
+        return None
+    return BestScore(found[0], dataset, parameters, criterion, found[4])
+
+
 def _metric_name(name: str) -> str:
-    if not name or "\0" in name or name == "iteration":
-        raise ValueError(f"a metric has a name without NUL, and other than 'iteration': {name!r}")
-    name.encode()  # or no database takes it later
+    if not name or name == "iteration" or not is_text(name):
+        raise ValueError(
+            f"a metric has a name, other than 'iteration', without NUL and halves of surrogate pairs: {name!r}"
+        )
     return name
 
 

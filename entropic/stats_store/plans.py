@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
+from entropic.disk.names import is_text
 from entropic.errors import AlreadyExistsError
 from entropic.stats import TrainingStats, ValidationIterationScores, ValidationScores
 
@@ -124,7 +125,7 @@ def plan_scores(scores: ValidationScores, until: int, on_behind: OnBehind) -> Sc
     Raises
     ------
     ValueError
-        If an iteration is there twice, or scores are no lists of lists of lists of numbers.
+        If an iteration is there twice, scores are no lists of lists of lists of numbers, or a label cannot be kept.
     AlreadyExistsError
         If *scores* do not reach as far, and that is an error.
     """
@@ -145,6 +146,9 @@ def plan_scores(scores: ValidationScores, until: int, on_behind: OnBehind) -> Sc
     if not validations:
         return None
     labels = labels_of(scores)
+    for axis, of_axis in labels.items():
+        if not all(map(is_text, of_axis)):
+            raise ValueError(f"a {axis} has NUL or half of a surrogate pair in its name: {of_axis!r:.300}")
     return ScoresChange(
         validations,
         replaces=is_behind and on_behind == "overwrite",
@@ -214,7 +218,7 @@ def _direction(evaluation_scores: Any, criterion: str) -> bool | None:
 
 
 def number_labels(
-    known: Iterable[tuple[int, str]], labels: Sequence[str]
+    known: Iterable[tuple[int, str]], labels: Sequence[str], free_from: int = 0
 ) -> tuple[list[int], list[tuple[int, str]]]:
     """Return a number for each of *labels*, and those that are new, with their labels.
 
@@ -222,9 +226,11 @@ def number_labels(
     ----------
     known : iterable of (int, str)
         Numbers that labels have; of equal labels each has its own.
+    free_from : int
+        The least number that a new label may have.
     """
     free: dict[str, list[int]] = {}
-    next_number = 0
+    next_number = free_from
     for number, label in known:
         free.setdefault(label, []).append(number)
         next_number = max(next_number, number + 1)

@@ -20,7 +20,7 @@ from entropic.sql.tables.stats import (
 )
 from entropic.sql.upsert import insert_new
 from entropic.sql.versions import ensure_schema
-from entropic.stats_store.collector import Collector, Metric
+from entropic.stats_store.collector import Collected, Collector
 from entropic.stats_store.columns import AXES, Kind, Scores
 from entropic.stats_store.interface import StatsStore, Step
 from entropic.stats_store.plans import (
@@ -39,8 +39,12 @@ _SCORES: Any = ScoreRow.__table__
 _LABELS: Any = LabelRow.__table__
 _METRICS: Any = MetricRow.__table__
 
+_Labels = Mapping[str, Mapping[int, str]]  # by axis and number
+
 NOBODY = 0  # no run has that number
 METRIC = "metric"  # the axis of their names
+GONE = "gone "  # and an axis: of its last label that was deleted
+LABELLED: Mapping[Kind, Sequence[str]] = {"training": (), "scores": AXES, "metrics": (METRIC,)}
 
 
 class SQLStatsStore(StatsStore):
@@ -61,10 +65,15 @@ class SQLStatsStore(StatsStore):
     Notes
     -----
     Safe between threads and processes: who writes locks the run, and each call is one transaction, or part of the one
-    it is made in. A reader never waits, and sees what was committed. NaN and infinities are kept, but for one thing:
-    on MySQL and MariaDB the largest double comes back as the one next to it.
+    it is made in. A reader never waits, and sees what was committed. NaN and infinities are kept; but SQLite and
+    MariaDB lose the sign of -0.0, and on MySQL and MariaDB the largest double comes back as the one next to it.
 
-    A copy that is unpickled has nothing of what was logged in the original.
+    What is logged inside a transaction is written at its end, and after what was logged of that run before it. That
+    is written with it, and is kept, to be written later, if the transaction comes to nothing, but not if it is killed;
+    until it is over only its own thread reads it.
+
+    What was logged and is not yet written is known to all stores in this process that share the database; a copy that
+    is unpickled in another one has nothing of it.
     """
 
     def __init__(self, database: DatabaseLike) -> None:
@@ -74,7 +83,7 @@ class SQLStatsStore(StatsStore):
 
     def _attach(self, database: Database) -> None:
         self.database = database
-        self._collector = Collector(self._add_metrics, database)
+        self._collector = Collector.of(database.token, self._add_metrics, database)
 
     def __getstate__(self) -> Database:
         return self.database
@@ -108,8 +117,10 @@ class SQLStatsStore(StatsStore):
 
     def _numbered(self, connection: Connection, run_id: int, axis: str, labels: Sequence[str]) -> list[int]:
         """Return the numbers of labels; those that have none get one."""
-        known = [(row.number, row.label) for row in self._known(connection, run_id, [axis])]
-        numbers, added = number_labels(known, labels)
+        rows = self._known(connection, run_id, [axis, GONE + axis])
+        known = [(row.number, row.label) for row in rows if row.axis == axis]
+        used = max((row.number for row in rows), default=-1)
+        numbers, added = number_labels(known, labels, used + 1)
         if added:
             rows = [
                 {"run_id": run_id, "axis": axis, "number": number, "label": label} for number, label in added
@@ -117,7 +128,28 @@ class SQLStatsStore(StatsStore):
             connection.execute(insert(_LABELS), rows)
         return numbers
 
-    def _labels(self, run_name: str) -> tuple[Mapping[str, Mapping[int, str]], Mapping[int, bool | None]]:
+    def _forget(self, connection: Connection, run_id: int, axes: Sequence[str]) -> None:
+        """Delete all labels of axes.
+
+        The highest number of each is noted, and none is given again: who has read scores before, and labels after, must
+        not take others for theirs.
+        """
+        every = [*axes, *(GONE + axis for axis in axes)]
+        known = self._known(connection, run_id, every)
+        last: dict[str, int] = {}
+        for row in known:
+            axis = row.axis.removeprefix(GONE)
+            last[axis] = max(row.number, last.get(axis, 0))
+        if not last:
+            return
+        connection.execute(delete(_LABELS).where(_LABELS.c.run_id == run_id, _LABELS.c.axis.in_(every)))
+        rows = [
+            {"run_id": run_id, "axis": GONE + axis, "number": number, "label": ""}
+            for axis, number in last.items()
+        ]
+        connection.execute(insert(_LABELS), rows)
+
+    def _labels(self, run_name: str) -> tuple[_Labels, Mapping[int, bool | None]]:
         def work(connection: Connection) -> Sequence[Any]:
             run_id = self._run_id(connection, run_name)
             return [] if run_id is None else self._known(connection, run_id, AXES)
@@ -230,8 +262,10 @@ class SQLStatsStore(StatsStore):
             _SCORES,
             (_SCORES.c.run_id == _VALIDATIONS.c.run_id) & (_SCORES.c.iteration == _VALIDATIONS.c.iteration),
         )
-        arrays = self._arrays(run_name, select(*columns).select_from(joined), _VALIDATIONS, step)
-        labels, _ = self._labels(run_name)
+        statement = select(*columns).select_from(joined)
+        arrays, labels = _labelled(
+            lambda: self._arrays(run_name, statement, _VALIDATIONS, step), lambda: self._labels(run_name)[0]
+        )
         import numpy
 
         order = numpy.lexsort((arrays["position"], arrays["iteration"]))
@@ -263,37 +297,36 @@ class SQLStatsStore(StatsStore):
 
     # Metrics
 
-    def _add_metrics(self, metrics: list[Metric]) -> None:
-        by_run: dict[str, dict[tuple[str, int], float]] = {}
-        for one in metrics:
-            by_run.setdefault(one.run_name, {})[one.name, one.iteration] = one.value
-
+    def _add_metrics(self, run_name: str, collected: Collected) -> None:
         def work(connection: Connection) -> None:
-            for run_name in sorted(by_run):  # in one order, or two processes would wait for each other
-                values = by_run[run_name]
-                run_id = self._locked_id(connection, run_name)
-                names = list(dict.fromkeys(name for name, _ in values))
-                number_of = dict(zip(names, self._numbered(connection, run_id, METRIC, names), strict=True))
-                rows = [(run_id, number_of[name], number, value) for (name, number), value in values.items()]
-                insert_rows(connection, _METRICS, rows, replace=["value"])
+            run_id = self._locked_id(connection, run_name)
+            values = collected()
+            names = list(dict.fromkeys(name for name, _ in values))
+            number_of = dict(zip(names, self._numbered(connection, run_id, METRIC, names), strict=True))
+            rows = [(run_id, number_of[name], number, value) for (name, number), value in values.items()]
+            insert_rows(connection, _METRICS, rows, replace=["value"])
 
         self.database.write(work, repeatable=True)
 
     def _metrics(self, run_name: str) -> Mapping[str, tuple[Any, Any]]:
         statement = select(_METRICS.c.metric, _METRICS.c.iteration, _METRICS.c.value)
 
-        def work(connection: Connection) -> tuple[dict[str, Any], list[tuple[int, str]]]:
+        def work(connection: Connection) -> tuple[Mapping[str, Any], _Labels]:
             run_id = self._run_id(connection, run_name)
             number = NOBODY if run_id is None else run_id
             of_run = statement.where(_METRICS.c.run_id == number).order_by(
                 _METRICS.c.metric, _METRICS.c.iteration
             )
-            arrays = read_arrays(connection, of_run)
-            return arrays, [(row.number, row.label) for row in self._known(connection, number, [METRIC])]
+
+            def labels() -> _Labels:
+                known = self._known(connection, number, [METRIC])
+                return {METRIC: {row.number: row.label for row in known}}
+
+            return _labelled(lambda: read_arrays(connection, of_run), labels)
 
         arrays, known = self.database.read(work)
         found = {}
-        for number, name in known:
+        for number, name in known[METRIC].items():
             is_of_metric = arrays["metric"] == number
             if is_of_metric.any():
                 found[name] = (arrays["iteration"][is_of_metric], arrays["value"][is_of_metric])
@@ -311,6 +344,7 @@ class SQLStatsStore(StatsStore):
             run_id = self._run_id(connection, run_name, is_locked=True)
             if run_id is None:
                 return 0
+            self._forget(connection, run_id, LABELLED[kind])
             for table in others:
                 connection.execute(delete(table).where(table.c.run_id == run_id))
             return int(connection.execute(delete(counted).where(counted.c.run_id == run_id)).rowcount)
@@ -322,6 +356,22 @@ def _until(connection: Connection, table: Any, run_id: int) -> int:
     """Return one more than the highest iteration of a run in a table, or 0."""
     highest = connection.scalar(select(func.max(table.c.iteration)).where(table.c.run_id == run_id))
     return 0 if highest is None else int(highest) + 1
+
+
+def _labelled(arrays: Callable[[], Mapping[str, Any]], labels: Callable[[], _Labels]) -> tuple[Any, _Labels]:
+    """Return arrays of numbers, and the labels of each axis; again if another writer has deleted these in between."""
+    former = None
+    while True:
+        found, known = arrays(), labels()
+        if known == former or all(_are_known(found[axis], of_axis) for axis, of_axis in known.items()):
+            return found, known
+        former = known
+
+
+def _are_known(numbers: Any, labels: Mapping[int, str]) -> bool:
+    import numpy
+
+    return {NO_LABEL, *labels}.issuperset(numpy.unique(numbers).tolist())
 
 
 def _places(numbers: Sequence[Sequence[int]], place: Sequence[int]) -> list[int | None]:

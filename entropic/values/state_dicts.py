@@ -182,6 +182,8 @@ def _described(array: Any, path: tuple[Any, ...]) -> tuple[Any, list[str] | None
     dtype = array.dtype
     if isinstance(array, numpy.ma.MaskedArray):
         raise _refusal(array, path, "its mask would be lost")
+    if type(array) not in {numpy.ndarray, numpy.memmap}:
+        raise _refusal(array, path, "a subclass may carry more than its elements: give numpy.asarray of it")
     values = numpy.asarray(array, order="C")
     if dtype.type.__module__.startswith("ml_dtypes") and dtype.name in _BITS:
         return values.view(_BITS[dtype.name]), ["numpy", dtype.name]

@@ -276,18 +276,19 @@ class LocalWeightsStore(WeightsStore):
         WeightsNotFoundError
             If there are no such weights. Also a `FileNotFoundError`.
         """
+        score = None if score is None else float(score)
         row = {
             "run_name": _name(run),
             "dataset": _name(dataset),
             "criterion": _name(criterion),
             "iteration": _iteration(iteration),
-            "score": None if score is None or math.isnan(score) else float(score),
+            "score": score,
         }
 
-        def is_better(former: float | None) -> bool:
+        def is_better(former: float) -> bool:
             if score is None:
                 return True
-            if former is None:
+            if math.isnan(former):
                 return not math.isnan(score)
             return score > former if higher_is_better else score < former
 

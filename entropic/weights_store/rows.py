@@ -155,7 +155,12 @@ class WeightRows:
     # The best
 
     def point(self, connection: Connection, row: dict[str, Any], is_better: Callable[[Any], bool]) -> bool:
-        """Write which weights are the best, if there are none or *is_better* says so of their score.
+        """Write which weights are the best, if there are none or *is_better* says so.
+
+        Parameters
+        ----------
+        is_better : callable
+            Is given the score of the former ones; NaN if they have none.
 
         Raises
         ------

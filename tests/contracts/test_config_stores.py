@@ -280,7 +280,7 @@ def test_document_will_do_for_a_config(store):
     assert names(store, "run") == ["run_0"]
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "/abs", "../t1", "a/../b", "nul\0", "x" * 256])
+@pytest.mark.parametrize("name", ["", ".", "..", "/abs", "../t1", "a/../b", "nul\0", "\ud800", "x" * 256])
 def test_name_that_would_leave_the_store_is_refused(store, name):
     put(store, ONE_OF_EACH["task"])
     for act in (store.retrieve_task_config, store.delete_task_config):

@@ -103,7 +103,9 @@ def test_empty_name_is_refused():
         encode_name("", ".yaml")
 
 
-@pytest.mark.parametrize("name", [None, 3, "", "x" * 256, "a\0", "/a", "a//b", ".", "a/.."])
+@pytest.mark.parametrize(
+    "name", [None, 3, "", "x" * 256, "a\0", "run\ud800", "\udc00", "/a", "a//b", ".", "a/.."]
+)
 def test_what_is_no_name_of_something_stored_is_refused(name):
     with pytest.raises(ValueError, match="a name"):
         check_name(name)

@@ -52,7 +52,7 @@ def test_name_of_any_length_can_be_claimed(sqlite):
             pass
 
 
-@pytest.mark.parametrize("name", ["", "../other", "/abs", "nul\0"])
+@pytest.mark.parametrize("name", ["", "../other", "/abs", "nul\0", "\ud800" * 250])
 def test_name_that_is_none_is_refused(sqlite, name):
     with pytest.raises(ValueError, match="a name"):
         claim_training(sqlite, name).__enter__()

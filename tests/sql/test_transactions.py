@@ -171,24 +171,26 @@ def test_call_that_fails_does_not_keep_the_others_from_being_made(database, capl
 def test_calls_before_the_commit_are_part_of_the_block(database):
     order = []
     with database.transaction():
-        database.before_commit(lambda: put(database, 2), lambda: order.append("else"))
+        database.before_commit(lambda: put(database, 2))
+        database.at_end(order.append)
         with database.transaction():
-            database.before_commit(lambda: order.append(numbers(database)), lambda: order.append("else"))
+            database.before_commit(lambda: order.append(numbers(database)))
             database.on_commit(lambda: order.append("then"))
             put(database, 1)
         assert order == []
 
-    assert order == [[1, 2], "then"]
+    assert order == [[1, 2], True, "then"]
     assert numbers(database) == [1, 2]
 
 
 def test_calls_before_the_commit_are_not_made_where_there_is_none(database):
     order = []
     with suppress(KeyboardInterrupt), database.transaction():
-        database.before_commit(lambda: put(database, 1), lambda: order.append("else"))
+        database.before_commit(lambda: put(database, 1))
+        database.at_end(order.append)
         raise KeyboardInterrupt
 
-    assert order == ["else"]
+    assert order == [False]
     assert numbers(database) == []
 
 
@@ -198,11 +200,12 @@ def test_call_before_the_commit_that_fails_takes_all_of_it_back(database):
     def work():
         with database.transaction():
             put(database, 1)
-            database.before_commit(lambda: put(database, 1), lambda: order.append("else"))
+            database.before_commit(lambda: put(database, 1))
+            database.at_end(order.append)
 
     with pytest.raises(IntegrityError):
         work()
-    assert order == ["else"]
+    assert order == [False]
     assert numbers(database) == []
     assert not database.is_in_block
 

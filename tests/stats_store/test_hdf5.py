@@ -18,6 +18,7 @@ from entropic.stats import TrainingStats
 from entropic.stats_store import FileStatsStore, collector
 from tests.support.processes import run_together
 from tests.support.stats_cases import full, losses, shown, training, validation
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture
@@ -105,6 +106,9 @@ def test_folder_whose_place_is_taken_is_refused(tmp_path):
 def test_name_that_is_too_long_for_a_file_is_refused(store, name):
     with pytest.raises(ValueError, match="is too long"):
         store.store_training_stats(name, training(range(1)))
+    with pytest.raises(ValueError, match="is too long"):
+        store.log(name, 1, x=1)
+    assert store._collector not in collector._waiting
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04]\x94.", b"text" * 1000])
@@ -139,12 +143,11 @@ def test_refused_training_leaves_the_file_as_it_was(store):
 
 
 def test_values_are_kept_while_the_file_cannot_be_written(store, monkeypatch, caplog):
-    monkeypatch.setattr(collector, "EVERY_S", 3600.0)
-    store.log("r", 1, x=1)
+    monkeypatch.setattr(collector, "EVERY_S", 0.01)
     path = store.path / "metrics"
     path.rename(store.path / "away")
-    store._collector._in_time()
-    assert "logged values could not be written, and are kept" in caplog.text
+    store.log("r", 1, x=1)
+    wait_for(lambda: "logged values of the run 'r' could not be written, and are kept" in caplog.text)
     (store.path / "away").rename(path)
     assert store.to_numpy("r", "metrics")["x"].tolist() == [1]
 
@@ -299,6 +302,24 @@ from entropic.stats_store import FileStatsStore
 store = FileStatsStore(sys.argv[1])
 store.log("r", 1, x=1)
 """
+
+
+def test_file_of_one_run_that_cannot_be_written_keeps_no_other_runs_values(store, monkeypatch):
+    monkeypatch.setattr(collector, "EVERY_S", 3600.0)
+    (store.path / "metrics" / "bad.h5").write_bytes(b"somebody else's")
+    for name in ("a", "bad", "z"):
+        store.log(name, 1, x=1)
+    for _ in range(2):
+        with pytest.raises(CorruptFileError, match=r"bad\.h5"):
+            store.flush()
+
+    with h5py.File(store.path / "metrics" / "a.h5", locking=False) as file:
+        assert file["value"][:].tolist() == [1]  # and was not written twice
+    assert store.to_numpy("z", "metrics")["x"].tolist() == [1]
+    with pytest.raises(CorruptFileError):
+        store.to_numpy("bad", "metrics")
+    (store.path / "metrics" / "bad.h5").unlink()
+    assert store.to_numpy("bad", "metrics")["x"].tolist() == [1]
 
 
 def test_values_are_written_at_exit(store):

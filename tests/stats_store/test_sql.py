@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 
 import pytest
 from sqlalchemy import event, text
@@ -18,6 +19,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from entropic import Database, TransactionError
 from entropic.stats_store import SQLStatsStore, collector
 from tests.support.counting import statements
+from tests.support.lost_commits import lose_commit
 from tests.support.processes import run_together
 from tests.support.stats_cases import full, losses, shown, training, validation
 from tests.support.waiting import wait_for
@@ -32,6 +34,14 @@ between_processes = pytest.mark.parametrize(
 @pytest.fixture
 def store(sqlite):
     return SQLStatsStore(sqlite)
+
+
+@pytest.fixture(params=["sqlite_url", "postgres_url", "mysql_url"])
+def shared(request):
+    """A store in a database that several threads can use at once."""
+    database = Database(request.getfixturevalue(request.param))
+    yield SQLStatsStore(database)
+    database.dispose()
 
 
 @pytest.fixture
@@ -87,7 +97,7 @@ def test_what_is_logged_in_a_block_is_written_at_its_end_or_forgotten_with_it(st
         with store.database.transaction():
             store.log("r", 2, x=3)
         assert count(sqlite_url) == 0
-    assert count(sqlite_url) == 2
+    assert count(sqlite_url) == 3
 
     with pytest.raises(KeyboardInterrupt):
         in_a_block_that_fails(store, lambda: store.log("r", 3, x=4))
@@ -95,6 +105,107 @@ def test_what_is_logged_in_a_block_is_written_at_its_end_or_forgotten_with_it(st
         store.log("r", 5, x=6)
 
     assert store.to_numpy("r", "metrics")["iteration"].tolist() == [0, 1, 2, 5]
+
+
+def in_a_thread(work):
+    """Do something while this thread is in a block."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result(60)
+
+
+def test_what_was_logged_before_a_block_is_written_before_what_is_logged_in_it(shared, no_timer):
+    shared.log("r", 0, x=1, y=1)
+    with shared.database.transaction():
+        shared.log("r", 0, x=2)
+        shared.log("r", 1, x=3)
+    shared.flush()
+
+    columns = shared.to_numpy("r", "metrics")
+    assert columns["x"].tolist() == [2, 3]
+    assert columns["y"][0] == 1
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_what_was_logged_before_a_block_outlives_it_when_it_comes_to_nothing(shared, no_timer, is_read):
+    def work():
+        shared.log("r", 0, x=2, z=2)
+        if is_read:
+            assert shared.to_numpy("r", "metrics")["x"].tolist() == [2, 1]
+            in_a_thread(lambda: shared.log("r", 1, x=3))
+
+    shared.log("r", 0, x=1, y=1)
+    shared.log("r", 1, x=1)
+    with pytest.raises(KeyboardInterrupt):
+        in_a_block_that_fails(shared, work)
+
+    columns = shared.to_numpy("r", "metrics")
+    assert list(columns) == ["iteration", "x", "y"]
+    assert columns["x"].tolist() == [1, 3 if is_read else 1]
+    assert shared._collector not in collector._waiting
+
+
+def test_deleted_values_do_not_come_back_after_a_block(shared, no_timer):
+    shared.log("r", 0, x=1)
+    with pytest.raises(KeyboardInterrupt):
+        in_a_block_that_fails(shared, lambda: shared.delete_metrics("r"))
+    assert shared.to_numpy("r", "metrics")["x"].tolist() == [1]
+
+    shared.log("r", 1, x=1)
+    with shared.database.transaction():
+        shared.log("r", 2, x=1)
+        assert shared.delete_metrics("r") == 3
+        in_a_thread(lambda: shared.log("r", 3, x=1))
+    assert shared.to_numpy("r", "metrics")["iteration"].tolist() == [3]
+
+
+def test_timer_does_not_write_over_what_a_block_has_written_meanwhile(shared, monkeypatch, caplog):
+    monkeypatch.setattr(collector, "EVERY_S", 0.01)
+    shared.log("r", 0, x=0)
+    shared.flush()
+    with shared.database.transaction():
+        shared.log("r", 0, x=2)
+        shared.to_numpy("r", "metrics")  # writes
+        in_a_thread(lambda: shared.log("r", 1, x=1))
+        wait_for(lambda: math.inf in shared._collector._due.values())  # and waits for the block
+        shared.log("r", 1, x=3)
+    wait_for(lambda: not shared._collector._due)
+
+    assert shared.to_numpy("r", "metrics")["x"].tolist() == [2, 3]
+    assert caplog.text == ""
+
+
+def test_values_given_back_by_a_block_are_written_in_time(store, sqlite_url, monkeypatch):
+    monkeypatch.setattr(collector, "EVERY_S", 0.05)
+
+    def work():
+        store.log("r", 0, x=1)
+        store.flush()
+
+    in_a_thread(lambda: store.log("r", 1, x=1))
+    with pytest.raises(KeyboardInterrupt):
+        in_a_block_that_fails(store, work)
+    wait_for(lambda: count(sqlite_url) == 1)
+
+
+def test_what_a_savepoint_took_back_is_still_to_be_written(store, no_timer):
+    store.log("r", 0, x=1)
+    with store.database.transaction(), refusing(store, "r"):
+        store.log("r", 1, x=2)
+        with pytest.raises(IntegrityError, match="not now"):
+            store.to_numpy("r", "metrics")
+    assert store.to_numpy("r", "metrics")["x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_values_before_a_block_of_which_nothing_is_known_are_kept(store, no_timer, arrives):
+    store.log("r", 0, x=1)
+    lose_commit(store.database, arrives=arrives)
+    with pytest.raises(OperationalError, match="lost"), store.database.transaction():
+        store.log("r", 1, x=2)
+    with store.database.transaction():
+        store.log("r", 2, x=3)
+
+    assert store.to_numpy("r", "metrics")["iteration"].tolist() == ([0, 1, 2] if arrives else [0, 2])
 
 
 def test_block_that_runs_again_logs_once(store):
@@ -137,6 +248,54 @@ def test_store_is_not_opened_in_a_block(sqlite):
         SQLStatsStore(sqlite)
 
 
+# What is deleted
+
+
+def test_labels_of_a_deleted_run_are_gone_and_their_numbers_are_not_given_again(store, sqlite_url):
+    for labels in (["a", "b"], ["c"]):
+        store.store_validation_iteration_scores("r", validation({1: 1}, labels))
+        store.log("r", 1, **dict.fromkeys(labels, 1.0))
+        store.delete_validation_scores("r")
+        store.delete_metrics("r")
+
+    with store.database.reading() as connection:
+        rows = connection.execute(
+            text("SELECT axis, number, label FROM entropic_stats_labels ORDER BY axis")
+        ).all()
+    assert rows == [
+        ("gone criterion", 3, ""), ("gone dataset", 2, ""), ("gone metric", 2, ""), ("gone parameters", 3, "")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("read", "second", "expected"),
+    [
+        (lambda store: store.to_numpy("r", "scores")["dataset"].tolist(), "stats_labels", ["b", "b"]),
+        (lambda store: store.to_frame("r", "metrics").to_dict("records"), "stats_labels", [{"y": 3}]),
+        (lambda store: store.best("r", "b", "f1")[:3], "validation_scores", (1, "b", "threshold_0.3")),
+    ],
+)
+def test_reader_that_a_delete_overtakes_takes_no_label_for_another(store, read, second, expected):
+    store.store_validation_iteration_scores("r", validation({1: 1}, ["a", "b"]))
+    store.log("r", 1, x=1, y=2)
+    store.flush()
+
+    replaced = []
+
+    def replace(connection, cursor, statement, *_):
+        if f"FROM entropic_{second}" in statement and not replaced:
+            replaced.append(1)
+            with store.database.transaction():
+                store.delete_validation_scores("r")
+                store.delete_metrics("r")
+                store.store_validation_iteration_scores("r", validation({1: [[[2.0, 0]]]}, ["b"], [0.3]))
+                store.log("r", 1, y=3)
+
+    event.listen(store.database.engine, "before_cursor_execute", replace)
+
+    assert read(store) == expected
+
+
 # What is logged
 
 
@@ -157,23 +316,54 @@ def test_a_thousand_values_are_written_at_once(store, sqlite_url, no_timer):
     assert count(sqlite_url) == collector.FULL
 
 
-def test_values_that_cannot_be_written_are_kept_and_written_later(store, sqlite_url, no_timer, caplog):
-    def refuse(connection, cursor, statement, *_):
+@contextmanager
+def refusing(store, run_name):
+    """Let the database take no value of a run."""
+
+    def refuse(connection, cursor, statement, parameters, *_):
         if statement.startswith("INSERT INTO entropic_metrics"):
-            raise IntegrityError(statement, None, sqlite3.IntegrityError("not now"))
+            query = "SELECT name FROM entropic_stats_runs WHERE id = ?"
+            run_id = parameters[0] if isinstance(parameters, tuple) else parameters[0][0]
+            if cursor.execute(query, [run_id]).fetchone() == (run_name,):
+                raise IntegrityError(statement, None, sqlite3.IntegrityError("not now"))
 
     event.listen(store.database.engine, "before_cursor_execute", refuse)
-    store.log("r", 1, x=1)
-    with pytest.raises(IntegrityError, match="not now"):
-        store.flush()
-    store.log("r", 1, x=2)
-    store._collector._in_time()
-    assert "logged values could not be written, and are kept: (sqlite3.IntegrityError) not now" in caplog.text
+    yield
     event.remove(store.database.engine, "before_cursor_execute", refuse)
+
+
+def test_values_that_cannot_be_written_are_kept_and_written_later(store, monkeypatch, caplog):
+    with refusing(store, "r"):
+        store.log("r", 1, x=1)
+        with pytest.raises(IntegrityError, match="not now"):
+            store.flush()
+        monkeypatch.setattr(collector, "EVERY_S", 0.01)
+        store.log("r", 1, x=2)
+        store.log("s", 1, x=3)
+        wait_for(
+            lambda: caplog.text.count("logged values of the run 'r' could not be written, and are kept") > 1
+        )
+        assert "(sqlite3.IntegrityError) not now" in caplog.text
+        assert "of the run 's'" not in caplog.text
     store.flush()
 
     assert store.to_numpy("r", "metrics")["x"].tolist() == [2]
     assert store._collector not in collector._waiting
+
+
+def test_run_that_cannot_be_written_keeps_no_other_ones_values(store, sqlite_url, no_timer, caplog):
+    with refusing(store, "b"):
+        for name in ("c", "b", "a"):
+            store.log(name, 1, x=1)
+        assert store.to_numpy("a", "metrics")["x"].tolist() == [1]
+        collector._flush_all()
+        assert count(sqlite_url) == 2
+        assert "logged values of the run 'b' are lost, as they could not be written at exit" in caplog.text
+        for number in range(collector.FULL):
+            store.log("c", number, x=1)
+        assert count(sqlite_url) == collector.FULL + 1
+
+    assert store.delete_metrics("b") == 1
 
 
 def test_threads_that_log_lose_nothing(store, no_timer):

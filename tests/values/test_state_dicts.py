@@ -99,7 +99,7 @@ def test_datasets_have_the_names_of_what_they_hold(tmp_path):
         assert file["model/layer.0.weight"][()].tolist() == [1, 1, 1]
 
 
-def test_other_mappings_come_back_as_dicts_and_other_arrays_as_plain_ones(tmp_path):
+def test_other_mappings_come_back_as_dicts_and_arrays_in_files_as_plain_ones(tmp_path):
     mapped = np.memmap(tmp_path / "m", "f4", "w+", shape=(2,))
 
     back = there_and_back(tmp_path, {"state": defaultdict(dict, {0: mapped})})
@@ -109,6 +109,10 @@ def test_other_mappings_come_back_as_dicts_and_other_arrays_as_plain_ones(tmp_pa
 
 
 class Model:
+    pass
+
+
+class Array(np.ndarray):
     pass
 
 
@@ -129,6 +133,9 @@ def looped():
         ({"a": [print]}, r"model\[a\]\[0\] cannot be stored: it is a builtin_function"),
         ({"a": np.array([None])}, r"of the type object"),
         ({"a": np.ma.masked_array([1.0], [True])}, "its mask would be lost"),
+        ({"a": np.ones((1, 2)).view(np.matrix)}, r"model\[a\] .* numpy\.matrix \(a subclass may carry more"),
+        ({"a": np.zeros(2, [("x", "i4")]).view(np.recarray)}, r"recarray \(a subclass may carry more"),
+        ({"a": np.ones(2).view(Array)}, r"\.Array \(a subclass may carry more"),
         ({Model(): 1}, r"model cannot be stored: it is a .*Model"),
         ({"a": Color.RED}, r"model\[a\] cannot be stored: it is a .*Color"),
         ({"a": {1, 2}}, r"model\[a\] cannot be stored: it is a set"),

@@ -210,6 +210,7 @@ def test_weights_that_another_process_stored_meanwhile_are_not_replaced_unasked(
         (lambda s: s.store_weights(None, 1, weights(1)), ValueError, "a name has 1 to 255 characters"),
         (lambda s: s.store_weights("../r", 1, weights(1)), ValueError, "a name is no path"),
         (lambda s: s.store_weights(7, 1, weights(1)), TypeError, "a name, or an object that has one"),
+        (lambda s: s.store_weights("r\ud800", 1, weights(1)), ValueError, "no half of a surrogate pair"),
         (lambda s: s.store_best("r", 1, "", "c"), ValueError, "a name has"),
         (lambda s: s.retrieve_best("r", "d", "/c"), ValueError, "a name is no path"),
         (lambda s: s.latest_iteration("a/../b"), ValueError, "a name is no path"),

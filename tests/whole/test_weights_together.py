@@ -1,5 +1,6 @@
 """Weights in blocks of transactions, and of several threads and processes."""
 
+import math
 import sqlite3
 import threading
 from contextlib import closing, suppress
@@ -44,6 +45,19 @@ def test_block_commits_weights_and_the_best_together_or_neither(tmp_path, databa
     assert [value_of(store.retrieve_weights("r", i)) for i in store.iterations("r")] == [NEW, NEW]
     assert len(files_of(tmp_path)) == 2
     assert store.retrieve_best("r", "d", "c") == 3
+
+
+@pytest.mark.parametrize(("first", "second"), [(math.inf, 0.5), (0.5, -math.inf), (math.inf, -math.inf)])
+def test_score_without_end_is_kept_with_all_else_of_its_block(tmp_path, database, first, second):
+    store = LocalWeightsStore(tmp_path, database)
+    for iteration, score in ((1, first), (2, second), (3, math.inf), (4, math.nan)):
+        with database.transaction():
+            store.store_weights("r", iteration, weights(OLD))
+            is_best = store.store_best("r", iteration, "d", "loss", score=score, higher_is_better=False)
+        assert is_best == (iteration < 3)
+
+    assert store.iterations("r") == [1, 2, 3, 4]
+    assert store.retrieve_best("r", "d", "loss") == 2
 
 
 def test_row_that_is_refused_leaves_nothing_and_the_former_weights(store):

@@ -80,7 +80,7 @@ class LabelRow(LibraryBase):
 
     run_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     axis: Mapped[str] = mapped_column(ByteString(16), primary_key=True)
-    """``"dataset"``, ``"parameters"``, ``"criterion"`` or ``"metric"``."""
+    """``"dataset"``, ``"parameters"``, ``"criterion"`` or ``"metric"``; of the last that was deleted ``"gone …"``."""
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     label: Mapped[str] = mapped_column(LONG_TEXT)
     higher_is_better: Mapped[bool | None]

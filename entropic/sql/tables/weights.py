@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKeyConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from entropic.sql.columns import ByteString, LibraryBase
+from entropic.sql.columns import AnyDouble, ByteString, LibraryBase
 
 __all__ = ["BestWeightsRow", "WeightsRow"]
 
@@ -35,7 +35,7 @@ class BestWeightsRow(LibraryBase):
     dataset: Mapped[str] = mapped_column(ByteString(255), primary_key=True)
     criterion: Mapped[str] = mapped_column(ByteString(255), primary_key=True)
     iteration: Mapped[int]
-    score: Mapped[float | None]
+    score: Mapped[float | None] = mapped_column(AnyDouble())
     """NULL where none was given, and for NaN."""
     created_at: Mapped[datetime]
 
