@@ -40,6 +40,7 @@ from entropic.sql.engines import (
     synchronous,
 )
 from entropic.sql.forks import keep_for_ever, statements
+from entropic.sql.held import Held
 from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient
 from entropic.sql.transactions import Transaction, forget_blocks, joined, opened, within
 from entropic.sql.urls import parse_url, scrub_error, shown
@@ -105,7 +106,7 @@ class Database:
         self._pid = os.getpid()
         self._engine: Engine | None = None
         self._held = threading.local()
-        self._all_held: weakref.WeakSet[_Held] = weakref.WeakSet()
+        self._all_held: weakref.WeakSet[Held] = weakref.WeakSet()
         # A driver of a server has no locks that a fork would leave locked, and an answer of its server may take long.
         self._statement: Any = statements if self.dialect == "sqlite" else nullcontext()
         _databases.add(self)
@@ -308,7 +309,7 @@ class Database:
         block = joined(self._token)
         if block is not None:
             return block.read(work)
-        held: _Held | None = getattr(self._held, "value", None)
+        held: Held | None = getattr(self._held, "value", None)
         if held is not None and is_replaced(held.connection):
             self.release()
             held = None
@@ -331,7 +332,7 @@ class Database:
         What is done on it is neither tried again nor seen by SQLAlchemy, and on SQLite has to hold
         `entropic.sql.forks.statements`.
         """
-        held: _Held | None = getattr(self._held, "value", None)
+        held: Held | None = getattr(self._held, "value", None)
         return None if held is None or joined(self._token) is not None else held.raw
 
     def _look_anew(self, work: Callable[[Connection], T]) -> T:
@@ -342,8 +343,8 @@ class Database:
             self.release()
             raise
 
-    def _hold(self) -> _Held:
-        held = self._held.value = _Held(self.engine)
+    def _hold(self) -> Held:
+        held = self._held.value = Held(self.engine)
         self._all_held.add(held)
         return held
 
@@ -478,7 +479,7 @@ class Database:
 
     def release(self) -> None:
         """Let go of the connection that this thread keeps, as before a wait or a long run."""
-        held: _Held | None = getattr(self._held, "value", None)
+        held: Held | None = getattr(self._held, "value", None)
         if held is not None:
             del self._held.value
             held.close()
@@ -537,42 +538,12 @@ def _token(url: URL) -> str:
     return hashlib.sha256(url.render_as_string(hide_password=False).encode()).hexdigest()
 
 
-class _Held:
-    """A connection outside the pool: a thread may keep one without using up the pool's places."""
-
-    def __init__(self, engine: Engine) -> None:
-        options: dict[str, Any] = {BEGIN: ""}
-        if engine.dialect.name != "sqlite":
-            options["isolation_level"] = "AUTOCOMMIT"  # one round trip instead of three, no idle transaction
-        self.connection: Any = engine.connect()
-        try:
-            self.connection.execution_options(**options)
-            self.connection.detach()
-            raw: Any = self.connection.connection.dbapi_connection
-            self.raw = raw
-            self.cursor = raw.cursor()  # for `entropic.sql.asking`
-            self.is_asked = False
-        except BaseException:
-            self.connection.close()
-            raise
-        # Not __del__: of a cycle the collector may end the driver's connection first, unclosed, which is a warning.
-        self.close = weakref.finalize(self, _close, self.connection, engine.dialect.name == "sqlite")
-
-
-def _close(connection: Connection, is_sqlite: bool) -> None:
-    try:
-        with statements if is_sqlite else nullcontext():
-            connection.close()
-    except DBAPIError as error:  # the server ended it first: there is nothing left to close
-        log.debug("a connection was gone before it was closed: %s", error)
-
-
 def _rest_all() -> None:
     for database in _members(_databases):
         database.rest()
 
 
-_at_fork: list[_Held] = []
+_at_fork: list[Held] = []
 
 
 def _before_fork() -> None:
