@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
+from entropic.functions.closures import UNDEFINED, closure_of, varying_in
 from entropic.model.annotations import Kind, Unsupported, bare, kind_of, members_of, shown
 from entropic.model.base import (
     HIDING,
@@ -62,7 +63,6 @@ TAKEN = frozenset({*reserved_of(CallBase), *HIDING})
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NO_ANNOTATION = (NameError, AttributeError, SyntaxError, TypeError)  # of text that cannot be evaluated
-_UNDEFINED: Any = object()
 
 
 class Arguments:
@@ -211,16 +211,16 @@ def require_function(function: Any) -> None:
             "a decorator made it, which hides the name and the signature of the function: put "
             "@functools.wraps(function) on what the decorator returns",
         )
-    # What a decorator closes over was given where the function was defined, as its body was.
-    for name, value in _closure(inspect.unwrap(function)).items():
-        is_itself = value is _UNDEFINED and name == function.__name__
-        if not is_itself and not _is_fixed(value, scope):
-            maker = scope.partition(".<locals>")[0]
-            raise error_of(
-                function,
-                f"it is a closure over {name!r}, of type {type(value).__name__}: another call of {maker}() may make a "
-                "function of the same name that returns something else. Make it a parameter",
-            )
+    if (varying := varying_in(function)) is not None:
+        (name, *inner), value = varying
+        way = f", by which it depends on {'.'.join(inner)!r}" if inner else ""
+        kind = "" if value is UNDEFINED else f", of type {type(value).__name__}"
+        maker = scope.partition(".<locals>")[0]
+        raise error_of(
+            function,
+            f"it is a closure over {name!r}{way}{kind}: another call of {maker}() may make a function of the same name "
+            "that returns something else. Make it a parameter; or, if it is always the same, define it outside",
+        )
 
 
 def _is_unnamed_wrapper(function: Callable[..., Any]) -> bool:
@@ -228,22 +228,10 @@ def _is_unnamed_wrapper(function: Callable[..., Any]) -> bool:
     kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
     takes_all = kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     return (
-        takes_all and not hasattr(function, "__wrapped__") and any(map(callable, _closure(function).values()))
+        takes_all
+        and not hasattr(function, "__wrapped__")
+        and any(map(callable, closure_of(function).values()))
     )
-
-
-def _is_fixed(value: Any, scope: str) -> bool:
-    """Whether what a function closes over is the same wherever it was made: modules, and what is defined beside it."""
-    if inspect.ismodule(value):
-        return True
-    wrapped = inspect.unwrap(value) if callable(value) else value
-    if not (inspect.isfunction(wrapped) or inspect.isclass(wrapped)):
-        return False
-    if wrapped.__qualname__.rpartition(".")[0] != scope:
-        return False
-    if inspect.isclass(wrapped):
-        return True
-    return all(one is value or one is wrapped or _is_fixed(one, scope) for one in _closure(wrapped).values())
 
 
 def kinds_of(function: Callable[..., Any], ignore: Iterable[str] = ()) -> dict[str, Kind]:
@@ -393,21 +381,8 @@ def _evaluated(function: Callable[..., Any], name: str, annotation: Any) -> Any:
     # One by one: what only type checkers see, such as a return type, must not keep the others from being read.
     holder = types.SimpleNamespace(__annotations__={name: annotation})
     inner: Any = inspect.unwrap(function)  # whose annotations a decorator has copied
-    namespace = {**getattr(inner, "__globals__", {}), **_closure(inner)}
+    namespace = {**getattr(inner, "__globals__", {}), **closure_of(inner)}
     return typing.get_type_hints(holder, globalns=namespace, include_extras=True)[name]
-
-
-def _closure(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return what *function* closes over; `_UNDEFINED` for what has no value yet."""
-    found: dict[str, Any] = {}
-    if not inspect.isfunction(function):
-        return found  # what a decorator was given may be no function of Python's
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            found[name] = cell.cell_contents
-        except ValueError:
-            found[name] = _UNDEFINED
-    return found
 
 
 def _require_column_name(name: str) -> None:

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NewType, TypeVar
 from uuid import UUID, uuid4
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pydantic
 import pytest
 from sqlalchemy import Numeric, String, Text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from typing_extensions import TypeAliasType
 
-from entropic import ParameterError, SchemaError, UnhashableParamError, register_hasher
+from entropic import ParameterError, SchemaError, UnhashableParamError, memoize, register_hasher
 from entropic.functions.signatures import (
     Arguments,
     derive_model,
@@ -514,6 +516,455 @@ def test_function_that_its_parameters_describe_is_taken(function):
 def test_function_that_more_than_its_parameters_decides_is_refused_with_the_reason(function, reason):
     with pytest.raises(TypeError, match=reason):
         require_function(function)
+
+
+# Functions that another one makes
+
+
+def scaled(factor):
+    def decorate(function):
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            return factor * function(*args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+class Scaled:
+    """A decorator that is an object."""
+
+    def __init__(self, function, factor):
+        functools.update_wrapper(self, function)
+        self.factor = factor
+
+    def __call__(self, n):
+        return self.factor * self.__wrapped__(n)
+
+
+def of_a_helpers_default(k):
+    def helper(n, k=k):
+        return n * k
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_a_helpers_keyword(k):
+    def helper(n, *, factor=k):
+        return n * factor
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_a_helpers_helper(k):
+    def inner(n, k=k):
+        return n * k
+
+    @timed
+    def helper(n):
+        return inner(n)
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_a_helpers_attribute(k):
+    def helper(n):
+        return n * helper.k
+
+    helper.k = k
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_its_own_attribute(k):
+    @timed
+    def function(n: int) -> int:
+        return n * function.k
+
+    function.k = k
+    return function
+
+
+def of_a_choice_of_helpers(k):
+    def double(n):
+        return 2 * n
+
+    def treble(n):
+        return 3 * n
+
+    helper = double if k == 2 else treble
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_a_choice_of_bodies(k):
+    if k == 2:
+
+        def helper(n):
+            return 2 * n
+    else:
+
+        def helper(n):
+            return 3 * n
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_a_module(k):
+    def function(n: int) -> int:
+        return k.prod([n])
+
+    return function
+
+
+def of_a_choice_of_modules(k):
+    if k == 2:
+        import math as maths
+    else:
+        import cmath as maths
+
+    def function(n: int) -> int:
+        return maths.sqrt(n)
+
+    return function
+
+
+def of_a_class_attribute(k):
+    class K:
+        factor = k
+
+    def function(n: int) -> int:
+        return n * K.factor
+
+    return function
+
+
+def of_a_class_attribute_that_is_set(k):
+    class K:
+        factor = None
+
+    K.factor = k
+
+    def function(n: int) -> int:
+        return n * K.factor
+
+    return function
+
+
+def of_a_class_decorator(k):
+    def tag(class_):
+        class_._factor = k
+        return class_
+
+    @tag
+    class K:
+        pass
+
+    def function(n: int) -> int:
+        return n * K._factor
+
+    return function
+
+
+def of_a_method(k):
+    class K:
+        @staticmethod
+        def times(n):
+            return n * k
+
+    def function(n: int) -> int:
+        return K.times(n)
+
+    return function
+
+
+def of_a_methods_default(k):
+    class K:
+        def times(self, n, k=k):
+            return n * k
+
+    def function(n: int) -> int:
+        return K().times(n)
+
+    return function
+
+
+def of_a_decorated_method(k):
+    class K:
+        @scaled(k)
+        def times(self, n):
+            return n
+
+    def function(n: int) -> int:
+        return K().times(n)
+
+    return function
+
+
+def of_a_field(k):
+    @dataclasses.dataclass
+    class K:
+        factor: int = k
+
+    def function(n: int) -> int:
+        return n * K().factor
+
+    return function
+
+
+def of_a_base(k):
+    class K(k):
+        pass
+
+    def function(n: int) -> int:
+        return issubclass(K, Body)
+
+    return function
+
+
+def of_a_local_base(k):
+    class Base:
+        factor = k
+
+    class K(Base):
+        pass
+
+    def function(n: int) -> int:
+        return n * K.factor
+
+    return function
+
+
+def of_a_decorator(k):
+    @timed
+    @scaled(k)
+    def function(n: int) -> int:
+        return n
+
+    return function
+
+
+def of_a_decorators_default(k):
+    def decorate(function):
+        @functools.wraps(function)
+        def wrapper(n, k=k):
+            return k * function(n)
+
+        return wrapper
+
+    @decorate
+    def function(n: int) -> int:
+        return n
+
+    return function
+
+
+def of_a_decorating_object(k):
+    @timed
+    @functools.partial(Scaled, factor=k)
+    def function(n: int) -> int:
+        return n
+
+    return function
+
+
+def of_a_memoized_function(k):
+    @memoize(db_url="sqlite://")
+    def inner(n: int, k: int = k) -> int:
+        return n * k
+
+    def function(n: int) -> int:
+        return inner(n)
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (of_a_helpers_default, "'helper', by which it depends on 'k', of type int"),
+        (of_a_helpers_keyword, "'helper', by which it depends on 'factor', of type int"),
+        (of_a_helpers_helper, "'helper', by which it depends on 'inner.k', of type int"),
+        (of_a_helpers_attribute, "'helper', by which it depends on 'k', of type int"),
+        (of_its_own_attribute, "'k', of type int"),
+        (of_a_choice_of_helpers, "'helper', of type function"),
+        (of_a_choice_of_bodies, "'helper', of type function"),
+        (of_a_choice_of_modules, "'maths', of type module"),
+        (of_a_class_attribute, "'K', by which it depends on 'k'"),
+        (of_a_class_attribute_that_is_set, "'K', by which it depends on 'factor', of type int"),
+        (of_a_class_decorator, "'K', by which it depends on '_factor', of type int"),
+        (of_a_method, "'K', by which it depends on 'k', of type int"),
+        (of_a_methods_default, "'K', by which it depends on 'k'"),
+        (of_a_decorated_method, "'K', by which it depends on 'k'"),
+        (of_a_field, "'K', by which it depends on 'k'"),
+        (of_a_local_base, "'K', by which it depends on 'Base.k'"),
+        (of_a_decorator, "'factor', of type int"),
+        (of_a_decorators_default, "'k', of type int"),
+        (of_a_decorating_object, "'factor', of type int"),
+        (of_a_memoized_function, "'inner', by which it depends on 'k', of type int"),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_function_that_hangs_on_what_its_maker_was_given_is_refused(make, names):
+    with pytest.raises(
+        TypeError, match=rf"it is a closure over {names}: another call of {make.__name__}\(\)"
+    ):
+        require_function(make(2))
+
+
+def test_module_or_base_that_the_maker_was_given_is_refused():
+    with pytest.raises(TypeError, match="a closure over 'k', of type module"):
+        require_function(of_a_module(math))
+    with pytest.raises(TypeError, match="a closure over 'K', by which it depends on 'Body', of type type"):
+        require_function(of_a_base(Body))
+
+
+def of_helpers():
+    from math import sqrt
+    from os import path
+
+    import numpy.linalg
+    import numpy.linalg as algebra
+
+    def helper(n, power=2, *more):
+        return twice(n) ** power if n else other(n)
+
+    def other(n):
+        return helper(n)
+
+    twice = lambda n: 2 * n  # noqa: E731
+
+    @functools.cache
+    def kept(n):
+        return helper(n)
+
+    @timed
+    def timed_one(n, start=0):
+        return kept(n)
+
+    @memoize(db_url="sqlite://")
+    def memoized(n: int, k: int = 2) -> int:
+        return timed_one(n)
+
+    @timed
+    def function(n: int) -> int:
+        return memoized(n) + len(path.sep) + sqrt(n) + algebra.norm([n]) + numpy.linalg.norm([n])
+
+    return function
+
+
+def of_classes():
+    import abc
+
+    @dataclasses.dataclass(frozen=True)
+    class Grid:
+        n: int
+        factor: float = 2.0
+        more: list[int] = dataclasses.field(default_factory=list)
+
+    @dataclasses.dataclass(slots=True)
+    class Slotted(Body):
+        n: int = 0
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    class Pair(NamedTuple):
+        a: int
+        b: int = 2
+
+    class Options(typing.TypedDict):
+        a: int
+
+    @attrs.define
+    class Attrs:
+        n: int = 3
+
+    class Model(pydantic.BaseModel):
+        n: int = 3
+
+    class Box(typing.Generic[T], abc.ABC):
+        scale = 1
+
+        class Inner:
+            grid = 3
+
+            def method(self):
+                return Grid
+
+        def __init__(self, n=2):
+            super().__init__()
+
+        @property
+        def size(self):
+            return helper(self.scale)
+
+        @functools.cached_property
+        def half(self):
+            return Pair(1)
+
+        @timed
+        def whole(self):
+            return self.Inner()
+
+    class Larger(Box):
+        pass
+
+    def helper(n):
+        return Larger()
+
+    def function(n: int) -> int:
+        return [Grid, Slotted, Colour, Pair, Options, Attrs, Model, Box, Larger][n]
+
+    return function
+
+
+def of_two_makers():
+    def helper(n):
+        return n
+
+    def make(k):
+        def function(n: int) -> int:
+            return helper(n)
+
+        return function
+
+    return make(2)
+
+
+class Maker:
+    def make(self):
+        def helper(n, k=2):
+            return n
+
+        def function(n: int) -> int:
+            return helper(n)
+
+        return function
+
+
+@pytest.mark.parametrize("make", [of_helpers, of_classes, of_two_makers, Maker().make])
+def test_function_that_hangs_on_nothing_its_maker_was_given_is_taken(make):
+    require_function(make())
 
 
 # Tables
