@@ -488,10 +488,18 @@ def _no_choice(kind: Enum, value: Any) -> str:
 
 
 def _itself(value: Any, bound: Any, wanted: type[Any]) -> Any:
-    """Return what a column gives back as it was, once it is sure that it can be held."""
+    """Return what a column gives back as it was, once it is sure that it can be held; of a subclass its plain value."""
     if wanted is timedelta and isinstance(bound, int) and bound.bit_length() > 63:
         raise OverflowError(f"{_show(value)} has more microseconds than 64 bits hold")
-    return wanted(value) if wanted is bytes else value
+    if wanted is time:  # of which no column keeps the fold
+        return time(value.hour, value.minute, value.second, value.microsecond)
+    if type(value) is wanted:
+        return value
+    if wanted is date:
+        return date(value.year, value.month, value.day)
+    if wanted is timedelta:
+        return timedelta(value.days, value.seconds, value.microseconds)
+    return UUID(int=value.int) if wanted is UUID else wanted(value)
 
 
 def _python_type(kind: Any) -> type[Any] | None:
@@ -511,7 +519,9 @@ def _plain_time(value: Any) -> Any:
                     f"has nanoseconds, but a time column holds microseconds: {_show(value)}; round it, as in "
                     ".floor('us')"
                 )
-            return getattr(value, convert)()
+            value = getattr(value, convert)()
+    if isinstance(value, datetime):
+        return _plain_datetime(value)
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.datetime64 | numpy.timedelta64):
         micros = value.astype(f"{value.dtype.name.partition('[')[0]}[us]")
@@ -524,6 +534,14 @@ def _plain_time(value: Any) -> Any:
             raise Refused(f"is no time in microseconds: {_show(value)}")
         return micros.item()
     return value
+
+
+def _plain_datetime(value: datetime) -> datetime:
+    """Return the datetime of a subclass's, and without a fold that says nothing, which its text would not show."""
+    moment = value.date(), value.time()
+    plain = datetime.combine(*moment, value.tzinfo)
+    is_second = value.fold and plain.replace(fold=0).utcoffset() != value.utcoffset()
+    return plain.replace(fold=1 if is_second else 0)
 
 
 def _refuse_lossy_time(kind: Any, dialect: Dialect, value: Any) -> None:

@@ -38,6 +38,10 @@ class Options(TypedDict):
     where: NotRequired[Path]
 
 
+class Day(datetime.date):
+    """A day of a calendar of its own."""
+
+
 Kelvin = NewType("Kelvin", float)
 T, U = TypeVar("T"), TypeVar("U")
 Seconds = TypeAliasType("Seconds", float)  # as `type Seconds = float` says it, which Python 3.11 cannot read
@@ -73,6 +77,8 @@ def exactly(value: Any) -> Any:
         (tuple[Path, ...], ["a", PurePosixPath("b")], (Path("a"), Path("b"))),
         (tuple[()], [], ()),
         (list[datetime.date], [DAY], [DAY]),
+        (list[datetime.date], [Day(2026, 1, 2)], [DAY]),
+        (list[datetime.time], [datetime.time(1, fold=1)], [datetime.time(1)]),
         (list[datetime.datetime], [NOON], [NOON.replace(tzinfo=datetime.UTC)]),
         (list[Decimal], ["1.5", Decimal(1)][1:], [Decimal("1.000000000000")]),
         (list[Annotated[Decimal, Numeric(10, 2)]], [Decimal("1.5")], [Decimal("1.50")]),
