@@ -139,7 +139,12 @@ def _named_tuple(class_: Any, dialect: Dialect) -> Caster:
     def cast(value: Any) -> Any:
         if isinstance(value, tuple) and type(value) not in (tuple, class_):
             raise Refused(f"must be a {class_.__name__}, not {_show(value)}")
-        return class_(*fixed(tuple(value) if type(value) is class_ else value))
+        if type(value) is not class_:
+            return class_(*fixed(value))
+        made = class_(*fixed(tuple(value)))
+        # What a subclass has besides its fields: the document says whether they determine it.
+        getattr(made, "__dict__", {}).update(getattr(value, "__dict__", {}))
+        return made
 
     return cast
 

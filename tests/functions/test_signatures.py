@@ -416,6 +416,30 @@ def test_value_that_has_no_document_is_refused_with_its_place(value, place):
         call(function, value)
 
 
+class Noted(Span):
+    """A named tuple that may have attributes."""
+
+    @functools.cached_property
+    def end(self):
+        return self.start + 1
+
+
+def test_attribute_of_a_named_tuple_is_refused_or_determined_by_its_fields():
+    def function(span: Noted, spans: list[Noted] = ()):
+        return span, spans
+
+    span = Noted(1, [2, 3])
+    assert span.end == 2
+    got = call(function, span, [span])
+    assert got == (Noted(1.0, (2, 3)), [Noted(1.0, (2, 3))])
+    assert vars(got[0]) == {}
+
+    span.note = "x"
+    for args in ((span,), (Noted(1.0, (2, 3)), [span])):
+        with pytest.raises(UnhashableParamError, match=r"Noted\.note is not determined by the fields"):
+            call(function, *args)
+
+
 # Functions
 
 
