@@ -14,7 +14,8 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
@@ -62,6 +63,7 @@ TAKEN = frozenset({*reserved_of(CallBase), *HIDING})
 """Names that no column of a function's can have: every record has something of these names."""
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_FOREIGN = frozenset({*sys.stdlib_module_names, "numpy", "pandas", "pydantic", "xarray"} - {"__main__"})
 _NO_ANNOTATION = (NameError, AttributeError, SyntaxError, TypeError)  # of text that cannot be evaluated
 
 
@@ -418,12 +420,12 @@ def returned_class(function: Callable[..., Any]) -> type | None:
 
 
 def returned_classes(function: Callable[..., Any]) -> dict[type, bool]:
-    """Return the classes in the return annotation: those of unions and containers, and of the fields of objects.
+    """Return the classes in the return annotation: those of unions and containers, of fields, and their subclasses.
 
     Returns
     -------
     dict
-        For each class whether it is in the annotation itself, and not of a field.
+        For each class whether it is in the annotation itself, and not of a field or a subclass.
     """
     found: dict[type, bool] = {}
     seen: list[Any] = []
@@ -435,7 +437,8 @@ def returned_classes(function: Callable[..., Any]) -> dict[type, bool]:
         if annotation in seen or typing.get_origin(annotation) is typing.Literal:
             continue
         seen.append(annotation)
-        waiting += [(one, is_direct) for one in typing.get_args(annotation) if one is not ...]
+        if class_ is None or members_of(annotation) is not None or _holds_values(class_):
+            waiting += [(one, is_direct) for one in typing.get_args(annotation) if one is not ...]
         if class_ is None or members_of(annotation) is not None:
             continue
         is_fields = typing.is_typeddict(class_)
@@ -445,7 +448,33 @@ def returned_classes(function: Callable[..., Any]) -> dict[type, bool]:
             with suppress(*_NO_ANNOTATION):
                 hints = typing.get_type_hints(class_, include_extras=True)
                 waiting += [(one, is_direct and is_fields) for one in hints.values()]
+    for class_ in list(found):
+        for subclass in _subclasses_of(class_):
+            found.setdefault(subclass, False)
     return found
+
+
+def _subclasses_of(class_: type) -> Iterator[type]:
+    """Return the subclasses that there are of somebody's own class: what is said to be one may be any of them."""
+    if class_.__module__.partition(".")[0] not in _FOREIGN:
+        subclasses: list[type] = class_.__subclasses__()
+        for one in subclasses:
+            yield one
+            yield from _subclasses_of(one)
+
+
+def _holds_values(class_: type) -> bool:
+    """Whether what stands in the brackets of a class is what its objects hold, as in ``list[Fit]``.
+
+    That of an array says what its elements are, that of a type or a callable what they return.
+    """
+    is_abstract = class_.__module__ == "collections.abc" and class_.__name__ != "Callable"
+    return (
+        is_abstract
+        or issubclass(class_, list | tuple | dict | set | frozenset | deque)
+        or typing.is_typeddict(class_)
+        or shape_of(class_) is not None
+    )
 
 
 def returned(function: Callable[..., Any]) -> Any:
