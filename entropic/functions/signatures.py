@@ -16,14 +16,22 @@ import types
 import typing
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
 from entropic.functions.closures import UNDEFINED, closure_of, varying_in
-from entropic.model.annotations import Kind, Unsupported, bare, kind_of, members_of, shown
+from entropic.model.annotations import (
+    UNREADABLE,
+    Kind,
+    Unsupported,
+    bare,
+    hints_of,
+    kind_of,
+    members_of,
+    shown,
+)
 from entropic.model.base import (
     HIDING,
     JSON_DEFAULT,
@@ -64,7 +72,6 @@ TAKEN = frozenset({*reserved_of(CallBase), *HIDING})
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _FOREIGN = frozenset({*sys.stdlib_module_names, "numpy", "pandas", "pydantic", "xarray"} - {"__main__"})
-_NO_ANNOTATION = (NameError, AttributeError, SyntaxError, TypeError)  # of text that cannot be evaluated
 
 
 class Arguments:
@@ -347,7 +354,7 @@ def _kind_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Kind
         )
     try:
         annotation = _evaluated(function, name, parameter.annotation)
-    except _NO_ANNOTATION as error:
+    except UNREADABLE as error:
         is_name = isinstance(error, NameError)
         way = ". Import what it names also when it runs, not for type checkers alone" if is_name else ""
         raise Unsupported(
@@ -445,9 +452,7 @@ def returned_classes(function: Callable[..., Any]) -> dict[type, bool]:
         if not is_fields:
             found[class_] = found.get(class_, False) or is_direct
         if is_fields or shape_of(class_) is not None:
-            with suppress(*_NO_ANNOTATION):
-                hints = typing.get_type_hints(class_, include_extras=True)
-                waiting += [(one, is_direct and is_fields) for one in hints.values()]
+            waiting += [(one, is_direct and is_fields) for one in hints_of(class_).values()]
     for class_ in list(found):
         for subclass in _subclasses_of(class_):
             found.setdefault(subclass, False)
@@ -481,7 +486,7 @@ def returned(function: Callable[..., Any]) -> Any:
     """Return the return annotation, `object` if there is none; None if only type checkers see what it names."""
     try:
         return bare(_evaluated(function, "return", function.__annotations__.get("return", object)))
-    except _NO_ANNOTATION:  # only type checkers see it
+    except UNREADABLE:  # only type checkers see it
         return None
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NotRequired, Required, get_args, get_origin
 
 from sqlalchemy import Column, Dialect
 
-from entropic.model.annotations import Unsupported, bare, kind_of, members_of
+from entropic.model.annotations import Unsupported, bare, hints_of, kind_of, members_of
 from entropic.model.coercion import Caster, Refused, caster
 
 __all__ = ["contents_of"]
@@ -133,7 +133,7 @@ def _fixed_tuple(items: list[Caster], value: Any) -> tuple[Any, ...]:
 
 
 def _named_tuple(class_: Any, dialect: Dialect) -> Caster:
-    hints = _hints(class_)
+    hints = hints_of(class_)
     fixed = partial(_fixed_tuple, [contents_of(hints.get(name, Any), dialect) for name in class_._fields])
 
     def cast(value: Any) -> Any:
@@ -173,7 +173,7 @@ def _pairs(key: Caster, value: Caster, given: Mapping[Any, Any]) -> Iterator[tup
 
 
 def _typed_dict(class_: Any, dialect: Dialect) -> Caster:
-    hints = _hints(class_)
+    hints = hints_of(class_)
     items = {name: contents_of(hint, dialect) for name, hint in hints.items()}
     # Of annotations that are text, the class itself knows only whether it is total.
     origins = {name: get_origin(hint) for name, hint in hints.items()}
@@ -247,13 +247,6 @@ def _is_exactly(one: Any, other: Any) -> bool:
 
 
 _COMPARABLE = frozenset({"builtins", "datetime", "decimal", "fractions", "uuid", "pathlib"})
-
-
-def _hints(class_: Any) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(class_, include_extras=True)
-    except (NameError, AttributeError, TypeError):  # of names that only type checkers see
-        return {}
 
 
 def _show(value: Any) -> str:

@@ -38,6 +38,31 @@ class Options(TypedDict):
     where: NotRequired[Path]
 
 
+class Partly(TypedDict):
+    """Some of its annotations only type checkers can read."""
+
+    tol: float
+    mesh: OnlyForTypeCheckers  # noqa: F821
+    meshes: NotRequired[list[OnlyForTypeCheckers | Path]]  # noqa: F821
+    array: NotRequired[OnlyForTypeCheckers[int]]  # noqa: F821
+
+
+class PartlyToo(NamedTuple):
+    mesh: OnlyForTypeCheckers  # noqa: F821
+    tol: float
+
+
+def local_class() -> Any:
+    class Inner(TypedDict):
+        tol: float
+
+    class Outer(TypedDict):
+        tol: float
+        inner: Inner
+
+    return Outer
+
+
 class Day(datetime.date):
     """A day of a calendar of its own."""
 
@@ -106,6 +131,14 @@ def exactly(value: Any) -> Any:
         (Span, [1, [2, 3]], Span(1.0, (2, 3))),
         (list[Span], [Span(1, (2, 3))], [Span(1.0, (2, 3))]),
         (Options, {"tol": 1}, {"tol": 1.0}),
+        (Partly, {"tol": 1, "mesh": 2}, {"tol": 1.0, "mesh": 2}),
+        (
+            Partly,
+            {"tol": 1, "mesh": (2,), "meshes": ["a", 1], "array": [1]},
+            {"tol": 1.0, "mesh": (2,), "meshes": ["a", 1], "array": [1]},
+        ),
+        (list[PartlyToo], [("a", 1)], [PartlyToo("a", 1.0)]),
+        (local_class(), {"tol": 1, "inner": {"tol": 1}}, {"tol": 1.0, "inner": {"tol": 1}}),
         (list[Options], [{"tol": 1, "where": "a"}], [{"tol": 1.0, "where": Path("a")}]),
     ],
     ids=shown,
@@ -143,6 +176,8 @@ def test_items_are_converted_as_parameters_of_their_type_are(annotation, given, 
         (Options, {"where": "a"}, " needs 'tol', as Options says"),
         (Options, {"tol": 1.0, "tl": 2}, " has 'tl', which Options has not; it has: tol, where"),
         (list[Options], [{"tol": "x"}], "[0]['tol'] must be a number"),
+        (Partly, {"tol": "x", "mesh": 2}, "['tol'] must be a number"),
+        (Partly, {"tol": 1}, " needs 'mesh', as Partly says"),
     ],
     ids=shown,
 )
