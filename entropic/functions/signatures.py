@@ -7,6 +7,7 @@ their object, and closures, which depend on where they were made.
 
 from __future__ import annotations
 
+import enum
 import functools
 import hashlib
 import inspect
@@ -97,6 +98,7 @@ class Arguments:
         self._order = tuple(self.signature.parameters)
         self._positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
         self._by_keyword = frozenset(p.name for p in parameters if p.kind != p.POSITIONAL_ONLY)
+        self._positional_only = frozenset(self._positional) - self._by_keyword
         self._required = frozenset(p.name for p in parameters if p.default is p.empty)
         self._paths = {name: path for name, kind in kinds.items() if (path := _path_class(kind)) is not None}
 
@@ -125,9 +127,7 @@ class Arguments:
     def _with_paths(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return parameters with the text of a path as the path has it: `./a` is `a`."""
         texts = {
-            name: str(path(params[name]))
-            for name, path in self._paths.items()
-            if type(params.get(name)) is str
+            name: _text_of_path(path, params[name]) for name, path in self._paths.items() if name in params
         }
         return {**params, **texts}
 
@@ -174,15 +174,24 @@ class Arguments:
         # By position as far as that goes, as inspect.BoundArguments has it, for a fifth of its time.
         by_position = []
         for name in self._positional:
-            if name not in arguments:
+            if name in arguments:
+                by_position.append(arguments.pop(name))
+            elif self._positional_only.isdisjoint(arguments):
                 break
-            by_position.append(arguments.pop(name))
+            else:  # what comes after it can be given by position only
+                by_position.append(inspect.signature(function).parameters[name].default)
         return function(*by_position, **arguments)
 
 
 def _path_class(kind: Kind) -> type[PurePath] | None:
     class_ = kind.annotation
     return class_ if isinstance(class_, type) and issubclass(class_, PurePath) else None
+
+
+def _text_of_path(class_: type[PurePath], value: Any) -> Any:
+    """Return a text, be it of a subclass or an Enum's value, as a path has it; anything else as it is."""
+    text = value.value if isinstance(value, enum.Enum) else value
+    return str(class_(str.__str__(text))) if isinstance(text, str) else value
 
 
 def require_function(function: Any) -> None:
@@ -406,8 +415,8 @@ def _require_column_name(name: str) -> None:
 def _stored(kind: Kind, default: Any) -> Any:
     if isinstance(default, PurePath):
         return str(default)
-    if type(default) is str and (path := _path_class(kind)) is not None:
-        return str(path(default))
+    if (path := _path_class(kind)) is not None:
+        return _text_of_path(path, default)
     if not kind.is_json:
         return default
     try:

@@ -5,6 +5,7 @@ import datetime
 import enum
 import functools
 import math
+import pickle
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -265,6 +266,9 @@ def call(function, *args, **kwargs):
     return arguments.call(function, {**identity.for_runner(), "id": identity.id, "result_file": "x"})
 
 
+SENTINEL = object()
+
+
 def positions(a: int, /, b: int, c: int = 3, *, d: int, e: int = 5):
     return a, b, c, d, e
 
@@ -275,6 +279,26 @@ def test_arguments_by_position_by_keyword_and_left_out_are_one_call():
     assert arguments.bind((1, 2), {"d": 4}) == {"a": 1, "b": 2, "d": 4}
     assert arguments.bind((1,), {"d": 4, "b": 2}) == {"b": 2, "a": 1, "d": 4}
     assert call(positions, 1, 2, d=4) == call(positions, 1, b=2, c=3, d=4, e=5) == (1, 2, 3, 4, 5)
+
+
+def quiet(a: int, verbose: object = SENTINEL, b: int = 2, log: object = SENTINEL, /, c: int = 3):
+    return a, verbose is SENTINEL, b, log is SENTINEL, c
+
+
+def test_what_comes_after_an_ignored_argument_that_is_left_out_reaches_the_function():
+    def call_quietly(*args):
+        kinds = kinds_of(quiet, ["verbose", "log"])
+        params = {
+            "b": 2,
+            "c": 3,
+            **Arguments(quiet, kinds).bind(args, {}),
+        }  # with the defaults, as of a Store
+        travelled = pickle.loads(pickle.dumps(Arguments(quiet, kinds)))
+        return travelled.call(quiet, params)
+
+    assert call_quietly(1) == (1, True, 2, True, 3)
+    assert call_quietly(1, True) == (1, False, 2, True, 3)
+    assert call_quietly(1, True, 4, None) == (1, False, 4, False, 3)
 
 
 @pytest.mark.parametrize(
@@ -305,6 +329,14 @@ def test_named_arguments_of_a_sweep_may_be_positional_only_and_must_be_complete(
         arguments.bind_named({"b": 1})
 
 
+class Place(enum.StrEnum):
+    DATA = "./data"
+
+
+class PlaceOfOld(enum.Enum):
+    DATA = "data/"
+
+
 def of_paths(path: Path = "./data", other: Path | None = None):  # type: ignore[assignment]
     return dict(locals())
 
@@ -313,7 +345,8 @@ def test_texts_of_one_path_are_one_call():
     arguments = Arguments(of_paths, kinds_of(of_paths))
     parameters = Parameters(model_of(of_paths), sqlite.dialect())
 
-    bound = [arguments.bind((text,), {}) for text in ("data", "./data", "data/")]
+    texts = ("data", "./data", "data/", np.str_("./data"), Place.DATA, PlaceOfOld.DATA)
+    bound = [arguments.bind((text,), {}) for text in texts]
     named = [arguments.bind_named({"path": path}) for path in ("data/", Path("data"))]
 
     ids = {parameters.identify(params).id for params in ({}, *bound, *named)}
