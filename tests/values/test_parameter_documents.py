@@ -67,6 +67,14 @@ class Box(Generic[T], abc.ABC):
 
 
 @dataclasses.dataclass
+class Checked(Generic[T]):
+    item: T
+
+    def __post_init__(self) -> None:
+        assert self.item
+
+
+@dataclasses.dataclass
 class Sorted:
     """Its constructor changes what it is given."""
 
@@ -136,6 +144,8 @@ def touched(value: Private) -> Private:
         Plain(1, (2,)),
         Slotted({1, 2}),
         Box([1]),
+        Box[int]([1]),
+        Checked[int](1),
         Sorted([3, 1]),
         Undecorated(1),
         Heir(1),
@@ -155,6 +165,12 @@ def test_object_is_made_again_of_its_fields(value):
     assert got is not value
     assert got == value
     assert Documents().of(got) == Documents().of(value)
+
+
+@pytest.mark.parametrize("class_", [Box, Checked])
+def test_type_that_a_generic_class_was_called_with_is_no_part_of_its_object(class_):
+    assert Documents().of(class_[int](1)) == Documents().of(class_(1))
+    assert vars(made(class_[int](1))) == {"item": 1}
 
 
 def test_object_is_not_changed_by_a_constructor_that_sorts_in_place():

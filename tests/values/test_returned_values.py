@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, NamedTuple, Optional, Protocol, TypedDict, runtime_checkable
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    Optional,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    runtime_checkable,
+)
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -47,6 +58,14 @@ class Mesh:
 @dataclass(frozen=True, slots=True)
 class Frozen:
     x: float
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Box(Generic[T]):
+    item: T
 
 
 @dataclass
@@ -141,6 +160,12 @@ def test_value_comes_back_equal_and_of_the_same_type(tmp_path, value):
     assert back == value
     assert types_in(back) == types_in(value)
     assert repr(back) == repr(value)
+
+
+def test_object_of_a_generic_class_comes_back_as_one_of_the_class(tmp_path):
+    back = round_trip(tmp_path, [Box[int](3), Box("a")])
+
+    assert back == [Box(3), Box("a")]
 
 
 def test_zone_comes_back_by_name(tmp_path):
