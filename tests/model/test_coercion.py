@@ -7,6 +7,7 @@ import math
 import pickle
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal, localcontext
+from fractions import Fraction
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -458,6 +459,27 @@ def test_refusal_of_a_stranger_shows_it_and_its_type(python, dialect):
 
     with pytest.raises((Refused, UnhashableParamError), match="Stranger"):
         cast(TYPES[python], Stranger(), dialect)
+
+
+@pytest.mark.parametrize("kind", [TYPES[int], TYPES[float], TYPES[Decimal], TYPES[str], Date(), Boolean()])
+@pytest.mark.parametrize(
+    "value", [10**5000, [10**5000], Fraction(10**5000, 7)], ids=["int", "list", "Fraction"]
+)
+def test_refusal_shows_a_value_of_more_digits_than_python_writes(kind, value):
+    with pytest.raises(Refused, match=r"0x31e20801|<list object at |<fractions\.Fraction object at "):
+        cast(kind, value)
+
+
+def test_combination_of_flags_is_refused_with_what_would_take_it():
+    class Access(enum.Flag):
+        READ = 1
+        WRITE = 2
+
+    kind = Enum(Access)
+
+    assert cast(kind, Access.READ) is Access.READ
+    with pytest.raises(Refused, match=r"give it a name in the class, or .* annotated as set\[Access\]"):
+        cast(kind, Access.READ | Access.WRITE)
 
 
 def test_refusal_shows_a_long_value_in_short():

@@ -119,6 +119,13 @@ def exactly(value: Any) -> Any:
         (Collection[float], [1], [1.0]),
         (list[float | None], [1, None], [1.0, None]),
         (list[int | float], [1, 2.0], [1, 2.0]),
+        (list[int | float], [np.int64(1), np.float64(1.5), np.float64(2)], [1, 1.5, 2.0]),
+        (list[str | Path], [np.str_("a")], ["a"]),
+        (
+            list[datetime.datetime | int],
+            [np.datetime64("2026-01-02T12")],
+            [NOON.replace(tzinfo=datetime.UTC)],
+        ),
         (list[str | Path], ["a", Path("b")], ["a", Path("b")]),
         (list[int | Path], ["a", 1], [Path("a"), 1]),
         (list[list[float] | np.ndarray], [[1], ARRAY], [[1.0], ARRAY]),
@@ -168,7 +175,9 @@ def test_items_are_converted_as_parameters_of_their_type_are(annotation, given, 
         (Iterable[float], iter([1.0]), " is an iterator, which can be read once only: pass list(...)"),
         (set[int], [1], " must be a set, not [1] (list)"),
         (list[Literal[1]], [True], "[0] must be one of 1, not True (bool)"),
-        (list[int | float], [np.int64(1)], "[0] may become more than one of int, float"),
+        (list[int | float], [Decimal(1)], "[0] may become more than one of int, float"),
+        (list[int] | list[str], [1, "a"], " must be one of list[int], list[str], not [1, 'a'] (list)"),
+        (Literal["auto"] | int, "x", " must be one of Literal['auto'], int, not 'x' (str)"),
         (list[int | str], [Scheme], "[0] must be one of int, str, not"),
         (list[float | None], ["a"], "[0] must be a number"),
         (list[complex], [1], "[0] must be a complex, not 1"),
@@ -188,6 +197,19 @@ def test_items_are_refused_with_their_place_as_parameters_of_their_type_are(anno
         cast(given)
 
     assert f"{''.join(reversed(caught.value.steps))} {caught.value}".startswith(words)
+
+
+def test_refusal_names_the_place_of_an_int_that_python_does_not_write():
+    large = 10**5000
+    for annotation, given, place in [
+        (list[int], [1, large], "[1]"),
+        (dict[str, list[int]], {"a": [large]}, "['a'][0]"),
+        (dict[str, int], {large: 1}, "[0x31e2"),
+        (dict[str, int], [large], ""),
+    ]:
+        with pytest.raises(Refused) as caught:
+            contents_of(annotation, sqlite.dialect())(given)
+        assert "".join(reversed(caught.value.steps)).startswith(place)
 
 
 def test_nothing_that_was_given_is_changed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import fractions
 import functools
 import json
 import threading
@@ -197,6 +198,10 @@ class Picky:
     def __post_init__(self) -> None:
         if self.x > 1:
             raise ValueError("too large")
+
+
+def test_fraction_of_more_digits_than_python_writes_is_refused():
+    assert "[0] is a Fraction that cannot be written: " in refusal([fractions.Fraction(10**5000, 7)])
 
 
 def grown(value: Picky) -> Picky:
