@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-__all__ = ["Listing", "listed", "short"]
+__all__ = ["Listing", "described", "listed", "short", "written"]
 
 T = TypeVar("T")
 
@@ -27,6 +27,26 @@ def short(value: Any, width: int = WIDTH) -> str:
         return text
     kept = width - 5
     return f"{text[: kept - kept // 2]} ... {text[-(kept // 2) :]}"
+
+
+def described(value: Any) -> str:
+    """Return the beginning of the repr of *value*, and its type.
+
+    Examples
+    --------
+    >>> described(1.5)
+    '1.5 (float)'
+    """
+    return f"{written(value)} ({type(value).__name__})"
+
+
+def written(value: Any, width: int = 80) -> str:
+    """Return the beginning of the repr of *value*; in hexadecimal of an int that Python does not write otherwise."""
+    try:
+        text = repr(value)
+    except ValueError:  # of it, or of one in it
+        text = hex(value) if isinstance(value, int) else object.__repr__(value)
+    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def listed(items: Iterable[Any]) -> str:

@@ -133,7 +133,8 @@ class MemoizedFunction(Generic[P, R]):
     """
 
     def __init__(self, function: Callable[P, R], options: Memoizer, uid: str | None = None) -> None:
-        require_function(function)
+        if uid is None:  # in the process where it was made
+            require_function(function)
         kinds = kinds_of(function, options.ignore)
         _require_storable(function)
         functools.update_wrapper(self, function)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
-from contextlib import suppress
 from datetime import date, datetime, time
 from typing import Any, NamedTuple
 
 from entropic.functions.signatures import COLUMN_BYTES, TAKEN, error_of, kind_of_output, returned
-from entropic.model.annotations import Kind, Unsupported, bare, kind_of, members_of
+from entropic.model.annotations import Kind, Unsupported, bare, hints_of, kind_of, members_of
 from entropic.model.parameters import REMARK
 from entropic.values.objects import shape_of
 
@@ -102,9 +101,7 @@ def _fields(annotation: Any) -> dict[str | None, Kind]:
         names = shape.names
     else:
         return {}
-    hints: dict[str, Any] = {}
-    with suppress(NameError, AttributeError, SyntaxError, TypeError):
-        hints = typing.get_type_hints(class_, include_extras=True)
+    hints = hints_of(class_)
     kinds = {name: _scalar(hints.get(name)) for name in names if name in hints}
     return {name: kind for name, kind in kinds.items() if kind is not None}
 

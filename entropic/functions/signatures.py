@@ -7,6 +7,7 @@ their object, and closures, which depend on where they were made.
 
 from __future__ import annotations
 
+import enum
 import functools
 import hashlib
 import inspect
@@ -14,14 +15,24 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
-from entropic.model.annotations import Kind, Unsupported, bare, kind_of, members_of, shown
+from entropic.functions.closures import UNDEFINED, closure_of, varying_in
+from entropic.model.annotations import (
+    UNREADABLE,
+    Kind,
+    Unsupported,
+    bare,
+    hints_of,
+    kind_of,
+    members_of,
+    shown,
+)
 from entropic.model.base import (
     HIDING,
     JSON_DEFAULT,
@@ -61,8 +72,7 @@ TAKEN = frozenset({*reserved_of(CallBase), *HIDING})
 """Names that no column of a function's can have: every record has something of these names."""
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_NO_ANNOTATION = (NameError, AttributeError, SyntaxError, TypeError)  # of text that cannot be evaluated
-_UNDEFINED: Any = object()
+_FOREIGN = frozenset({*sys.stdlib_module_names, "numpy", "pandas", "pydantic", "xarray"} - {"__main__"})
 
 
 class Arguments:
@@ -88,6 +98,7 @@ class Arguments:
         self._order = tuple(self.signature.parameters)
         self._positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
         self._by_keyword = frozenset(p.name for p in parameters if p.kind != p.POSITIONAL_ONLY)
+        self._positional_only = frozenset(self._positional) - self._by_keyword
         self._required = frozenset(p.name for p in parameters if p.default is p.empty)
         self._paths = {name: path for name, kind in kinds.items() if (path := _path_class(kind)) is not None}
 
@@ -116,9 +127,7 @@ class Arguments:
     def _with_paths(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return parameters with the text of a path as the path has it: `./a` is `a`."""
         texts = {
-            name: str(path(params[name]))
-            for name, path in self._paths.items()
-            if type(params.get(name)) is str
+            name: _text_of_path(path, params[name]) for name, path in self._paths.items() if name in params
         }
         return {**params, **texts}
 
@@ -165,15 +174,24 @@ class Arguments:
         # By position as far as that goes, as inspect.BoundArguments has it, for a fifth of its time.
         by_position = []
         for name in self._positional:
-            if name not in arguments:
+            if name in arguments:
+                by_position.append(arguments.pop(name))
+            elif self._positional_only.isdisjoint(arguments):
                 break
-            by_position.append(arguments.pop(name))
+            else:  # what comes after it can be given by position only
+                by_position.append(inspect.signature(function).parameters[name].default)
         return function(*by_position, **arguments)
 
 
 def _path_class(kind: Kind) -> type[PurePath] | None:
     class_ = kind.annotation
     return class_ if isinstance(class_, type) and issubclass(class_, PurePath) else None
+
+
+def _text_of_path(class_: type[PurePath], value: Any) -> Any:
+    """Return a text, be it of a subclass or an Enum's value, as a path has it; anything else as it is."""
+    text = value.value if isinstance(value, enum.Enum) else value
+    return str(class_(str.__str__(text))) if isinstance(text, str) else value
 
 
 def require_function(function: Any) -> None:
@@ -211,16 +229,16 @@ def require_function(function: Any) -> None:
             "a decorator made it, which hides the name and the signature of the function: put "
             "@functools.wraps(function) on what the decorator returns",
         )
-    # What a decorator closes over was given where the function was defined, as its body was.
-    for name, value in _closure(inspect.unwrap(function)).items():
-        is_itself = value is _UNDEFINED and name == function.__name__
-        if not is_itself and not _is_fixed(value, scope):
-            maker = scope.partition(".<locals>")[0]
-            raise error_of(
-                function,
-                f"it is a closure over {name!r}, of type {type(value).__name__}: another call of {maker}() may make a "
-                "function of the same name that returns something else. Make it a parameter",
-            )
+    if (varying := varying_in(function)) is not None:
+        (name, *inner), value = varying
+        way = f", by which it depends on {'.'.join(inner)!r}" if inner else ""
+        kind = "" if value is UNDEFINED else f", of type {type(value).__name__}"
+        maker = scope.partition(".<locals>")[0]
+        raise error_of(
+            function,
+            f"it is a closure over {name!r}{way}{kind}: another call of {maker}() may make a function of the same name "
+            "that returns something else. Make it a parameter; or, if it is always the same, define it outside",
+        )
 
 
 def _is_unnamed_wrapper(function: Callable[..., Any]) -> bool:
@@ -228,22 +246,10 @@ def _is_unnamed_wrapper(function: Callable[..., Any]) -> bool:
     kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
     takes_all = kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     return (
-        takes_all and not hasattr(function, "__wrapped__") and any(map(callable, _closure(function).values()))
+        takes_all
+        and not hasattr(function, "__wrapped__")
+        and any(map(callable, closure_of(function).values()))
     )
-
-
-def _is_fixed(value: Any, scope: str) -> bool:
-    """Whether what a function closes over is the same wherever it was made: modules, and what is defined beside it."""
-    if inspect.ismodule(value):
-        return True
-    wrapped = inspect.unwrap(value) if callable(value) else value
-    if not (inspect.isfunction(wrapped) or inspect.isclass(wrapped)):
-        return False
-    if wrapped.__qualname__.rpartition(".")[0] != scope:
-        return False
-    if inspect.isclass(wrapped):
-        return True
-    return all(one is value or one is wrapped or _is_fixed(one, scope) for one in _closure(wrapped).values())
 
 
 def kinds_of(function: Callable[..., Any], ignore: Iterable[str] = ()) -> dict[str, Kind]:
@@ -357,7 +363,7 @@ def _kind_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Kind
         )
     try:
         annotation = _evaluated(function, name, parameter.annotation)
-    except _NO_ANNOTATION as error:
+    except UNREADABLE as error:
         is_name = isinstance(error, NameError)
         way = ". Import what it names also when it runs, not for type checkers alone" if is_name else ""
         raise Unsupported(
@@ -393,21 +399,8 @@ def _evaluated(function: Callable[..., Any], name: str, annotation: Any) -> Any:
     # One by one: what only type checkers see, such as a return type, must not keep the others from being read.
     holder = types.SimpleNamespace(__annotations__={name: annotation})
     inner: Any = inspect.unwrap(function)  # whose annotations a decorator has copied
-    namespace = {**getattr(inner, "__globals__", {}), **_closure(inner)}
+    namespace = {**getattr(inner, "__globals__", {}), **closure_of(inner)}
     return typing.get_type_hints(holder, globalns=namespace, include_extras=True)[name]
-
-
-def _closure(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return what *function* closes over; `_UNDEFINED` for what has no value yet."""
-    found: dict[str, Any] = {}
-    if not inspect.isfunction(function):
-        return found  # what a decorator was given may be no function of Python's
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            found[name] = cell.cell_contents
-        except ValueError:
-            found[name] = _UNDEFINED
-    return found
 
 
 def _require_column_name(name: str) -> None:
@@ -422,8 +415,8 @@ def _require_column_name(name: str) -> None:
 def _stored(kind: Kind, default: Any) -> Any:
     if isinstance(default, PurePath):
         return str(default)
-    if type(default) is str and (path := _path_class(kind)) is not None:
-        return str(path(default))
+    if (path := _path_class(kind)) is not None:
+        return _text_of_path(path, default)
     if not kind.is_json:
         return default
     try:
@@ -443,12 +436,12 @@ def returned_class(function: Callable[..., Any]) -> type | None:
 
 
 def returned_classes(function: Callable[..., Any]) -> dict[type, bool]:
-    """Return the classes in the return annotation: those of unions and containers, and of the fields of objects.
+    """Return the classes in the return annotation: those of unions and containers, of fields, and their subclasses.
 
     Returns
     -------
     dict
-        For each class whether it is in the annotation itself, and not of a field.
+        For each class whether it is in the annotation itself, and not of a field or a subclass.
     """
     found: dict[type, bool] = {}
     seen: list[Any] = []
@@ -460,24 +453,49 @@ def returned_classes(function: Callable[..., Any]) -> dict[type, bool]:
         if annotation in seen or typing.get_origin(annotation) is typing.Literal:
             continue
         seen.append(annotation)
-        waiting += [(one, is_direct) for one in typing.get_args(annotation) if one is not ...]
+        if class_ is None or members_of(annotation) is not None or _holds_values(class_):
+            waiting += [(one, is_direct) for one in typing.get_args(annotation) if one is not ...]
         if class_ is None or members_of(annotation) is not None:
             continue
         is_fields = typing.is_typeddict(class_)
         if not is_fields:
             found[class_] = found.get(class_, False) or is_direct
         if is_fields or shape_of(class_) is not None:
-            with suppress(*_NO_ANNOTATION):
-                hints = typing.get_type_hints(class_, include_extras=True)
-                waiting += [(one, is_direct and is_fields) for one in hints.values()]
+            waiting += [(one, is_direct and is_fields) for one in hints_of(class_).values()]
+    for class_ in list(found):
+        for subclass in _subclasses_of(class_):
+            found.setdefault(subclass, False)
     return found
+
+
+def _subclasses_of(class_: type) -> Iterator[type]:
+    """Return the subclasses that there are of somebody's own class: what is said to be one may be any of them."""
+    if class_.__module__.partition(".")[0] not in _FOREIGN:
+        subclasses: list[type] = class_.__subclasses__()
+        for one in subclasses:
+            yield one
+            yield from _subclasses_of(one)
+
+
+def _holds_values(class_: type) -> bool:
+    """Whether what stands in the brackets of a class is what its objects hold, as in ``list[Fit]``.
+
+    That of an array says what its elements are, that of a type or a callable what they return.
+    """
+    is_abstract = class_.__module__ == "collections.abc" and class_.__name__ != "Callable"
+    return (
+        is_abstract
+        or issubclass(class_, list | tuple | dict | set | frozenset | deque)
+        or typing.is_typeddict(class_)
+        or shape_of(class_) is not None
+    )
 
 
 def returned(function: Callable[..., Any]) -> Any:
     """Return the return annotation, `object` if there is none; None if only type checkers see what it names."""
     try:
         return bare(_evaluated(function, "return", function.__annotations__.get("return", object)))
-    except _NO_ANNOTATION:  # only type checkers see it
+    except UNREADABLE:  # only type checkers see it
         return None
 
 

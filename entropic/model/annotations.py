@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import enum
 import sys
@@ -18,7 +19,20 @@ from sqlalchemy.types import TypeEngine
 from entropic.sql.columns import TYPES, ByteString, FiniteJSON, exact_decimal
 from entropic.values.hashing import has_hasher
 
-__all__ = ["Kind", "Unsupported", "bare", "column_problem", "kind_of", "members_of", "shown"]
+__all__ = [
+    "UNREADABLE",
+    "Kind",
+    "Unsupported",
+    "bare",
+    "column_problem",
+    "hints_of",
+    "kind_of",
+    "members_of",
+    "shown",
+]
+
+UNREADABLE = (NameError, AttributeError, SyntaxError, TypeError)
+"""What reading an annotation raises that is text, and names what is not there, or is none."""
 
 ENUM_LENGTH = 255
 PATH_LENGTH = 1000
@@ -86,6 +100,36 @@ def column_problem(annotation: Any) -> str | None:
 def shown(annotation: Any) -> str:
     """Return an annotation as it was written, about."""
     return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
+
+
+def hints_of(class_: Any) -> dict[str, Any]:
+    """Return the annotations of a class's fields; `Any` where, and as far as, only type checkers see what they name."""
+    try:
+        return typing.get_type_hints(class_, include_extras=True)
+    except UNREADABLE:
+        pass  # one of them; the others are read one by one
+    hints: dict[str, Any] = {}
+    for base in reversed(class_.__mro__):
+        for name, annotation in vars(base).get("__annotations__", {}).items():
+            module = getattr(annotation, "__forward_module__", None) or base.__module__
+            names = vars(sys.modules[module]) if module in sys.modules else {}
+            holder = types.SimpleNamespace(__annotations__={name: annotation})
+            try:
+                hints |= typing.get_type_hints(
+                    holder, localns=_Names(vars(builtins) | names), include_extras=True
+                )
+            except UNREADABLE:
+                text = getattr(annotation, "__forward_arg__", "")
+                is_optional = text.partition("[")[0].endswith("NotRequired")
+                hints[name] = typing.NotRequired[Any] if is_optional else Any
+    return hints
+
+
+class _Names(dict[str, Any]):
+    """Names of which those that are not there stand for `Any`."""
+
+    def __missing__(self, name: str) -> Any:
+        return Any
 
 
 def bare(annotation: Any) -> Any:

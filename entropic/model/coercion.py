@@ -41,6 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import StatementError
 
 from entropic.display.hints import did_you_mean
+from entropic.display.text import described, written
 from entropic.sql.capacity import Capacity
 from entropic.sql.columns import (
     ByteString,
@@ -70,7 +71,17 @@ from entropic.sql.widths import (
 from entropic.values.hashing import exact, normalise
 from entropic.values.plain import non_finite
 
-__all__ = ["Caster", "Refused", "caster", "holds", "is_float", "kind_of", "require_held", "within"]
+__all__ = [
+    "Caster",
+    "Refused",
+    "caster",
+    "holds",
+    "is_float",
+    "kind_of",
+    "plain_scalar",
+    "require_held",
+    "within",
+]
 
 Caster = Callable[[Any], Any]
 
@@ -222,7 +233,7 @@ def _member_caster(enum_class: Any, known: Collection[str], cast: Caster) -> Cas
         member = enum_class.__members__.get(value.name)
         if member is None or member.value != value.value:
             raise Refused(
-                f"is {_show(value)}, but {class_.__qualname__} was another class when the table was defined, "
+                f"is {described(value)}, but {class_.__qualname__} was another class when the table was defined, "
                 f"{'without this member' if member is None else f'where {value.name} was {member.value!r}'}: define "
                 "the function or the model again"
             )
@@ -241,6 +252,14 @@ def _scalar(value: Any) -> Any:
     if numpy is not None and (
         isinstance(value, numpy.generic) or (isinstance(value, numpy.ndarray) and value.shape == ())
     ):
+        return value.item()
+    return value
+
+
+def plain_scalar(value: Any) -> Any:
+    """Return the Python scalar of a NumPy one that is no time; other values, and arrays, as they are."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in "biufcSU":
         return value.item()
     return value
 
@@ -269,7 +288,7 @@ def _require_single(value: float) -> None:
     except OverflowError:
         pass
     raise Refused(
-        f"has more digits than the single precision of the column: {_show(value)}; declare it as a Double, which "
+        f"has more digits than the single precision of the column: {described(value)}; declare it as a Double, which "
         "Mapped[float] is"
     )
 
@@ -277,15 +296,15 @@ def _require_single(value: float) -> None:
 def _float(value: Any) -> float:
     value = _scalar(value)
     if isinstance(value, bool | enum.Enum) or not isinstance(value, int | float | Decimal | Fraction):
-        raise Refused(f"must be a number, not {_show(value)}")
+        raise Refused(f"must be a number, not {described(value)}")
     try:
         return float(value)
     except OverflowError:
         raise Refused(
-            f"is too large for a double: {_show(value)}; annotate it as Decimal, or as int"
+            f"is too large for a double: {described(value)}; annotate it as Decimal, or as int"
         ) from None
     except ValueError:
-        raise Refused(f"is NaN, which is equal to nothing and no key: {_show(value)}") from None
+        raise Refused(f"is NaN, which is equal to nothing and no key: {described(value)}") from None
 
 
 def _int_caster(low: int, high: int) -> Caster:
@@ -297,8 +316,8 @@ def _int_caster(low: int, high: int) -> Caster:
         if not low <= value <= high:
             sign = "bits" if low else "bits without a sign"
             raise Refused(
-                f"is {value}, which does not fit the column's {bits} {sign}: declare it as a Numeric(40, 0) of "
-                "SQLAlchemy's, as in Annotated[int, Numeric(40, 0)], or as a str"
+                f"is {written(value)}, which does not fit the column's {bits} {sign}: declare it as a Numeric(40, 0) "
+                "of SQLAlchemy's, as in Annotated[int, Numeric(40, 0)], or as a str"
             )
         return int(value)
 
@@ -308,18 +327,19 @@ def _int_caster(low: int, high: int) -> Caster:
 def _int(value: Any) -> int:
     value = _scalar(value)
     if isinstance(value, bool | enum.Enum) or not isinstance(value, int | float | Decimal | Fraction):
-        raise Refused(f"must be an integer, not {_show(value)}")
+        raise Refused(f"must be an integer, not {described(value)}")
     if isinstance(value, Decimal) and value.is_snan():
-        raise Refused(f"must be an integer, not {_show(value)}")
-    if not math.isfinite(value) or value != int(value):
-        raise Refused(f"must be an integer, not {_show(value)}")
+        raise Refused(f"must be an integer, not {described(value)}")
+    is_endless = isinstance(value, float | Decimal) and not math.isfinite(value)
+    if is_endless or value != int(value):
+        raise Refused(f"must be an integer, not {described(value)}")
     return int(value)
 
 
 def _bool(value: Any) -> bool:
     value = _scalar(value)
     if isinstance(value, enum.Enum) or not isinstance(value, int) or value not in (0, 1):
-        raise Refused(f"must be True or False, not {_show(value)}")
+        raise Refused(f"must be True or False, not {described(value)}")
     return bool(value)
 
 
@@ -332,10 +352,12 @@ def _str_caster(limit: int | None, most_bytes: int | None) -> Caster:
                 value.encode("utf-8")
             except UnicodeEncodeError:
                 raise Refused(
-                    f"is no valid Unicode: {_show(value)}; pass bytes, or what is left of it by errors='replace'"
+                    f"is no valid Unicode: {described(value)}; pass bytes, or what is left of it by errors='replace'"
                 ) from None
         if "\0" in value:
-            raise Refused(f"holds a NUL character, which a text column cannot: {_show(value)}; pass bytes")
+            raise Refused(
+                f"holds a NUL character, which a text column cannot: {described(value)}; pass bytes"
+            )
         if limit is not None and len(value) > limit:
             raise Refused(
                 f"has {len(value)} characters, but the column holds {limit}: declare it as a String({len(value)}) or "
@@ -356,7 +378,7 @@ def _str(value: Any) -> str:
     if isinstance(value, PurePath):
         return str(value)
     if not isinstance(value, str):
-        raise Refused(f"must be a string, not {_show(value)}; write str(...) if its text is meant")
+        raise Refused(f"must be a string, not {described(value)}; write str(...) if its text is meant")
     return str.__str__(value)
 
 
@@ -386,7 +408,7 @@ def _numeric_caster(kind: Any, dialect: Dialect) -> Caster:
         if not is_kept and not isinstance(value, float):
             raise Refused(
                 f"has more than the {SQLITE_DIGITS} digits, or more decimals, than SQLite keeps in a Numeric column "
-                f"of this width: {_show(value)}; {_wider(number, dialect, at_least=SQLITE_DIGITS + 1)}"
+                f"of this width: {described(value)}; {_wider(number, dialect, at_least=SQLITE_DIGITS + 1)}"
             )
         return kept
 
@@ -399,10 +421,10 @@ def _decimal_caster(limit: Digits | None, dialect: Dialect) -> Caster:
     def cast(value: Any) -> Decimal:
         value = _scalar(value)
         if isinstance(value, bool | enum.Enum) or not isinstance(value, int | float | Decimal):
-            raise Refused(f"must be a number, not {_show(value)}")
+            raise Refused(f"must be a number, not {described(value)}")
         number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
         if not number.is_finite():
-            raise Refused(f"must be finite, not {_show(value)}")
+            raise Refused(f"must be finite, not {described(value)}")
         if limit is None:
             return number if number else number.copy_abs()
         try:
@@ -411,8 +433,8 @@ def _decimal_caster(limit: Digits | None, dialect: Dialect) -> Caster:
             )
         except InvalidOperation:
             raise Refused(
-                f"has more than the column's {limit.precision} digits, {limit.scale} of them decimals: {_show(value)}; "
-                f"{_wider(number, dialect)}"
+                f"has more than the column's {limit.precision} digits, {limit.scale} of them decimals: "
+                f"{described(value)}; {_wider(number, dialect)}"
             ) from None
         # Of a float, digits that the key rounds away were never meant.
         is_kept = (
@@ -420,7 +442,7 @@ def _decimal_caster(limit: Digits | None, dialect: Dialect) -> Caster:
         )
         if not is_kept:
             raise Refused(
-                f"has more than the column's {limit.scale} decimals: {_show(value)}; {_wider(number, dialect)}"
+                f"has more than the column's {limit.scale} decimals: {described(value)}; {_wider(number, dialect)}"
             )
         return rounded if rounded else rounded.copy_abs()  # no negative zero
 
@@ -452,7 +474,7 @@ def _round_trip(kind: Any, dialect: Dialect) -> Caster:
         if wanted is not None and not isinstance(value, wanted):
             is_text = isinstance(value, str) and hasattr(wanted, "fromisoformat")
             hint = f"; write {wanted.__name__}.fromisoformat({value!r})" if is_text else ""
-            raise Refused(f"must be a {wanted.__name__}, not {_show(value)}{hint}")
+            raise Refused(f"must be a {wanted.__name__}, not {described(value)}{hint}")
         _refuse_lossy_time(kind, dialect, value)
         if wanted is bytes and most_bytes is not None and len(value) > most_bytes:
             raise Refused(f"has {len(value)} bytes, but the column holds {most_bytes}: use Mapped[bytes]")
@@ -465,8 +487,8 @@ def _round_trip(kind: Any, dialect: Dialect) -> Caster:
             if isinstance(kind, Enum):
                 raise Refused(_no_choice(kind, value)) from None
             raise Refused(
-                f"cannot be stored: {error}, of {_show(value)}; pass another value, or annotate it as what can, such "
-                "as float or str"
+                f"cannot be stored: {error}, of {described(value)}; pass another value, or annotate it as what can, "
+                "such as float or str"
             ) from error
 
     return cast
@@ -477,21 +499,31 @@ def _no_choice(kind: Enum, value: Any) -> str:
     class_ = kind.enum_class
     if class_ is None:
         hint = did_you_mean(value, kind.enums) if isinstance(value, str) else ""
-        return f"must be one of {', '.join(map(repr, kind.enums))}, not {_show(value)}{hint}"
+        return f"must be one of {', '.join(map(repr, kind.enums))}, not {described(value)}{hint}"
     names = [f"{class_.__name__}.{name}" for name in kind.enums]
     meant = [
         f"{class_.__name__}.{m.name}" for m in class_ if type(m.value) is type(value) and m.value == value
     ]
     hint = did_you_mean(value, kind.enums) if isinstance(value, str) else ""
     hint = f"; did you mean {meant[0]}?" if meant else hint
-    return f"must be one of {', '.join(names)}, not {_show(value)}{hint}"
+    if issubclass(class_, enum.Flag) and isinstance(value, class_):
+        hint = f"; give it a name in the class, or pass its members to a parameter annotated as set[{class_.__name__}]"
+    return f"must be one of {', '.join(names)}, not {described(value)}{hint}"
 
 
 def _itself(value: Any, bound: Any, wanted: type[Any]) -> Any:
-    """Return what a column gives back as it was, once it is sure that it can be held."""
+    """Return what a column gives back as it was, once it is sure that it can be held; of a subclass its plain value."""
     if wanted is timedelta and isinstance(bound, int) and bound.bit_length() > 63:
-        raise OverflowError(f"{_show(value)} has more microseconds than 64 bits hold")
-    return wanted(value) if wanted is bytes else value
+        raise OverflowError(f"{described(value)} has more microseconds than 64 bits hold")
+    if wanted is time:  # of which no column keeps the fold
+        return time(value.hour, value.minute, value.second, value.microsecond)
+    if type(value) is wanted:
+        return value
+    if wanted is date:
+        return date(value.year, value.month, value.day)
+    if wanted is timedelta:
+        return timedelta(value.days, value.seconds, value.microseconds)
+    return UUID(int=value.int) if wanted is UUID else wanted(value)
 
 
 def _python_type(kind: Any) -> type[Any] | None:
@@ -508,10 +540,12 @@ def _plain_time(value: Any) -> Any:
         if hasattr(value, convert):
             if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
                 raise Refused(
-                    f"has nanoseconds, but a time column holds microseconds: {_show(value)}; round it, as in "
+                    f"has nanoseconds, but a time column holds microseconds: {described(value)}; round it, as in "
                     ".floor('us')"
                 )
-            return getattr(value, convert)()
+            value = getattr(value, convert)()
+    if isinstance(value, datetime):
+        return _plain_datetime(value)
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.datetime64 | numpy.timedelta64):
         micros = value.astype(f"{value.dtype.name.partition('[')[0]}[us]")
@@ -521,23 +555,31 @@ def _plain_time(value: Any) -> Any:
         )
         is_fine = is_exact and isinstance(micros.item(), datetime | timedelta)
         if not is_fine:
-            raise Refused(f"is no time in microseconds: {_show(value)}")
+            raise Refused(f"is no time in microseconds: {described(value)}")
         return micros.item()
     return value
 
 
+def _plain_datetime(value: datetime) -> datetime:
+    """Return the datetime of a subclass's, and without a fold that says nothing, which its text would not show."""
+    moment = value.date(), value.time()
+    plain = datetime.combine(*moment, value.tzinfo)
+    is_second = value.fold and plain.replace(fold=0).utcoffset() != value.utcoffset()
+    return plain.replace(fold=1 if is_second else 0)
+
+
 def _refuse_lossy_time(kind: Any, dialect: Dialect, value: Any) -> None:
     if isinstance(kind, Date) and isinstance(value, datetime):
-        raise Refused(f"must be a date, not a datetime: {_show(value)}; write .date()")
+        raise Refused(f"must be a date, not a datetime: {described(value)}; write .date()")
     keeps_zone = isinstance(kind, DateTime) and kind.timezone and dialect.name == "postgresql"
     if isinstance(kind, DateTime) and isinstance(value, datetime) and value.tzinfo and not keeps_zone:
         raise Refused(
-            f"has a time zone, which the column would drop: {_show(value)}; "
+            f"has a time zone, which the column would drop: {described(value)}; "
             "annotate it as Mapped[datetime] without a type of its own"
         )
     if isinstance(value, time) and value.tzinfo is not None:
         raise Refused(
-            f"has a time zone, which the column would drop: {_show(value)}; pass it without one, or a datetime"
+            f"has a time zone, which the column would drop: {described(value)}; pass it without one, or a datetime"
         )
     if (
         dialect.name in {"mysql", "mariadb"}
@@ -547,16 +589,11 @@ def _refuse_lossy_time(kind: Any, dialect: Dialect, value: Any) -> None:
         and not isinstance(kind.dialect_impl(dialect), Microseconds)
     ):
         raise Refused(
-            f"has microseconds, which the column would drop: {_show(value)}; annotate it without a type of its own"
+            f"has microseconds, which the column would drop: {described(value)}; annotate it without a type of its own"
         )
     if isinstance(kind, Date) and not isinstance(value, date):
-        raise Refused(f"must be a date, not {_show(value)}")
+        raise Refused(f"must be a date, not {described(value)}")
 
 
 def _has_microseconds(value: Any) -> bool:
     return bool(getattr(value, "microsecond", 0) or getattr(value, "microseconds", 0))
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"

@@ -15,8 +15,9 @@ from typing import Any, Literal, NotRequired, Required, get_args, get_origin
 
 from sqlalchemy import Column, Dialect
 
-from entropic.model.annotations import Unsupported, bare, kind_of, members_of
-from entropic.model.coercion import Caster, Refused, caster
+from entropic.display.text import described, written
+from entropic.model.annotations import Unsupported, bare, hints_of, kind_of, members_of
+from entropic.model.coercion import Caster, Refused, caster, plain_scalar
 
 __all__ = ["contents_of"]
 
@@ -83,12 +84,12 @@ _OTHERS: tuple[type, ...] = (complex, range, slice, bytearray)
 
 def _none(value: Any) -> None:
     if value is not None:
-        raise Refused(f"must be None, not {_show(value)}")
+        raise Refused(f"must be None, not {described(value)}")
 
 
 def _instance(class_: type, value: Any) -> Any:
     if type(value) is not class_:
-        raise Refused(f"must be a {class_.__name__}, not {_show(value)}")
+        raise Refused(f"must be a {class_.__name__}, not {described(value)}")
     return value
 
 
@@ -96,7 +97,7 @@ def _choice(choices: tuple[Any, ...], value: Any) -> Any:
     for choice in choices:
         if type(choice) is type(value) and choice == value:
             return choice
-    raise Refused(f"must be one of {', '.join(map(repr, choices))}, not {_show(value)}")
+    raise Refused(f"must be one of {', '.join(map(repr, choices))}, not {described(value)}")
 
 
 def _items(class_: Any, item: Caster, value: Any) -> Any:
@@ -104,8 +105,10 @@ def _items(class_: Any, item: Caster, value: Any) -> Any:
     taken = _EXACT.get(class_, (set, frozenset) if class_ is Set else (list, tuple))
     if kind not in taken:
         if isinstance(value, Iterator):
-            raise Refused(f"is an iterator, which can be read once only: pass list(...), not {_show(value)}")
-        raise Refused(f"must be a {class_.__name__.lower()}, not {_show(value)}")
+            raise Refused(
+                f"is an iterator, which can be read once only: pass list(...), not {described(value)}"
+            )
+        raise Refused(f"must be a {class_.__name__.lower()}, not {described(value)}")
     made = class_ if class_ in _EXACT else kind
     if item is _as_it_is:
         return value if kind is made else made(value)
@@ -125,28 +128,33 @@ def _each(item: Caster, values: Any) -> list[Any]:
 
 def _fixed_tuple(items: list[Caster], value: Any) -> tuple[Any, ...]:
     if type(value) not in (tuple, list):
-        raise Refused(f"must be a tuple, not {_show(value)}")
+        raise Refused(f"must be a tuple, not {described(value)}")
     if len(value) != len(items):
-        raise Refused(f"must have {len(items)} items, not {len(value)}: {_show(value)}")
+        raise Refused(f"must have {len(items)} items, not {len(value)}: {described(value)}")
     numbers = iter(items)
     return tuple(_each(lambda one: next(numbers)(one), value))
 
 
 def _named_tuple(class_: Any, dialect: Dialect) -> Caster:
-    hints = _hints(class_)
+    hints = hints_of(class_)
     fixed = partial(_fixed_tuple, [contents_of(hints.get(name, Any), dialect) for name in class_._fields])
 
     def cast(value: Any) -> Any:
         if isinstance(value, tuple) and type(value) not in (tuple, class_):
-            raise Refused(f"must be a {class_.__name__}, not {_show(value)}")
-        return class_(*fixed(tuple(value) if type(value) is class_ else value))
+            raise Refused(f"must be a {class_.__name__}, not {described(value)}")
+        if type(value) is not class_:
+            return class_(*fixed(value))
+        made = class_(*fixed(tuple(value)))
+        # What a subclass has besides its fields: the document says whether they determine it.
+        getattr(made, "__dict__", {}).update(getattr(value, "__dict__", {}))
+        return made
 
     return cast
 
 
 def _mapping(key: Caster, value: Caster, given: Any) -> Any:
     if not isinstance(given, dict):
-        raise Refused(f"must be a dict, not {_show(given)}")
+        raise Refused(f"must be a dict, not {described(given)}")
     if (key is _as_it_is and value is _as_it_is) or type(given) not in (dict, OrderedDict):
         return given
     return type(given)(_pairs(key, value, given))
@@ -159,7 +167,7 @@ def _pairs(key: Caster, value: Caster, given: Mapping[Any, Any]) -> Iterator[tup
             made = key(name)
             result = value(item)
         except Refused as refused:
-            refused.steps.append(f"[{name!r}]")
+            refused.steps.append(f"[{written(name)}]")
             raise
         if made in taken:
             raise Refused(f"has two keys that become {made!r}")
@@ -168,7 +176,7 @@ def _pairs(key: Caster, value: Caster, given: Mapping[Any, Any]) -> Iterator[tup
 
 
 def _typed_dict(class_: Any, dialect: Dialect) -> Caster:
-    hints = _hints(class_)
+    hints = hints_of(class_)
     items = {name: contents_of(hint, dialect) for name, hint in hints.items()}
     # Of annotations that are text, the class itself knows only whether it is total.
     origins = {name: get_origin(hint) for name, hint in hints.items()}
@@ -177,7 +185,7 @@ def _typed_dict(class_: Any, dialect: Dialect) -> Caster:
 
     def cast(value: Any) -> dict[str, Any]:
         if type(value) is not dict:
-            raise Refused(f"must be a dict, not {_show(value)}")
+            raise Refused(f"must be a dict, not {described(value)}")
         if unknown := [name for name in value if name not in items]:
             raise Refused(f"has {unknown[0]!r}, which {class_.__name__} has not; it has: {', '.join(items)}")
         if missing := [name for name in items if name in needed and name not in value]:
@@ -196,6 +204,7 @@ def _at(name: str, cast: Caster, value: Any) -> Any:
 
 
 def _union(members: list[tuple[Any, Caster]], value: Any) -> Any:
+    value = plain_scalar(value)  # which is of one of them exactly
     made: list[Any] = []
     exact: list[Any] = []
     reasons: list[Refused] = []
@@ -221,10 +230,13 @@ def _union(members: list[tuple[Any, Caster]], value: Any) -> Any:
         return made[0]
     if not made and len(reasons) == 1 == len(members) - 1:
         raise reasons[0]  # of X | None, what X says
-    names = ", ".join(getattr(one, "__name__", None) or str(one) for one, _ in members)
+    names = ", ".join(
+        str(one).removeprefix("typing.") if get_args(one) else getattr(one, "__name__", None) or str(one)
+        for one, _ in members
+    )
     if not made:
-        raise Refused(f"must be one of {names}, not {_show(value)}")
-    raise Refused(f"may become more than one of {names}: pass one of them exactly, not {_show(value)}")
+        raise Refused(f"must be one of {names}, not {described(value)}")
+    raise Refused(f"may become more than one of {names}: pass one of them exactly, not {described(value)}")
 
 
 def _is_exactly(one: Any, other: Any) -> bool:
@@ -242,15 +254,3 @@ def _is_exactly(one: Any, other: Any) -> bool:
 
 
 _COMPARABLE = frozenset({"builtins", "datetime", "decimal", "fractions", "uuid", "pathlib"})
-
-
-def _hints(class_: Any) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(class_, include_extras=True)
-    except (NameError, AttributeError, TypeError):  # of names that only type checkers see
-        return {}
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"

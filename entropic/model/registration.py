@@ -25,6 +25,7 @@ from entropic.sql.schema_lock import schema_lock
 from entropic.sql.tables import TableRow
 from entropic.sql.upsert import upsert
 from entropic.sql.versions import database_uuid
+from entropic.values.hashing import canonical
 
 __all__ = ["compare_keys", "compare_registered", "refuse_other_case", "register_table"]
 
@@ -164,7 +165,7 @@ def _key_change(
         return
     was, has = before.get("default", _NONE), now.get("default", _NONE)
     change = f"the default of {name} was {was!r} and is {has!r} now"
-    if was == has:
+    if _is_same_default(before, now):
         return
     if "default" not in before:
         yield (
@@ -179,3 +180,11 @@ def _key_change(
             f"{change}: rows that were made at the old default would be taken for runs at the new one. Put the old "
             f"default back, and give the new value explicitly{made if is_derived else ''}"
         )
+
+
+def _is_same_default(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    if ("default" in before) != ("default" in now):
+        return False
+    was, has = before.get("default"), now.get("default")
+    # In a document 1, 1.0 and True are three values; the library's own column is text, which keeps them apart.
+    return bool(was == has) and (now["type"] != "json" or canonical(was) == canonical(has))

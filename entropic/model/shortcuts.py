@@ -142,7 +142,8 @@ def _clock(p: Param) -> Typed:
     general = _else(p, time)
 
     def typed(value: Any) -> tuple[Any, str]:
-        if type(value) is not time or value.tzinfo is not None or hasher_of(time) is not None:
+        is_usual = type(value) is time and value.tzinfo is None and not value.fold
+        if not is_usual or hasher_of(time) is not None:
             return general(value)
         return value, f'"{value}"'
 

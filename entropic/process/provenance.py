@@ -26,8 +26,8 @@ _parsing = ForkedLock()  # CPython 3.11 fails now and then where two threads mak
 def code_label(function: Callable[..., Any]) -> str | None:
     """Return a digest of a function's source, or None where it cannot be read.
 
-    Comments, docstrings, formatting and type annotations' spelling in strings do not count: the digest is of the
-    abstract syntax tree. What the function calls does not count either. Nor do the decorators, if *function* says so
+    Comments, docstrings and formatting do not count: the digest is of the abstract syntax tree, with annotations as
+    they are written. What the function calls does not count either. Nor do the decorators, if *function* says so
     by an attribute ``is_undecorated``: it is then what they were given.
     """
     target: Any = function

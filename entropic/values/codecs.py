@@ -8,7 +8,9 @@ loader that fails by the digest that the run recorded.
 
 from __future__ import annotations
 
+import inspect
 import os
+from abc import ABC
 from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from enum import Enum
@@ -152,15 +154,24 @@ def adopt(formats: Iterable[Format]) -> None:
 
 
 def can_save(type_: type) -> bool:
-    """Whether values of *type_* can be written; false only if none can."""
+    """Whether values of *type_* can be written; false only if none can, as far as its subclasses are known."""
     import numpy as np
 
+    if _is_abstract(type_):
+        return True  # what its values are, it does not say
     if _format_of(type_) is not None or issubclass(type_, np.generic | Enum) or shape_of(type_) is not None:
         return True
     if is_labelled(type_):
         return True
     own = [kind for one in registered_codecs() for kind in one.types if isinstance(kind, type)]
-    return any(issubclass(known, type_) for known in (*PLAIN, np.ndarray, np.ma.MaskedArray, *own))
+    is_base = any(issubclass(known, type_) for known in (*PLAIN, np.ndarray, np.ma.MaskedArray, *own))
+    return is_base or (not issubclass(type_, type) and any(map(can_save, type_.__subclasses__())))
+
+
+def _is_abstract(type_: type) -> bool:
+    """Whether a class is a protocol or an abstract base of somebody's; of which many cannot be asked for subclasses."""
+    is_declared = ABC in type_.__bases__ or inspect.isabstract(type_)
+    return getattr(type_, "_is_protocol", False) or (is_declared and type_.__module__ != "collections.abc")
 
 
 def save(value: Any, stem: str, *, inline_bytes: int = 0) -> str | None:

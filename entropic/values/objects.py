@@ -46,10 +46,11 @@ class Shape:
 
     def has_only_fields(self, value: Any) -> bool:
         """Whether nothing but the fields can make up the state of *value*."""
-        return self.is_simple and getattr(value, "__dict__", _NOTHING).keys() <= set(self.names)
+        return self.is_simple and getattr(value, "__dict__", _NOTHING).keys() <= {*self.names, _ALIAS}
 
 
 _NOTHING: dict[str, Any] = {}
+_ALIAS = "__orig_class__"  # what was called to make an object of a generic class, Box[int]: for type checkers alone
 _WITHOUT_STATE: set[Any] = {typing.Generic}  # in C since 3.12
 _shapes: WeakKeyDictionary[type, Shape | None] = WeakKeyDictionary()
 
@@ -180,7 +181,7 @@ def _getter(names: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
 def state_of(value: Any) -> dict[str, Any]:
     """Return all that *value* holds, by name: attributes, slots, what a tuple or a pydantic model has besides.
 
-    What a `functools.cached_property` has kept is no state.
+    What a `functools.cached_property` has kept is no state, nor is the ``Box[int]`` that was called for a ``Box``.
     """
     class_ = type(value)
     state = dict(getattr(value, "__dict__", _NOTHING))
@@ -193,7 +194,7 @@ def state_of(value: Any) -> dict[str, Any]:
             continue  # unset
     for part in ("__pydantic_private__", "__pydantic_extra__"):
         state.update(getattr(value, part, None) or _NOTHING)
-    for name in ("__pydantic_fields_set__", "__pydantic_private__", "__pydantic_extra__"):
+    for name in (_ALIAS, "__pydantic_fields_set__", "__pydantic_private__", "__pydantic_extra__"):
         state.pop(name, None)
     cached = functools.cached_property
     return {n: v for n, v in state.items() if not isinstance(inspect.getattr_static(class_, n, None), cached)}

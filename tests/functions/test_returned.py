@@ -40,6 +40,11 @@ class Model(BaseModel):
     at: datetime.datetime
 
 
+class Partly(TypedDict):
+    rmse: float
+    mesh: "OnlyForTypeCheckers"  # noqa: F821
+
+
 class Report(TypedDict):
     rmse: float
     note: NotRequired[str]
@@ -92,6 +97,7 @@ def test_function_without_an_annotation_has_no_column():
         (Point, ["x", "day", "name"]),
         (Model, ["ok", "at"]),
         (Report, ["rmse", "note"]),
+        (Partly, ["rmse"]),
         (Fit | None, ["rmse", "steps", "label"]),
     ],
 )

@@ -5,6 +5,7 @@ import datetime
 import enum
 import functools
 import math
+import pickle
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -12,15 +13,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NewType, TypeVar
 from uuid import UUID, uuid4
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pydantic
 import pytest
 from sqlalchemy import Numeric, String, Text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from typing_extensions import TypeAliasType
 
-from entropic import ParameterError, SchemaError, UnhashableParamError, register_hasher
+from entropic import ParameterError, SchemaError, UnhashableParamError, memoize, register_hasher
 from entropic.functions.signatures import (
     Arguments,
     derive_model,
@@ -263,6 +266,9 @@ def call(function, *args, **kwargs):
     return arguments.call(function, {**identity.for_runner(), "id": identity.id, "result_file": "x"})
 
 
+SENTINEL = object()
+
+
 def positions(a: int, /, b: int, c: int = 3, *, d: int, e: int = 5):
     return a, b, c, d, e
 
@@ -273,6 +279,26 @@ def test_arguments_by_position_by_keyword_and_left_out_are_one_call():
     assert arguments.bind((1, 2), {"d": 4}) == {"a": 1, "b": 2, "d": 4}
     assert arguments.bind((1,), {"d": 4, "b": 2}) == {"b": 2, "a": 1, "d": 4}
     assert call(positions, 1, 2, d=4) == call(positions, 1, b=2, c=3, d=4, e=5) == (1, 2, 3, 4, 5)
+
+
+def quiet(a: int, verbose: object = SENTINEL, b: int = 2, log: object = SENTINEL, /, c: int = 3):
+    return a, verbose is SENTINEL, b, log is SENTINEL, c
+
+
+def test_what_comes_after_an_ignored_argument_that_is_left_out_reaches_the_function():
+    def call_quietly(*args):
+        kinds = kinds_of(quiet, ["verbose", "log"])
+        params = {
+            "b": 2,
+            "c": 3,
+            **Arguments(quiet, kinds).bind(args, {}),
+        }  # with the defaults, as of a Store
+        travelled = pickle.loads(pickle.dumps(Arguments(quiet, kinds)))
+        return travelled.call(quiet, params)
+
+    assert call_quietly(1) == (1, True, 2, True, 3)
+    assert call_quietly(1, True) == (1, False, 2, True, 3)
+    assert call_quietly(1, True, 4, None) == (1, False, 4, False, 3)
 
 
 @pytest.mark.parametrize(
@@ -303,6 +329,14 @@ def test_named_arguments_of_a_sweep_may_be_positional_only_and_must_be_complete(
         arguments.bind_named({"b": 1})
 
 
+class Place(enum.StrEnum):
+    DATA = "./data"
+
+
+class PlaceOfOld(enum.Enum):
+    DATA = "data/"
+
+
 def of_paths(path: Path = "./data", other: Path | None = None):  # type: ignore[assignment]
     return dict(locals())
 
@@ -311,7 +345,8 @@ def test_texts_of_one_path_are_one_call():
     arguments = Arguments(of_paths, kinds_of(of_paths))
     parameters = Parameters(model_of(of_paths), sqlite.dialect())
 
-    bound = [arguments.bind((text,), {}) for text in ("data", "./data", "data/")]
+    texts = ("data", "./data", "data/", np.str_("./data"), Place.DATA, PlaceOfOld.DATA)
+    bound = [arguments.bind((text,), {}) for text in texts]
     named = [arguments.bind_named({"path": path}) for path in ("data/", Path("data"))]
 
     ids = {parameters.identify(params).id for params in ({}, *bound, *named)}
@@ -414,6 +449,30 @@ def test_value_that_has_no_document_is_refused_with_its_place(value, place):
         call(function, value)
 
 
+class Noted(Span):
+    """A named tuple that may have attributes."""
+
+    @functools.cached_property
+    def end(self):
+        return self.start + 1
+
+
+def test_attribute_of_a_named_tuple_is_refused_or_determined_by_its_fields():
+    def function(span: Noted, spans: list[Noted] = ()):
+        return span, spans
+
+    span = Noted(1, [2, 3])
+    assert span.end == 2
+    got = call(function, span, [span])
+    assert got == (Noted(1.0, (2, 3)), [Noted(1.0, (2, 3))])
+    assert vars(got[0]) == {}
+
+    span.note = "x"
+    for args in ((span,), (Noted(1.0, (2, 3)), [span])):
+        with pytest.raises(UnhashableParamError, match=r"Noted\.note is not determined by the fields"):
+            call(function, *args)
+
+
 # Functions
 
 
@@ -514,6 +573,455 @@ def test_function_that_its_parameters_describe_is_taken(function):
 def test_function_that_more_than_its_parameters_decides_is_refused_with_the_reason(function, reason):
     with pytest.raises(TypeError, match=reason):
         require_function(function)
+
+
+# Functions that another one makes
+
+
+def scaled(factor):
+    def decorate(function):
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            return factor * function(*args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+class Scaled:
+    """A decorator that is an object."""
+
+    def __init__(self, function, factor):
+        functools.update_wrapper(self, function)
+        self.factor = factor
+
+    def __call__(self, n):
+        return self.factor * self.__wrapped__(n)
+
+
+def of_a_helpers_default(k):
+    def helper(n, k=k):
+        return n * k
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_a_helpers_keyword(k):
+    def helper(n, *, factor=k):
+        return n * factor
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_a_helpers_helper(k):
+    def inner(n, k=k):
+        return n * k
+
+    @timed
+    def helper(n):
+        return inner(n)
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_a_helpers_attribute(k):
+    def helper(n):
+        return n * helper.k
+
+    helper.k = k
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_its_own_attribute(k):
+    @timed
+    def function(n: int) -> int:
+        return n * function.k
+
+    function.k = k
+    return function
+
+
+def of_a_choice_of_helpers(k):
+    def double(n):
+        return 2 * n
+
+    def treble(n):
+        return 3 * n
+
+    helper = double if k == 2 else treble
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_a_choice_of_bodies(k):
+    if k == 2:
+
+        def helper(n):
+            return 2 * n
+    else:
+
+        def helper(n):
+            return 3 * n
+
+    def function(n: int) -> int:
+        return helper(n)
+
+    return function
+
+
+def of_a_module(k):
+    def function(n: int) -> int:
+        return k.prod([n])
+
+    return function
+
+
+def of_a_choice_of_modules(k):
+    if k == 2:
+        import math as maths
+    else:
+        import cmath as maths
+
+    def function(n: int) -> int:
+        return maths.sqrt(n)
+
+    return function
+
+
+def of_a_class_attribute(k):
+    class K:
+        factor = k
+
+    def function(n: int) -> int:
+        return n * K.factor
+
+    return function
+
+
+def of_a_class_attribute_that_is_set(k):
+    class K:
+        factor = None
+
+    K.factor = k
+
+    def function(n: int) -> int:
+        return n * K.factor
+
+    return function
+
+
+def of_a_class_decorator(k):
+    def tag(class_):
+        class_._factor = k
+        return class_
+
+    @tag
+    class K:
+        pass
+
+    def function(n: int) -> int:
+        return n * K._factor
+
+    return function
+
+
+def of_a_method(k):
+    class K:
+        @staticmethod
+        def times(n):
+            return n * k
+
+    def function(n: int) -> int:
+        return K.times(n)
+
+    return function
+
+
+def of_a_methods_default(k):
+    class K:
+        def times(self, n, k=k):
+            return n * k
+
+    def function(n: int) -> int:
+        return K().times(n)
+
+    return function
+
+
+def of_a_decorated_method(k):
+    class K:
+        @scaled(k)
+        def times(self, n):
+            return n
+
+    def function(n: int) -> int:
+        return K().times(n)
+
+    return function
+
+
+def of_a_field(k):
+    @dataclasses.dataclass
+    class K:
+        factor: int = k
+
+    def function(n: int) -> int:
+        return n * K().factor
+
+    return function
+
+
+def of_a_base(k):
+    class K(k):
+        pass
+
+    def function(n: int) -> int:
+        return issubclass(K, Body)
+
+    return function
+
+
+def of_a_local_base(k):
+    class Base:
+        factor = k
+
+    class K(Base):
+        pass
+
+    def function(n: int) -> int:
+        return n * K.factor
+
+    return function
+
+
+def of_a_decorator(k):
+    @timed
+    @scaled(k)
+    def function(n: int) -> int:
+        return n
+
+    return function
+
+
+def of_a_decorators_default(k):
+    def decorate(function):
+        @functools.wraps(function)
+        def wrapper(n, k=k):
+            return k * function(n)
+
+        return wrapper
+
+    @decorate
+    def function(n: int) -> int:
+        return n
+
+    return function
+
+
+def of_a_decorating_object(k):
+    @timed
+    @functools.partial(Scaled, factor=k)
+    def function(n: int) -> int:
+        return n
+
+    return function
+
+
+def of_a_memoized_function(k):
+    @memoize(db_url="sqlite://")
+    def inner(n: int, k: int = k) -> int:
+        return n * k
+
+    def function(n: int) -> int:
+        return inner(n)
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (of_a_helpers_default, "'helper', by which it depends on 'k', of type int"),
+        (of_a_helpers_keyword, "'helper', by which it depends on 'factor', of type int"),
+        (of_a_helpers_helper, "'helper', by which it depends on 'inner.k', of type int"),
+        (of_a_helpers_attribute, "'helper', by which it depends on 'k', of type int"),
+        (of_its_own_attribute, "'k', of type int"),
+        (of_a_choice_of_helpers, "'helper', of type function"),
+        (of_a_choice_of_bodies, "'helper', of type function"),
+        (of_a_choice_of_modules, "'maths', of type module"),
+        (of_a_class_attribute, "'K', by which it depends on 'k'"),
+        (of_a_class_attribute_that_is_set, "'K', by which it depends on 'factor', of type int"),
+        (of_a_class_decorator, "'K', by which it depends on '_factor', of type int"),
+        (of_a_method, "'K', by which it depends on 'k', of type int"),
+        (of_a_methods_default, "'K', by which it depends on 'k'"),
+        (of_a_decorated_method, "'K', by which it depends on 'k'"),
+        (of_a_field, "'K', by which it depends on 'k'"),
+        (of_a_local_base, "'K', by which it depends on 'Base.k'"),
+        (of_a_decorator, "'factor', of type int"),
+        (of_a_decorators_default, "'k', of type int"),
+        (of_a_decorating_object, "'factor', of type int"),
+        (of_a_memoized_function, "'inner', by which it depends on 'k', of type int"),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_function_that_hangs_on_what_its_maker_was_given_is_refused(make, names):
+    with pytest.raises(
+        TypeError, match=rf"it is a closure over {names}: another call of {make.__name__}\(\)"
+    ):
+        require_function(make(2))
+
+
+def test_module_or_base_that_the_maker_was_given_is_refused():
+    with pytest.raises(TypeError, match="a closure over 'k', of type module"):
+        require_function(of_a_module(math))
+    with pytest.raises(TypeError, match="a closure over 'K', by which it depends on 'Body', of type type"):
+        require_function(of_a_base(Body))
+
+
+def of_helpers():
+    from math import sqrt
+    from os import path
+
+    import numpy.linalg
+    import numpy.linalg as algebra
+
+    def helper(n, power=2, *more):
+        return twice(n) ** power if n else other(n)
+
+    def other(n):
+        return helper(n)
+
+    twice = lambda n: 2 * n  # noqa: E731
+
+    @functools.cache
+    def kept(n):
+        return helper(n)
+
+    @timed
+    def timed_one(n, start=0):
+        return kept(n)
+
+    @memoize(db_url="sqlite://")
+    def memoized(n: int, k: int = 2) -> int:
+        return timed_one(n)
+
+    @timed
+    def function(n: int) -> int:
+        return memoized(n) + len(path.sep) + sqrt(n) + algebra.norm([n]) + numpy.linalg.norm([n])
+
+    return function
+
+
+def of_classes():
+    import abc
+
+    @dataclasses.dataclass(frozen=True)
+    class Grid:
+        n: int
+        factor: float = 2.0
+        more: list[int] = dataclasses.field(default_factory=list)
+
+    @dataclasses.dataclass(slots=True)
+    class Slotted(Body):
+        n: int = 0
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    class Pair(NamedTuple):
+        a: int
+        b: int = 2
+
+    class Options(typing.TypedDict):
+        a: int
+
+    @attrs.define
+    class Attrs:
+        n: int = 3
+
+    class Model(pydantic.BaseModel):
+        n: int = 3
+
+    class Box(typing.Generic[T], abc.ABC):
+        scale = 1
+
+        class Inner:
+            grid = 3
+
+            def method(self):
+                return Grid
+
+        def __init__(self, n=2):
+            super().__init__()
+
+        @property
+        def size(self):
+            return helper(self.scale)
+
+        @functools.cached_property
+        def half(self):
+            return Pair(1)
+
+        @timed
+        def whole(self):
+            return self.Inner()
+
+    class Larger(Box):
+        pass
+
+    def helper(n):
+        return Larger()
+
+    def function(n: int) -> int:
+        return [Grid, Slotted, Colour, Pair, Options, Attrs, Model, Box, Larger][n]
+
+    return function
+
+
+def of_two_makers():
+    def helper(n):
+        return n
+
+    def make(k):
+        def function(n: int) -> int:
+            return helper(n)
+
+        return function
+
+    return make(2)
+
+
+class Maker:
+    def make(self):
+        def helper(n, k=2):
+            return n
+
+        def function(n: int) -> int:
+            return helper(n)
+
+        return function
+
+
+@pytest.mark.parametrize("make", [of_helpers, of_classes, of_two_makers, Maker().make])
+def test_function_that_hangs_on_nothing_its_maker_was_given_is_taken(make):
+    require_function(make())
 
 
 # Tables

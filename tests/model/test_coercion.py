@@ -7,7 +7,10 @@ import math
 import pickle
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal, localcontext
+from fractions import Fraction
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -273,6 +276,50 @@ def test_datetime_column_makes_every_time_utc(value):
     assert got - (value if value.tzinfo else value.replace(tzinfo=UTC)) == timedelta(0)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        date(2026, 1, 2),
+        time(1, 2, 3, 4),
+        timedelta(-3, 4, 5),
+        datetime(2026, 1, 2, tzinfo=UTC),
+        UUID(int=7),
+        b"a",
+        Decimal("1.500000000000"),
+        "a",
+        3,
+        0.5,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("dialect", [SQLITE, POSTGRES, MYSQL], ids=["sqlite", "postgresql", "mysql"])
+def test_column_makes_its_plain_value_of_a_subclass(value, dialect):
+    class Special(type(value)):
+        def __str__(self):
+            return "special"
+
+    if isinstance(value, UUID):
+        given = Special(int=value.int)
+    elif isinstance(value, date | time | timedelta):
+        given = Special(*value.__reduce__()[1])
+    else:
+        given = Special(value)
+    assert isinstance(given, Special)
+
+    assert same(cast(TYPES.get(type(value), Date), given, dialect), value)
+
+
+@pytest.mark.parametrize("dialect", [SQLITE, POSTGRES, MYSQL], ids=["sqlite", "postgresql", "mysql"])
+def test_fold_that_tells_nothing_apart_is_left_out(dialect):
+    hour = datetime(2026, 10, 25, 1, 30, tzinfo=ZoneInfo("Europe/London"))  # which comes twice
+    later = hour.replace(fold=1)
+
+    assert cast(TYPES[time], time(1, fold=1), dialect).fold == 0
+    assert cast(DateTime(), datetime(2026, 1, 2, fold=1), dialect).fold == 0
+    assert cast(TYPES[datetime], datetime(2026, 1, 2, fold=1, tzinfo=UTC), dialect).fold == 0
+    assert cast(TYPES[datetime], later, dialect) - cast(TYPES[datetime], hour, dialect) == timedelta(hours=1)
+
+
 @pytest.mark.parametrize("dialect", [SQLITE, MYSQL], ids=["sqlite", "mysql"])
 def test_datetime_column_of_the_users_refuses_a_zone_that_it_would_drop(dialect):
     with pytest.raises(Refused, match=r"time zone.*Mapped\[datetime\]"):
@@ -412,6 +459,27 @@ def test_refusal_of_a_stranger_shows_it_and_its_type(python, dialect):
 
     with pytest.raises((Refused, UnhashableParamError), match="Stranger"):
         cast(TYPES[python], Stranger(), dialect)
+
+
+@pytest.mark.parametrize("kind", [TYPES[int], TYPES[float], TYPES[Decimal], TYPES[str], Date(), Boolean()])
+@pytest.mark.parametrize(
+    "value", [10**5000, [10**5000], Fraction(10**5000, 7)], ids=["int", "list", "Fraction"]
+)
+def test_refusal_shows_a_value_of_more_digits_than_python_writes(kind, value):
+    with pytest.raises(Refused, match=r"0x31e20801|<list object at |<fractions\.Fraction object at "):
+        cast(kind, value)
+
+
+def test_combination_of_flags_is_refused_with_what_would_take_it():
+    class Access(enum.Flag):
+        READ = 1
+        WRITE = 2
+
+    kind = Enum(Access)
+
+    assert cast(kind, Access.READ) is Access.READ
+    with pytest.raises(Refused, match=r"give it a name in the class, or .* annotated as set\[Access\]"):
+        cast(kind, Access.READ | Access.WRITE)
 
 
 def test_refusal_shows_a_long_value_in_short():

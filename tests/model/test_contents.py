@@ -38,6 +38,35 @@ class Options(TypedDict):
     where: NotRequired[Path]
 
 
+class Partly(TypedDict):
+    """Some of its annotations only type checkers can read."""
+
+    tol: float
+    mesh: OnlyForTypeCheckers  # noqa: F821
+    meshes: NotRequired[list[OnlyForTypeCheckers | Path]]  # noqa: F821
+    array: NotRequired[OnlyForTypeCheckers[int]]  # noqa: F821
+
+
+class PartlyToo(NamedTuple):
+    mesh: OnlyForTypeCheckers  # noqa: F821
+    tol: float
+
+
+def local_class() -> Any:
+    class Inner(TypedDict):
+        tol: float
+
+    class Outer(TypedDict):
+        tol: float
+        inner: Inner
+
+    return Outer
+
+
+class Day(datetime.date):
+    """A day of a calendar of its own."""
+
+
 Kelvin = NewType("Kelvin", float)
 T, U = TypeVar("T"), TypeVar("U")
 Seconds = TypeAliasType("Seconds", float)  # as `type Seconds = float` says it, which Python 3.11 cannot read
@@ -73,6 +102,8 @@ def exactly(value: Any) -> Any:
         (tuple[Path, ...], ["a", PurePosixPath("b")], (Path("a"), Path("b"))),
         (tuple[()], [], ()),
         (list[datetime.date], [DAY], [DAY]),
+        (list[datetime.date], [Day(2026, 1, 2)], [DAY]),
+        (list[datetime.time], [datetime.time(1, fold=1)], [datetime.time(1)]),
         (list[datetime.datetime], [NOON], [NOON.replace(tzinfo=datetime.UTC)]),
         (list[Decimal], ["1.5", Decimal(1)][1:], [Decimal("1.000000000000")]),
         (list[Annotated[Decimal, Numeric(10, 2)]], [Decimal("1.5")], [Decimal("1.50")]),
@@ -88,6 +119,13 @@ def exactly(value: Any) -> Any:
         (Collection[float], [1], [1.0]),
         (list[float | None], [1, None], [1.0, None]),
         (list[int | float], [1, 2.0], [1, 2.0]),
+        (list[int | float], [np.int64(1), np.float64(1.5), np.float64(2)], [1, 1.5, 2.0]),
+        (list[str | Path], [np.str_("a")], ["a"]),
+        (
+            list[datetime.datetime | int],
+            [np.datetime64("2026-01-02T12")],
+            [NOON.replace(tzinfo=datetime.UTC)],
+        ),
         (list[str | Path], ["a", Path("b")], ["a", Path("b")]),
         (list[int | Path], ["a", 1], [Path("a"), 1]),
         (list[list[float] | np.ndarray], [[1], ARRAY], [[1.0], ARRAY]),
@@ -100,6 +138,14 @@ def exactly(value: Any) -> Any:
         (Span, [1, [2, 3]], Span(1.0, (2, 3))),
         (list[Span], [Span(1, (2, 3))], [Span(1.0, (2, 3))]),
         (Options, {"tol": 1}, {"tol": 1.0}),
+        (Partly, {"tol": 1, "mesh": 2}, {"tol": 1.0, "mesh": 2}),
+        (
+            Partly,
+            {"tol": 1, "mesh": (2,), "meshes": ["a", 1], "array": [1]},
+            {"tol": 1.0, "mesh": (2,), "meshes": ["a", 1], "array": [1]},
+        ),
+        (list[PartlyToo], [("a", 1)], [PartlyToo("a", 1.0)]),
+        (local_class(), {"tol": 1, "inner": {"tol": 1}}, {"tol": 1.0, "inner": {"tol": 1}}),
         (list[Options], [{"tol": 1, "where": "a"}], [{"tol": 1.0, "where": Path("a")}]),
     ],
     ids=shown,
@@ -129,7 +175,9 @@ def test_items_are_converted_as_parameters_of_their_type_are(annotation, given, 
         (Iterable[float], iter([1.0]), " is an iterator, which can be read once only: pass list(...)"),
         (set[int], [1], " must be a set, not [1] (list)"),
         (list[Literal[1]], [True], "[0] must be one of 1, not True (bool)"),
-        (list[int | float], [np.int64(1)], "[0] may become more than one of int, float"),
+        (list[int | float], [Decimal(1)], "[0] may become more than one of int, float"),
+        (list[int] | list[str], [1, "a"], " must be one of list[int], list[str], not [1, 'a'] (list)"),
+        (Literal["auto"] | int, "x", " must be one of Literal['auto'], int, not 'x' (str)"),
         (list[int | str], [Scheme], "[0] must be one of int, str, not"),
         (list[float | None], ["a"], "[0] must be a number"),
         (list[complex], [1], "[0] must be a complex, not 1"),
@@ -137,6 +185,8 @@ def test_items_are_converted_as_parameters_of_their_type_are(annotation, given, 
         (Options, {"where": "a"}, " needs 'tol', as Options says"),
         (Options, {"tol": 1.0, "tl": 2}, " has 'tl', which Options has not; it has: tol, where"),
         (list[Options], [{"tol": "x"}], "[0]['tol'] must be a number"),
+        (Partly, {"tol": "x", "mesh": 2}, "['tol'] must be a number"),
+        (Partly, {"tol": 1}, " needs 'mesh', as Partly says"),
     ],
     ids=shown,
 )
@@ -147,6 +197,19 @@ def test_items_are_refused_with_their_place_as_parameters_of_their_type_are(anno
         cast(given)
 
     assert f"{''.join(reversed(caught.value.steps))} {caught.value}".startswith(words)
+
+
+def test_refusal_names_the_place_of_an_int_that_python_does_not_write():
+    large = 10**5000
+    for annotation, given, place in [
+        (list[int], [1, large], "[1]"),
+        (dict[str, list[int]], {"a": [large]}, "['a'][0]"),
+        (dict[str, int], {large: 1}, "[0x31e2"),
+        (dict[str, int], [large], ""),
+    ]:
+        with pytest.raises(Refused) as caught:
+            contents_of(annotation, sqlite.dialect())(given)
+        assert "".join(reversed(caught.value.steps)).startswith(place)
 
 
 def test_nothing_that_was_given_is_changed():

@@ -86,6 +86,11 @@ class Day(date):
         return "a day"
 
 
+class Span(timedelta):
+    def __str__(self) -> str:
+        return "a span"
+
+
 class Options:
     def __init__(self, dt: float) -> None:
         self.dt = dt
@@ -262,6 +267,9 @@ def nest(depth):
             "price",
             [Decimal("-0"), Decimal("NaN"), Decimal("Infinity"), Decimal("1e-13"), Decimal(10**20), 0.1, 3],
         ),
+        ("day", [Day(2026, 1, 1), Day(2026, 1, 2), datetime(2026, 1, 2)]),
+        ("clock", [time(1, fold=1), time(2, fold=1), time(1, tzinfo=UTC)]),
+        ("duration", [Span(1), Span(days=-1, microseconds=3), timedelta.max]),
         ("colour", ["RED", "red", 2, Colour.BLUE, Method.RK4]),
         ("method", ["rk4", "RK4", "EULER"]),
         ("choice", ["a", "c", Text("a"), None]),

@@ -310,3 +310,32 @@ def test_same_model_opens_again(place):
 
     assert store.run_or_retrieve({**A, "b": 0.25}).b == 0.25
     assert len(place.runner().calls) == 1
+
+
+@pytest.fixture(
+    params=[
+        "sqlite_url",
+        pytest.param("postgres_url", marks=pytest.mark.slow),
+        pytest.param("mysql_url", marks=pytest.mark.slow),
+    ]
+)
+def anywhere(request, tmp_path: Path) -> Place:
+    return Place(request.getfixturevalue(request.param), tmp_path)
+
+
+DEFAULTS = [[1], [1.0], [True], {"a": [0.0]}, {"a": [0]}, [1e16], [10**16], ["1"], {"a": [1e300, 5e-324]}]
+
+
+@pytest.mark.parametrize("default", DEFAULTS, ids=repr)
+def test_default_of_a_document_is_the_same_only_in_all_its_types(anywhere, default):
+    def open_with(value) -> Store:
+        return open_model(anywhere, a=(float, None), b=(type(value), param(default=value)))
+
+    record = open_with(default).run_or_retrieve(A)
+
+    assert open_with(default).run_or_retrieve(A).id == record.id
+    for other in DEFAULTS:
+        if other is not default:
+            with pytest.raises(SchemaError, match="the default of b was "):
+                open_with(other)
+    assert len(anywhere.runner().calls) == 1

@@ -91,6 +91,11 @@ class Metres(float):
     __slots__ = ()
 
 
+class Holiday(date):
+    def __str__(self) -> str:
+        return "a holiday"
+
+
 class Quantity:
     """As libraries of units have it: a number and a unit that its text shows."""
 

@@ -317,6 +317,7 @@ DATES = [
     ("date(2026, 1, 2)", "pd.Timestamp('2026-01-02')", E, "the time of day would be lost"),
     ("date(2026, 1, 2)", "'2026-01-02'", E, "text is no date"),
     ("date(2026, 1, 2)", "None", E, "the column is not nullable"),
+    ("date(2026, 1, 2)", "Holiday(2026, 1, 2)", S, "a subclass is its date, and the runner is given that"),
 ]
 
 DEFAULT_DATES = [
@@ -329,6 +330,7 @@ TIMES = [
     ("time(0)", "time(12)", D, "noon is not midnight"),
     ("time(1, 2, 3)", "time(1, 2, 3, tzinfo=UTC)", E, "the zone would be lost"),
     ("time(1, 2, 3)", "datetime(2026, 1, 2, 1, 2, 3)", E, "the day would be lost"),
+    ("time(1, 2, 3)", "time(1, 2, 3, fold=1)", S, "without a day there is no hour that comes twice"),
 ]
 
 TIMEDELTAS = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import fractions
 import functools
 import json
 import threading
@@ -64,6 +65,14 @@ class Slotted:
 @dataclasses.dataclass
 class Box(Generic[T], abc.ABC):
     item: T
+
+
+@dataclasses.dataclass
+class Checked(Generic[T]):
+    item: T
+
+    def __post_init__(self) -> None:
+        assert self.item
 
 
 @dataclasses.dataclass
@@ -136,6 +145,8 @@ def touched(value: Private) -> Private:
         Plain(1, (2,)),
         Slotted({1, 2}),
         Box([1]),
+        Box[int]([1]),
+        Checked[int](1),
         Sorted([3, 1]),
         Undecorated(1),
         Heir(1),
@@ -155,6 +166,12 @@ def test_object_is_made_again_of_its_fields(value):
     assert got is not value
     assert got == value
     assert Documents().of(got) == Documents().of(value)
+
+
+@pytest.mark.parametrize("class_", [Box, Checked])
+def test_type_that_a_generic_class_was_called_with_is_no_part_of_its_object(class_):
+    assert Documents().of(class_[int](1)) == Documents().of(class_(1))
+    assert vars(made(class_[int](1))) == {"item": 1}
 
 
 def test_object_is_not_changed_by_a_constructor_that_sorts_in_place():
@@ -181,6 +198,10 @@ class Picky:
     def __post_init__(self) -> None:
         if self.x > 1:
             raise ValueError("too large")
+
+
+def test_fraction_of_more_digits_than_python_writes_is_refused():
+    assert "[0] is a Fraction that cannot be written: " in refusal([fractions.Fraction(10**5000, 7)])
 
 
 def grown(value: Picky) -> Picky:

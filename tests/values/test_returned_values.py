@@ -1,17 +1,30 @@
 """What functions return comes back equal in type: objects, members, containers, zones, and frames within them."""
 
+import abc
 import enum
 from collections import Counter, OrderedDict, UserDict, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, NamedTuple, Optional, TypedDict
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    Optional,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    runtime_checkable,
+)
 from zoneinfo import ZoneInfo
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pydantic
 import pytest
@@ -45,6 +58,14 @@ class Mesh:
 @dataclass(frozen=True, slots=True)
 class Frozen:
     x: float
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Box(Generic[T]):
+    item: T
 
 
 @dataclass
@@ -139,6 +160,12 @@ def test_value_comes_back_equal_and_of_the_same_type(tmp_path, value):
     assert back == value
     assert types_in(back) == types_in(value)
     assert repr(back) == repr(value)
+
+
+def test_object_of_a_generic_class_comes_back_as_one_of_the_class(tmp_path):
+    back = round_trip(tmp_path, [Box[int](3), Box("a")])
+
+    assert back == [Box(3), Box("a")]
 
 
 def test_zone_comes_back_by_name(tmp_path):
@@ -248,8 +275,52 @@ def test_class_that_was_defined_again_takes_the_place_of_the_former(tmp_path):
     assert type(load(str(tmp_path / "value.value.json"))) is second
 
 
+class Sized(Protocol):
+    size: float
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    size: float
+
+
+class Shape(abc.ABC):  # noqa: B024
+    """A base that says nothing of what its subclasses hold."""
+
+
+class Area(abc.ABC):
+    @abc.abstractmethod
+    def area(self) -> float: ...
+
+
+class Base:
+    """A base with a subclass that can be stored."""
+
+
+@dataclass
+class Derived(Base, Area, Shape):
+    size: float
+
+    def area(self) -> float:
+        return self.size
+
+
+class WithSized(TypedDict):
+    sized: Sized
+
+
 ANNOTATIONS = [
     float | None,
+    npt.NDArray[np.float64],
+    npt.ArrayLike,
+    dict[str, np.ndarray[tuple[int], np.dtype[np.float32]]],
+    Sized,
+    list[Sized],
+    Checkable | None,
+    WithSized,
+    Shape,
+    Area,
+    Base,
     Optional[np.ndarray],  # noqa: UP045
     Annotated[float, "metre"],
     Row,
@@ -278,6 +349,18 @@ def test_return_annotation_is_accepted(annotation):
     memoize(function)
 
 
+@pytest.mark.parametrize("annotation", [Callable[[int], Opaque], type[Opaque]], ids=shown)
+def test_class_that_a_returned_callable_or_class_would_give_is_not_what_is_refused(annotation):
+    def function(n: int):
+        pass
+
+    function.__annotations__["return"] = annotation
+
+    assert Opaque not in returned_classes(function)
+    with pytest.raises(TypeError, match=r"it returns a (Callable|type), "):
+        memoize(function)
+
+
 @pytest.mark.parametrize(
     "annotation", [Opaque, Opaque | None, dict[str, Opaque], Annotated[list[Opaque], ""]], ids=shown
 )
@@ -303,6 +386,13 @@ def test_classes_of_fields_are_known_too():
         float: False,
         tuple: False,
     } | {type(None): False}
+
+
+def test_subclasses_of_a_base_are_known_too():
+    def function(n: int) -> Shape:
+        return Derived(n)
+
+    assert returned_classes(function) == {Shape: True, Derived: False}
 
 
 class Result:
