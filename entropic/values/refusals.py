@@ -68,7 +68,10 @@ def parts_left(value: Any) -> Any:
 
 def as_text(value: Any) -> str:
     """Return a value that no format holds as text: a frame whole, others as they print."""
-    if hasattr(value, "to_csv"):
-        return str(value.to_csv())
-    # Of xarray, whose repr is short, all.
-    return repr(value.to_dict()) if hasattr(value, "to_dict") else repr(value)
+    try:
+        if hasattr(value, "to_csv"):
+            return str(value.to_csv())
+        # Of xarray, whose repr is short, all.
+        return repr(value.to_dict()) if hasattr(value, "to_dict") else repr(value)
+    except Exception as error:  # a user's __repr__ may do anything, and an int may have too many digits
+        return f"<a {type(value).__qualname__}, whose text cannot be made: {type(error).__name__}>"

@@ -351,6 +351,58 @@ def test_object_that_contains_itself_is_kept_without_end(tmp_path):
     assert "Result object" in parts["itself"]
 
 
+def in_a_list(levels: int):
+    value = ["at the bottom"]
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def tree(levels: int):
+    value = {"leaf": -1}
+    for number in range(levels):
+        value = {"right": value, "left": {"leaf": number}}
+    return value
+
+
+def everybody_knows_everybody(count: int):
+    people = [{"name": number} for number in range(count)]
+    for one in people:
+        one["friends"] = people
+        one["others"] = [other for other in people if other is not one]
+    return people[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "pieces"),
+    [
+        (in_a_list(400), ["at the bottom"]),
+        (tree(400), range(-1, 400)),
+        (everybody_knows_everybody(30), range(30)),
+        ([Opaque(), in_a_list(10_000)], ["Opaque object", "at the bottom"]),
+    ],
+    ids=["list", "tree", "graph", "with a part that has no format"],
+)
+def test_value_that_is_nested_too_deeply_is_kept_whole_and_at_once(tmp_path, value, pieces):
+    with pytest.raises(TypeError, match=r"contains itself, or is nested too deeply|Opaque"):
+        save(value, str(tmp_path / "value"))
+
+    path, left_out = codecs.save_rest(value, str(tmp_path / "rest"))
+
+    back = repr(load(str(path)))
+    assert all(str(piece) in back for piece in pieces)
+    assert "what contains itself, or is nested too deeply" in left_out
+    assert path.stat().st_size < 200_000
+
+
+def test_objects_in_objects_are_compared_once_each(tmp_path):
+    value = Part(0)
+    for _ in range(30):
+        value = Part(value)
+
+    assert round_trip(tmp_path, value) == value
+
+
 def kept(n: int):
     """Return a value of which one part has no format, however long it took."""
     return {
