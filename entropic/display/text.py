@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-__all__ = ["Listing", "listed", "short"]
+__all__ = ["Listing", "listed", "printed", "short"]
 
 T = TypeVar("T")
 
 WIDTH = 60  # characters of one value
 LINE = 100
 LINES = 30
+_DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
+
+
+class _Brief(reprlib.Repr):
+    """Prints whatever there is, ints of any size among it."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= _DIGITS_BITS else f"{hex(x):.20}... ({x.bit_length()} bits)"
+
+
+_brief = _Brief()
+
+
+def printed(value: Any) -> str:
+    """Return the repr of *value*, shortened where Python makes none: of too large an int, or by a class's mistake."""
+    try:
+        return repr(value)
+    except Exception:
+        try:
+            return _brief.repr(value)
+        except Exception as error:
+            return f"<a {type(value).__qualname__} that cannot be printed: {type(error).__name__}>"
 
 
 def short(value: Any, width: int = WIDTH) -> str:
@@ -22,7 +45,7 @@ def short(value: Any, width: int = WIDTH) -> str:
     >>> short("x" * 100, 20)
     "'xxxxxxx ... xxxxxx'"
     """
-    text = " ".join(repr(value).split())
+    text = " ".join(printed(value).split())
     if len(text) <= width:
         return text
     kept = width - 5
@@ -32,7 +55,7 @@ def short(value: Any, width: int = WIDTH) -> str:
 def listed(items: Iterable[Any]) -> str:
     """Return a list's repr: on one line if it fits, else a line for each item, and the last of many left out."""
     all_items = list(items)
-    shown = [repr(item) for item in all_items[:LINES]]
+    shown = [printed(item) for item in all_items[:LINES]]
     line = f"[{', '.join(shown)}]"
     if len(all_items) <= LINES and len(line) <= LINE:
         return line

@@ -41,6 +41,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import StatementError
 
 from entropic.display.hints import did_you_mean
+from entropic.display.text import printed
 from entropic.sql.capacity import Capacity
 from entropic.sql.columns import (
     ByteString,
@@ -558,5 +559,5 @@ def _has_microseconds(value: Any) -> bool:
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
+    text = printed(value)
     return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"

@@ -25,6 +25,7 @@ from entropic.disk.files import remove
 from entropic.disk.roots import MARKER, Marker, read_marker
 from entropic.disk.sidecars import SidecarIndex
 from entropic.disk.staging import LATEST_S, Staged, Staging, stage, staging_for
+from entropic.display.text import printed
 from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
 from entropic.process.identity import Process, batch_job, this_process
@@ -33,7 +34,7 @@ from entropic.runs.answers import answering
 from entropic.runs.durable import not_kept
 from entropic.runs.inside import Chunk, Run, running
 from entropic.runs.jobs import Failure, InRow, Job, NotBegun, Outcome, Receipt
-from entropic.values.plain import plain
+from entropic.values.plain import plain, plain_key
 from entropic.values.row_texts import digest_of_text
 
 __all__ = [
@@ -398,14 +399,14 @@ def index_of(root: Path) -> SidecarIndex:
     return _indices.setdefault(str(root), SidecarIndex(root))
 
 
-def kept(returned: Any) -> dict[Any, Any]:
+def kept(returned: Any) -> dict[str, Any]:
     """Return what JSON holds of what a runner returned."""
     kept = {}
     for name, value in returned.items() if isinstance(returned, Mapping) else ():
         try:
-            kept[name] = plain(value)
+            kept[plain_key(name)] = plain(value)
         except TypeError as error:
-            log.warning("the runner returned %r, which is left out of custom_data: %s", name, error)
+            log.warning("the runner returned %s, which is left out: %s", printed(name), error)
     return kept
 
 

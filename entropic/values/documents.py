@@ -20,6 +20,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
+from entropic.display.text import printed
 from entropic.errors import DecodeError
 from entropic.values.objects import class_name, shape_of, state_of
 from entropic.values.pandas_parts import make_pandas, pandas_parts
@@ -430,7 +431,7 @@ def require_same(back: Any, before: Any) -> None:
         ),
     )
     if first != second or not all(_are_equal(array, others[name]) for name, array in arrays.items()):
-        raise TypeError(f"it would be {back!r:.100}, not {before!r:.100}")
+        raise TypeError(f"it would be {printed(back):.100}, not {printed(before):.100}")
 
 
 def _are_equal(one: Any, other: Any) -> bool:
