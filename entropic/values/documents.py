@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -22,10 +21,21 @@ from typing import Any
 
 from entropic.display.text import printed
 from entropic.errors import DecodeError
+from entropic.values.kinds import (
+    CODECS,
+    decode_fields,
+    decode_masked,
+    decode_numpy,
+    decode_scalar,
+    from_text,
+    has_description,
+    is_plain_dtype,
+    of_type,
+    parts_as,
+)
 from entropic.values.objects import class_name, shape_of, state_of
 from entropic.values.pandas_parts import make_pandas, pandas_parts
 from entropic.values.refusals import as_text, parts_left, refusal
-from entropic.values.scalars import CODECS, NUMBER, from_text, of_type, parts_as
 from entropic.values.xarray_parts import make_xarray, xarray_parts
 
 __all__ = [
@@ -47,7 +57,6 @@ _DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digit
 _LEVELS = (50, 12, 3)  # of a value that is nested too deeply: the first that the stack has room for
 _NESTED = "what contains itself, or is nested too deeply"
 _SINGLE = frozenset({type(None), bool, int, float, str})
-_ARRAY_KINDS = frozenset("biufcmMSUV")
 _UNNAMED = "#"  # of an array whose place in the value makes no good name
 
 _classes: dict[str, type] = {}
@@ -179,12 +188,7 @@ def read_files_with(function: Callable[[str, bytes], Any]) -> None:
 
 def is_plain_array(value: Any) -> bool:
     """Whether *value* is an array that npy holds without pickle: exactly `numpy.ndarray`, of one of NumPy's dtypes."""
-    return type(value) is _numpy("ndarray") and _is_plain_dtype(value.dtype)
-
-
-def _is_plain_dtype(dtype: Any) -> bool:
-    # Foreign dtypes, such as bfloat16, come back as void.
-    return dtype.kind in _ARRAY_KINDS and not dtype.hasobject and dtype.type.__module__ == "numpy"
+    return type(value) is _numpy("ndarray") and is_plain_dtype(value.dtype)
 
 
 def _numpy(name: str) -> Any:
@@ -283,6 +287,8 @@ class _Encoder:
             return self._scalar(value)
         if is_plain_array(value):
             return self._array(value)
+        if kind is _numpy("ndarray") and value.dtype.names and not has_description(value.dtype):
+            return _tagged("fields", self._fields(value))
         if kind is getattr(_numpy("ma"), "MaskedArray", None):
             return _tagged("masked", self._masked(value))
         if (file := self._files(value)) is not None:
@@ -337,6 +343,9 @@ class _Encoder:
             encoder._path = list(self._path)
             try:
                 document = encoder.encode(parts)
+            except RecursionError as error:
+                raise self._refuse(value) from error
+            try:
                 made = _DECODERS[name](decode(document, encoder.arrays.__getitem__))
                 if not encoder.left_out:
                     require_same(made, value)
@@ -367,7 +376,7 @@ class _Encoder:
 
     def _scalar(self, value: Any) -> Any:
         dtype = value.dtype
-        if not _is_plain_dtype(dtype):
+        if not is_plain_dtype(dtype):
             raise self._refuse(value)
         if dtype.kind == "V" or dtype.char in "gG":  # structured, or wider than Python's own
             return _tagged("scalar", self._array(_numpy("asarray")(value)))
@@ -380,6 +389,17 @@ class _Encoder:
             name = f"{_UNNAMED}{len(self.arrays)}"
         self.arrays[name] = array
         return _tagged("array", name)
+
+    def _fields(self, value: Any) -> Any:
+        """Return the elements as octets, what the fields are, and where each begins."""
+        numpy: Any = sys.modules["numpy"]
+        fields = value.dtype.fields
+        parts = numpy.dtype([(name, fields[name][0]) for name in value.dtype.names])
+        if not is_plain_dtype(parts) or any(len(field) > 2 for field in fields.values()):
+            raise self._refuse(value)
+        octets = numpy.array(value, order="C").view(f"V{value.dtype.itemsize}")
+        offsets = [fields[name][1] for name in value.dtype.names]
+        return [self._at("elements", octets), self._at("fields", numpy.empty(0, parts)), offsets]
 
     def _masked(self, value: Any) -> Any:
         numpy: Any = sys.modules["numpy"]
@@ -486,54 +506,6 @@ def _decode_pairs(content: Any) -> dict[Any, Any]:
     return pairs
 
 
-def _decode_numpy(content: Any) -> Any:
-    import numpy as np
-
-    name, value = parts_as(content, (str,), (bool, int, float, complex, bytes, str))
-    if not _SCALAR.fullmatch(name):
-        raise ValueError(f"{name!r} is no dtype of a scalar")
-    dtype = np.dtype(name).newbyteorder("=")  # scalars have the byte order of the machine
-    if type(value) not in _SCALAR_TYPES[dtype.kind]:
-        raise TypeError(f"{value!r} is no {dtype}")
-    if dtype.kind in "mM":
-        return np.array(value, "i8").view(dtype)[()]
-    if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
-        raise ValueError(f"{value!r} is no {dtype}")  # NumPy before 2 takes what is left of the number
-    scalar = dtype.type(value)
-    if scalar.dtype != dtype or (scalar.item() != value and value == value):
-        raise ValueError(f"{value!r} is no {dtype}")
-    return scalar
-
-
-def _decode_scalar(content: Any) -> Any:
-    array = of_type(content, _numpy("ndarray"))
-    if array.ndim:
-        raise ValueError("it is an array")
-    return array[()]
-
-
-def _decode_masked(content: Any) -> Any:
-    import numpy as np
-
-    data, mask, fill = parts_as(content, *[(np.ndarray,)] * 3)
-    if mask.shape != data.shape or fill.ndim:
-        raise ValueError("the mask is of another shape")
-    return np.ma.MaskedArray(data, mask=mask, fill_value=fill)
-
-
-_SCALAR = re.compile(r"[<>|][biufcmMSU]\d+(\[\w+\])?")
-_SCALAR_TYPES: dict[str, tuple[type, ...]] = {
-    "b": (bool,),
-    "i": (int,),
-    "u": (int,),
-    "f": NUMBER,
-    "c": (complex,),
-    "m": (int,),
-    "M": (int,),
-    "S": (bytes,),
-    "U": (str,),
-}
-
 _NAMES = {kind: name for name, (kind, _, _) in CODECS.items()}
 _ENCODERS = {kind: to_document for kind, to_document, _ in CODECS.values()}
 _FACTORIES: dict[Any, Any] = {None: None} | {
@@ -556,9 +528,10 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "set": _decode_set,
     "frozenset": lambda content: frozenset(_decode_set(content)),
     "dict": _decode_pairs,
-    "numpy": _decode_numpy,
-    "scalar": _decode_scalar,
-    "masked": _decode_masked,
+    "numpy": decode_numpy,
+    "scalar": decode_scalar,
+    "fields": decode_fields,
+    "masked": decode_masked,
     **{name: from_document for name, (_, _, from_document) in CODECS.items()},
 }
 

@@ -22,8 +22,8 @@ from zoneinfo import ZoneInfo
 from entropic.values.arrays import array_kind, copy_of, form_of
 from entropic.values.documents import MARKER
 from entropic.values.hashing import NoForm, canonical, hasher_of, rounded_apart
+from entropic.values.kinds import CODECS
 from entropic.values.objects import Shape, class_name, shape_of, state_of
-from entropic.values.scalars import CODECS
 
 __all__ = [
     "DEPTH",

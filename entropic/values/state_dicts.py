@@ -22,7 +22,7 @@ from entropic.errors import DecodeError
 from entropic.values import documents
 from entropic.values.array_files import NATIVE, ArraysFile, save_arrays
 from entropic.values.documents import MARKER, is_plain_array
-from entropic.values.scalars import CODECS
+from entropic.values.kinds import CODECS
 from entropic.values.untrusted import files_within, require_small_npy
 
 __all__ = ["EncodedStates", "StatesFile", "StoredArray", "encode_states", "save_states"]

@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import fractions
 import json
 import math
 
@@ -53,6 +54,7 @@ def test_plain_value_comes_back_equal_and_of_its_type(value):
         [math.inf, -math.inf, -0.0],
         complex(float("nan"), -0.0),
         10**5000,
+        fractions.Fraction(10**5000, 3),
         -(2**70),
         "\ud800 half a pair",
         'quote " and \0 and \u2028',
@@ -225,6 +227,9 @@ def test_object_that_has_the_marker_key_without_being_ours_is_an_error(document)
         ("timedelta", [10**12, 0, 0]),
         ("decimal", "1,5"),
         ("fraction", "1/0"),
+        ("fraction", [1, 0]),
+        ("fraction", [1, "2"]),
+        ("fields", [1, 2, 3]),
         ("uuid", "1"),
         ("path", ["a", "b"]),
         ("numpy", ["<i1", 300]),

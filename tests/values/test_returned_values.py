@@ -141,6 +141,41 @@ def test_value_comes_back_equal_and_of_the_same_type(tmp_path, value):
     assert repr(back) == repr(value)
 
 
+TABLE = np.array([(1, 2.0, "a"), (3, 4.0, "b")], [("n", "<i4"), ("x", ">f8"), ("s", "U2")])
+INNER = np.dtype([("a", "i1"), ("b", "f8", (2,))])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        TABLE[["s", "n"]],
+        TABLE[:0][["x", "n"]],
+        np.zeros((2, 3), [("p", INNER), ("q", "M8[s]")])[["q", "p"]].T,
+        np.zeros(3, {"names": ["a", "b"], "formats": ["<i4", "<i2"], "offsets": [0, 0], "itemsize": 8}),
+        np.array((1, 2.0), [("n", "<i4"), ("x", "<f8")])[["x", "n"]],
+    ],
+    ids=["order", "empty", "nested", "overlapping", "no dimensions"],
+)
+def test_structured_array_whose_fields_stand_in_no_order_comes_back(tmp_path, value):
+    for number, returned in enumerate((value, {"table": value})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+
+        back = round_trip(folder, returned)
+
+        array = back["table"] if number else back
+        assert (array.dtype, array.shape, str(array)) == (value.dtype, value.shape, str(value))
+
+
+def test_array_with_a_field_of_a_foreign_type_is_refused(tmp_path):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    value = np.ones(3, [("a", "i4"), ("b", [("c", ml_dtypes.bfloat16, (2,))])])
+
+    for returned in (value, [value], value[["b", "a"]]):
+        with pytest.raises(TypeError, match="cannot store the returned value"):
+            save(returned, str(tmp_path / "value"))
+
+
 def test_zone_comes_back_by_name(tmp_path):
     back = round_trip(tmp_path, VALUES[13])
 
@@ -403,6 +438,13 @@ def test_objects_in_objects_are_compared_once_each(tmp_path):
     assert round_trip(tmp_path, value) == value
 
 
+RETURNED: dict[str, Any] = {}
+
+
+def returned_one(n: int):
+    return RETURNED["value"]
+
+
 def kept(n: int):
     """Return a value of which one part has no format, however long it took."""
     return {
@@ -411,6 +453,39 @@ def kept(n: int):
         "inner": [1, Opaque()],
         "frame": pd.DataFrame({"u": [2**70, Opaque()]}),
     }
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["itself", "inside"])
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_value_whose_codec_fails_is_kept_aside(tmp_path, monkeypatch, error, inside):
+    def fail(value, path):
+        Path(path).write_text("half")
+        raise error("a mesh of no cells")
+
+    register_codec(Opaque, ".opaque", save=fail, load=lambda path: None)
+    value = Opaque()
+    value.cells = [1, 2]
+    monkeypatch.setitem(RETURNED, "value", [value, 5] if inside else value)
+    function = memoize(results_dir=tmp_path, db_url="sqlite://")(returned_one)
+
+    with pytest.raises(TypeError, match=f"{error.__name__}.*a mesh of no cells.*is not lost: ") as caught:
+        function(1)
+    back = load(str(caught.value).partition("is not lost: '")[2].partition("'")[0])
+
+    assert (back[0] if inside else back)["parts"] == {"cells": [1, 2]}
+    assert isinstance(caught.value.__cause__, error)
+
+
+def test_disk_that_refuses_a_value_is_said_as_it_is(tmp_path, monkeypatch):
+    def fail(value, path):
+        raise OSError(28, "No space left on device")
+
+    register_codec(Opaque, ".opaque", save=fail, load=lambda path: None)
+    monkeypatch.setitem(RETURNED, "value", [Opaque()])
+    function = memoize(results_dir=tmp_path, db_url="sqlite://")(returned_one)
+
+    with pytest.raises(OSError, match="No space left"):
+        function(1)
 
 
 def test_value_that_was_computed_is_kept_aside_and_the_error_says_where(tmp_path):

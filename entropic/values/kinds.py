@@ -1,4 +1,4 @@
-"""Scalars that JSON has no word for, by exact type: what a document holds of each, and how it is made again.
+"""Kinds of values that JSON has no word for: what a document holds of scalars, and how they and arrays are made again.
 
 Everything here is given what a file says, and takes nothing for granted: content that does not fit its type is an
 error, and nothing is worked out of it that a few characters could make endless.
@@ -17,9 +17,22 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-__all__ = ["CODECS", "NUMBER", "from_text", "of_type", "parts_as"]
+__all__ = [
+    "CODECS",
+    "decode_fields",
+    "decode_masked",
+    "decode_numpy",
+    "decode_scalar",
+    "from_text",
+    "has_description",
+    "is_plain_dtype",
+    "of_type",
+    "parts_as",
+]
 
-NUMBER = (float, int)  # PostgreSQL's JSONB gives 1 for 1.0
+
+_NUMBER = (float, int)  # PostgreSQL's JSONB gives 1 for 1.0
+_ARRAY_KINDS = frozenset("biufcmMSUV")
 _FRACTION = re.compile(r"-?\d+(/\d+)?")
 
 
@@ -43,7 +56,17 @@ def _from_base64(text: str) -> bytes:
     return b64decode(text, validate=True)
 
 
-def _decode_fraction(text: str) -> Fraction:
+def _encode_fraction(value: Fraction) -> str | list[int]:
+    try:
+        return str(value)
+    except ValueError:  # it has more digits than Python writes
+        return [value.numerator, value.denominator]
+
+
+def _decode_fraction(content: Any) -> Fraction:
+    if type(content) is list:
+        return Fraction(*parts_as(content, (int,), (int,)))
+    text = of_type(content, str)
     if not _FRACTION.fullmatch(text):  # "1e999999999" would be worked out
         raise ValueError(f"{text!r:.80} is not two whole numbers")
     return Fraction(text)
@@ -91,9 +114,90 @@ def _decode_time(content: Any) -> time:
     return time.fromisoformat(text).replace(fold=fold, tzinfo=zone)
 
 
+def is_plain_dtype(dtype: Any) -> bool:
+    """Whether npy gives a dtype back as it was, without pickle."""
+    if dtype.names is not None:
+        return has_description(dtype) and all(is_plain_dtype(dtype[name]) for name in dtype.names)
+    # Foreign dtypes, such as bfloat16, come back as void.
+    base = dtype.base
+    return base.kind in _ARRAY_KINDS and not base.hasobject and base.type.__module__ == "numpy"
+
+
+def has_description(dtype: Any) -> bool:
+    """Whether npy can say what a structured dtype is: one whose fields stand in their order."""
+    try:
+        return bool(dtype.descr)
+    except ValueError:
+        return False
+
+
+def decode_numpy(content: Any) -> Any:
+    """Return a scalar of NumPy's, of its dtype and Python's value."""
+    import numpy as np
+
+    name, value = parts_as(content, (str,), (bool, int, float, complex, bytes, str))
+    if not _SCALAR.fullmatch(name):
+        raise ValueError(f"{name!r} is no dtype of a scalar")
+    dtype = np.dtype(name).newbyteorder("=")  # scalars have the byte order of the machine
+    if type(value) not in _SCALAR_TYPES[dtype.kind]:
+        raise TypeError(f"{value!r} is no {dtype}")
+    if dtype.kind in "mM":
+        return np.array(value, "i8").view(dtype)[()]
+    if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+        raise ValueError(f"{value!r} is no {dtype}")  # NumPy before 2 takes what is left of the number
+    scalar = dtype.type(value)
+    if scalar.dtype != dtype or (scalar.item() != value and value == value):
+        raise ValueError(f"{value!r} is no {dtype}")
+    return scalar
+
+
+def decode_scalar(content: Any) -> Any:
+    """Return the one element of an array without dimensions."""
+    import numpy as np
+
+    array = of_type(content, np.ndarray)
+    if array.ndim:
+        raise ValueError("it is an array")
+    return array[()]
+
+
+def decode_fields(content: Any) -> Any:
+    """Return a structured array, of its octets, its fields in an array of their own, and where each begins."""
+    import numpy as np
+
+    octets, fields, offsets = parts_as(content, (np.ndarray,), (np.ndarray,), (list,))
+    names = fields.dtype.names
+    formats = [fields.dtype[name] for name in names]
+    size = octets.dtype.itemsize
+    return octets.view(np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size}))
+
+
+def decode_masked(content: Any) -> Any:
+    """Return a masked array, of its parts."""
+    import numpy as np
+
+    data, mask, fill = parts_as(content, *[(np.ndarray,)] * 3)
+    if mask.shape != data.shape or fill.ndim:
+        raise ValueError("the mask is of another shape")
+    return np.ma.MaskedArray(data, mask=mask, fill_value=fill)
+
+
+_SCALAR = re.compile(r"[<>|][biufcmMSU]\d+(\[\w+\])?")
+_SCALAR_TYPES: dict[str, tuple[type, ...]] = {
+    "b": (bool,),
+    "i": (int,),
+    "u": (int,),
+    "f": _NUMBER,
+    "c": (complex,),
+    "m": (int,),
+    "M": (int,),
+    "S": (bytes,),
+    "U": (str,),
+}
+
 # By exact type: a subclass, such as an IntEnum or a namedtuple, would come back as something else.
 CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "complex": (complex, lambda z: [z.real, z.imag], lambda c: complex(*parts_as(c, NUMBER, NUMBER))),
+    "complex": (complex, lambda z: [z.real, z.imag], lambda c: complex(*parts_as(c, _NUMBER, _NUMBER))),
     "bytes": (bytes, lambda b: b64encode(b).decode(), from_text(_from_base64)),
     "bytearray": (
         bytearray,
@@ -109,7 +213,7 @@ CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda c: timedelta(*parts_as(c, (int,), (int,), (int,))),
     ),
     "decimal": (Decimal, str, from_text(Decimal)),
-    "fraction": (Fraction, str, from_text(_decode_fraction)),
+    "fraction": (Fraction, _encode_fraction, _decode_fraction),
     "uuid": (UUID, str, from_text(UUID)),
     "range": (range, lambda r: [r.start, r.stop, r.step], _decode_range),
     "path": (type(Path()), str, from_text(Path)),
