@@ -145,7 +145,12 @@ def decode_numpy(content: Any) -> Any:
         return np.array(value, "i8").view(dtype)[()]
     if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
         raise ValueError(f"{value!r} is no {dtype}")  # NumPy before 2 takes what is left of the number
-    scalar = dtype.type(value)
+    whole = value  # of texts and bytes item() leaves out the NULs at the end
+    if dtype.kind == "S":
+        whole = value.ljust(dtype.itemsize, b"\0")
+    elif dtype.kind == "U":
+        whole = value.ljust(dtype.itemsize // 4, "\0")
+    scalar = dtype.type(whole)
     if scalar.dtype != dtype or (scalar.item() != value and value == value):
         raise ValueError(f"{value!r} is no {dtype}")
     return scalar

@@ -87,6 +87,13 @@ def test_dict_that_has_the_marker_key_comes_back(value):
     assert is_same(there_and_back(value), value)
 
 
+@pytest.mark.parametrize("value", [np.bytes_(b"a\0"), np.bytes_(b"\0"), np.str_("a\0\0"), np.str_("")])
+def test_text_of_numpys_that_ends_in_nul_comes_back(value):
+    back = there_and_back({"text": value})["text"]
+
+    assert (type(back), back.dtype, len(back), back) == (type(value), value.dtype, len(value), value)
+
+
 def test_what_json_has_stands_as_it_is():
     document, arrays = encode({"a": [1, 2.5, "x", None, True]})
 
