@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -56,6 +57,8 @@ MARKER = "__entropic__"
 _DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
 _LEVELS = (50, 12, 3)  # of a value that is nested too deeply: the first that the stack has room for
 _NESTED = "what contains itself, or is nested too deeply"
+# Two halves of a surrogate pair beside each other, which JSON would give back as one character.
+_PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 _SINGLE = frozenset({type(None), bool, int, float, str})
 _UNNAMED = "#"  # of an array whose place in the value makes no good name
 
@@ -267,7 +270,9 @@ class _Encoder:
 
     def _encode(self, value: Any) -> Any:
         kind = type(value)
-        if kind is str or kind is bool or value is None:
+        if kind is str:
+            return value if _has_no_pair(value) else _tagged("text", _PAIR.split(value))
+        if kind is bool or value is None:
             return value
         if kind is int:
             return value if value.bit_length() <= _DIGITS_BITS else _tagged("int", hex(value))
@@ -333,9 +338,7 @@ class _Encoder:
             raise self._refuse(value)
         know([kind])
         fields = {name: self._at(name, item) for name, item in given.items()}
-        return _tagged(
-            "object", [class_name(kind), fields, {name: self._at(name, item) for name, item in extra.items()}]
-        )
+        return _tagged("object", [class_name(kind), fields, self._mapping(extra)])
 
     def _labelled(self, value: Any, name: str, parts: dict[str, Any]) -> Any:
         if not self._is_inside:  # once for all that is in it
@@ -367,7 +370,7 @@ class _Encoder:
         return [self._at(str(number), value) for number, value in enumerate(values)]
 
     def _mapping(self, values: Mapping[Any, Any]) -> Any:
-        if MARKER not in values and all(type(key) is str for key in values):
+        if MARKER not in values and all(type(key) is str and _has_no_pair(key) for key in values):
             return {key: self._at(key, value) for key, value in values.items()}
         return _tagged("dict", self._pairs(values))
 
@@ -415,6 +418,10 @@ class _Encoder:
 def _is_good_name(step: str) -> bool:
     """Whether a key can be part of the name of an HDF5 dataset, and looks like one."""
     return step.isprintable() and step not in {"", ".", ".."} and "/" not in step and _UNNAMED not in step
+
+
+def _has_no_pair(text: str) -> bool:
+    return text.isascii() or _PAIR.search(text) is None
 
 
 def _place(path: Iterable[str]) -> str:
@@ -524,6 +531,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "deque": lambda content: deque(*parts_as(content, (list,), (int, type(None)))),
     "int": from_text(lambda text: int(text, 16)),
     "float": from_text(float),
+    "text": lambda content: "".join(of_type(piece, str) for piece in of_type(content, list)),
     "tuple": lambda content: tuple(of_type(content, list)),
     "set": _decode_set,
     "frozenset": lambda content: frozenset(_decode_set(content)),

@@ -104,6 +104,7 @@ VALUES = [
     datetime(2024, 3, 31, 2, 30, tzinfo=BERLIN, fold=1),
     datetime(2024, 1, 1, tzinfo=UTC),
     [time(1, 2, tzinfo=timezone(timedelta(hours=2))), time(3, 4, tzinfo=BERLIN), time(5, 6, fold=1)],
+    Model(n=1, **{"__entropic__": "tuple", "value": [1]}),
 ]
 
 
