@@ -47,9 +47,11 @@ __all__ = [
     "encode_rest",
     "is_plain_array",
     "know",
+    "no_arrays",
     "parts_of",
     "read_files_with",
     "require_same",
+    "scalar_document",
 ]
 
 MARKER = "__entropic__"
@@ -78,6 +80,11 @@ def _class_of(name: Any) -> Any:
             f"in def function(...) -> {str(name).rpartition('.')[2]}, and call it again; nothing is lost"
         )
     return _classes[name]
+
+
+def no_arrays(name: str) -> Any:
+    """Refuse the array of a document that can have none."""
+    raise DecodeError(f"the document refers to the array {name!r}, but JSON has none")
 
 
 def encode(value: Any, files: Callable[[Any], Any] = lambda value: None) -> tuple[Any, dict[str, Any]]:
@@ -130,13 +137,25 @@ def _levelled(value: Any, files: Callable[[Any], Any], levels: int) -> tuple[Any
     return {"value": first, "below": below}, encoder.arrays, encoder.left_out
 
 
-def decode(document: Any, arrays: Callable[[str], Any]) -> Any:
+def scalar_document(value: Any) -> Any:
+    """Return the document of a scalar that JSON has no word for, or of a member of an Enum; None of anything else."""
+    if isinstance(value, _numpy("generic")):
+        value = value.item()
+    if type(value) not in _ENCODERS and not isinstance(value, Enum):
+        return None
+    try:
+        return encode(value)[0]
+    except TypeError:
+        return None
+
+
+def decode(document: Any, arrays: Callable[[str], Any] = no_arrays) -> Any:
     """Return the value of which `encode` made *document*.
 
     Parameters
     ----------
     arrays : callable
-        Returns the array of a name.
+        Returns the array of a name. Default: there are none.
 
     Raises
     ------
