@@ -13,7 +13,7 @@ from typing import Any
 
 from entropic.values.hashing import NoForm, array_form, canonical
 
-__all__ = ["array_kind", "copy_of", "form_of"]
+__all__ = ["array_kind", "copy_of", "form_of", "make_masked", "masked_parts"]
 
 Cell = Callable[[Any], Any]
 
@@ -85,6 +85,27 @@ def _masked(value: Any) -> dict[str, Any]:
     parts = {"data": value.data, "fill": value.fill_value} | ({} if no_mask else {"mask": value.mask})
     form: dict[str, Any] = {name: _array(numpy.asarray(part)) for name, part in parts.items()}
     return {**form, "hard": True} if value.hardmask else form
+
+
+def masked_parts(value: Any) -> tuple[Any, Any, Any, bool] | None:
+    """Return what `make_masked` makes a masked array of; None of anything else, subclasses included.
+
+    Its mask is None where it has none, which a function can tell from a mask of nothing.
+    """
+    class_ = _loaded("numpy.ma", "MaskedArray")
+    if class_ is None or type(value) is not class_ or vars(value).keys() - _OF_MASKED or value._optinfo:
+        return None
+    mask = None if value.mask is _loaded("numpy.ma", "nomask") else value.mask
+    return value.data, mask, value.fill_value, bool(value.hardmask)
+
+
+def make_masked(data: Any, mask: Any, fill_value: Any, is_hard: bool) -> Any:
+    """Return the masked array of these parts."""
+    from numpy import ma
+
+    return ma.MaskedArray(
+        data, mask=ma.nomask if mask is None else mask, fill_value=fill_value, hard_mask=is_hard
+    )
 
 
 _OF_MASKED = {
