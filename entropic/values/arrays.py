@@ -131,10 +131,13 @@ def _column(values: Any, cell: Cell) -> Any:
 
 def _index(value: Any, cell: Cell) -> Any:
     levels = [value]
+    is_of_tuples = False  # of one level, and else of the form of that level
     if isinstance(value, _loaded("pandas", "MultiIndex")):
         levels = [value.get_level_values(number) for number in range(value.nlevels)]
+        is_of_tuples = value.nlevels == 1
     freq = getattr(value, "freqstr", None)
-    return [[_column(level, cell) for level in levels], [cell(name) for name in value.names], freq]
+    form = [[_column(level, cell) for level in levels], [cell(name) for name in value.names], freq]
+    return [*form, "tuples"] if is_of_tuples else form
 
 
 def copy_of(value: Any, kind: str, clone: Cell) -> Any:
