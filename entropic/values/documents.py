@@ -403,7 +403,9 @@ class _Encoder:
         if dtype.kind == "V" or dtype.char in "gG":  # structured, or wider than Python's own
             return _tagged("scalar", self._array(_numpy("asarray")(value)))
         content = int(value.view("i8")) if dtype.kind in "mM" else value.item()
-        return _tagged("numpy", [dtype.str, self.encode(content)])
+        # Of two integers of one size, one has only its letter as a name of its own.
+        name = dtype.str if _numpy("dtype")(dtype.str).type is type(value) else dtype.char
+        return _tagged("numpy", [name, self.encode(content)])
 
     def _array(self, array: Any) -> Any:
         name = "/".join(self._path)
@@ -428,7 +430,11 @@ class _Encoder:
         mask, fill = numpy.ma.getmaskarray(value), numpy.asarray(value.fill_value)
         if not is_plain_array(value.data):
             raise self._refuse(value)
-        return [self._at(step, part) for step, part in (("data", value.data), ("mask", mask), ("fill", fill))]
+        no_mask = value.mask is numpy.ma.nomask
+        parts = [("data", value.data), ("mask", None if no_mask else mask), ("fill", fill)]
+        if no_mask or value.hardmask:
+            parts.append(("hard", bool(value.hardmask)))
+        return [self._at(step, part) for step, part in parts]
 
     def _refuse(self, value: Any) -> TypeError:
         return refusal(value, self._path, is_fixed=type(value) in PLAIN)

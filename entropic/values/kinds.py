@@ -32,6 +32,7 @@ __all__ = [
 
 
 _NUMBER = (float, int)  # PostgreSQL's JSONB gives 1 for 1.0
+_TIME = (str,), (int,), (timedelta, str, tuple, type(None))  # with fold and zone
 _ARRAY_KINDS = frozenset("biufcmMSUV")
 _FRACTION = re.compile(r"-?\d+(/\d+)?")
 
@@ -87,13 +88,25 @@ def _encode_datetime(value: datetime) -> list[Any] | None:
     if value.tzinfo is not None and type(value.tzinfo) is not timezone:
         return None  # of a zone without a name only the offset would be kept
     # The offset by itself: fromisoformat() reads one of less than a second as UTC.
-    return [value.replace(tzinfo=None).isoformat(), value.fold, value.utcoffset()]
+    return [value.replace(tzinfo=None).isoformat(), value.fold, value.tzinfo and _encode_offset(value.tzinfo)]
+
+
+def _encode_offset(zone: timezone) -> timedelta | tuple[timedelta, str]:
+    offset, name = zone.utcoffset(None), zone.tzname(None)
+    return offset if name == timezone(offset).tzname(None) else (offset, name)
+
+
+def _decode_zone(zone: Any) -> Any:
+    if zone is None:
+        return None
+    if isinstance(zone, str):
+        return ZoneInfo(zone)
+    return timezone(*zone) if isinstance(zone, tuple) else timezone(zone)
 
 
 def _decode_datetime(content: Any) -> datetime:
-    text, fold, offset = parts_as(content, (str,), (int,), (timedelta, str, type(None)))
-    zone: Any = ZoneInfo(offset) if isinstance(offset, str) else None if offset is None else timezone(offset)
-    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=zone)
+    text, fold, zone = parts_as(content, *_TIME)
+    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=_decode_zone(zone))
 
 
 def _encode_time(value: time) -> list[Any] | None:
@@ -103,15 +116,14 @@ def _encode_time(value: time) -> list[Any] | None:
         return text
     if type(zone) is ZoneInfo and zone.key:
         return [*text, zone.key]
-    return [*text, zone.utcoffset(None)] if type(zone) is timezone else None
+    return [*text, _encode_offset(zone)] if type(zone) is timezone else None
 
 
 def _decode_time(content: Any) -> time:
     if len(of_type(content, list)) == 2:  # without a zone
         content = [*content, None]
-    text, fold, offset = parts_as(content, (str,), (int,), (timedelta, str, type(None)))
-    zone: Any = ZoneInfo(offset) if isinstance(offset, str) else None if offset is None else timezone(offset)
-    return time.fromisoformat(text).replace(fold=fold, tzinfo=zone)
+    text, fold, zone = parts_as(content, *_TIME)
+    return time.fromisoformat(text).replace(fold=fold, tzinfo=_decode_zone(zone))
 
 
 def is_plain_dtype(dtype: Any) -> bool:
@@ -181,13 +193,18 @@ def decode_masked(content: Any) -> Any:
     """Return a masked array, of its parts."""
     import numpy as np
 
-    data, mask, fill = parts_as(content, *[(np.ndarray,)] * 3)
-    if mask.shape != data.shape or fill.ndim:
+    if len(of_type(content, list)) == 3:  # with a mask, which is not hard
+        content = [*content, False]
+    data, mask, fill, is_hard = parts_as(
+        content, (np.ndarray,), (np.ndarray, type(None)), (np.ndarray,), (bool,)
+    )
+    if (mask is not None and mask.shape != data.shape) or fill.ndim:
         raise ValueError("the mask is of another shape")
-    return np.ma.MaskedArray(data, mask=mask, fill_value=fill)
+    mask = np.ma.nomask if mask is None else mask
+    return np.ma.MaskedArray(data, mask=mask, fill_value=fill, hard_mask=is_hard)
 
 
-_SCALAR = re.compile(r"[<>|][biufcmMSU]\d+(\[\w+\])?")
+_SCALAR = re.compile(r"[<>|][biufcmMSU]\d+(\[\w+\])?|[iIlLqQ]")
 _SCALAR_TYPES: dict[str, tuple[type, ...]] = {
     "b": (bool,),
     "i": (int,),

@@ -97,6 +97,40 @@ def test_text_of_numpys_that_ends_in_nul_comes_back(value):
     assert (type(back), back.dtype, len(back), back) == (type(value), value.dtype, len(value), value)
 
 
+@pytest.mark.parametrize("type_", [np.longlong, np.ulonglong, np.int_, np.intc, np.uintp, np.short])
+def test_integer_of_numpys_comes_back_of_its_own_type(type_):
+    assert type(there_and_back([type_(5)])[0]) is type_
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.array([1, 2], mask=[0, 1], hard_mask=True, fill_value=7),
+        np.ma.array([1, 2], hard_mask=True),
+        np.ma.array([1, 2]),
+        np.ma.array([1, 2], mask=[0, 0]),
+        np.ma.array([(1, 2.0)], mask=[(0, 1)], dtype=[("a", "i4"), ("b", "f8")], hard_mask=True),
+    ],
+    ids=["hard", "hard without a mask", "no mask", "nothing masked", "fields"],
+)
+def test_masked_array_comes_back_with_what_its_mask_is(value):
+    back = there_and_back([value])[0]
+
+    assert (back.hardmask, back.mask is np.ma.nomask) == (value.hardmask, value.mask is np.ma.nomask)
+    assert (str(back), back.fill_value, back.dtype) == (str(value), value.fill_value, value.dtype)
+
+
+def test_name_of_an_offset_comes_back():
+    zone = datetime.timezone(datetime.timedelta(hours=2), "there")
+
+    moment, clock = there_and_back(
+        [datetime.datetime(2026, 1, 2, tzinfo=zone), datetime.time(1, tzinfo=zone)]
+    )
+
+    assert (moment.tzname(), clock.tzname()) == ("there", "there")
+    assert moment.utcoffset() == clock.utcoffset() == datetime.timedelta(hours=2)
+
+
 def test_what_json_has_stands_as_it_is():
     document, arrays = encode({"a": [1, 2.5, "x", None, True]})
 
@@ -251,6 +285,10 @@ def test_object_that_has_the_marker_key_without_being_ours_is_an_error(document)
         ("numpy", ["<M8[eon]", 1]),
         ("scalar", [1]),
         ("masked", [1, 2, 3]),
+        ("masked", [1, None, 3, True]),
+        ("time", ["01:00", 0, {"__entropic__": "tuple", "value": [1, "x"]}]),
+        ("numpy", ["q", 2**63]),
+        ("numpy", ["d", 1.5]),
     ],
 )
 def test_content_that_does_not_fit_its_type_is_an_error(name, content):
