@@ -298,8 +298,8 @@ def _int_caster(low: int, high: int) -> Caster:
         if not low <= value <= high:
             sign = "bits" if low else "bits without a sign"
             raise Refused(
-                f"is {value}, which does not fit the column's {bits} {sign}: declare it as a Numeric(40, 0) of "
-                "SQLAlchemy's, as in Annotated[int, Numeric(40, 0)], or as a str"
+                f"is {printed(value)}, which does not fit the column's {bits} {sign}: declare it as a Numeric(40, 0) "
+                "of SQLAlchemy's, as in Annotated[int, Numeric(40, 0)], or as a str"
             )
         return int(value)
 

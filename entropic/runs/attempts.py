@@ -407,10 +407,10 @@ def kept(returned: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     held: dict[str, Any] = {}
     spelled: dict[str, Any] = {}
     for name, value in returned.items() if isinstance(returned, Mapping) else ():
-        document = scalar_document(value)
+        document = None
         try:
             key = plain_key(name)
-            if document is not None:
+            if (document := scalar_document(value)) is not None:
                 spelled[key] = document
             held[key] = plain(value)
         except TypeError as error:

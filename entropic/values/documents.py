@@ -311,12 +311,12 @@ class _Encoder:
             return self._scalar(value)
         if is_plain_array(value):
             return self._array(value)
-        if kind is _numpy("ndarray") and value.dtype.names and not has_description(value.dtype):
-            return _tagged("fields", self._fields(value))
         if kind is getattr(_numpy("ma"), "MaskedArray", None):
             return _tagged("masked", self._masked(value))
         if (file := self._files(value)) is not None:
             return _tagged("file", [file[0], self._array(file[1])])
+        if kind is _numpy("ndarray") and value.dtype.names and not has_description(value.dtype):
+            return _tagged("fields", self._fields(value))
         if (labelled := parts_of(value)) is not None:
             return self._labelled(value, *labelled)
         if isinstance(value, Enum):

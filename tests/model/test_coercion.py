@@ -414,6 +414,12 @@ def test_refusal_of_a_stranger_shows_it_and_its_type(python, dialect):
         cast(TYPES[python], Stranger(), dialect)
 
 
+@pytest.mark.parametrize("kind", [Integer(), Float(), String(5), Boolean(), Date()], ids=repr)
+def test_refusal_of_an_int_with_too_many_digits_can_be_printed(kind):
+    with pytest.raises(Refused, match=r"0x.*bits"):
+        cast(kind, 10**5000)
+
+
 def test_refusal_shows_a_long_value_in_short():
     with pytest.raises(Refused) as caught:
         cast(Float(), "x" * 1000)

@@ -309,7 +309,7 @@ def test_returned_value_that_json_cannot_hold_is_left_out_with_a_warning(root, c
 def test_returned_names_are_text_and_what_has_too_many_digits_is_left_out(root, caplog):
     def runner(params):
         write(params)
-        return {("a", 1): 1, None: 2, b"x": 3, "large": [10**5000], 10**5000: 4, "\ud800": 5, "rmse": 2**70}
+        return {("a", 1): 1, None: 2, b"x": 3, "large": [10**5000], 10**5000: 4, "\ud800": 1j, "rmse": 2**70}
 
     receipt = run_one(root, runner)
 
