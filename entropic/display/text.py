@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-__all__ = ["Listing", "described", "listed", "short", "written"]
+__all__ = ["Listing", "described", "listed", "printed", "short", "written"]
 
 T = TypeVar("T")
 
 WIDTH = 60  # characters of one value
 LINE = 100
 LINES = 30
+_DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
+
+
+class _Brief(reprlib.Repr):
+    """Prints whatever there is, ints of any size among it."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= _DIGITS_BITS else f"{hex(x):.20}... ({x.bit_length()} bits)"
+
+
+_brief = _Brief()
+
+
+def printed(value: Any) -> str:
+    """Return the repr of *value*, shortened where Python makes none: of too large an int, or by a class's mistake."""
+    try:
+        return repr(value)
+    except Exception:
+        try:
+            return _brief.repr(value)
+        except Exception as error:
+            return f"<a {type(value).__qualname__} that cannot be printed: {type(error).__name__}>"
 
 
 def short(value: Any, width: int = WIDTH) -> str:
@@ -22,7 +45,7 @@ def short(value: Any, width: int = WIDTH) -> str:
     >>> short("x" * 100, 20)
     "'xxxxxxx ... xxxxxx'"
     """
-    text = " ".join(repr(value).split())
+    text = " ".join(printed(value).split())
     if len(text) <= width:
         return text
     kept = width - 5
@@ -41,18 +64,15 @@ def described(value: Any) -> str:
 
 
 def written(value: Any, width: int = 80) -> str:
-    """Return the beginning of the repr of *value*; in hexadecimal of an int that Python does not write otherwise."""
-    try:
-        text = repr(value)
-    except ValueError:  # of it, or of one in it
-        text = hex(value) if isinstance(value, int) else object.__repr__(value)
+    """Return the beginning of the repr of *value*."""
+    text = printed(value)
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def listed(items: Iterable[Any]) -> str:
     """Return a list's repr: on one line if it fits, else a line for each item, and the last of many left out."""
     all_items = list(items)
-    shown = [repr(item) for item in all_items[:LINES]]
+    shown = [printed(item) for item in all_items[:LINES]]
     line = f"[{', '.join(shown)}]"
     if len(all_items) <= LINES and len(line) <= LINE:
         return line

@@ -51,7 +51,8 @@ def fill_outputs(table: ResultTable[Any], outputs_of: Callable[[Any], Mapping[st
                 log.warning("the outputs of %s are not filled in: %s", found.id, error)
                 left += 1
                 continue
-            outputs, _ = table.parameters.split(kept(outputs_of(value)), set())
+            returned, spelled = kept(outputs_of(value))
+            outputs, _ = table.parameters.split(returned, set(), spelled)
             new = {name: one for name, one in outputs.items() if one is not None and found.row[name] is None}
             if new:
                 changes.append((found.id, found.row["created_at"], table.parameters.by_column(new)))

@@ -51,7 +51,9 @@ class CallRunner:
         value = self.arguments.call(self.function, params)
         try:
             text = save(value, params["result_file"], inline_bytes=self.inline_bytes)
-        except TypeError as error:
+        except OSError:
+            raise
+        except Exception as error:  # a codec of the user's may raise anything
             raise _kept_aside(value, params["result_file"], error) from error
         outputs = outputs_in(value, self.columns)
         return outputs if text is None else InRow(text, outputs)
@@ -65,14 +67,15 @@ class CallRunner:
         return _runner, (self.function, self.arguments, options, registered_codecs())
 
 
-def _kept_aside(value: Any, stem: str, reason: TypeError) -> TypeError:
+def _kept_aside(value: Any, stem: str, reason: Exception) -> TypeError:
     """Keep what can be kept of a value that was computed and has no format; return the error that says where."""
     for half_written in Path(stem).parent.glob(f"{glob.escape(Path(stem).name)}*"):
         remove(half_written)
     path, left_out = save_rest(value, stem)
     kept = quarantine(path)
+    what = reason if isinstance(reason, TypeError) else f"cannot store the returned value: {reason!r}"
     return TypeError(
-        f"{reason}. It was computed, and is not lost: {str(kept)!r} has it, as text what has no format "
+        f"{what}. It was computed, and is not lost: {str(kept)!r} has it, as text what has no format "
         f"({', '.join(left_out[:5])})"
     )
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import JSON, Column, Dialect, inspect
@@ -34,10 +34,12 @@ from entropic.model.coercion import (
     within,
 )
 from entropic.model.identities import Documented, Identity
+from entropic.model.outputs import no_json, returned_output, typed_output
 from entropic.model.portable import dumper, loader
 from entropic.process.logs import get_logger
 from entropic.sql.capacity import Capacity
 from entropic.sql.columns import FiniteJSON, GoneMember
+from entropic.values.documents import know
 from entropic.values.hashing import NoForm, canonical, digest, hash_params, normalise, rounded_apart
 from entropic.values.parameter_documents import (
     NOTHING_ELSE,
@@ -67,8 +69,6 @@ REMARK = "__remark__"  # key of what a runner returns: a sentence for the log, w
 
 _ABSENT: Any = object()
 NO_ROW: Any = object()  # instead of a value to look for: no row can have it
-
-_TIMES: dict[str, Any] = {"datetime": datetime, "date": date, "time": time}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,7 @@ class Parameters:
             for name, column in self._columns.items()
             if is_output(column)
         }
+        know(one for column, _ in self._outputs.values() if (one := getattr(column.type, "enum_class", None)))
         self._params = {
             name: self._make(name, column, dialect)
             for name, column in self._columns.items()
@@ -242,7 +243,10 @@ class Parameters:
         return dict.fromkeys(self._outputs)
 
     def split(
-        self, returned: Mapping[str, Any], told: set[str] | None = None
+        self,
+        returned: Mapping[str, Any],
+        told: set[str] | None = None,
+        spelled: Mapping[str, Any] = MappingProxyType({}),
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Part what a runner returned into outputs, typed, and the rest, for ``custom_data``.
 
@@ -253,6 +257,8 @@ class Parameters:
         ----------
         told : set of str, optional
             The names that were warned of already, as in a sweep, where once is enough; the new ones are added.
+        spelled : mapping
+            The documents of scalars that JSON has no word for.
         """
         outputs: dict[str, Any] = {}
         rest: dict[str, Any] = {}
@@ -262,16 +268,19 @@ class Parameters:
             if told is not None:
                 told.add(name)
 
-        for name, value in returned.items():
+        for name in {**returned, **spelled}:
+            value = returned.get(name)
             if name == REMARK:
                 tell(name, str(value))
             elif name in self._outputs:
                 try:
-                    outputs[name] = _output(self._outputs[name], value)
+                    outputs[name] = returned_output(self._outputs[name], name, returned, spelled)
                 except (Refused, ValueError, UnhashableParamError) as reason:
                     tell(name, f"{self._name}.{name}, returned by the runner, is left out: it {reason}")
             elif name in self._reserved or name in self._params:
                 tell(name, f"{name!r}, returned by the runner, is left out: it is no output of {self._name}")
+            elif name not in returned:
+                tell(name, f"{name!r}, returned by the runner, is left out: it {no_json(spelled[name])}")
             elif (path := non_finite(value)) is not None:
                 tell(name, f"{name!r}, returned by the runner, is left out: {path} is NaN or infinite")
             else:
@@ -289,7 +298,7 @@ class Parameters:
         outputs = {}
         for name in values.keys() & self._outputs.keys():
             try:
-                outputs[name] = _output(self._outputs[name], values[name])
+                outputs[name] = typed_output(self._outputs[name], values[name])
             except (Refused, ValueError, UnhashableParamError) as reason:
                 raise ParameterError(f"{self._name}.{name} {reason}") from None
         return outputs, {name: value for name, value in values.items() if name not in outputs}
@@ -532,20 +541,6 @@ class Parameters:
             f"{'was' if len(missing) == 1 else 'were'} not given and ha{'s' if len(missing) == 1 else 've'} "
             f"no default. It has: {', '.join(self._params)}."
         )
-
-
-def _output(output: tuple[Column[Any], Caster], value: Any) -> Any:
-    column, cast = output
-    if isinstance(value, float) and not math.isfinite(value):
-        if value != value or not is_float(column):
-            return None
-        try:
-            return cast(value)
-        except Refused:
-            return None
-    if isinstance(value, str) and (kind := kind_of(column)) in _TIMES:
-        value = _TIMES[kind].fromisoformat(value)  # as it travelled
-    return cast(value)
 
 
 def _is_plain(column: Column[Any]) -> bool:

@@ -25,6 +25,7 @@ from entropic.disk.files import remove
 from entropic.disk.roots import MARKER, Marker, read_marker
 from entropic.disk.sidecars import SidecarIndex
 from entropic.disk.staging import LATEST_S, Staged, Staging, stage, staging_for
+from entropic.display.text import printed
 from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
 from entropic.process.identity import Process, batch_job, this_process
@@ -33,7 +34,8 @@ from entropic.runs.answers import answering
 from entropic.runs.durable import not_kept
 from entropic.runs.inside import Chunk, Run, running
 from entropic.runs.jobs import Failure, InRow, Job, NotBegun, Outcome, Receipt
-from entropic.values.plain import plain
+from entropic.values.documents import scalar_document
+from entropic.values.plain import plain, plain_key
 from entropic.values.row_texts import digest_of_text
 
 __all__ = [
@@ -283,6 +285,7 @@ class Work:
                 staged = stage(slot, job.name, sync=not is_shared)
                 there = staging.gather(slot, staged.name) if is_shared else slot
             gathered = there / staged.name if there != slot else None
+            returned, spelled = kept(returned)
             receipt = Receipt(
                 record_id=job.record_id,
                 attempt=attempt,
@@ -291,7 +294,8 @@ class Work:
                 staged=staged,
                 stored=job.stored,
                 custom=job.custom,
-                returned=kept(returned),
+                returned=returned,
+                spelled=spelled,
                 replaces=job.replaces,
                 started_at=begun,
                 elapsed_s=elapsed,
@@ -398,15 +402,21 @@ def index_of(root: Path) -> SidecarIndex:
     return _indices.setdefault(str(root), SidecarIndex(root))
 
 
-def kept(returned: Any) -> dict[Any, Any]:
-    """Return what JSON holds of what a runner returned."""
-    kept = {}
+def kept(returned: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what JSON holds of what a runner returned, and the documents of scalars that JSON has no word for."""
+    held: dict[str, Any] = {}
+    spelled: dict[str, Any] = {}
     for name, value in returned.items() if isinstance(returned, Mapping) else ():
+        document = None
         try:
-            kept[name] = plain(value)
+            key = plain_key(name)
+            if (document := scalar_document(value)) is not None:
+                spelled[key] = document
+            held[key] = plain(value)
         except TypeError as error:
-            log.warning("the runner returned %r, which is left out of custom_data: %s", name, error)
-    return kept
+            if document is None:  # else a column may hold it; only who has the model knows
+                log.warning("the runner returned %s, which is left out: %s", printed(name), error)
+    return held, spelled
 
 
 def _where() -> dict[str, Any]:

@@ -83,6 +83,7 @@ _LINE: dict[str, Callable[[Any], Any]] = {
     "stored": _is_document,
     "custom": _is_document,
     "returned": _is_document,
+    "spelled": _is_document,
     "replaces": lambda value: value is None or (isinstance(value, str) and _is_digest(value)),
     "started_at": _is_seconds,
     "elapsed_s": _is_seconds,
@@ -141,6 +142,10 @@ class Receipt:
     ----------
     staged : Staged
         The file in its slot; of a value that is to stand in the row its size and digest, and an empty name.
+    returned : dict
+        What the runner returned besides, as JSON.
+    spelled : dict
+        Of it the scalars that JSON has no word for, as documents: an output column may have one for them.
     value : str or None
         That value, as `entropic.values.row_texts` spells it.
     where : dict
@@ -161,6 +166,7 @@ class Receipt:
     is_folder: bool
     where: dict[str, Any]
     value: str | None = None
+    spelled: dict[str, Any] = field(default_factory=dict)
     is_synced: bool = field(default=False, compare=False)
     """Whether result and line are known to be on the disk; not before they are is anything committed."""
 
@@ -214,7 +220,7 @@ class Receipt:
     @classmethod
     def from_line(cls, line: Mapping[str, Any]) -> Receipt:
         """Return the receipt that a sidecar's line stands for; KeyError or TypeError if it is no such line."""
-        line = {"value": None, **line}  # which lines of before do not have
+        line = {"value": None, "spelled": {}, **line}  # which lines of before do not have
         for name, is_sound in _LINE.items():
             if not is_sound(line[name]):
                 raise TypeError(f"{name!r} of a sidecar's line is {line[name]!r:.200}")

@@ -243,7 +243,7 @@ class Publisher:
         _insert_file(connection, records)
 
     def _row(self, receipt: Receipt, name: str | None, told: set[str] | None) -> dict[str, Any]:
-        outputs, rest = self._parameters.split(receipt.returned, told)
+        outputs, rest = self._parameters.split(receipt.returned, told, receipt.spelled)
         return {
             **self._parameters.by_column(self._parameters.load(receipt.stored)),
             **self._parameters.by_column(self._parameters.no_outputs()),

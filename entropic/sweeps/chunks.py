@@ -10,11 +10,13 @@ import functools
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from entropic.errors import ClusterError
 from entropic.runs.inside import outside
 from entropic.runs.jobs import WorkerDied
+from entropic.values.arrays import make_masked, masked_parts
 
 __all__ = [
     "Noting",
@@ -23,6 +25,7 @@ __all__ = [
     "answer",
     "as_noting",
     "as_ticketed",
+    "dump_jobs",
     "dump_work",
     "keep",
     "load_answer",
@@ -93,6 +96,26 @@ def dump_work(work: Work) -> bytes:
             "the model from a module rather than close over it. Or run it in this process: without client=, "
             "workers= and executor="
         ) from error
+
+
+def dump_jobs(jobs: list[Any]) -> bytes:
+    """Pickle the jobs of a chunk, parameters as they are: NumPy itself would drop what a masked array's mask is."""
+    stream = BytesIO()
+    _pickler()(stream).dump(jobs)
+    return stream.getvalue()
+
+
+@functools.cache
+def _pickler() -> Any:
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+        def reducer_override(self, obj: Any) -> Any:
+            if (parts := masked_parts(obj)) is not None:
+                return make_masked, parts
+            return super().reducer_override(obj)
+
+    return Pickler
 
 
 def _blame(value: Any, name: str, depth: int = 0) -> str:

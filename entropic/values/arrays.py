@@ -13,7 +13,7 @@ from typing import Any
 
 from entropic.values.hashing import NoForm, array_form, canonical
 
-__all__ = ["array_kind", "copy_of", "form_of"]
+__all__ = ["array_kind", "copy_of", "form_of", "make_masked", "masked_parts"]
 
 Cell = Callable[[Any], Any]
 
@@ -87,6 +87,27 @@ def _masked(value: Any) -> dict[str, Any]:
     return {**form, "hard": True} if value.hardmask else form
 
 
+def masked_parts(value: Any) -> tuple[Any, Any, Any, bool] | None:
+    """Return what `make_masked` makes a masked array of; None of anything else, subclasses included.
+
+    Its mask is None where it has none, which a function can tell from a mask of nothing.
+    """
+    class_ = _loaded("numpy.ma", "MaskedArray")
+    if class_ is None or type(value) is not class_ or vars(value).keys() - _OF_MASKED or value._optinfo:
+        return None
+    mask = None if value.mask is _loaded("numpy.ma", "nomask") else value.mask
+    return value.data, mask, value.fill_value, bool(value.hardmask)
+
+
+def make_masked(data: Any, mask: Any, fill_value: Any, is_hard: bool) -> Any:
+    """Return the masked array of these parts."""
+    from numpy import ma
+
+    return ma.MaskedArray(
+        data, mask=ma.nomask if mask is None else mask, fill_value=fill_value, hard_mask=is_hard
+    )
+
+
 _OF_MASKED = {
     "_mask",
     "_fill_value",
@@ -110,10 +131,13 @@ def _column(values: Any, cell: Cell) -> Any:
 
 def _index(value: Any, cell: Cell) -> Any:
     levels = [value]
+    is_of_tuples = False  # of one level, and else of the form of that level
     if isinstance(value, _loaded("pandas", "MultiIndex")):
         levels = [value.get_level_values(number) for number in range(value.nlevels)]
+        is_of_tuples = value.nlevels == 1
     freq = getattr(value, "freqstr", None)
-    return [[_column(level, cell) for level in levels], [cell(name) for name in value.names], freq]
+    form = [[_column(level, cell) for level in levels], [cell(name) for name in value.names], freq]
+    return [*form, "tuples"] if is_of_tuples else form
 
 
 def copy_of(value: Any, kind: str, clone: Cell) -> Any:

@@ -214,7 +214,7 @@ def save(value: Any, stem: str, *, inline_bytes: int = 0) -> str | None:
 
 def save_rest(value: Any, stem: str) -> tuple[Path, list[str]]:
     """Write what can be written of a value that `save` refused, the rest as text; return the file, and what is text."""
-    document, arrays, left_out = encode_rest(value, as_file)
+    document, arrays, left_out = encode_rest(value, _as_file_or_none)
     found = FORMATS[".value.h5" if arrays else ".value.json"]
     write: Any = found.save
     path = stem + found.suffix
@@ -307,6 +307,15 @@ def as_file(value: Any) -> tuple[str, Any] | None:
         if not path.is_file():
             return None  # a folder: such a value is returned by itself
         return found.suffix, np.frombuffer(path.read_bytes(), "u1")
+
+
+def _as_file_or_none(value: Any) -> tuple[str, Any] | None:
+    try:
+        return as_file(value)
+    except OSError:
+        raise
+    except Exception:  # of a user's codec, or for want of a package: what is left of the value is kept
+        return None
 
 
 def _from_file(suffix: str, content: bytes) -> Any:

@@ -13,28 +13,33 @@ import json
 import math
 import re
 import sys
-from base64 import b64decode, b64encode
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
 from enum import Enum, Flag
-from fractions import Fraction
 from functools import reduce
 from operator import or_
-from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
-from uuid import UUID
-from zoneinfo import ZoneInfo
 
+from entropic.display.text import printed
 from entropic.errors import DecodeError
+from entropic.values.kinds import (
+    CODECS,
+    decode_fields,
+    decode_masked,
+    decode_numpy,
+    decode_scalar,
+    from_text,
+    has_description,
+    is_plain_dtype,
+    of_type,
+    parts_as,
+)
 from entropic.values.objects import class_name, shape_of, state_of
 from entropic.values.pandas_parts import make_pandas, pandas_parts
 from entropic.values.refusals import as_text, parts_left, refusal
 from entropic.values.xarray_parts import make_xarray, xarray_parts
 
 __all__ = [
-    "CODECS",
     "MARKER",
     "PLAIN",
     "decode",
@@ -42,15 +47,21 @@ __all__ = [
     "encode_rest",
     "is_plain_array",
     "know",
+    "no_arrays",
     "parts_of",
     "read_files_with",
     "require_same",
+    "scalar_document",
 ]
 
 MARKER = "__entropic__"
 
 _DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
-_ARRAY_KINDS = frozenset("biufcmMSUV")
+_LEVELS = (50, 12, 3)  # of a value that is nested too deeply: the first that the stack has room for
+_NESTED = "what contains itself, or is nested too deeply"
+# Two halves of a surrogate pair beside each other, which JSON would give back as one character.
+_PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
+_SINGLE = frozenset({type(None), bool, int, float, str})
 _UNNAMED = "#"  # of an array whose place in the value makes no good name
 
 _classes: dict[str, type] = {}
@@ -69,6 +80,11 @@ def _class_of(name: Any) -> Any:
             f"in def function(...) -> {str(name).rpartition('.')[2]}, and call it again; nothing is lost"
         )
     return _classes[name]
+
+
+def no_arrays(name: str) -> Any:
+    """Refuse the array of a document that can have none."""
+    raise DecodeError(f"the document refers to the array {name!r}, but JSON has none")
 
 
 def encode(value: Any, files: Callable[[Any], Any] = lambda value: None) -> tuple[Any, dict[str, Any]]:
@@ -93,18 +109,53 @@ def encode(value: Any, files: Callable[[Any], Any] = lambda value: None) -> tupl
 
 
 def encode_rest(value: Any, files: Callable[[Any], Any]) -> tuple[Any, dict[str, Any], list[str]]:
-    """Return what `encode` would of the parts of *value* that can be written, and what was in the way of the others."""
-    encoder = _Encoder(files, is_lenient=True)
-    return encoder.encode(value), encoder.arrays, encoder.left_out
+    """Return what `encode` would of the parts of *value* that can be written, and what was in the way of the others.
+
+    Of a value that contains itself, or is nested too deeply, each container is written once: what is deeper than some
+    levels goes on beside the value, and what was written before is named by its place.
+    """
+    try:
+        encoder = _Encoder(files, is_lenient=True)
+        return encoder.encode(value), encoder.arrays, encoder.left_out
+    except RecursionError:
+        pass
+    for levels in _LEVELS[:-1]:
+        try:
+            return _levelled(value, files, levels)
+        except RecursionError:
+            continue  # this was called from deep down
+    return _levelled(value, files, _LEVELS[-1])
 
 
-def decode(document: Any, arrays: Callable[[str], Any]) -> Any:
+def _levelled(value: Any, files: Callable[[Any], Any], levels: int) -> tuple[Any, dict[str, Any], list[str]]:
+    """Return what `encode_rest` does, of containers within so many levels, and of what is below beside them."""
+    encoder = _Encoder(files, is_lenient=True, levels=levels)
+    first = encoder.encode(value)
+    below: list[Any] = []
+    for part in encoder.below:  # which grows meanwhile
+        below.append(encoder.encode_below(part, len(below)))
+    return {"value": first, "below": below}, encoder.arrays, encoder.left_out
+
+
+def scalar_document(value: Any) -> Any:
+    """Return the document of a scalar that JSON has no word for, or of a member of an Enum; None of anything else."""
+    if isinstance(value, _numpy("generic")):
+        value = value.item()
+    if type(value) not in _ENCODERS and not isinstance(value, Enum):
+        return None
+    try:
+        return encode(value)[0]
+    except TypeError:
+        return None
+
+
+def decode(document: Any, arrays: Callable[[str], Any] = no_arrays) -> Any:
     """Return the value of which `encode` made *document*.
 
     Parameters
     ----------
     arrays : callable
-        Returns the array of a name.
+        Returns the array of a name. Default: there are none.
 
     Raises
     ------
@@ -138,7 +189,7 @@ def _decode(document: Any, arrays: Callable[[str], Any]) -> Any:
         )
     content = document["value"] if name == "array" else _decode(document["value"], arrays)
     try:
-        return arrays(_of(content, str)) if name == "array" else _DECODERS[name](content)
+        return arrays(of_type(content, str)) if name == "array" else _DECODERS[name](content)
     except DecodeError:
         raise
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
@@ -151,7 +202,7 @@ def read_files_with(function: Callable[[str, bytes], Any]) -> None:
     """Let *function* make the value of a file within a document, of its suffix and bytes."""
 
     def read(content: Any) -> Any:
-        suffix, octets = _parts(content, (str,), (_numpy("ndarray"),))
+        suffix, octets = parts_as(content, (str,), (_numpy("ndarray"),))
         return function(suffix, octets.tobytes())
 
     _DECODERS["file"] = read
@@ -159,12 +210,7 @@ def read_files_with(function: Callable[[str, bytes], Any]) -> None:
 
 def is_plain_array(value: Any) -> bool:
     """Whether *value* is an array that npy holds without pickle: exactly `numpy.ndarray`, of one of NumPy's dtypes."""
-    return type(value) is _numpy("ndarray") and _is_plain_dtype(value.dtype)
-
-
-def _is_plain_dtype(dtype: Any) -> bool:
-    # Foreign dtypes, such as bfloat16, come back as void.
-    return dtype.kind in _ARRAY_KINDS and not dtype.hasobject and dtype.type.__module__ == "numpy"
+    return type(value) is _numpy("ndarray") and is_plain_dtype(value.dtype)
 
 
 def _numpy(name: str) -> Any:
@@ -173,9 +219,19 @@ def _numpy(name: str) -> Any:
 
 class _Encoder:
     def __init__(
-        self, files: Callable[[Any], Any], *, is_lenient: bool = False, is_inside: bool = False
+        self,
+        files: Callable[[Any], Any],
+        *,
+        is_lenient: bool = False,
+        is_inside: bool = False,
+        is_compared: bool = False,
+        levels: int = 0,
     ) -> None:
         self._is_inside = is_inside  # of a value that is compared as a whole
+        self._is_compared = is_compared  # and not made again: objects are their state
+        self._levels = levels  # to which containers are written, each once; 0 for any
+        self._places: dict[int, tuple[Any, str]] = {}  # with the value, whose id is another's once it is gone
+        self.below: list[Any] = []
         self.arrays: dict[str, Any] = {}
         self.left_out: list[str] = []
         self._begun: set[int] = set()
@@ -186,13 +242,39 @@ class _Encoder:
     def encode(self, value: Any) -> Any:
         if not self._is_lenient:
             return self._encode(value)
+        if self._levels and (elsewhere := self._elsewhere(value)) is not None:
+            if _NESTED not in self.left_out:
+                self.left_out.append(_NESTED)
+            return _tagged("left out", [_NESTED, f"see {elsewhere}"])
+        return self._encode_or_rest(value)
+
+    def _encode_or_rest(self, value: Any) -> Any:
         path = list(self._path)
         try:
             return self._encode(value)
-        except (TypeError, RecursionError) as error:
+        except TypeError as error:
             self._path = path
-            self.left_out.append("".join(f"[{step}]" for step in path) or f"the {type(value).__qualname__}")
+            self.left_out.append(_place(path) or f"the {type(value).__qualname__}")
             return self._rest(value, error)
+
+    def encode_below(self, value: Any, number: int) -> Any:
+        """Return the document of a container that was too deep where it stood."""
+        self._path = ["below", str(number)]
+        return self._encode_or_rest(value)
+
+    def _elsewhere(self, value: Any) -> str | None:
+        """Return where else a container is to be written, or was; None of one that is to be written here."""
+        if not _is_container(value):
+            return None
+        if id(value) in self._places:
+            return self._places[id(value)][1]
+        is_deep = len(self._path) >= self._levels
+        place = _place(["below", str(len(self.below))] if is_deep else ["value", *self._path])
+        self._places[id(value)] = value, place
+        if not is_deep:
+            return None
+        self.below.append(value)
+        return place
 
     def _rest(self, value: Any, error: Exception) -> Any:
         """Return what is left of a value that no document holds: its parts as far as they go, and its text."""
@@ -207,7 +289,9 @@ class _Encoder:
 
     def _encode(self, value: Any) -> Any:
         kind = type(value)
-        if kind is str or kind is bool or value is None:
+        if kind is str:
+            return value if _has_no_pair(value) else _tagged("text", _PAIR.split(value))
+        if kind is bool or value is None:
             return value
         if kind is int:
             return value if value.bit_length() <= _DIGITS_BITS else _tagged("int", hex(value))
@@ -231,6 +315,8 @@ class _Encoder:
             return _tagged("masked", self._masked(value))
         if (file := self._files(value)) is not None:
             return _tagged("file", [file[0], self._array(file[1])])
+        if kind is _numpy("ndarray") and value.dtype.names and not has_description(value.dtype):
+            return _tagged("fields", self._fields(value))
         if (labelled := parts_of(value)) is not None:
             return self._labelled(value, *labelled)
         if isinstance(value, Enum):
@@ -258,6 +344,8 @@ class _Encoder:
         return _tagged("member", [class_name(kind), names])
 
     def _object(self, value: Any, kind: type) -> Any:
+        if self._is_compared:  # its own parts are not made again: with each level that would double
+            return _tagged("object", [class_name(kind), self._mapping(state_of(value))])
         shape: Any = shape_of(kind)
         try:
             given = shape.get(value)
@@ -269,15 +357,16 @@ class _Encoder:
             raise self._refuse(value)
         know([kind])
         fields = {name: self._at(name, item) for name, item in given.items()}
-        return _tagged(
-            "object", [class_name(kind), fields, {name: self._at(name, item) for name, item in extra.items()}]
-        )
+        return _tagged("object", [class_name(kind), fields, self._mapping(extra)])
 
     def _labelled(self, value: Any, name: str, parts: dict[str, Any]) -> Any:
         if not self._is_inside:  # once for all that is in it
             encoder = _Encoder(self._files, is_lenient=self._is_lenient, is_inside=True)
             encoder._path = list(self._path)
-            document = encoder.encode(parts)
+            try:
+                document = encoder.encode(parts)
+            except RecursionError as error:
+                raise self._refuse(value) from error
             try:
                 made = _DECODERS[name](decode(document, encoder.arrays.__getitem__))
                 if not encoder.left_out:
@@ -300,7 +389,7 @@ class _Encoder:
         return [self._at(str(number), value) for number, value in enumerate(values)]
 
     def _mapping(self, values: Mapping[Any, Any]) -> Any:
-        if MARKER not in values and all(type(key) is str for key in values):
+        if MARKER not in values and all(type(key) is str and _has_no_pair(key) for key in values):
             return {key: self._at(key, value) for key, value in values.items()}
         return _tagged("dict", self._pairs(values))
 
@@ -309,12 +398,14 @@ class _Encoder:
 
     def _scalar(self, value: Any) -> Any:
         dtype = value.dtype
-        if not _is_plain_dtype(dtype):
+        if not is_plain_dtype(dtype):
             raise self._refuse(value)
         if dtype.kind == "V" or dtype.char in "gG":  # structured, or wider than Python's own
             return _tagged("scalar", self._array(_numpy("asarray")(value)))
         content = int(value.view("i8")) if dtype.kind in "mM" else value.item()
-        return _tagged("numpy", [dtype.str, self.encode(content)])
+        # Of two integers of one size, one has only its letter as a name of its own.
+        name = dtype.str if _numpy("dtype")(dtype.str).type is type(value) else dtype.char
+        return _tagged("numpy", [name, self.encode(content)])
 
     def _array(self, array: Any) -> Any:
         name = "/".join(self._path)
@@ -323,12 +414,27 @@ class _Encoder:
         self.arrays[name] = array
         return _tagged("array", name)
 
+    def _fields(self, value: Any) -> Any:
+        """Return the elements as octets, what the fields are, and where each begins."""
+        numpy: Any = sys.modules["numpy"]
+        fields = value.dtype.fields
+        parts = numpy.dtype([(name, fields[name][0]) for name in value.dtype.names])
+        if not is_plain_dtype(parts) or any(len(field) > 2 for field in fields.values()):
+            raise self._refuse(value)
+        octets = numpy.array(value, order="C").view(f"V{value.dtype.itemsize}")
+        offsets = [fields[name][1] for name in value.dtype.names]
+        return [self._at("elements", octets), self._at("fields", numpy.empty(0, parts)), offsets]
+
     def _masked(self, value: Any) -> Any:
         numpy: Any = sys.modules["numpy"]
         mask, fill = numpy.ma.getmaskarray(value), numpy.asarray(value.fill_value)
         if not is_plain_array(value.data):
             raise self._refuse(value)
-        return [self._at(step, part) for step, part in (("data", value.data), ("mask", mask), ("fill", fill))]
+        no_mask = value.mask is numpy.ma.nomask
+        parts = [("data", value.data), ("mask", None if no_mask else mask), ("fill", fill)]
+        if no_mask or value.hardmask:
+            parts.append(("hard", bool(value.hardmask)))
+        return [self._at(step, part) for step, part in parts]
 
     def _refuse(self, value: Any) -> TypeError:
         return refusal(value, self._path, is_fixed=type(value) in PLAIN)
@@ -337,6 +443,21 @@ class _Encoder:
 def _is_good_name(step: str) -> bool:
     """Whether a key can be part of the name of an HDF5 dataset, and looks like one."""
     return step.isprintable() and step not in {"", ".", ".."} and "/" not in step and _UNNAMED not in step
+
+
+def _has_no_pair(text: str) -> bool:
+    return text.isascii() or _PAIR.search(text) is None
+
+
+def _place(path: Iterable[str]) -> str:
+    return "".join(f"[{step}]" for step in path)
+
+
+def _is_container(value: Any) -> bool:
+    """Whether a value may hold others, itself among them."""
+    kind = type(value)
+    is_single = kind in _SINGLE or kind in _ENCODERS or isinstance(value, Enum)
+    return not is_single and not isinstance(value, _numpy("generic")) and not is_plain_array(value)
 
 
 def _tagged(name: str, content: Any) -> dict[str, Any]:
@@ -353,7 +474,7 @@ def parts_of(value: Any) -> tuple[str, dict[str, Any]] | None:
 
 def require_same(back: Any, before: Any) -> None:
     """Raise TypeError unless two values would be written alike, types included."""
-    found, expected = (_Encoder(lambda value: None, is_inside=True) for _ in "ab")
+    found, expected = (_Encoder(lambda value: None, is_inside=True, is_compared=True) for _ in "ab")
     (first, arrays), (second, others) = (
         (found.encode(back), found.arrays),
         (
@@ -362,7 +483,7 @@ def require_same(back: Any, before: Any) -> None:
         ),
     )
     if first != second or not all(_are_equal(array, others[name]) for name, array in arrays.items()):
-        raise TypeError(f"it would be {back!r:.100}, not {before!r:.100}")
+        raise TypeError(f"it would be {printed(back):.100}, not {printed(before):.100}")
 
 
 def _are_equal(one: Any, other: Any) -> bool:
@@ -379,7 +500,7 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _member_of(content: Any, class_: Any = None) -> Any:
-    name, members = _parts(content, (str,), (list,))
+    name, members = parts_as(content, (str,), (list,))
     class_ = _class_of(name) if class_ is None else class_
     if issubclass(class_, Flag):
         return reduce(or_, (class_[member] for member in members), class_(0))
@@ -387,7 +508,7 @@ def _member_of(content: Any, class_: Any = None) -> Any:
 
 
 def _make_object(content: Any) -> Any:
-    name, fields, extra = _parts(content, (str,), (dict,), (dict,))
+    name, fields, extra = parts_as(content, (str,), (dict,), (dict,))
     class_ = _class_of(name)
     shape = shape_of(class_)
     if shape is None or fields.keys() != set(shape.names):
@@ -399,164 +520,24 @@ def _make_object(content: Any) -> Any:
 
 
 def _decode_default_dict(content: Any) -> Any:
-    name, pairs = _parts(content, (str, type(None)), (list,))
+    name, pairs = parts_as(content, (str, type(None)), (list,))
     return defaultdict(_FACTORIES[name], _decode_pairs(pairs))
 
 
-def _encode_datetime(value: datetime) -> list[Any] | None:
-    if type(value.tzinfo) is ZoneInfo and value.tzinfo.key:
-        return [value.replace(tzinfo=None).isoformat(), value.fold, value.tzinfo.key]
-    if value.tzinfo is not None and type(value.tzinfo) is not timezone:
-        return None  # of a zone without a name only the offset would be kept
-    # The offset by itself: fromisoformat() reads one of less than a second as UTC.
-    return [value.replace(tzinfo=None).isoformat(), value.fold, value.utcoffset()]
-
-
-def _decode_datetime(content: Any) -> datetime:
-    text, fold, offset = _parts(content, (str,), (int,), (timedelta, str, type(None)))
-    zone: Any = ZoneInfo(offset) if isinstance(offset, str) else None if offset is None else timezone(offset)
-    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=zone)
-
-
-def _encode_time(value: time) -> list[Any] | None:
-    zone = value.tzinfo
-    text = [value.replace(tzinfo=None).isoformat(), value.fold]
-    if zone is None:
-        return text
-    if type(zone) is ZoneInfo and zone.key:
-        return [*text, zone.key]
-    return [*text, zone.utcoffset(None)] if type(zone) is timezone else None
-
-
-def _decode_time(content: Any) -> time:
-    if len(_of(content, list)) == 2:  # without a zone
-        content = [*content, None]
-    text, fold, offset = _parts(content, (str,), (int,), (timedelta, str, type(None)))
-    zone: Any = ZoneInfo(offset) if isinstance(offset, str) else None if offset is None else timezone(offset)
-    return time.fromisoformat(text).replace(fold=fold, tzinfo=zone)
-
-
 def _decode_set(content: Any) -> set[Any]:
-    items = set(_of(content, list))
+    items = set(of_type(content, list))
     if len(items) != len(content):
         raise ValueError("there is an item twice")
     return items
 
 
 def _decode_pairs(content: Any) -> dict[Any, Any]:
-    pairs = {key: value for key, value in (_of(pair, list) for pair in _of(content, list))}
+    pairs = {key: value for key, value in (of_type(pair, list) for pair in of_type(content, list))}
     if len(pairs) != len(content):
         raise ValueError("there is a key twice")
     return pairs
 
 
-def _decode_numpy(content: Any) -> Any:
-    import numpy as np
-
-    name, value = _parts(content, (str,), (bool, int, float, complex, bytes, str))
-    if not _SCALAR.fullmatch(name):
-        raise ValueError(f"{name!r} is no dtype of a scalar")
-    dtype = np.dtype(name).newbyteorder("=")  # scalars have the byte order of the machine
-    if type(value) not in _SCALAR_TYPES[dtype.kind]:
-        raise TypeError(f"{value!r} is no {dtype}")
-    if dtype.kind in "mM":
-        return np.array(value, "i8").view(dtype)[()]
-    if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
-        raise ValueError(f"{value!r} is no {dtype}")  # NumPy before 2 takes what is left of the number
-    scalar = dtype.type(value)
-    if scalar.dtype != dtype or (scalar.item() != value and value == value):
-        raise ValueError(f"{value!r} is no {dtype}")
-    return scalar
-
-
-def _decode_scalar(content: Any) -> Any:
-    array = _of(content, _numpy("ndarray"))
-    if array.ndim:
-        raise ValueError("it is an array")
-    return array[()]
-
-
-def _decode_masked(content: Any) -> Any:
-    import numpy as np
-
-    data, mask, fill = _parts(content, *[(np.ndarray,)] * 3)
-    if mask.shape != data.shape or fill.ndim:
-        raise ValueError("the mask is of another shape")
-    return np.ma.MaskedArray(data, mask=mask, fill_value=fill)
-
-
-def _of(content: Any, kind: type) -> Any:
-    if type(content) is not kind:
-        raise TypeError(f"it is a {type(content).__name__}")
-    return content
-
-
-def _parts(content: Any, *kinds: tuple[type, ...]) -> list[Any]:
-    if len(_of(content, list)) != len(kinds) or any(
-        type(c) not in k for c, k in zip(content, kinds, strict=True)
-    ):
-        raise TypeError("it has other parts")
-    return list(content)
-
-
-def _from_base64(text: str) -> bytes:
-    return b64decode(text, validate=True)
-
-
-def _decode_fraction(text: str) -> Fraction:
-    if not _FRACTION.fullmatch(text):  # "1e999999999" would be worked out
-        raise ValueError(f"{text!r:.80} is not two whole numbers")
-    return Fraction(text)
-
-
-def _decode_range(content: Any) -> range:
-    return range(*_parts(content, (int,), (int,), (int,)))
-
-
-def _from_text(function: Callable[[str], Any]) -> Callable[[Any], Any]:
-    return lambda content: function(_of(content, str))
-
-
-_FRACTION = re.compile(r"-?\d+(/\d+)?")
-_NUMBER = (float, int)  # PostgreSQL's JSONB gives 1 for 1.0
-_SCALAR = re.compile(r"[<>|][biufcmMSU]\d+(\[\w+\])?")
-_SCALAR_TYPES: dict[str, tuple[type, ...]] = {
-    "b": (bool,),
-    "i": (int,),
-    "u": (int,),
-    "f": _NUMBER,
-    "c": (complex,),
-    "m": (int,),
-    "M": (int,),
-    "S": (bytes,),
-    "U": (str,),
-}
-
-# By exact type: a subclass, such as an IntEnum or a namedtuple, would come back as something else.
-CODECS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "complex": (complex, lambda z: [z.real, z.imag], lambda c: complex(*_parts(c, _NUMBER, _NUMBER))),
-    "bytes": (bytes, lambda b: b64encode(b).decode(), _from_text(_from_base64)),
-    "bytearray": (
-        bytearray,
-        lambda b: b64encode(b).decode(),
-        _from_text(lambda t: bytearray(_from_base64(t))),
-    ),
-    "datetime": (datetime, _encode_datetime, _decode_datetime),
-    "date": (date, date.isoformat, _from_text(date.fromisoformat)),
-    "time": (time, _encode_time, _decode_time),
-    "timedelta": (
-        timedelta,
-        lambda d: [d.days, d.seconds, d.microseconds],
-        lambda c: timedelta(*_parts(c, (int,), (int,), (int,))),
-    ),
-    "decimal": (Decimal, str, _from_text(Decimal)),
-    "fraction": (Fraction, str, _from_text(_decode_fraction)),
-    "uuid": (UUID, str, _from_text(UUID)),
-    "range": (range, lambda r: [r.start, r.stop, r.step], _decode_range),
-    "path": (type(Path()), str, _from_text(Path)),
-    "posix path": (PurePosixPath, str, _from_text(PurePosixPath)),
-    "windows path": (PureWindowsPath, str, _from_text(PureWindowsPath)),
-}
 _NAMES = {kind: name for name, (kind, _, _) in CODECS.items()}
 _ENCODERS = {kind: to_document for kind, to_document, _ in CODECS.values()}
 _FACTORIES: dict[Any, Any] = {None: None} | {
@@ -564,24 +545,26 @@ _FACTORIES: dict[Any, Any] = {None: None} | {
 }
 _DICTS: dict[Any, str] = {OrderedDict: "ordered dict", Counter: "counter"}
 _DECODERS: dict[str, Callable[[Any], Any]] = {
-    "left out": lambda content: _parts(content, (str,), (str,))[1],
-    "pandas": lambda content: make_pandas(_of(content, dict)),
-    "xarray": lambda content: make_xarray(_of(content, dict)),
+    "left out": lambda content: parts_as(content, (str,), (str,))[1],
+    "pandas": lambda content: make_pandas(of_type(content, dict)),
+    "xarray": lambda content: make_xarray(of_type(content, dict)),
     "member": _member_of,
     "object": _make_object,
     "default dict": _decode_default_dict,
     "ordered dict": lambda content: OrderedDict(_decode_pairs(content)),
     "counter": lambda content: Counter(_decode_pairs(content)),
-    "deque": lambda content: deque(*_parts(content, (list,), (int, type(None)))),
-    "int": _from_text(lambda text: int(text, 16)),
-    "float": _from_text(float),
-    "tuple": lambda content: tuple(_of(content, list)),
+    "deque": lambda content: deque(*parts_as(content, (list,), (int, type(None)))),
+    "int": from_text(lambda text: int(text, 16)),
+    "float": from_text(float),
+    "text": lambda content: "".join(of_type(piece, str) for piece in of_type(content, list)),
+    "tuple": lambda content: tuple(of_type(content, list)),
     "set": _decode_set,
     "frozenset": lambda content: frozenset(_decode_set(content)),
     "dict": _decode_pairs,
-    "numpy": _decode_numpy,
-    "scalar": _decode_scalar,
-    "masked": _decode_masked,
+    "numpy": decode_numpy,
+    "scalar": decode_scalar,
+    "fields": decode_fields,
+    "masked": decode_masked,
     **{name: from_document for name, (_, _, from_document) in CODECS.items()},
 }
 

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from entropic.values.arrays import array_kind, copy_of, form_of
-from entropic.values.documents import CODECS, MARKER
+from entropic.values.documents import MARKER
 from entropic.values.hashing import NoForm, canonical, hasher_of, rounded_apart
+from entropic.values.kinds import CODECS
 from entropic.values.objects import Shape, class_name, shape_of, state_of
 
 __all__ = [

@@ -16,10 +16,12 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
+from entropic.display.text import printed
 from entropic.errors import ParameterError
 
-__all__ = ["checked_custom", "non_finite", "plain"]
+__all__ = ["checked_custom", "non_finite", "plain", "plain_key"]
 
+_DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
 
 _FINITE = frozenset({str, int, bool, type(None)})
 
@@ -91,10 +93,12 @@ def _plain(value: Any) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray):
         return _plain(value.tolist())
-    if isinstance(value, int | float):
+    if isinstance(value, float):
         return value
+    if isinstance(value, int):
+        return value if value.bit_length() <= _DIGITS_BITS else _writable(value)
     if isinstance(value, Mapping):
-        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        return {plain_key(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     if isinstance(value, datetime | date | time):
@@ -102,5 +106,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal | UUID | PurePath):
         return str(value)
     raise TypeError(
-        f"JSON cannot hold {value!r:.100}, a {type(value).__name__}: pass numbers, texts, None, lists and dicts of them"
+        f"JSON cannot hold {printed(value):.100}, a {type(value).__name__}: pass numbers, texts, None, lists and dicts "
+        "of them"
     )
+
+
+def plain_key(key: Any) -> Any:
+    """Return the key of a dict as JSON can hold it: its text; TypeError if there is none."""
+    try:
+        return _plain(str(key))
+    except ValueError:
+        raise TypeError(f"JSON cannot hold the key {printed(key):.100}: it has too many digits") from None
+
+
+def _writable(number: int) -> int:
+    """Return a large int if Python writes it as digits, which is how JSON has it."""
+    try:
+        str(number)
+    except ValueError:
+        raise TypeError(
+            f"JSON cannot hold an int of {number.bit_length()} bits, which is too many digits: pass hex(...) of it"
+        ) from None
+    return number

@@ -10,6 +10,7 @@ from io import IOBase
 from types import FunctionType, ModuleType
 from typing import Any
 
+from entropic.display.text import printed
 from entropic.values.objects import state_of
 
 __all__ = ["as_text", "parts_left", "refusal"]
@@ -35,7 +36,7 @@ def refusal(value: Any, path: Sequence[str], *, is_fixed: bool) -> TypeError:
         is_time = kind in {datetime, time}
         way = "a zone of zoneinfo or datetime.timezone" if is_time else "a plain value, or a dict"
         return TypeError(
-            f"{start} {value!r:.200}, of type {name}: no document would give an equal one back. Return one with "
+            f"{start} {printed(value):.200}, of type {name}: no document would give an equal one back. Return one with "
             f"{way} in its place"
         )
     hint = "return plain values and arrays instead, or " if place else ""
@@ -68,7 +69,10 @@ def parts_left(value: Any) -> Any:
 
 def as_text(value: Any) -> str:
     """Return a value that no format holds as text: a frame whole, others as they print."""
-    if hasattr(value, "to_csv"):
-        return str(value.to_csv())
-    # Of xarray, whose repr is short, all.
-    return repr(value.to_dict()) if hasattr(value, "to_dict") else repr(value)
+    try:
+        if hasattr(value, "to_csv"):
+            return str(value.to_csv())
+        # Of xarray, whose repr is short, all.
+        return printed(value.to_dict() if hasattr(value, "to_dict") else value)
+    except Exception:  # a class of the user's may do anything
+        return printed(value)

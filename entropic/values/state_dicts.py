@@ -22,6 +22,7 @@ from entropic.errors import DecodeError
 from entropic.values import documents
 from entropic.values.array_files import NATIVE, ArraysFile, save_arrays
 from entropic.values.documents import MARKER, is_plain_array
+from entropic.values.kinds import CODECS
 from entropic.values.untrusted import files_within, require_small_npy
 
 __all__ = ["EncodedStates", "StatesFile", "StoredArray", "encode_states", "save_states"]
@@ -33,7 +34,7 @@ _BITS = {
     "bfloat16": "uint16",
     **dict.fromkeys(["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"], "uint8"),
 }
-_SCALARS = frozenset([type(None), bool, int, float, str, *(kind for kind, _, _ in documents.CODECS.values())])
+_SCALARS = frozenset([type(None), bool, int, float, str, *(kind for kind, _, _ in CODECS.values())])
 _SIGNED = {"uint16": "int16", "uint8": "uint8"}  # of the same size, in every release of torch
 _NPY = "npy"
 _KINDS = [["numpy", _NPY], *([library, dtype] for library in ("numpy", "torch") for dtype in ("", *_BITS))]

@@ -173,6 +173,10 @@ def test_outputs_that_are_asked_for_are_told_apart():
 VALUES: dict[int, Any] = {}
 
 
+def factorial_of(n: int) -> int:
+    return math.factorial(n)
+
+
 def value_of(n: int) -> float:
     return VALUES[n]
 
@@ -258,6 +262,15 @@ def test_value_that_is_not_what_the_annotation_says_is_kept_and_said(tmp_path, s
 
     assert function.records()[0].value is None
     assert says in caplog.text
+
+
+def test_number_of_more_digits_than_python_writes_is_in_the_result_alone(tmp_path, sqlite, caplog):
+    factorial = memoized(tmp_path, factorial_of, url=sqlite)
+
+    assert factorial(2000) == factorial(2000) == math.factorial(2000)
+    assert [(record.n, record.value) for record in factorial.records()] == [(2000, None)]
+    assert "'value', which is left out: JSON cannot hold an int of 19053 bits" in caplog.text
+    assert len(factorial.store.failures()) == 0
 
 
 def test_columns_are_filled_by_workers_too(tmp_path, sqlite_url):

@@ -466,7 +466,7 @@ def test_refusal_of_a_stranger_shows_it_and_its_type(python, dialect):
     "value", [10**5000, [10**5000], Fraction(10**5000, 7)], ids=["int", "list", "Fraction"]
 )
 def test_refusal_shows_a_value_of_more_digits_than_python_writes(kind, value):
-    with pytest.raises(Refused, match=r"0x31e20801|<list object at |<fractions\.Fraction object at "):
+    with pytest.raises(Refused, match="0x"):
         cast(kind, value)
 
 

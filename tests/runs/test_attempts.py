@@ -306,6 +306,19 @@ def test_returned_value_that_json_cannot_hold_is_left_out_with_a_warning(root, c
     assert ["'model'" in record.getMessage() for record in caplog.records] == [True]
 
 
+def test_returned_names_are_text_and_what_has_too_many_digits_is_left_out(root, caplog):
+    def runner(params):
+        write(params)
+        return {("a", 1): 1, None: 2, b"x": 3, "large": [10**5000], 10**5000: 4, "\ud800": 1j, "rmse": 2**70}
+
+    receipt = run_one(root, runner)
+
+    assert receipt.returned == {"('a', 1)": 1, "None": 2, "b'x'": 3, "rmse": 2**70}
+    assert [line["returned"] for line in lines(root)] == [receipt.returned]
+    assert caplog.text.count("which is left out: JSON cannot hold") == 2
+    assert "half of a surrogate pair" in caplog.text
+
+
 def test_results_folder_that_a_worker_does_not_see_is_said_plainly(tmp_path):
     with pytest.raises(ResultsDirUnavailableError) as caught:
         work(tmp_path / "elsewhere")([job()])

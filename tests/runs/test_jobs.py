@@ -48,6 +48,14 @@ def test_document_is_as_deep_as_others_can_go_through():
         receipt(stored=nested(256))
 
 
+def test_line_of_before_has_no_documents_of_what_was_returned():
+    assert "spelled" not in LINE
+    assert receipt().spelled == {}
+    assert receipt(spelled={"a": {"__entropic__": "bytes", "value": "eA=="}}).spelled.keys() == {"a"}
+    with pytest.raises(TypeError, match="'spelled'"):
+        receipt(spelled=[])
+
+
 @pytest.mark.parametrize(
     ("fields", "final", "other"),
     [

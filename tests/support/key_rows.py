@@ -650,6 +650,18 @@ OBJECTS = [
     ("daily(freq='D')", "daily(freq=None)", D, "the frequency of an index counts"),
     ("pd.Series([1], index=[1])", "pd.Series([1], index=['1'])", D, "types of labels count"),
     (
+        "pd.Series([1], index=[7])",
+        "pd.Series([1], index=pd.MultiIndex.from_arrays([[7]]))",
+        D,
+        "a label is not a tuple of it",
+    ),
+    (
+        "pd.DataFrame([[1]], columns=['a'])",
+        "pd.DataFrame([[1]], columns=pd.MultiIndex.from_arrays([['a']]))",
+        D,
+        "a label is not a tuple of it",
+    ),
+    (
         "np.array([1, '1'], object)",
         "np.array(['1', 1], object)",
         D,

@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import fractions
 import json
 import math
 
@@ -53,8 +54,12 @@ def test_plain_value_comes_back_equal_and_of_its_type(value):
         [math.inf, -math.inf, -0.0],
         complex(float("nan"), -0.0),
         10**5000,
+        fractions.Fraction(10**5000, 3),
         -(2**70),
         "\ud800 half a pair",
+        ["\ud83d\ude00", "\ud83d\ud83d\ude00\ude00 and \U0001f600", "\ude00\ud83d"],
+        {"\ud83d\ude00": 1, "\U0001f600": 2},
+        collections.OrderedDict({"\ud83d\ude00": {"\ud83d\ude00", "\U0001f600"}}),
         'quote " and \0 and \u2028',
         datetime.datetime(2026, 10, 25, 2, 30, fold=1),
         datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
@@ -83,6 +88,47 @@ def test_value_that_json_has_no_word_for_comes_back_as_it_was(value):
 )
 def test_dict_that_has_the_marker_key_comes_back(value):
     assert is_same(there_and_back(value), value)
+
+
+@pytest.mark.parametrize("value", [np.bytes_(b"a\0"), np.bytes_(b"\0"), np.str_("a\0\0"), np.str_("")])
+def test_text_of_numpys_that_ends_in_nul_comes_back(value):
+    back = there_and_back({"text": value})["text"]
+
+    assert (type(back), back.dtype, len(back), back) == (type(value), value.dtype, len(value), value)
+
+
+@pytest.mark.parametrize("type_", [np.longlong, np.ulonglong, np.int_, np.intc, np.uintp, np.short])
+def test_integer_of_numpys_comes_back_of_its_own_type(type_):
+    assert type(there_and_back([type_(5)])[0]) is type_
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.array([1, 2], mask=[0, 1], hard_mask=True, fill_value=7),
+        np.ma.array([1, 2], hard_mask=True),
+        np.ma.array([1, 2]),
+        np.ma.array([1, 2], mask=[0, 0]),
+        np.ma.array([(1, 2.0)], mask=[(0, 1)], dtype=[("a", "i4"), ("b", "f8")], hard_mask=True),
+    ],
+    ids=["hard", "hard without a mask", "no mask", "nothing masked", "fields"],
+)
+def test_masked_array_comes_back_with_what_its_mask_is(value):
+    back = there_and_back([value])[0]
+
+    assert (back.hardmask, back.mask is np.ma.nomask) == (value.hardmask, value.mask is np.ma.nomask)
+    assert (str(back), back.fill_value, back.dtype) == (str(value), value.fill_value, value.dtype)
+
+
+def test_name_of_an_offset_comes_back():
+    zone = datetime.timezone(datetime.timedelta(hours=2), "there")
+
+    moment, clock = there_and_back(
+        [datetime.datetime(2026, 1, 2, tzinfo=zone), datetime.time(1, tzinfo=zone)]
+    )
+
+    assert (moment.tzname(), clock.tzname()) == ("there", "there")
+    assert moment.utcoffset() == clock.utcoffset() == datetime.timedelta(hours=2)
 
 
 def test_what_json_has_stands_as_it_is():
@@ -225,6 +271,11 @@ def test_object_that_has_the_marker_key_without_being_ours_is_an_error(document)
         ("timedelta", [10**12, 0, 0]),
         ("decimal", "1,5"),
         ("fraction", "1/0"),
+        ("fraction", [1, 0]),
+        ("fraction", [1, "2"]),
+        ("fields", [1, 2, 3]),
+        ("text", "a"),
+        ("text", ["a", 1]),
         ("uuid", "1"),
         ("path", ["a", "b"]),
         ("numpy", ["<i1", 300]),
@@ -234,6 +285,10 @@ def test_object_that_has_the_marker_key_without_being_ours_is_an_error(document)
         ("numpy", ["<M8[eon]", 1]),
         ("scalar", [1]),
         ("masked", [1, 2, 3]),
+        ("masked", [1, None, 3, True]),
+        ("time", ["01:00", 0, {"__entropic__": "tuple", "value": [1, "x"]}]),
+        ("numpy", ["q", 2**63]),
+        ("numpy", ["d", 1.5]),
     ],
 )
 def test_content_that_does_not_fit_its_type_is_an_error(name, content):

@@ -6,6 +6,7 @@ import json
 import math
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from uuid import UUID
@@ -86,6 +87,9 @@ def test_value_that_has_a_form_in_json_becomes_it(value, expected):
         (len, "builtin_function_or_method"),
         ("\ud800", "half of a surrogate pair"),
         ({"\ud800": 1}, "half of a surrogate pair"),
+        (10**5000, "an int of 16610 bits, which is too many digits"),
+        ({10**5000: 1}, "the key 0x.*: it has too many digits"),
+        (Fraction(10**5000), "Fraction"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -125,6 +125,7 @@ VALUES = [
     datetime(2024, 3, 31, 2, 30, tzinfo=BERLIN, fold=1),
     datetime(2024, 1, 1, tzinfo=UTC),
     [time(1, 2, tzinfo=timezone(timedelta(hours=2))), time(3, 4, tzinfo=BERLIN), time(5, 6, fold=1)],
+    Model(n=1, **{"__entropic__": "tuple", "value": [1]}),
 ]
 
 
@@ -166,6 +167,41 @@ def test_object_of_a_generic_class_comes_back_as_one_of_the_class(tmp_path):
     back = round_trip(tmp_path, [Box[int](3), Box("a")])
 
     assert back == [Box(3), Box("a")]
+
+
+TABLE = np.array([(1, 2.0, "a"), (3, 4.0, "b")], [("n", "<i4"), ("x", ">f8"), ("s", "U2")])
+INNER = np.dtype([("a", "i1"), ("b", "f8", (2,))])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        TABLE[["s", "n"]],
+        TABLE[:0][["x", "n"]],
+        np.zeros((2, 3), [("p", INNER), ("q", "M8[s]")])[["q", "p"]].T,
+        np.zeros(3, {"names": ["a", "b"], "formats": ["<i4", "<i2"], "offsets": [0, 0], "itemsize": 8}),
+        np.array((1, 2.0), [("n", "<i4"), ("x", "<f8")])[["x", "n"]],
+    ],
+    ids=["order", "empty", "nested", "overlapping", "no dimensions"],
+)
+def test_structured_array_whose_fields_stand_in_no_order_comes_back(tmp_path, value):
+    for number, returned in enumerate((value, {"table": value})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+
+        back = round_trip(folder, returned)
+
+        array = back["table"] if number else back
+        assert (array.dtype, array.shape, str(array)) == (value.dtype, value.shape, str(value))
+
+
+def test_array_with_a_field_of_a_foreign_type_is_refused(tmp_path):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    value = np.ones(3, [("a", "i4"), ("b", [("c", ml_dtypes.bfloat16, (2,))])])
+
+    for returned in (value, [value], value[["b", "a"]]):
+        with pytest.raises(TypeError, match="cannot store the returned value"):
+            save(returned, str(tmp_path / "value"))
 
 
 def test_zone_comes_back_by_name(tmp_path):
@@ -441,6 +477,65 @@ def test_object_that_contains_itself_is_kept_without_end(tmp_path):
     assert "Result object" in parts["itself"]
 
 
+def in_a_list(levels: int):
+    value = ["at the bottom"]
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def tree(levels: int):
+    value = {"leaf": -1}
+    for number in range(levels):
+        value = {"right": value, "left": {"leaf": number}}
+    return value
+
+
+def everybody_knows_everybody(count: int):
+    people = [{"name": number} for number in range(count)]
+    for one in people:
+        one["friends"] = people
+        one["others"] = [other for other in people if other is not one]
+    return people[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "pieces"),
+    [
+        (in_a_list(400), ["at the bottom"]),
+        (tree(400), range(-1, 400)),
+        (everybody_knows_everybody(30), range(30)),
+        ([Opaque(), in_a_list(10_000)], ["Opaque object", "at the bottom"]),
+    ],
+    ids=["list", "tree", "graph", "with a part that has no format"],
+)
+def test_value_that_is_nested_too_deeply_is_kept_whole_and_at_once(tmp_path, value, pieces):
+    with pytest.raises(TypeError, match=r"contains itself, or is nested too deeply|Opaque"):
+        save(value, str(tmp_path / "value"))
+
+    path, left_out = codecs.save_rest(value, str(tmp_path / "rest"))
+
+    back = repr(load(str(path)))
+    assert all(str(piece) in back for piece in pieces)
+    assert "what contains itself, or is nested too deeply" in left_out
+    assert path.stat().st_size < 200_000
+
+
+def test_objects_in_objects_are_compared_once_each(tmp_path):
+    value = Part(0)
+    for _ in range(30):
+        value = Part(value)
+
+    assert round_trip(tmp_path, value) == value
+
+
+RETURNED: dict[str, Any] = {}
+
+
+def returned_one(n: int):
+    return RETURNED["value"]
+
+
 def kept(n: int):
     """Return a value of which one part has no format, however long it took."""
     return {
@@ -449,6 +544,39 @@ def kept(n: int):
         "inner": [1, Opaque()],
         "frame": pd.DataFrame({"u": [2**70, Opaque()]}),
     }
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["itself", "inside"])
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_value_whose_codec_fails_is_kept_aside(tmp_path, monkeypatch, error, inside):
+    def fail(value, path):
+        Path(path).write_text("half")
+        raise error("a mesh of no cells")
+
+    register_codec(Opaque, ".opaque", save=fail, load=lambda path: None)
+    value = Opaque()
+    value.cells = [1, 2]
+    monkeypatch.setitem(RETURNED, "value", [value, 5] if inside else value)
+    function = memoize(results_dir=tmp_path, db_url="sqlite://")(returned_one)
+
+    with pytest.raises(TypeError, match=f"{error.__name__}.*a mesh of no cells.*is not lost: ") as caught:
+        function(1)
+    back = load(str(caught.value).partition("is not lost: '")[2].partition("'")[0])
+
+    assert (back[0] if inside else back)["parts"] == {"cells": [1, 2]}
+    assert isinstance(caught.value.__cause__, error)
+
+
+def test_disk_that_refuses_a_value_is_said_as_it_is(tmp_path, monkeypatch):
+    def fail(value, path):
+        raise OSError(28, "No space left on device")
+
+    register_codec(Opaque, ".opaque", save=fail, load=lambda path: None)
+    monkeypatch.setitem(RETURNED, "value", [Opaque()])
+    function = memoize(results_dir=tmp_path, db_url="sqlite://")(returned_one)
+
+    with pytest.raises(OSError, match="No space left"):
+        function(1)
 
 
 def test_value_that_was_computed_is_kept_aside_and_the_error_says_where(tmp_path):

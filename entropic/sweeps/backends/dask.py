@@ -18,6 +18,7 @@ from entropic.sweeps.chunks import (
     Reply,
     Work,
     as_noting,
+    dump_jobs,
     dump_work,
     keep,
     load_answer,
@@ -74,10 +75,8 @@ class DaskBackend(Backend):
         self.isolates = self._noting is not None and all(n == 1 for n in self._workers.values())
 
     def submit(self, jobs: list[Any]) -> Future[Reply]:
-        import cloudpickle
-
         future: Future[Reply] = Future()
-        self._send(future, cloudpickle.dumps(jobs))
+        self._send(future, dump_jobs(jobs))
         return future
 
     def _send(self, future: Future[Reply], chunk: bytes) -> None:

@@ -17,6 +17,7 @@ from entropic.sweeps.chunks import (
     Reply,
     Work,
     as_ticketed,
+    dump_jobs,
     dump_work,
     load_answer,
     refuse,
@@ -67,14 +68,12 @@ class ExecutorBackend(Backend):
         return self._pool.submit(jobs)
 
     def _submit(self, jobs: list[Any]) -> Future[Reply]:
-        import cloudpickle
-
         if self._threads:
             return self._relay(self._executor.submit(run_timed, self._work, jobs, self._sweep))
         ticket = uuid.uuid4().hex
         if self._tickets is None or not self._tickets.issue(ticket):
             ticket = ""
-        chunk = cloudpickle.dumps(jobs)
+        chunk = dump_jobs(jobs)
         return self._relay(
             self._executor.submit(run_chunk, self._payload, chunk, self._sweep, ticket or None), ticket
         )

@@ -25,6 +25,7 @@ from entropic.runs.jobs import WorkerDied
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.chunks import (
     Reply,
+    dump_jobs,
     load_answer,
     run_chunk,
 )
@@ -252,9 +253,7 @@ class PoolBackend(Backend):
         return self._workers
 
     def submit(self, jobs: list[Any]) -> Future[Reply]:
-        import cloudpickle
-
-        return self._processes.submit(cloudpickle.dumps(jobs))
+        return self._processes.submit(dump_jobs(jobs))
 
     def withdraw(self) -> list[Future[Reply]]:
         return self._processes.withdraw()
