@@ -29,6 +29,7 @@ from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
 from entropic.process.identity import Process, batch_job, this_process
 from entropic.process.logs import get_logger
+from entropic.process.raised import note_on, text_of, traceback_of
 from entropic.runs.answers import answering
 from entropic.runs.durable import not_kept
 from entropic.runs.inside import Chunk, Run, running
@@ -440,8 +441,8 @@ def _failure(
         attempt=attempt,
         stored=job.stored,
         error_type=type(error).__qualname__,
-        message=_text(error),
-        traceback="".join(traceback.format_exception(error)),
+        message=text_of(error),
+        traceback=traceback_of(error),
         started_at=begun,
         elapsed_s=elapsed,
         where=where,
@@ -456,9 +457,9 @@ def _failure(
 def explain(error: BaseException, name: str, stored: Mapping[str, Any]) -> bool:
     """Note on the error of a run what was run; return whether too many runs were inside of each other."""
     is_deep = isinstance(error, RecursionError) and _has_asked(error)
-    error.add_note(f"while running {name} with {_brief(stored)}")
-    if is_deep and _DEEP not in error.__notes__:
-        error.add_note(_DEEP)
+    note_on(error, f"while running {name} with {_brief(stored)}")
+    if is_deep:
+        note_on(error, _DEEP)
     return is_deep
 
 
@@ -470,13 +471,6 @@ def _has_asked(error: BaseException) -> bool:
             return True
         step = step.tb_next
     return False
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as reason:  # a user's __str__ may do anything
-        return f"<str() failed with {type(reason).__name__}>"
 
 
 def _brief(stored: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple, NoReturn
 
@@ -105,37 +105,45 @@ def going() -> dict[int, list[Run]]:
     return found
 
 
-@contextmanager
-def outside() -> Iterator[None]:
-    """Be inside of no run in this block.
+class outside:
+    """A context manager: be inside of no run.
 
     What a worker begins is not inside of what its thread's context says: a Dask worker starts a task in the context of
     whoever left it the slot, which may be a run that waits.
     """
-    token = _runs.set(())
-    try:
-        yield
-    finally:
-        _runs.reset(token)
+
+    def __enter__(self) -> None:
+        self._token = _runs.set(())
+
+    def __exit__(self, *_: object) -> None:
+        _runs.reset(self._token)
 
 
-@contextmanager
-def running(run: Run, outer: tuple[Run, ...] = ()) -> Iterator[None]:
-    """Be inside of *run* in this block, and inside of *outer* if it was begun for those elsewhere."""
-    runs = _runs.get() or outer
-    token = _runs.set((*runs, run))
-    _threads[run.mark] = threading.get_ident()
-    _going[run.mark] = run
-    if runs:
-        held.enter(runs[-1].mark, run.mark)
-    try:
-        yield
-    finally:
+class running:
+    """A context manager: be inside of *run*, and inside of *outer* if it was begun for those elsewhere."""
+
+    __slots__ = ("_outer", "_run", "_token")
+
+    def __init__(self, run: Run, outer: tuple[Run, ...] = ()) -> None:
+        self._run = run
+        self._outer = outer
+
+    def __enter__(self) -> None:
+        run = self._run
+        runs = self._outer = _runs.get() or self._outer
+        self._token = _runs.set((*runs, run))
+        _threads[run.mark] = threading.get_ident()
+        _going[run.mark] = run
         if runs:
-            held.leave(runs[-1].mark, run.mark)
-        _going.pop(run.mark, None)
-        _threads.pop(run.mark, None)
-        _runs.reset(token)
+            held.enter(runs[-1].mark, run.mark)
+
+    def __exit__(self, *_: object) -> None:
+        mark = self._run.mark
+        if self._outer:
+            held.leave(self._outer[-1].mark, mark)
+        _going.pop(mark, None)
+        _threads.pop(mark, None)
+        _runs.reset(self._token)
 
 
 def refuse_circle(marks: Iterable[Mark]) -> None:

@@ -15,6 +15,7 @@ from entropic.model.base import Base
 from entropic.model.identities import Identity
 from entropic.model.records import CHUNK, Found
 from entropic.process.logs import get_logger
+from entropic.process.raised import note_on
 from entropic.runs.result_table import ResultTable
 from entropic.sql.upsert import chunks
 
@@ -182,7 +183,7 @@ class _Planner(Generic[ModelT]):
             try:
                 yield self._table.parameters.identify(one)
             except (EntropicError, ValueError) as error:
-                error.add_note(f"in parameter set {number} of the sweep: {one!r:.300}")
+                note_on(error, f"in parameter set {number} of the sweep: {one!r:.300}")
                 raise
 
     def _distinct(self, chunk: Iterable[Identity]) -> list[Identity]:

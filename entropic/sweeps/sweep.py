@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -34,9 +34,11 @@ from entropic.leases.claims import Holder
 from entropic.model.base import Base
 from entropic.model.identities import Identity
 from entropic.model.records import CHUNK, Found
+from entropic.process.blocks import transparent
 from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
 from entropic.process.patience import Wait
+from entropic.process.raised import note_on
 from entropic.process.termination import raise_if_terminated, terminable
 from entropic.runs.attempts import Runner, Work
 from entropic.runs.inside import inside_of
@@ -504,9 +506,10 @@ class Sweep(Generic[ModelT]):
         if failed and self._options.on_error == "raise":
             first = next(self._failures[key] for key in self._order if key in self._failures)
             error = first.error()
-            error.add_note(
+            note_on(
+                error,
                 f"{len(failed)} of {len(self._order)} runs of the sweep failed, and this is the first of them; "
-                "the others are stored. on_error='continue' returns them; store.failures() lists what failed"
+                "the others are stored. on_error='continue' returns them; store.failures() lists what failed",
             )
             raise error
         records = self._records
@@ -532,7 +535,7 @@ class Sweep(Generic[ModelT]):
         )
 
 
-@contextmanager
+@transparent
 def _no_collection() -> Iterator[None]:
     """Pause the collector of reference cycles while many records are made.
 

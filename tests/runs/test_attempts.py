@@ -474,7 +474,7 @@ def test_exception_that_does_not_survive_pickling_arrives_as_a_runtime_error(roo
     def runner(params):
         raise error
 
-    with caplog.at_level(logging.DEBUG, "entropic.runs.jobs"):
+    with caplog.at_level(logging.DEBUG, "entropic.process.raised"):
         failure = pickle.loads(pickle.dumps(run_one(root, runner)))
         arrived = failure.error()
 

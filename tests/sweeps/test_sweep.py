@@ -5,10 +5,12 @@ import gc
 import multiprocessing
 import os
 import re
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from entropic import (
 )
 from entropic.disk.sidecars import process_folders
 from entropic.leases.claims import Claims
+from entropic.leases.trainings import claim_training
 from entropic.model.records import RecordReader
 from entropic.process.identity import this_process
 from entropic.process.patience import Patience
@@ -571,6 +574,69 @@ def test_sweep_when_the_exception_does_not_pickle_tells_of_it(tmp_path):
         store.sweep(sets(3), workers=1)
 
     assert [failed.error_type for failed in store.failures()] == ["Unpicklable"] * 3
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    n: int
+
+
+class Noted(Exception):
+    __notes__ = "of the class"
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+class Exiting(Exception):
+    def __reduce__(self):
+        return sys.exit, (7,)
+
+
+PECULIAR = (Frozen, Noted, Speechless, Exiting)
+
+
+def raise_peculiar(params):
+    if params["n"] == len(PECULIAR):
+        Path(params["result_file"]).touch()
+    else:
+        raise PECULIAR[params["n"]](params["n"])
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_sweep_takes_any_exception_of_a_runner_for_what_it_is(tmp_path, workers):
+    store = open_store(Swept, tmp_path, raise_peculiar)
+
+    result = store.sweep(sets(len(PECULIAR) + 1), on_error="continue", workers=workers)
+
+    assert [record.n for record in result] == [len(PECULIAR)]
+    assert [failed.error_type for failed in result.failed] == [kind.__name__ for kind in PECULIAR]
+    # Pickle makes the one anew by setting its attributes, the other it does not make at all.
+    lost = (Frozen, Exiting) if workers else ()
+    come = [RuntimeError if kind in lost else kind for kind in PECULIAR]
+    assert [type(failed.exception) for failed in result.failed] == come
+    assert claims(tmp_path) == 0
+
+
+def test_exception_that_cannot_be_written_to_leaves_every_block_as_it_is(tmp_path):
+    store, error = open_store(Swept, tmp_path, raise_peculiar), Frozen(0)
+
+    def failing():
+        yield {"n": 0}
+        raise error
+
+    with pytest.raises(Frozen):
+        store.run_or_retrieve({"n": 0})
+    with pytest.raises(Frozen):
+        store.sweep(failing())
+    with pytest.raises(Frozen), store.database.transaction():
+        raise error
+    with pytest.raises(Frozen), claim_training(store.database, "a run"):
+        raise error
 
 
 # What is refused before anything runs
