@@ -47,6 +47,7 @@ __all__ = [
     "index_of",
     "kept",
     "require_runner",
+    "where_now",
 ]
 
 log = get_logger(__name__)
@@ -167,7 +168,7 @@ class Work:
         chunk = Chunk(self.sweep, keys, is_cut_off=is_cut_off) if self.sweep else None
         # Where one of its own is all that there is to sync, nothing is shared.
         shares = bool(self.sweep) and (is_holder or len(jobs) > 1)
-        with closing(Place(self._staging(), self._name(), _where(), chunk, shares)) as place:
+        with closing(Place(self._staging(), self._name(), where_now(), chunk, shares)) as place:
             for number, job in enumerate(jobs):
                 if self._is_over(is_holder=is_holder):
                     break
@@ -410,7 +411,8 @@ def kept(returned: Any) -> dict[Any, Any]:
     return kept
 
 
-def _where() -> dict[str, Any]:
+def where_now() -> dict[str, Any]:
+    """Return where this thread runs what it runs, as `Receipt` has it."""
     process = this_process()
     return {
         "owner": process.owner,

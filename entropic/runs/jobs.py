@@ -19,7 +19,7 @@ from entropic.disk.staging import Staged
 from entropic.process.raised import note_on, pickled, traceback_of, unpickled
 from entropic.values.row_texts import digest_of_text
 
-__all__ = ["Failure", "InRow", "Job", "NotBegun", "Outcome", "Receipt", "WorkerDied"]
+__all__ = ["Failure", "InRow", "Interrupted", "Job", "NotBegun", "Outcome", "Receipt", "WorkerDied"]
 
 _LATEST_S = 253_402_300_799.0  # the end of the year 9999, which is as far as a datetime goes
 _DEPTH = 256  # of parameters and custom data in JSON: what goes through them would recurse too deeply
@@ -286,6 +286,21 @@ class NotBegun:
     """A job that was not run: its key was taken by whoever needed it sooner, or given back for others to run."""
 
     record_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A run that was ended by what is no error of its own."""
+
+    job: Job
+    started_at: float
+    where: dict[str, Any]
+    """As `Receipt` has it."""
+
+    @property
+    def record_id(self) -> str:
+        """Of the job."""
+        return self.job.record_id
 
 
 Outcome = Receipt | Failure

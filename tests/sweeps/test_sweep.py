@@ -799,6 +799,19 @@ def test_sweep_in_threads_needs_no_pickling(tmp_path):
     assert len(result) == 6
 
 
+def test_sweep_on_threads_that_cannot_begin_blames_no_run(store, runs, caplog):
+    def fail():
+        raise ValueError("of the initializer")
+
+    with ThreadPoolExecutor(2, initializer=fail) as executor:
+        result = store.sweep(sets(6), executor=executor)
+
+    assert len(result) == 6
+    assert runs.count() == dict.fromkeys(range(6), 1)
+    (warning,) = [record for record in caplog.records if record.name.startswith("entropic")]
+    assert "what is left runs in this process: BrokenThreadPool: " in warning.message
+
+
 def test_sweep_on_an_executor_that_was_shut_down_runs_here(store, runs, caplog):
     executor = ThreadPoolExecutor(2)
     executor.shutdown()

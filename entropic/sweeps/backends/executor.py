@@ -61,6 +61,8 @@ class ExecutorBackend(Backend):
             try:
                 return self._submit(jobs)
             except BrokenExecutor:
+                if self._threads:  # which none of ours need take the place of
+                    raise
                 log.warning("The executor's pool is broken; going on with %d new processes", self._slots)
                 self._pool = PoolBackend(self._payload, self._slots)
                 self.isolates = True
@@ -92,7 +94,8 @@ class ExecutorBackend(Backend):
             result = inner.result()
             reply = result if self._threads else load_answer(result)
         except BrokenExecutor as error:
-            future.set_exception(WorkerDied(str(error), is_shared=True))
+            # Of threads none dies by what it runs: they could not begin.
+            future.set_exception(error if self._threads else WorkerDied(str(error), is_shared=True))
         except BaseException as error:  # whatever it is belongs to the thread that waits for the future
             future.set_exception(error)
         else:
