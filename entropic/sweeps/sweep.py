@@ -50,7 +50,7 @@ from entropic.runs.wait_notes import asked_of, notes
 from entropic.runs.waits import Waiting
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend, SerialBackend
-from entropic.sweeps.backends.executor import is_thread_of
+from entropic.sweeps.backends.executor import RunsHere, is_thread_of
 from entropic.sweeps.backends.task_notes import NotedWork
 from entropic.sweeps.backends.tickets import TicketedWork
 from entropic.sweeps.cuts import Outcomes, run_noted, run_whole
@@ -185,38 +185,52 @@ class Sweep(Generic[ModelT]):
 
     def _dispatch(self, work: Work) -> None:
         options = self._options
-        beating = self._table.heartbeat.beating
+        if is_thread_of(options.executor):
+            log.info(
+                "the sweep runs in this thread, which is one of its executor's own: the others may be as busy"
+            )
+        elif (options.client, options.workers, options.executor) != (None, None, None) and (
+            self._dispatch_away(work)
+        ):
+            return
+        self._is_run_here = self._tenure.lends = self._tenure.is_serial = True
+        here = partial(self._run_here, replace(work, stop=""))
+        with SerialBackend(here) as backend, self._table.heartbeat.beating():
+            self._loop(backend)
+
+    def _dispatch_away(self, work: Work) -> bool:
+        """Run where the arguments of the sweep say; return False if what is left is to run in this thread."""
+        options = self._options
         sent: Any = partial(run_whole, work)
         if options.client is not None:
             sent = NotedWork(work)
         elif options.executor is not None and not isinstance(options.executor, ThreadPoolExecutor):
             sent = TicketedWork(work)
-        if is_thread_of(options.executor):
-            log.info(
-                "the sweep runs in this thread, which is one of its executor's own: the others may be as busy"
+        try:
+            backend = backend_for(
+                sent, client=options.client, workers=options.workers, executor=options.executor
             )
-        elif (options.client, options.workers, options.executor) != (None, None, None):
-            try:
-                backend = backend_for(
-                    sent, client=options.client, workers=options.workers, executor=options.executor
+        except ClusterError as error:
+            self._fall_back(error, [])
+            return False
+        is_here = self._tenure.lends = isinstance(options.executor, ThreadPoolExecutor)
+        try:
+            with backend, self._table.heartbeat.beating(is_run_here=is_here):
+                self._loop(backend)
+        except BackendLost as lost:
+            if isinstance(lost.cause, RunsHere):
+                kind = type(options.executor).__name__
+                log.info(
+                    "the sweep runs in this thread, where its executor (%s) calls what it is given", kind
                 )
-            except ClusterError as error:
-                self._fall_back(error, [])
-            else:
-                is_here = self._tenure.lends = isinstance(options.executor, ThreadPoolExecutor)
-                try:
-                    with backend, beating(is_run_here=is_here):
-                        self._loop(backend)
-                except BackendLost as lost:
-                    # Workers may outlive their scheduler: they must not go on with a chunk that runs here too.
-                    self._has_orphans = True
-                    self._abort()
-                    self._fall_back(lost.cause, lost.remaining)
-                else:
-                    return
-        self._is_run_here = self._tenure.lends = self._tenure.is_serial = True
-        with SerialBackend(partial(self._run_here, replace(work, stop=""))) as backend, beating():
-            self._loop(backend)
+                self._take_back(lost.remaining)
+                return False
+            # Workers may outlive their scheduler: they must not go on with a chunk that runs here too.
+            self._has_orphans = True
+            self._abort()
+            self._fall_back(lost.cause, lost.remaining)
+            return False
+        return True
 
     def _run_here(self, work: Work, jobs: list[Job], outcomes: Outcomes) -> None:
         """Run jobs in this thread."""
@@ -234,6 +248,10 @@ class Sweep(Generic[ModelT]):
                 f"the cluster failed: {said}. What is finished is stored: sweep again"
             ) from cause
         log.warning("the cluster failed, what is left runs in this process: %s", said)
+        self._take_back(remaining)
+
+    def _take_back(self, remaining: Sequence[Job]) -> None:
+        """Run in this thread what a backend did not."""
         self._tenure.reset(job.record_id for job in remaining)
         for job in remaining:  # a run that began elsewhere may have changed its parameters
             identity = self._tasks[job.record_id].identity

@@ -6,9 +6,11 @@ import functools
 import os
 import threading
 import uuid
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, TypeVar
 
+from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
 from entropic.runs.jobs import WorkerDied
 from entropic.sweeps.backends.base import Backend
@@ -24,9 +26,11 @@ from entropic.sweeps.chunks import (
     run_timed,
 )
 
-__all__ = ["ExecutorBackend", "is_thread_of"]
+__all__ = ["ExecutorBackend", "RunsHere", "is_thread_of"]
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 
 def is_thread_of(executor: Executor | None) -> bool:
@@ -34,12 +38,28 @@ def is_thread_of(executor: Executor | None) -> bool:
     return threading.current_thread() in getattr(executor, "_threads", ())
 
 
+class RunsHere(Exception):
+    """An executor runs what it is given in the thread that gives it, which nothing reaches meanwhile."""
+
+
+def _call_elsewhere(giver: tuple[str, int], function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function, unless the thread that gave it to an executor does so itself."""
+    if giver == _this_thread():
+        raise RunsHere
+    return function(*arguments)
+
+
+def _this_thread() -> tuple[str, int]:
+    return this_process().owner, threading.get_ident()
+
+
 class ExecutorBackend(Backend):
     """Run chunks in an executor of the user's, which is never shut down here.
 
     Threads call the work itself. Processes get it pickled; once their pool is broken, processes of our own take over,
     since a broken executor cannot be repaired and is not ours to replace. What waits in its queue can be had back where
-    the work has tickets: an executor's futures say that they run before they do.
+    the work has tickets: an executor's futures say that they run before they do. One that runs a chunk in this very
+    thread is no place beside it: such a chunk is not begun, and its future fails with `RunsHere`.
     """
 
     def __init__(self, work: Work, executor: Executor) -> None:
@@ -72,14 +92,15 @@ class ExecutorBackend(Backend):
         import cloudpickle
 
         if self._threads:
-            return self._relay(self._executor.submit(run_timed, self._work, jobs, self._sweep))
+            return self._relay(self._give(run_timed, self._work, jobs, self._sweep))
         ticket = uuid.uuid4().hex
         if self._tickets is None or not self._tickets.issue(ticket):
             ticket = ""
         chunk = cloudpickle.dumps(jobs)
-        return self._relay(
-            self._executor.submit(run_chunk, self._payload, chunk, self._sweep, ticket or None), ticket
-        )
+        return self._relay(self._give(run_chunk, self._payload, chunk, self._sweep, ticket or None), ticket)
+
+    def _give(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        return self._executor.submit(_call_elsewhere, _this_thread(), function, *arguments)
 
     def _relay(self, inner: Future[Any], ticket: str = "") -> Future[Reply]:
         future: Future[Reply] = Future()
