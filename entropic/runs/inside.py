@@ -83,8 +83,20 @@ _threads: dict[Mark, int] = {}  # the identifier of the thread that each goes on
 
 
 def inside_of() -> tuple[Run, ...]:
-    """Return the runs of this context, outermost first."""
-    return _runs.get()
+    """Return the runs of this context that go on, outermost first.
+
+    A context may outlive its run: a task of asyncio's that it started, or a thread, has a copy.
+    """
+    runs = _runs.get()
+    for run in runs:
+        if not _goes_on(run):
+            return tuple(filter(_goes_on, runs))
+    return runs
+
+
+def _goes_on(run: Run) -> bool:
+    # Of those of other processes nothing is known here: whoever is inside of one is at its work.
+    return not run.folder or _going.get(run.mark) is run
 
 
 def around() -> tuple[Run, ...]:
@@ -130,7 +142,7 @@ class running:
 
     def __enter__(self) -> None:
         run = self._run
-        runs = self._outer = _runs.get() or self._outer
+        runs = self._outer = inside_of() or self._outer
         self._token = _runs.set((*runs, run))
         _threads[run.mark] = threading.get_ident()
         _going[run.mark] = run
@@ -143,6 +155,7 @@ class running:
             held.leave(self._outer[-1].mark, mark)
         _going.pop(mark, None)
         _threads.pop(mark, None)
+        held.end_waits(mark)
         _runs.reset(self._token)
 
 
@@ -170,6 +183,8 @@ def wait_for(marks: Collection[Mark]) -> None:
         return
     # First the note, then the look: of two threads that close a circle at once one at least sees it.
     held.wait_for(runs[-1].mark, marks)
+    if not _goes_on(runs[-1]):  # it has ended meanwhile
+        held.end_waits(runs[-1].mark)
     place = {run.mark: number for number, run in enumerate(runs)}
     for mark in marks:
         if way := held.circle(mark, place.keys()):
@@ -259,7 +274,7 @@ def _tokens(runs: Iterable[Run], find: Callable[[Mark], held.Hold | None]) -> di
 def _forget_parent() -> None:
     # A child of a runner's is inside of nothing: what it asks for the parent cannot see.
     global _fork
-    runs = tuple(run._replace(folder="", chunk=None) for run in _runs.get())
+    runs = tuple(run._replace(folder="", chunk=None) for run in inside_of())
     _fork = Origin(runs, _tokens(runs, held.of_parent), time.monotonic())
     _runs.set(())
     _going.clear()
