@@ -50,6 +50,21 @@ def test_dispatch_on_processes_isolates_the_job_that_kills(tmp_path):
     assert work.runs()[-1] <= 3
 
 
+def test_dispatch_on_processes_goes_on_where_their_ends_are_ignored(tmp_path, caplog):
+    """The system forgets such a process at once, and `multiprocessing` takes it for one that runs."""
+    work = Trace(tmp_path / "runs")
+    caller = Caller([-1, *range(5)])
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with backend_for(work, workers=1) as backend:
+            caller.run(backend)
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+    assert sorted(caller.outcomes, key=key) == [(-1, "crashed"), *expected(range(5))]
+    assert "ended with an exit code that is not known" in caplog.text
+
+
 @pytest.mark.slow
 def test_dispatch_of_a_first_job_that_kills_runs_it_twice(tmp_path):
     caller = Caller([-1, 1, 2, 3])
