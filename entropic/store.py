@@ -412,7 +412,8 @@ class Store(Generic[ModelT]):
         ParameterError
             As for `run_or_retrieve`, with the number of the set; or if *params* are no parameter sets. Nothing was run.
         TypeError
-            If *client* is a number or an executor: those are ``workers=`` and ``executor=``.
+            If *client* is no client, as a number or an executor, which are ``workers=`` and ``executor=``; or if
+            *executor* is none.
         ResultFileMissingError
             If many results are gone.
         ClusterError

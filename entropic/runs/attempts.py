@@ -56,6 +56,7 @@ T = TypeVar("T")
 Runner = Callable[[dict[str, Any]], Any]
 
 _LOOK_S = 0.2
+_LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 _ASKING = {"entropic.store", "entropic.functions.memoized", "entropic.datastore.store"}
 _DEEP = (
     "too many runs were inside of each other: sweep the parameters from those that need no other run on, so that each "
@@ -70,6 +71,12 @@ def require_runner(runner: Any) -> None:
     """Raise TypeError unless *runner* can be called with one dict."""
     if not callable(runner):
         raise TypeError(f"runner must be a function of one dict, not {runner!r}")
+    call: Any = type(runner).__call__
+    if any(is_later(one) for is_later in _LATER for one in (runner, call)):
+        raise TypeError(
+            f"what the runner {runner!r} returns is still to be run, as of each coroutine and generator: write the "
+            "result in a plain function, be it by asyncio.run(...)"
+        )
     try:
         signature = inspect.signature(runner, follow_wrapped=False)  # what it wraps is called by itself
     except (ValueError, TypeError):

@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -689,6 +689,53 @@ def test_sweep_with_an_unknown_option_raises(store, runs, option):
         store.sweep(sets(3), **{option: "ignore"})
 
     assert runs.total() == 0
+
+
+class Cluster:
+    scheduler_address = "tcp://127.0.0.1:8786"
+
+
+class Client:
+    def nthreads(self): ...
+
+    def submit(self): ...
+
+
+class Pool:
+    def apply_async(self): ...
+
+
+@pytest.mark.parametrize(
+    ("given", "way"),
+    [
+        ({"client": 4}, "a Dask client, not 4: .*workers=4"),
+        ({"client": "tcp://127.0.0.1:8786"}, r"distributed\.Client\('tcp://127.0.0.1:8786'\)"),
+        ({"client": Client}, "not the class Client: connect one"),
+        ({"client": Cluster()}, r"not a Cluster: .*cluster\.get_client\(\)"),
+        ({"client": ThreadPoolExecutor(1)}, "not a ThreadPoolExecutor: give an executor as executor="),
+        ({"executor": ThreadPoolExecutor}, r"not the class ThreadPoolExecutor: .*ThreadPoolExecutor\(4\)"),
+        ({"executor": Pool()}, r"not a Pool: .*ProcessPoolExecutor\(4\); or say workers=4"),
+        ({"executor": Client()}, "not a Dask client: give it as client="),
+    ],
+    ids=lambda one: "" if isinstance(one, str) else next(iter(one)),
+)
+def test_sweep_in_a_place_that_is_none_says_what_to_give(store, runs, given, way):
+    with pytest.raises(TypeError, match=way):
+        store.sweep(sets(2), **given)
+
+    assert runs.total() == 0
+
+
+def test_sweep_says_what_happened_to_a_cluster_that_says_nothing(store, caplog):
+    class Silent(Executor):
+        def submit(self, *_):
+            raise CancelledError
+
+    assert len(store.sweep(sets(2), executor=Silent())) == 2
+
+    assert "what is left runs in this process: CancelledError" in caplog.text
+    with pytest.raises(ClusterError, match=r"the cluster failed: CancelledError\. What is finished"):
+        store.sweep(sets(3), executor=Silent(), fallback="raise")
 
 
 def test_sweep_in_two_places_raises(store, runs):
