@@ -457,8 +457,16 @@ class _Window(Generic[JobT, OutcomeT]):
                 exc_info=True,
             )
 
+    def _relieve(self) -> None:
+        """Give back what was not begun if what is at work waits for it, and would not end."""
+        try:
+            if self._idle is not None and self._idle():
+                self._clear_queue()
+        except Exception:  # be it why all is stopped
+            log.debug("runs that wait for others could not be helped", exc_info=True)
+
     def _stop(self) -> list[OutcomeT]:
-        outcomes: list[OutcomeT] = list(self._backend.stop())
+        outcomes: list[OutcomeT] = list(self._backend.stop(self._relieve))
         wait(self._flying, timeout=_SETTLE_S)
         while self._flying:
             future, chunk = self._flying.popitem()

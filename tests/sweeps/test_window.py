@@ -59,7 +59,7 @@ class Scripted(Backend):
         self.answer()
         return queued
 
-    def stop(self):
+    def stop(self, idle):
         self.answer()
         return []
 

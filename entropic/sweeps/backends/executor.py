@@ -32,6 +32,8 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
+_LOOK_S = 0.5
+
 
 def is_thread_of(executor: Executor | None) -> bool:
     """Whether this thread is one of an executor's, which would wait for itself."""
@@ -138,18 +140,19 @@ class ExecutorBackend(Backend):
         if self._pool is not None:  # else no process of it has died, and nothing is tried again
             self._pool.widen()
 
-    def stop(self) -> list[Any]:
+    def stop(self, idle: Callable[[], object]) -> list[Any]:
         refuse(self._sweep)  # for threads: what is queued in them
         flying = [(future, inner) for future, (inner, _) in self._flying.copy().items()]
         for _, inner in flying:
             inner.cancel()
-        wait([inner for _, inner in flying])
+        while wait([inner for _, inner in flying], timeout=_LOOK_S).not_done:
+            idle()
         for future, inner in flying:
             self._deliver(
                 future, inner
             )  # unless its callback does: an interrupt may have come before it had one
         if self._pool is not None:
-            self._pool.stop()
+            self._pool.stop(idle)
         return []
 
     def close(self) -> None:

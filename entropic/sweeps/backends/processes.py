@@ -286,7 +286,7 @@ class PoolBackend(Backend):
     def widen(self) -> None:
         self._processes.widen()
 
-    def stop(self) -> list[Any]:
+    def stop(self, idle: Callable[[], object]) -> list[Any]:
         self._processes.kill()
         return []
 
