@@ -183,6 +183,11 @@ class Store(Generic[ModelT]):
             identity = self._table.parameters.identify(params)
             found = self._table.find(identity, is_absent=record is ABSENT)
             record = None if found is None else self._table.reader.present_record(found)
+            if (
+                record is None and found is not None
+            ):  # another run may have replaced it since the row was read
+                found = self._table.find(identity)
+                record = None if found is None else self._table.reader.present_record(found)
         if record is None:
             self._note_code()
             found = self._runs().obtain(identity, found, checked_custom(custom_data), is_forced=False)
@@ -219,24 +224,18 @@ class Store(Generic[ModelT]):
             If they differ. Nothing was changed.
         ResultFileMissingError
             If there is nothing to *verify*, or nothing to compare it with.
+
+        Notes
+        -----
+        Safe beside runs that replace the result: one that does not fit its row is looked at again.
         """
         record = None if verify else self._table.hits.find(params)
         if record is not None and record is not ABSENT:
             return record
         identity = self._table.parameters.identify(params, complete=False)
         found = self._table.find(identity, is_absent=record is ABSENT)
-        if found is None:
-            return None
-        if not self._table.reader.is_present(found) and self._table.has_root():
-            log.warning(
-                "the result of %s is gone: %s. run_or_retrieve() runs it again",
-                found.id,
-                self._table.reader.place(found),
-            )
-            return None
-        if verify:
-            self._table.reader.require_intact(found)
-        return self._table.reader.record(found)
+        found = None if found is None else self._table.settled(identity, found, verify=verify)
+        return None if found is None else self._table.reader.record(found)
 
     def register(
         self,
@@ -413,7 +412,8 @@ class Store(Generic[ModelT]):
         ParameterError
             As for `run_or_retrieve`, with the number of the set; or if *params* are no parameter sets. Nothing was run.
         TypeError
-            If *client* is a number or an executor: those are ``workers=`` and ``executor=``.
+            If *client* is no client, as a number or an executor, which are ``workers=`` and ``executor=``; or if
+            *executor* is none.
         ResultFileMissingError
             If many results are gone.
         ClusterError

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 from uuid import uuid4
@@ -22,7 +23,7 @@ from sqlalchemy import URL, ColumnElement
 
 from entropic.disk.names import safe_name
 from entropic.display.hints import did_you_mean
-from entropic.errors import ParameterError
+from entropic.errors import CorruptFileError, ParameterError, ResultFileMissingError
 from entropic.functions.filling import fill_outputs, warn_of_unfilled
 from entropic.functions.places import located
 from entropic.functions.returned import columns_of, outputs_in
@@ -37,7 +38,7 @@ from entropic.functions.signatures import (
     table_name_of,
 )
 from entropic.functions.sources import Source, remember_source, require_source, source_of
-from entropic.model.base import Base
+from entropic.model.base import RECORDED, Base
 from entropic.model.parameters import Parameters
 from entropic.model.selection import NOT_GIVEN
 from entropic.process.patience import checked_lease, checked_timeout
@@ -236,20 +237,21 @@ class MemoizedFunction(Generic[P, R]):
         The value is read from the row or the result file also when the function has just run, so that every call
         returns the same.
         """
-        record = self.store.run_or_retrieve(self._arguments.bind(args, kwargs))
-        return cast("R", record.load())
+        find = partial(self.store.run_or_retrieve, self._arguments.bind(args, kwargs))
+        return cast("R", _loaded(find(), find))
 
     def run(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function even if the result is known, replace that, and return the new one."""
-        return cast("R", self.store.run(self._arguments.bind(args, kwargs)).load())
+        params = self._arguments.bind(args, kwargs)
+        return cast("R", _loaded(self.store.run(params), partial(self.store.run_or_retrieve, params)))
 
     def retrieve(self, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """Return the result if it is known, else None; nothing is run.
 
         Of a function that may return None, ``store.retrieve`` tells whether it did: it returns the record.
         """
-        record = self.store.retrieve(self._arguments.bind(args, kwargs))
-        return None if record is None else cast("R", record.load())
+        find = partial(self.store.retrieve, self._arguments.bind(args, kwargs))
+        return cast("R | None", _loaded(find(), find))
 
     def record(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Return the record of a call: its parameters, outputs and result; run the function if there is none.
@@ -374,6 +376,21 @@ class MemoizedFunction(Generic[P, R]):
         finally:
             _pickling.reset(token)
         return _restore, (self._uid, self.__module__, self._name, self.table, pickled)
+
+
+def _loaded(record: Any, find: Callable[[], Any]) -> Any:
+    """Return the value of a record, or None without one; *find* gives that which another run has put in its place."""
+    seen: Any = None
+    while record is not None:
+        try:
+            return record.load()
+        except (CorruptFileError, ResultFileMissingError):
+            place = vars(record)[RECORDED], record.result_value
+            if place == seen:
+                raise
+            seen = place
+        record = find()
+    return None
 
 
 _METHODS = """    is memoized: a call returns what is kept for its arguments, or runs.

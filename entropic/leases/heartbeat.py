@@ -25,13 +25,14 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 from entropic.leases import heartbeat_process
 from entropic.leases.claims import Claims
+from entropic.process.blocks import transparent
 from entropic.process.logs import get_logger
 from entropic.sql.database import Database
 from entropic.sql.urls import scrub
@@ -73,7 +74,7 @@ class Heartbeat:
         self.beat_at = 0.0
         _heartbeats.add(self)
 
-    @contextmanager
+    @transparent
     def beating(self, *, is_run_here: bool = True) -> Iterator[None]:
         """Keep the claims of this process alive in this block.
 

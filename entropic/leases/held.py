@@ -20,6 +20,7 @@ __all__ = [
     "begin",
     "circle",
     "end",
+    "end_waits",
     "enter",
     "find",
     "forget",
@@ -229,6 +230,12 @@ def wait_for(run: Mark, marks: Collection[Mark]) -> None:
             _waits[run] = marks
         else:
             _waits.pop(run, None)
+
+
+def end_waits(run: Mark) -> None:
+    """Note that a run has ended, whoever waits in what was its context."""
+    if run in _waits:
+        wait_for(run, ())
 
 
 def circle(start: Mark, ends: Collection[Mark]) -> list[Mark]:

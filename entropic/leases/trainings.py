@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from sqlalchemy import update
 
@@ -18,6 +17,7 @@ from entropic.errors import ClaimLostError, ClaimTimeoutError
 from entropic.leases import held
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
+from entropic.process.blocks import transparent
 from entropic.process.logs import get_logger
 from entropic.process.patience import Patience, Wait, checked_lease, checked_timeout
 from entropic.sql.columns import ID_LENGTH
@@ -63,7 +63,7 @@ class TrainingClaim:
             )
 
 
-@contextmanager
+@transparent
 def claim_training(
     database: DatabaseLike, run_name: str, *, lease_s: float = LEASE_S, wait_timeout_s: float | None = 0.0
 ) -> Iterator[TrainingClaim]:

@@ -10,7 +10,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+
+from entropic.process.blocks import transparent
 
 __all__ = ["Terminated", "raise_if_terminated", "terminable"]
 
@@ -24,7 +25,7 @@ _has_come = False
 _forking = threading.local()  # .mask: the signals that this thread blocked before it forked
 
 
-@contextmanager
+@transparent
 def terminable() -> Iterator[None]:
     """Let SIGTERM in this block raise `Terminated`, and end the process by it when the block is left.
 

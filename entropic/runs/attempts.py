@@ -30,6 +30,7 @@ from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
 from entropic.process.identity import Process, batch_job, this_process
 from entropic.process.logs import get_logger
+from entropic.process.raised import note_on, text_of, traceback_of
 from entropic.runs.answers import answering
 from entropic.runs.durable import not_kept
 from entropic.runs.inside import Chunk, Run, running
@@ -48,6 +49,7 @@ __all__ = [
     "index_of",
     "kept",
     "require_runner",
+    "where_now",
 ]
 
 log = get_logger(__name__)
@@ -56,6 +58,7 @@ T = TypeVar("T")
 Runner = Callable[[dict[str, Any]], Any]
 
 _LOOK_S = 0.2
+_LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 _ASKING = {"entropic.store", "entropic.functions.memoized", "entropic.datastore.store"}
 _DEEP = (
     "too many runs were inside of each other: sweep the parameters from those that need no other run on, so that each "
@@ -70,6 +73,12 @@ def require_runner(runner: Any) -> None:
     """Raise TypeError unless *runner* can be called with one dict."""
     if not callable(runner):
         raise TypeError(f"runner must be a function of one dict, not {runner!r}")
+    call: Any = type(runner).__call__
+    if any(is_later(one) for is_later in _LATER for one in (runner, call)):
+        raise TypeError(
+            f"what the runner {runner!r} returns is still to be run, as of each coroutine and generator: write the "
+            "result in a plain function, be it by asyncio.run(...)"
+        )
     try:
         signature = inspect.signature(runner, follow_wrapped=False)  # what it wraps is called by itself
     except (ValueError, TypeError):
@@ -168,7 +177,7 @@ class Work:
         chunk = Chunk(self.sweep, keys, is_cut_off=is_cut_off) if self.sweep else None
         # Where one of its own is all that there is to sync, nothing is shared.
         shares = bool(self.sweep) and (is_holder or len(jobs) > 1)
-        with closing(Place(self._staging(), self._name(), _where(), chunk, shares)) as place:
+        with closing(Place(self._staging(), self._name(), where_now(), chunk, shares)) as place:
             for number, job in enumerate(jobs):
                 if self._is_over(is_holder=is_holder):
                     break
@@ -419,7 +428,8 @@ def kept(returned: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return held, spelled
 
 
-def _where() -> dict[str, Any]:
+def where_now() -> dict[str, Any]:
+    """Return where this thread runs what it runs, as `Receipt` has it."""
     process = this_process()
     return {
         "owner": process.owner,
@@ -450,8 +460,8 @@ def _failure(
         attempt=attempt,
         stored=job.stored,
         error_type=type(error).__qualname__,
-        message=_text(error),
-        traceback="".join(traceback.format_exception(error)),
+        message=text_of(error),
+        traceback=traceback_of(error),
         started_at=begun,
         elapsed_s=elapsed,
         where=where,
@@ -466,9 +476,9 @@ def _failure(
 def explain(error: BaseException, name: str, stored: Mapping[str, Any]) -> bool:
     """Note on the error of a run what was run; return whether too many runs were inside of each other."""
     is_deep = isinstance(error, RecursionError) and _has_asked(error)
-    error.add_note(f"while running {name} with {_brief(stored)}")
-    if is_deep and _DEEP not in error.__notes__:
-        error.add_note(_DEEP)
+    note_on(error, f"while running {name} with {_brief(stored)}")
+    if is_deep:
+        note_on(error, _DEEP)
     return is_deep
 
 
@@ -480,13 +490,6 @@ def _has_asked(error: BaseException) -> bool:
             return True
         step = step.tb_next
     return False
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as reason:  # a user's __str__ may do anything
-        return f"<str() failed with {type(reason).__name__}>"
 
 
 def _brief(stored: Mapping[str, Any]) -> str:

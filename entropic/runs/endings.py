@@ -91,18 +91,26 @@ class Endings:
         pairs = sorted((failure.record_id, token) for failure, token in failed)
         self._end_anyhow(pairs, [self.row(failure, code) for failure, _ in failed])
 
-    def cancel(self, job: Job, token: str, started_at: datetime, code: CodeState) -> None:
-        """Record a run of this process that was interrupted, and give its key back; trouble is only logged."""
+    def cancel(
+        self,
+        job: Job,
+        token: str,
+        started_at: datetime,
+        code: CodeState,
+        where: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record a run that was interrupted, in this process or *where*, and give its key back.
+
+        Trouble is only logged.
+        """
         process = this_process()
+        here = {"owner": process.owner, "host": process.host, "pid": process.pid, "batch_job": batch_job()}
         attempt = self._row(
             job.record_id,
             CANCELLED,
             job.stored,
-            owner=process.owner,
-            host=process.host,
-            pid=process.pid,
-            batch_job=batch_job(),
             started_at=started_at,
+            **(where or here),
             **_code(code),
         )
         self._end_anyhow([(job.record_id, token)], [attempt])

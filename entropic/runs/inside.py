@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple, NoReturn
 
@@ -83,8 +83,20 @@ _threads: dict[Mark, int] = {}  # the identifier of the thread that each goes on
 
 
 def inside_of() -> tuple[Run, ...]:
-    """Return the runs of this context, outermost first."""
-    return _runs.get()
+    """Return the runs of this context that go on, outermost first.
+
+    A context may outlive its run: a task of asyncio's that it started, or a thread, has a copy.
+    """
+    runs = _runs.get()
+    for run in runs:
+        if not _goes_on(run):
+            return tuple(filter(_goes_on, runs))
+    return runs
+
+
+def _goes_on(run: Run) -> bool:
+    # Of those of other processes nothing is known here: whoever is inside of one is at its work.
+    return not run.folder or _going.get(run.mark) is run
 
 
 def around() -> tuple[Run, ...]:
@@ -105,37 +117,46 @@ def going() -> dict[int, list[Run]]:
     return found
 
 
-@contextmanager
-def outside() -> Iterator[None]:
-    """Be inside of no run in this block.
+class outside:
+    """A context manager: be inside of no run.
 
     What a worker begins is not inside of what its thread's context says: a Dask worker starts a task in the context of
     whoever left it the slot, which may be a run that waits.
     """
-    token = _runs.set(())
-    try:
-        yield
-    finally:
-        _runs.reset(token)
+
+    def __enter__(self) -> None:
+        self._token = _runs.set(())
+
+    def __exit__(self, *_: object) -> None:
+        _runs.reset(self._token)
 
 
-@contextmanager
-def running(run: Run, outer: tuple[Run, ...] = ()) -> Iterator[None]:
-    """Be inside of *run* in this block, and inside of *outer* if it was begun for those elsewhere."""
-    runs = _runs.get() or outer
-    token = _runs.set((*runs, run))
-    _threads[run.mark] = threading.get_ident()
-    _going[run.mark] = run
-    if runs:
-        held.enter(runs[-1].mark, run.mark)
-    try:
-        yield
-    finally:
+class running:
+    """A context manager: be inside of *run*, and inside of *outer* if it was begun for those elsewhere."""
+
+    __slots__ = ("_outer", "_run", "_token")
+
+    def __init__(self, run: Run, outer: tuple[Run, ...] = ()) -> None:
+        self._run = run
+        self._outer = outer
+
+    def __enter__(self) -> None:
+        run = self._run
+        runs = self._outer = inside_of() or self._outer
+        self._token = _runs.set((*runs, run))
+        _threads[run.mark] = threading.get_ident()
+        _going[run.mark] = run
         if runs:
-            held.leave(runs[-1].mark, run.mark)
-        _going.pop(run.mark, None)
-        _threads.pop(run.mark, None)
-        _runs.reset(token)
+            held.enter(runs[-1].mark, run.mark)
+
+    def __exit__(self, *_: object) -> None:
+        mark = self._run.mark
+        if self._outer:
+            held.leave(self._outer[-1].mark, mark)
+        _going.pop(mark, None)
+        _threads.pop(mark, None)
+        held.end_waits(mark)
+        _runs.reset(self._token)
 
 
 def refuse_circle(marks: Iterable[Mark]) -> None:
@@ -162,6 +183,8 @@ def wait_for(marks: Collection[Mark]) -> None:
         return
     # First the note, then the look: of two threads that close a circle at once one at least sees it.
     held.wait_for(runs[-1].mark, marks)
+    if not _goes_on(runs[-1]):  # it has ended meanwhile
+        held.end_waits(runs[-1].mark)
     place = {run.mark: number for number, run in enumerate(runs)}
     for mark in marks:
         if way := held.circle(mark, place.keys()):
@@ -251,7 +274,7 @@ def _tokens(runs: Iterable[Run], find: Callable[[Mark], held.Hold | None]) -> di
 def _forget_parent() -> None:
     # A child of a runner's is inside of nothing: what it asks for the parent cannot see.
     global _fork
-    runs = tuple(run._replace(folder="", chunk=None) for run in _runs.get())
+    runs = tuple(run._replace(folder="", chunk=None) for run in inside_of())
     _fork = Origin(runs, _tokens(runs, held.of_parent), time.monotonic())
     _runs.set(())
     _going.clear()

@@ -6,7 +6,6 @@ A receipt is also what a sidecar's line says, so that a row can be made from the
 from __future__ import annotations
 
 import re
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -17,12 +16,10 @@ from entropic.disk.files import is_digest
 from entropic.disk.names import is_name, safe_name
 from entropic.disk.roots import STATE
 from entropic.disk.staging import Staged
-from entropic.process.logs import get_logger
+from entropic.process.raised import note_on, pickled, traceback_of, unpickled
 from entropic.values.row_texts import digest_of_text
 
-__all__ = ["Failure", "InRow", "Job", "NotBegun", "Outcome", "Receipt", "WorkerDied"]
-
-log = get_logger(__name__)
+__all__ = ["Failure", "InRow", "Interrupted", "Job", "NotBegun", "Outcome", "Receipt", "WorkerDied"]
 
 _LATEST_S = 253_402_300_799.0  # the end of the year 9999, which is as far as a datetime goes
 _DEPTH = 256  # of parameters and custom data in JSON: what goes through them would recurse too deeply
@@ -240,7 +237,7 @@ class Receipt:
             stored=self.stored,
             error_type=type(error).__qualname__,
             message=message,
-            traceback="".join(traceback.format_exception(error)),
+            traceback=traceback_of(error),
             started_at=self.started_at,
             elapsed_s=self.elapsed_s,
             where=self.where,
@@ -276,24 +273,15 @@ class Failure:
         # The runner's exception may not pickle: it must not take the other outcomes of a chunk with it.
         if self.exception is None:
             return self.__dict__
-        return {**self.__dict__, "exception": None, "pickled": _pickle_exception(self.exception)}
+        return {**self.__dict__, "exception": None, "pickled": pickled(self.exception)}
 
     def error(self) -> BaseException:
         """Return the runner's own exception; a RuntimeError that tells of it, if it did not survive pickling."""
         if self.exception is not None:
             return self.exception
-        error: BaseException | None = None
-        if self.pickled is not None:
-            import cloudpickle
-
-            try:
-                error = cloudpickle.loads(self.pickled)
-            except Exception as reason:  # a user's __reduce__ may do anything
-                log.debug("an exception did not survive pickling: %s", reason)
-        if error is None:
-            error = RuntimeError(f"{self.error_type}: {self.message}")
-        error.add_note(
-            f"Raised on {self.where.get('host')}, process {self.where.get('pid')}:\n{self.traceback}"
+        error = unpickled(self.pickled) or RuntimeError(f"{self.error_type}: {self.message}")
+        note_on(
+            error, f"Raised on {self.where.get('host')}, process {self.where.get('pid')}:\n{self.traceback}"
         )
         object.__setattr__(self, "exception", error)
         return error
@@ -306,18 +294,22 @@ class NotBegun:
     record_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A run that was ended by what is no error of its own."""
+
+    job: Job
+    started_at: float
+    where: dict[str, Any]
+    """As `Receipt` has it."""
+
+    @property
+    def record_id(self) -> str:
+        """Of the job."""
+        return self.job.record_id
+
+
 Outcome = Receipt | Failure
-
-
-def _pickle_exception(error: BaseException) -> bytes | None:
-    import cloudpickle
-
-    try:
-        data: bytes = cloudpickle.dumps(error)
-    except Exception as reason:  # a user's exception may hold anything
-        log.debug("%r does not pickle: %s", error, reason)
-        return None
-    return data
 
 
 class WorkerDied(Exception):

@@ -14,6 +14,7 @@ from entropic.disk.names import safe_name
 from entropic.disk.roots import Marker, access_problem, read_marker, root_problem
 from entropic.errors import (
     AlreadyExistsError,
+    CorruptFileError,
     HashCollisionError,
     ResultFileMissingError,
     ResultsDirUnavailableError,
@@ -34,6 +35,7 @@ from entropic.model.registration import (
     register_table,
 )
 from entropic.process.logs import get_logger
+from entropic.process.patience import Patience, Wait
 from entropic.process.provenance import CodeState
 from entropic.runs.endings import Endings
 from entropic.runs.inside import refuse_memory
@@ -49,6 +51,9 @@ from entropic.sql.versions import ensure_schema
 __all__ = ["ResultTable"]
 
 log = get_logger(__name__)
+
+# Of a run that is on its way from the move of its result to the commit of its row.
+_PUBLISHING = Patience(limit_s=3.0, first_pause_s=0.005, longest_pause_s=0.25)
 
 ModelT = TypeVar("ModelT", bound=Base)
 
@@ -277,6 +282,57 @@ class ResultTable(Generic[ModelT]):
         """
         ids = identity.ids[1:] if is_absent else identity.ids
         return self.match(identity, self.reader.find(ids)) if ids else None
+
+    def settled(self, identity: Identity, found: Found, *, verify: bool) -> Found | None:
+        """Return the row of *identity* once its result fits it; None if there is no row, or the result is gone.
+
+        Parameters
+        ----------
+        found : Found
+            The row as it was read. A run that replaces the result moves the new one to its place before anybody sees
+            the new row, and removes the old one after that.
+        verify : bool
+            Whether the result must be what its run made, byte for byte.
+
+        Raises
+        ------
+        CorruptFileError
+            If it is not.
+        ResultFileMissingError
+            If there is nothing to *verify*, or nothing to compare it with.
+        """
+        wait = Wait(_PUBLISHING)
+        while True:
+            is_gone = not self.reader.is_present(found) and self.has_root()
+            damage = self._damage(found) if verify and not is_gone else None
+            if not is_gone and damage is None:
+                return found
+            # In this order: what is published between the two shows in the row.
+            is_run = damage is not None and bool(self.claims.holders([found.id]))
+            before, again = found, self.find(identity)
+            if again is None:
+                return None
+            found = again
+            if (found[1:], found.value) != (before[1:], before.value):
+                continue
+            if not is_run or wait.is_over() or self.database.is_in_block:
+                break
+            wait.pause()
+        if damage is not None:
+            raise damage
+        log.warning(
+            "the result of %s is gone: %s. run_or_retrieve() runs it again",
+            found.id,
+            self.reader.place(found),
+        )
+        return None
+
+    def _damage(self, found: Found) -> OSError | None:
+        try:
+            self.reader.require_intact(found)
+        except (CorruptFileError, FileNotFoundError) as error:
+            return error
+        return None
 
     def match(self, identity: Identity, rows: Iterable[Found]) -> Found | None:
         """Return the row of *identity* among those found under its keys."""

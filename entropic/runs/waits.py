@@ -66,6 +66,7 @@ class Waiting:
         self._paths: set[Path] = set()
         self._asking: Staging | None = None
         self._noted: list[str] | None = None
+        self._inside: tuple[Run, ...] = ()
         self._look_at_s = self._look_up_at_s = LOOK_AFTER_S
         self._seen: list[str] = []
         self._tasks: list[Shown] | None = None
@@ -83,6 +84,13 @@ class Waiting:
     def end(self) -> None:
         """Take the notes away: what was waited for is there."""
         self._holding.wait_for(())
+        self._take_away()
+        if self._has_seceded:
+            self._has_seceded = False
+            rejoin()
+
+    def _take_away(self) -> None:
+        """Leave no note."""
         paths, self._paths, self._noted = self._paths, set(), None
         for path in paths:
             with suppress(OSError):
@@ -90,9 +98,6 @@ class Waiting:
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.close()
-        if self._has_seceded:
-            self._has_seceded = False
-            rejoin()
 
     def go_on(self, keys: Sequence[str], waited_s: float) -> None:
         """Do what is due before the next pause.
@@ -116,6 +121,8 @@ class Waiting:
     def stand_aside(self, keys: Sequence[str] = ()) -> None:
         """Give back what is held and not begun, and say for which keys this context waits, be it by its workers."""
         give_back_before_waiting()
+        if self._noted is not None and self._inside != inside_of():  # a run has ended, and this goes on
+            self._take_away()
         runs = around()
         if runs and self._noted != list(keys):
             for run in runs:
@@ -167,6 +174,7 @@ class Waiting:
         return self._tasks
 
     def _note(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
+        self._inside = inside_of()
         chunks = [run.chunk for run in runs if run.chunk is not None]
         text = text_of(
             [*self._around_us(), *((run.mark, str(run)) for run in inside_of())],

@@ -26,6 +26,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from entropic.errors import TransactionError
+from entropic.process.blocks import transparent
 from entropic.process.logs import get_logger
 from entropic.process.patience import Wait
 from entropic.sql import outages
@@ -348,7 +349,7 @@ class Database:
         self._all_held.add(held)
         return held
 
-    @contextmanager
+    @transparent
     def transaction(self) -> Iterator[Transaction]:
         """Commit what the block writes as a whole, or nothing of it if an exception leaves the block.
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from entropic.errors import ClusterError
+from entropic.process.raised import note_on, pickled, traceback_of, unpickled
 from entropic.runs.inside import outside
 from entropic.runs.jobs import WorkerDied
+from entropic.sweeps.cuts import CutShort
 from entropic.values.arrays import make_masked, masked_parts
 
 __all__ = [
@@ -67,10 +68,20 @@ class Ticketed(Protocol):
 
 
 class Reply(NamedTuple):
-    """The outcomes of one chunk, and how long its jobs took where they ran."""
+    """The outcomes of one chunk, and how long its jobs took where they ran.
+
+    Attributes
+    ----------
+    cause : BaseException or None
+        What cut it short, so that jobs may be without an outcome.
+    is_last : bool
+        Whether that is nothing to run the rest elsewhere for: it ends the sweep.
+    """
 
     outcomes: list[Any]
     seconds: float
+    cause: BaseException | None = None
+    is_last: bool = False
 
 
 def as_noting(work: Any) -> Noting | None:
@@ -148,9 +159,14 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 def run_timed(work: Work, jobs: list[Any], sweep: str | None = None) -> Reply:
     """Call *work*, unless its sweep was stopped in this process."""
     started = time.perf_counter()
-    with outside():
-        outcomes = [] if sweep in _STOPPED else work(jobs)
-    return Reply(outcomes, time.perf_counter() - started)
+    cause: BaseException | None = None
+    try:
+        with outside():
+            outcomes = [] if sweep in _STOPPED else work(jobs)
+    except CutShort as cut:
+        outcomes, cause = cut.outcomes, cut.cause
+    is_last = cause is not None and not isinstance(cause, Exception)
+    return Reply(outcomes, time.perf_counter() - started, cause, is_last)
 
 
 @functools.lru_cache(maxsize=4)
@@ -190,25 +206,34 @@ def keep(value: bytes) -> bytes:
     return value
 
 
-def answer(call: Callable[[], Any]) -> bytes:
+def answer(call: Callable[[], Reply]) -> bytes:
     """Pickle what *call* returns, or the exception that it raises, for `load_answer` to return or raise."""
     import cloudpickle
 
     try:
-        return bytes(cloudpickle.dumps((True, call())))
-    except Exception as error:
-        text = "".join(traceback.format_exception(error))
-        error.add_note(f"raised in a worker of the sweep:\n{text}")
-        with contextlib.suppress(Exception):
-            return bytes(cloudpickle.dumps((False, error)))
-        return bytes(cloudpickle.dumps((False, ClusterError(f"a worker of the sweep failed:\n{text}"))))
+        reply = call()
+        # By itself: one that does not pickle takes no outcome with it.
+        cause = None if reply.cause is None else _told(reply.cause)
+        return bytes(cloudpickle.dumps((reply._replace(cause=None), cause)))
+    except BaseException as error:  # the worker does not end by it, whatever it is: its sweep is told
+        return bytes(cloudpickle.dumps((None, _told(error))))
 
 
-def load_answer(data: bytes) -> Any:
+def _told(error: BaseException) -> tuple[bytes | None, str]:
+    text = traceback_of(error)
+    note_on(error, f"raised in a worker of the sweep:\n{text}")
+    return pickled(error), text
+
+
+def load_answer(data: bytes) -> Reply:
     """Return or raise what `answer` pickled."""
     import cloudpickle
 
-    succeeded, value = cloudpickle.loads(data)
-    if not succeeded:
-        raise value
-    return value
+    reply: Reply
+    reply, told = cloudpickle.loads(data)
+    if told is None:
+        return reply
+    error = unpickled(told[0]) or ClusterError(f"a worker of the sweep failed:\n{told[1]}")
+    if reply is None:
+        raise error
+    return reply._replace(cause=error)

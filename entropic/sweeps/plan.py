@@ -15,6 +15,7 @@ from entropic.model.base import Base
 from entropic.model.identities import Identity
 from entropic.model.records import CHUNK, Found
 from entropic.process.logs import get_logger
+from entropic.process.raised import note_on
 from entropic.runs.result_table import ResultTable
 from entropic.sql.upsert import chunks
 
@@ -132,6 +133,9 @@ class _Planner(Generic[ModelT]):
             else:
                 for part in chunks(left.params, CHUNK // 2):
                     self._sort(self._look_up(list(self._identify(part)), left.absent))
+        gone, self._gone = self._gone, []
+        for again in chunks(gone, CHUNK // 2):  # other runs may have replaced some since their rows were read
+            self._sort(self._look_up([identity for identity, _ in again]))
         for identity, found in self._gone:
             key = identity.key_of_run(found.id)
             self._order[identity.id] = key
@@ -182,7 +186,7 @@ class _Planner(Generic[ModelT]):
             try:
                 yield self._table.parameters.identify(one)
             except (EntropicError, ValueError) as error:
-                error.add_note(f"in parameter set {number} of the sweep: {one!r:.300}")
+                note_on(error, f"in parameter set {number} of the sweep: {one!r:.300}")
                 raise
 
     def _distinct(self, chunk: Iterable[Identity]) -> list[Identity]:

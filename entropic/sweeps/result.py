@@ -81,16 +81,10 @@ class SweepOptions:
     threads_per_run: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.client, int | float):
-            raise TypeError(
-                f"the second argument of a sweep is a Dask client, not {self.client!r}: for that many processes say "
-                f"workers={self.client!r}"
-            )
-        if isinstance(self.client, Executor):
-            raise TypeError(
-                f"the second argument of a sweep is a Dask client, not a {type(self.client).__name__}: give an "
-                "executor as executor="
-            )
+        if self.client is not None:
+            _require_client(self.client)
+        if self.executor is not None:
+            _require_executor(self.executor)
         given = [f"{name}=" for name in ("client", "workers", "executor") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(
@@ -110,3 +104,32 @@ class SweepOptions:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+
+
+def _require_client(client: Any) -> None:
+    if hasattr(client, "nthreads") and not isinstance(client, type):
+        return
+    given, way = repr(client), "connect one, as in distributed.Client(...)"
+    if isinstance(client, int | float):
+        way = f"for that many processes say workers={client!r}"
+    elif isinstance(client, str):
+        way = f"connect one, as in distributed.Client({client!r})"
+    elif isinstance(client, type):
+        given = f"the class {client.__name__}"
+    elif isinstance(client, Executor):
+        given, way = f"a {type(client).__name__}", "give an executor as executor="
+    elif hasattr(client, "scheduler_address"):
+        given, way = f"a {type(client).__name__}", "give that one's client, cluster.get_client()"
+    raise TypeError(f"the second argument of a sweep is a Dask client, not {given}: {way}")
+
+
+def _require_executor(executor: Any) -> None:
+    is_client = hasattr(executor, "nthreads")
+    if callable(getattr(executor, "submit", None)) and not isinstance(executor, type) and not is_client:
+        return
+    given, way = f"a {type(executor).__name__}", "make one, as in ProcessPoolExecutor(4); or say workers=4"
+    if isinstance(executor, type):
+        given, way = f"the class {executor.__name__}", f"make one, as in {executor.__name__}(4)"
+    elif is_client:
+        given, way = "a Dask client", "give it as client="
+    raise TypeError(f"executor= is an executor, as concurrent.futures has them, not {given}: {way}")

@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -34,13 +34,15 @@ from entropic.leases.claims import Holder
 from entropic.model.base import Base
 from entropic.model.identities import Identity
 from entropic.model.records import CHUNK, Found
+from entropic.process.blocks import transparent
 from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
 from entropic.process.patience import Wait
+from entropic.process.raised import note_on, text_of
 from entropic.process.termination import raise_if_terminated, terminable
 from entropic.runs.attempts import Runner, Work
 from entropic.runs.inside import inside_of
-from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt, WorkerDied
+from entropic.runs.jobs import Failure, Interrupted, Job, NotBegun, Receipt, WorkerDied
 from entropic.runs.recovery import leftovers, recover, unfinished
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure, own_staging
@@ -48,9 +50,10 @@ from entropic.runs.wait_notes import asked_of, notes
 from entropic.runs.waits import Waiting
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend, SerialBackend
-from entropic.sweeps.backends.executor import is_thread_of
+from entropic.sweeps.backends.executor import RunsHere, is_thread_of
 from entropic.sweeps.backends.task_notes import NotedWork
 from entropic.sweeps.backends.tickets import TicketedWork
+from entropic.sweeps.cuts import Outcomes, run_noted, run_whole
 from entropic.sweeps.plan import Plan, Task, make_plan
 from entropic.sweeps.result import SweepOptions, SweepResult
 from entropic.sweeps.window import BackendLost, dispatch
@@ -182,65 +185,73 @@ class Sweep(Generic[ModelT]):
 
     def _dispatch(self, work: Work) -> None:
         options = self._options
-        beating = self._table.heartbeat.beating
-        sent: Any = work
-        if options.client is not None:
-            sent = NotedWork(work)
-        elif options.executor is not None and not isinstance(options.executor, ThreadPoolExecutor):
-            sent = TicketedWork(work)
         if is_thread_of(options.executor):
             log.info(
                 "the sweep runs in this thread, which is one of its executor's own: the others may be as busy"
             )
-        elif (options.client, options.workers, options.executor) != (None, None, None):
-            try:
-                backend = backend_for(
-                    sent, client=options.client, workers=options.workers, executor=options.executor
-                )
-            except ClusterError as error:
-                self._fall_back(error, [])
-            else:
-                is_here = self._tenure.lends = isinstance(options.executor, ThreadPoolExecutor)
-                try:
-                    with backend, beating(is_run_here=is_here):
-                        self._loop(backend)
-                except BackendLost as lost:
-                    # Workers may outlive their scheduler: they must not go on with a chunk that runs here too.
-                    self._has_orphans = True
-                    self._abort()
-                    self._fall_back(lost.cause, lost.remaining)
-                else:
-                    return
+        elif (options.client, options.workers, options.executor) != (None, None, None) and (
+            self._dispatch_away(work)
+        ):
+            return
         self._is_run_here = self._tenure.lends = self._tenure.is_serial = True
-        with SerialBackend(partial(self._run_here, replace(work, stop=""))) as backend, beating():
+        here = partial(self._run_here, replace(work, stop=""))
+        with SerialBackend(here) as backend, self._table.heartbeat.beating():
             self._loop(backend)
 
-    def _run_here(self, work: Work, jobs: list[Job], outcomes: list[Outcome | NotBegun]) -> None:
-        """Run jobs in this thread; what interrupts one is recorded, and gives its key back."""
-        begun: list[tuple[Job, datetime]] = []
-
-        def on_begin(number: int) -> None:
-            raise_if_terminated()
-            begun[:] = [(jobs[number], datetime.now(UTC))]
-
+    def _dispatch_away(self, work: Work) -> bool:
+        """Run where the arguments of the sweep say; return False if what is left is to run in this thread."""
+        options = self._options
+        sent: Any = partial(run_whole, work)
+        if options.client is not None:
+            sent = NotedWork(work)
+        elif options.executor is not None and not isinstance(options.executor, ThreadPoolExecutor):
+            sent = TicketedWork(work)
         try:
-            work(jobs, on_begin, outcomes)
-        except BaseException:
-            ended = {outcome.record_id for outcome in outcomes}
-            for job, at in begun:
-                if job.record_id not in ended:
-                    self._tenure.cancel(job, at)
-            raise
+            backend = backend_for(
+                sent, client=options.client, workers=options.workers, executor=options.executor
+            )
+        except ClusterError as error:
+            self._fall_back(error, [])
+            return False
+        is_here = self._tenure.lends = isinstance(options.executor, ThreadPoolExecutor)
+        try:
+            with backend, self._table.heartbeat.beating(is_run_here=is_here):
+                self._loop(backend)
+        except BackendLost as lost:
+            if isinstance(lost.cause, RunsHere):
+                kind = type(options.executor).__name__
+                log.info(
+                    "the sweep runs in this thread, where its executor (%s) calls what it is given", kind
+                )
+                self._take_back(lost.remaining)
+                return False
+            # Workers may outlive their scheduler: they must not go on with a chunk that runs here too.
+            self._has_orphans = True
+            self._abort()
+            self._fall_back(lost.cause, lost.remaining)
+            return False
+        return True
+
+    def _run_here(self, work: Work, jobs: list[Job], outcomes: Outcomes) -> None:
+        """Run jobs in this thread."""
+        run_noted(work, jobs, lambda number: raise_if_terminated(), outcomes)
 
     def _fall_back(self, cause: BaseException, remaining: Sequence[Job]) -> None:
         """Go on in this process, or raise what happened to the cluster."""
+        said = text_of(cause)
+        if not isinstance(cause, EntropicError):
+            said = f"{type(cause).__name__}: {said}" if said else type(cause).__name__
         if self._options.fallback == "raise":
             if isinstance(cause, EntropicError):
                 raise cause
             raise ClusterError(
-                f"the cluster failed: {type(cause).__name__}: {cause}. What is finished is stored: sweep again"
+                f"the cluster failed: {said}. What is finished is stored: sweep again"
             ) from cause
-        log.warning("the cluster failed, what is left runs in this process: %s", cause)
+        log.warning("the cluster failed, what is left runs in this process: %s", said)
+        self._take_back(remaining)
+
+    def _take_back(self, remaining: Sequence[Job]) -> None:
+        """Run in this thread what a backend did not."""
         self._tenure.reset(job.record_id for job in remaining)
         for job in remaining:  # a run that began elsewhere may have changed its parameters
             identity = self._tasks[job.record_id].identity
@@ -359,7 +370,8 @@ class Sweep(Generic[ModelT]):
                 holders[0],
             )
 
-    def _finish(self, outcomes: list[Outcome | NotBegun]) -> None:
+    def _finish(self, outcomes: Outcomes) -> None:
+        self._cancel([outcome for outcome in outcomes if isinstance(outcome, Interrupted)])
         # Whoever took the key, or gets it now, commits it or gives it back.
         self._give_back([outcome for outcome in outcomes if isinstance(outcome, NotBegun)])
         finished = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
@@ -388,6 +400,17 @@ class Sweep(Generic[ModelT]):
         for failure in given_up:
             self._failures[self._tasks.pop(failure.record_id).identity.id] = failure
         self._bar.add(done=len(finished) - len(lost) - len(refused), failed=len(given_up))
+
+    def _cancel(self, interrupted: Sequence[Interrupted]) -> None:
+        """Record runs that were interrupted, and give their keys back."""
+        for one in interrupted:
+            at = datetime.fromtimestamp(one.started_at, UTC)
+            with suppress(KeyError):  # it is no more ours: it was not begun by this sweep
+                pair = self._tenure.pair(one.record_id)
+                self._table.endings.cancel(one.job, pair[1], at, self._table.code, one.where)
+                self._tenure.forget(one.record_id)
+            if one.record_id in self._tasks:
+                self._busy.append(self._tasks[one.record_id])
 
     def _give_back(self, jobs: Sequence[Job | NotBegun]) -> None:
         """Come back to keys later, whoever runs them; to those that others wait for when these have had their turn."""
@@ -504,9 +527,10 @@ class Sweep(Generic[ModelT]):
         if failed and self._options.on_error == "raise":
             first = next(self._failures[key] for key in self._order if key in self._failures)
             error = first.error()
-            error.add_note(
+            note_on(
+                error,
                 f"{len(failed)} of {len(self._order)} runs of the sweep failed, and this is the first of them; "
-                "the others are stored. on_error='continue' returns them; store.failures() lists what failed"
+                "the others are stored. on_error='continue' returns them; store.failures() lists what failed",
             )
             raise error
         records = self._records
@@ -532,7 +556,7 @@ class Sweep(Generic[ModelT]):
         )
 
 
-@contextmanager
+@transparent
 def _no_collection() -> Iterator[None]:
     """Pause the collector of reference cycles while many records are made.
 

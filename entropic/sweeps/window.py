@@ -117,6 +117,8 @@ def dispatch(
         If the backend is gone or cannot run the work. With a backend that is this process the cause itself is raised.
     ClusterError
         If a chunk came back without exactly one outcome for each of its jobs. What is sure is handed over.
+    BaseException
+        What cut a chunk short and ends the sweep (`Reply.is_last`), be it an interrupt of a worker.
 
     Notes
     -----
@@ -357,6 +359,7 @@ class _Window(Generic[JobT, OutcomeT]):
         """Hand over what the futures carry, in their order; then raise if one of them says the backend is lost."""
         outcomes: list[OutcomeT] = []
         lost: BaseException | None = None
+        last: BaseException | None = None
         wrong: ClusterError | None = None
         for future in arrived:
             chunk = self._flying.pop(future, None)
@@ -367,21 +370,33 @@ class _Window(Generic[JobT, OutcomeT]):
                 reply = future.result()
                 sure, without = self._matched(chunk, reply.outcomes)
                 outcomes += sure
-                if without or len(sure) != len(reply.outcomes):
+                if reply.cause is not None:
+                    self._take_back(chunk, without)
+                    lost, last = lost or reply.cause, reply.cause if reply.is_last else last
+                elif without or len(sure) != len(reply.outcomes):
                     wrong = wrong or _mismatch(chunk, reply, without)
                 self._pace.learn(len(chunk.jobs), reply.seconds)
                 self._nested += bool(self._nested)  # where one has ended another can begin
             elif isinstance(error, WorkerDied):
                 outcomes += self._suspect(chunk, error)
             else:
-                self._taken.extend(chunk.jobs)
+                self._take_back(chunk, chunk.jobs)
                 lost = lost or error
         if outcomes:
             self._finish(outcomes)
         if wrong is not None:
             raise wrong
+        if last is not None:
+            raise last
         if lost is not None:
             raise _Lost(lost)
+
+    def _take_back(self, chunk: _Chunk[JobT], jobs: list[JobT]) -> None:
+        """Keep jobs of a chunk that have no outcome, a suspect as such: it is not to enter this process."""
+        if chunk.alone and jobs:
+            self._suspects.append(chunk)
+        else:
+            self._taken.extend(jobs)
 
     def _matched(self, chunk: _Chunk[JobT], outcomes: list[OutcomeT]) -> tuple[list[OutcomeT], list[JobT]]:
         """Return the outcomes of a chunk that are the only ones of a job of it, and the jobs that have none such."""
@@ -442,8 +457,16 @@ class _Window(Generic[JobT, OutcomeT]):
                 exc_info=True,
             )
 
+    def _relieve(self) -> None:
+        """Give back what was not begun if what is at work waits for it, and would not end."""
+        try:
+            if self._idle is not None and self._idle():
+                self._clear_queue()
+        except Exception:  # be it why all is stopped
+            log.debug("runs that wait for others could not be helped", exc_info=True)
+
     def _stop(self) -> list[OutcomeT]:
-        outcomes: list[OutcomeT] = list(self._backend.stop())
+        outcomes: list[OutcomeT] = list(self._backend.stop(self._relieve))
         wait(self._flying, timeout=_SETTLE_S)
         while self._flying:
             future, chunk = self._flying.popitem()
@@ -452,13 +475,11 @@ class _Window(Generic[JobT, OutcomeT]):
                 # What was left out, as the sweep is being stopped, is given back like what was never begun.
                 sure, without = self._matched(chunk, future.result().outcomes)
                 outcomes += sure
-                self._taken.extend(without)
+                self._take_back(chunk, without)
             elif isinstance(error, WorkerDied):
                 outcomes += self._suspect(chunk, error)
-            elif chunk.alone:
-                self._suspects.append(chunk)
             else:
-                self._taken.extend(chunk.jobs)
+                self._take_back(chunk, chunk.jobs)
         return outcomes
 
 

@@ -20,14 +20,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from entropic import (
+    Base,
     CorruptFileError,
     Database,
     ParameterError,
+    ResultFileMissingError,
     SchemaError,
     expand_grid,
     memoize,
     register_codec,
 )
+from entropic.model.records import RecordReader
 from entropic.values import codecs
 from tests.support.counting import statements
 from tests.support.every_argument import CALLS, EVERYTHING, Scheme, everything
@@ -159,6 +162,70 @@ def test_run_whose_value_has_another_format_leaves_no_file_behind(returning, ord
     ]
     assert len(names) == (returning.record(n).result_file is not None)
     assert not returning.store.check(checksum=True)
+
+
+SIZES = [3]
+
+
+def sized(n: int) -> np.ndarray | list[int]:
+    return list(range(SIZES[-1])) if SIZES[-1] < 10 else np.arange(SIZES[-1])
+
+
+@pytest.mark.parametrize(("before", "after"), [(50_000, 3), (3, 50_000)])
+@pytest.mark.parametrize("call", ["__call__", "retrieve", "run"])
+def test_value_that_another_run_replaces_while_it_is_read_is_the_new_one(
+    tmp_path, monkeypatch, before, after, call
+):
+    function = memoized(tmp_path, sized)
+    SIZES[:] = [before]
+    function(1)
+    load, loads = Base.load, []
+
+    def replaced_meanwhile(record, **options):
+        loads.append(record)
+        if len(loads) == 1:
+            SIZES[:] = [after]
+            function.store.run({"n": 1})
+        return load(record, **options)
+
+    monkeypatch.setattr(Base, "load", replaced_meanwhile)
+
+    assert len(getattr(function, call)(1)) == (before if before == 3 else after)
+
+
+def test_value_that_is_gone_for_good_is_missing(tmp_path, monkeypatch):
+    function = memoized(tmp_path, sized)
+    SIZES[:] = [50_000]
+    record = function.record(1)
+    monkeypatch.setattr(function.store, "run_or_retrieve", lambda params: record)
+    Path(record.result_file).unlink()
+
+    with pytest.raises(ResultFileMissingError):
+        function(1)
+
+
+def test_sweep_takes_no_result_for_gone_that_another_run_has_replaced(tmp_path, monkeypatch, caplog):
+    function = memoized(tmp_path, sized)
+    SIZES[:] = [50_000]
+    function.sweep([1, 2])
+    is_present, looks = RecordReader.is_present, []
+    for path in (tmp_path / "results").rglob("*.npy"):
+        path.rename(path.with_suffix(".away"))
+
+    def back_meanwhile(reader, found):
+        looks.append(found)
+        is_there = is_present(reader, found)
+        if len(looks) == 2:
+            SIZES[:] = [3]
+            for n in (1, 2):
+                function.store.run({"n": n})
+        return is_there
+
+    monkeypatch.setattr(RecordReader, "is_present", back_meanwhile)
+    result = function.sweep([1, 2])
+
+    assert [len(record.load()) for record in result] == [3, 3]
+    assert "gone" not in caplog.text
 
 
 def test_retrieve_runs_nothing(function, tmp_path, log):

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -87,6 +88,27 @@ def lines(root: Path) -> list[dict]:
 @pytest.mark.parametrize("runner", [None, 5, "simulate.py"])
 def test_runner_that_cannot_be_called_is_refused(runner):
     with pytest.raises(TypeError, match="runner must be a function of one dict, not"):
+        require_runner(runner)
+
+
+async def later(params): ...
+
+
+def bit_by_bit(params):
+    yield params
+
+
+async def bit_by_bit_later(params):
+    yield params
+
+
+class Later:
+    async def __call__(self, params): ...
+
+
+@pytest.mark.parametrize("runner", [later, bit_by_bit, bit_by_bit_later, Later(), partial(later, {})])
+def test_runner_that_returns_what_is_still_to_be_run_is_refused(runner):
+    with pytest.raises(TypeError, match="is still to be run"):
         require_runner(runner)
 
 
@@ -487,7 +509,7 @@ def test_exception_that_does_not_survive_pickling_arrives_as_a_runtime_error(roo
     def runner(params):
         raise error
 
-    with caplog.at_level(logging.DEBUG, "entropic.runs.jobs"):
+    with caplog.at_level(logging.DEBUG, "entropic.process.raised"):
         failure = pickle.loads(pickle.dumps(run_one(root, runner)))
         arrived = failure.error()
 

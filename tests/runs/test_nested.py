@@ -2,14 +2,21 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
 
 from entropic import Base, DependencyCycleError, Mapped, Store
+from entropic.disk.sidecars import WAITS
+from entropic.disk.staging import Staging
 from entropic.leases import held
+from entropic.process.identity import this_process
 from entropic.runs import tenure as module
-from entropic.runs.inside import Run, inside_of, running
+from entropic.runs.holding import Holding
+from entropic.runs.inside import Run, inside_of, running, wait_for
+from entropic.runs.wait_notes import ASKED, notes
+from entropic.runs.waits import Waiting
 from entropic.sweeps.chunks import run_timed
 from tests.support.counting import opened, statements
 from tests.support.nested_cases import (
@@ -130,6 +137,63 @@ def test_what_a_worker_begins_is_not_inside_of_what_its_context_says():
     with running(outer):
         assert run_timed(lambda jobs: [inside_of()], []).outcomes == [()]
         assert inside_of() == (outer,)
+
+
+class Kept(Base):
+    __tablename__ = "nested_contexts"
+
+    n: Mapped[int]
+
+
+def test_context_that_outlives_its_run_is_inside_of_it_no_more(tmp_path, sqlite_url):
+    contexts = []
+
+    def run(params):
+        contexts.append(copy_context())
+        if len(contexts) == 1:
+            raise ValueError("first")
+        Path(params["result_file"]).touch()
+
+    store = Store(run, Kept, tmp_path / "kept", ".txt", sqlite_url)
+    with pytest.raises(ValueError, match="first"):
+        store.run_or_retrieve({"n": 1})
+
+    record = contexts[0].run(store.run_or_retrieve, {"n": 1})
+
+    assert (record.n, len(contexts)) == (1, 2)
+
+
+def test_run_that_has_ended_waits_for_nothing_that_its_context_waits_for():
+    run, key = Run(("root", "ended"), "ended", {}, folder="here"), ("root", "key")
+
+    with running(run):
+        context = copy_context()
+        wait_for([key])
+        assert held.circle(run.mark, {key})
+
+    assert held.circle(run.mark, {key}) == []
+    context.run(wait_for, [key])
+    assert held.circle(run.mark, {key}) == []
+
+
+def test_note_of_a_wait_goes_with_the_run_that_it_is_of(tmp_path, sqlite_url):
+    needs = Needs(str(tmp_path), sqlite_url, {})
+    table = needs.store()._table
+    own = Staging(table.root, "own", this_process().as_dict())
+    own.make()
+    run = Run((table.marker.root, "ended"), "ended", {}, str(own.folder))
+
+    with running(run):
+        context = copy_context()
+        waiting = context.run(Waiting, table, Holding(table))
+        context.run(waiting.stand_aside, ["key"])
+        assert any(file.name.startswith(WAITS) for file in own.folder.iterdir())
+    context.run(waiting.stand_aside, ["key"])
+
+    assert not any(file.name.startswith(WAITS) for file in own.folder.iterdir())
+    assert list(notes(table.root, ASKED)) == []
+    context.run(waiting.end)
+    own.close()
 
 
 # Sweeps inside of runs

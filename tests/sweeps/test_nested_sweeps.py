@@ -14,7 +14,7 @@ from entropic.runs.wait_notes import ASKED
 from entropic.sweeps.result import SweepOptions
 from entropic.sweeps.sweep import Sweep
 from tests.support.clusters import local_client
-from tests.support.executors import Narrow, executor_of
+from tests.support.executors import Immediate, Narrow, executor_of
 from tests.support.nested_cases import (
     Needs,
     Node,
@@ -293,6 +293,22 @@ def test_worker_gets_what_its_run_needs_from_further_on_in_its_chunk(tmp_path, s
 
     assert found == [4, 3, 2, 1]
     assert needs.calls() == {f"node{n}": 1 for n in range(4)}
+
+
+@pytest.mark.parametrize(
+    "after", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["always", "when it is at work"]
+)
+def test_executor_that_calls_what_it_is_given_at_once_is_this_thread(tmp_path, sqlite_url, after, caplog):
+    needs = Needs(str(tmp_path), sqlite_url, chain(6))
+
+    with executor_of("processes") as others, caplog.at_level("INFO", "entropic.sweeps"):
+        options = {"executor": Immediate(others, after), "fallback": "raise"}
+        (found,) = in_threads(lambda: sweep(needs, [5, 4, 3, 2, 1, 0], **options))
+
+    assert found == [6, 5, 4, 3, 2, 1]
+    assert needs.calls() == {f"node{n}": 1 for n in range(6)}
+    assert claims_of(needs) == []
+    assert "runs in this thread, where its executor (Immediate) calls what it is given" in caplog.text
 
 
 def test_what_a_worker_has_finished_is_committed_for_who_waits_while_its_chunk_goes_on(

@@ -5,10 +5,12 @@ import gc
 import multiprocessing
 import os
 import re
+import sys
 import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from entropic import (
 )
 from entropic.disk.sidecars import process_folders
 from entropic.leases.claims import Claims
+from entropic.leases.trainings import claim_training
 from entropic.model.records import RecordReader
 from entropic.process.identity import this_process
 from entropic.process.patience import Patience
@@ -573,6 +576,69 @@ def test_sweep_when_the_exception_does_not_pickle_tells_of_it(tmp_path):
     assert [failed.error_type for failed in store.failures()] == ["Unpicklable"] * 3
 
 
+@dataclass(frozen=True)
+class Frozen(Exception):
+    n: int
+
+
+class Noted(Exception):
+    __notes__ = "of the class"
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+class Exiting(Exception):
+    def __reduce__(self):
+        return sys.exit, (7,)
+
+
+PECULIAR = (Frozen, Noted, Speechless, Exiting)
+
+
+def raise_peculiar(params):
+    if params["n"] == len(PECULIAR):
+        Path(params["result_file"]).touch()
+    else:
+        raise PECULIAR[params["n"]](params["n"])
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_sweep_takes_any_exception_of_a_runner_for_what_it_is(tmp_path, workers):
+    store = open_store(Swept, tmp_path, raise_peculiar)
+
+    result = store.sweep(sets(len(PECULIAR) + 1), on_error="continue", workers=workers)
+
+    assert [record.n for record in result] == [len(PECULIAR)]
+    assert [failed.error_type for failed in result.failed] == [kind.__name__ for kind in PECULIAR]
+    # Pickle makes the one anew by setting its attributes, the other it does not make at all.
+    lost = (Frozen, Exiting) if workers else ()
+    come = [RuntimeError if kind in lost else kind for kind in PECULIAR]
+    assert [type(failed.exception) for failed in result.failed] == come
+    assert claims(tmp_path) == 0
+
+
+def test_exception_that_cannot_be_written_to_leaves_every_block_as_it_is(tmp_path):
+    store, error = open_store(Swept, tmp_path, raise_peculiar), Frozen(0)
+
+    def failing():
+        yield {"n": 0}
+        raise error
+
+    with pytest.raises(Frozen):
+        store.run_or_retrieve({"n": 0})
+    with pytest.raises(Frozen):
+        store.sweep(failing())
+    with pytest.raises(Frozen), store.database.transaction():
+        raise error
+    with pytest.raises(Frozen), claim_training(store.database, "a run"):
+        raise error
+
+
 # What is refused before anything runs
 
 
@@ -623,6 +689,53 @@ def test_sweep_with_an_unknown_option_raises(store, runs, option):
         store.sweep(sets(3), **{option: "ignore"})
 
     assert runs.total() == 0
+
+
+class Cluster:
+    scheduler_address = "tcp://127.0.0.1:8786"
+
+
+class Client:
+    def nthreads(self): ...
+
+    def submit(self): ...
+
+
+class Pool:
+    def apply_async(self): ...
+
+
+@pytest.mark.parametrize(
+    ("given", "way"),
+    [
+        ({"client": 4}, "a Dask client, not 4: .*workers=4"),
+        ({"client": "tcp://127.0.0.1:8786"}, r"distributed\.Client\('tcp://127.0.0.1:8786'\)"),
+        ({"client": Client}, "not the class Client: connect one"),
+        ({"client": Cluster()}, r"not a Cluster: .*cluster\.get_client\(\)"),
+        ({"client": ThreadPoolExecutor(1)}, "not a ThreadPoolExecutor: give an executor as executor="),
+        ({"executor": ThreadPoolExecutor}, r"not the class ThreadPoolExecutor: .*ThreadPoolExecutor\(4\)"),
+        ({"executor": Pool()}, r"not a Pool: .*ProcessPoolExecutor\(4\); or say workers=4"),
+        ({"executor": Client()}, "not a Dask client: give it as client="),
+    ],
+    ids=lambda one: "" if isinstance(one, str) else next(iter(one)),
+)
+def test_sweep_in_a_place_that_is_none_says_what_to_give(store, runs, given, way):
+    with pytest.raises(TypeError, match=way):
+        store.sweep(sets(2), **given)
+
+    assert runs.total() == 0
+
+
+def test_sweep_says_what_happened_to_a_cluster_that_says_nothing(store, caplog):
+    class Silent(Executor):
+        def submit(self, *_):
+            raise CancelledError
+
+    assert len(store.sweep(sets(2), executor=Silent())) == 2
+
+    assert "what is left runs in this process: CancelledError" in caplog.text
+    with pytest.raises(ClusterError, match=r"the cluster failed: CancelledError\. What is finished"):
+        store.sweep(sets(3), executor=Silent(), fallback="raise")
 
 
 def test_sweep_in_two_places_raises(store, runs):
@@ -731,6 +844,19 @@ def test_sweep_in_threads_needs_no_pickling(tmp_path):
         result = store.sweep(sets(6), executor=executor, fallback="raise")
 
     assert len(result) == 6
+
+
+def test_sweep_on_threads_that_cannot_begin_blames_no_run(store, runs, caplog):
+    def fail():
+        raise ValueError("of the initializer")
+
+    with ThreadPoolExecutor(2, initializer=fail) as executor:
+        result = store.sweep(sets(6), executor=executor)
+
+    assert len(result) == 6
+    assert runs.count() == dict.fromkeys(range(6), 1)
+    (warning,) = [record for record in caplog.records if record.name.startswith("entropic")]
+    assert "what is left runs in this process: BrokenThreadPool: " in warning.message
 
 
 def test_sweep_on_an_executor_that_was_shut_down_runs_here(store, runs, caplog):

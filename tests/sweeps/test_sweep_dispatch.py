@@ -180,7 +180,7 @@ class Recorder(Backend):
             self.flying -= 1
         future.set_result(Reply(outcomes, time.perf_counter() - started))
 
-    def stop(self):
+    def stop(self, idle):
         return []
 
     def close(self):
@@ -204,7 +204,7 @@ class Timed(Backend):
         future.set_result(Reply(double(jobs), self.each_s * len(jobs)))
         return future
 
-    def stop(self):
+    def stop(self, idle):
         return []
 
     def close(self):
@@ -227,7 +227,7 @@ class Answering(Backend):
         future.set_result(Reply(self.answer(jobs), 0.1))
         return future
 
-    def stop(self):
+    def stop(self, idle):
         return []
 
     def close(self):

@@ -8,7 +8,7 @@ import textwrap
 import threading
 import time
 import warnings
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import active_children
@@ -48,6 +48,21 @@ def test_dispatch_on_processes_isolates_the_job_that_kills(tmp_path):
     assert sorted(o for o in caller.outcomes if o[0] != -1) == expected(range(120))
     assert [o for o in caller.outcomes if o[0] == -1] == [(-1, "crashed")]
     assert work.runs()[-1] <= 3
+
+
+def test_dispatch_on_processes_goes_on_where_their_ends_are_ignored(tmp_path, caplog):
+    """The system forgets such a process at once, and `multiprocessing` takes it for one that runs."""
+    work = Trace(tmp_path / "runs")
+    caller = Caller([-1, *range(5)])
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with backend_for(work, workers=1) as backend:
+            caller.run(backend)
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+    assert sorted(caller.outcomes, key=key) == [(-1, "crashed"), *expected(range(5))]
+    assert "ended with an exit code that is not known" in caplog.text
 
 
 @pytest.mark.slow
@@ -217,7 +232,7 @@ class Cursed(Backend):
         future.set_exception(WorkerDied("killed"))
         return future
 
-    def stop(self):
+    def stop(self, idle):
         return []
 
     def close(self):
@@ -235,7 +250,7 @@ def test_dispatch_lost_while_a_job_is_suspected_does_not_hand_it_back():
 
 
 class Breaking(Executor):
-    """Does what it is given first, and breaks while the second waits for its turn."""
+    """Does what it is given first, in a thread, and breaks while the second waits for its turn."""
 
     _max_workers = 2
 
@@ -248,7 +263,8 @@ class Breaking(Executor):
             raise BrokenProcessPool("broken")
         self.futures.append(Future())
         if len(self.futures) == 1:
-            self.futures[0].set_result(function(*arguments))
+            with ThreadPoolExecutor(1) as thread:
+                self.futures[0].set_result(thread.submit(function, *arguments).result())
         return self.futures[-1]
 
 
@@ -339,7 +355,7 @@ def test_stop_of_a_dask_backend_does_not_wait_for_a_callback_that_an_interrupt_l
         forgotten: Future = Future()
         backend._flying[forgotten] = client.submit(len, b"ab"), b""
 
-        backend.stop()
+        backend.stop(lambda: None)
 
         assert not backend._flying
         assert forgotten.done()
@@ -356,7 +372,7 @@ def test_stop_of_a_dask_backend_does_not_wait_for_a_worker_that_cannot_be_reache
     with backend_for(double, client=client) as backend:
         flying: Future = Future()
         backend._flying[flying] = client.submit(len, b"abc"), b""
-        backend.stop()
+        backend.stop(lambda: None)
     waited_s = time.monotonic() - started
     reached.set()
 
@@ -369,7 +385,7 @@ def test_stop_of_an_executor_backend_does_not_wait_for_a_callback_that_an_interr
         forgotten: Future = Future()
         backend._flying[forgotten] = executor.submit(len, b"ab"), ""
 
-        backend.stop()
+        backend.stop(lambda: None)
 
     assert forgotten.result(timeout=0) == 2
 

@@ -1,5 +1,6 @@
 """Sweeps whose process, workers or cluster are killed, interrupted or blind: nothing is lost, nothing doubled."""
 
+import asyncio
 import contextlib
 import io
 import logging
@@ -12,18 +13,20 @@ import termios
 import threading
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from entropic import ClusterError, ResultsDirUnavailableError
 from entropic.leases import held
+from entropic.runs.attempts import Work
 from entropic.sweeps import sweep
 from entropic.sweeps.backends.base import SerialBackend
 from tests.support.clusters import local_client
 from tests.support.executors import executor_of
 from tests.support.stores import open_store
-from tests.support.sweep_runs import ROOT, Runs, Swept, claims, files, query, rows, sets, start, states
+from tests.support.sweep_runs import ROOT, Runs, Swept, claims, files, place, query, rows, sets, start, states
 from tests.support.waiting import wait_for
 
 SWEEP = """
@@ -167,6 +170,70 @@ def test_run_that_had_ended_before_an_interrupt_is_kept_whatever_was_not_begun_a
     assert rows(tmp_path) == [0, 1]
     assert states(tmp_path) == {"COMPLETED": 2}
     assert claims(tmp_path) == 0
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Is cancelled at one run, as what waits for a task of asyncio's."""
+
+    runs: Runs
+    at: int
+
+    def __call__(self, params):
+        if params["n"] == self.at:
+            raise asyncio.CancelledError("not my fault")
+        return self.runs(params)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "serial",
+        "threads",
+        "workers",
+        *(pytest.param(p, marks=pytest.mark.slow) for p in ("processes", "dask")),
+    ],
+)
+def test_what_a_runner_raises_that_is_no_error_ends_the_sweep_anywhere(tmp_path, where, request):
+    runs = Runs(tmp_path / "log")
+    store = open_store(Swept, tmp_path, Cancelled(runs, at=30))
+
+    with place(where, request) as arguments, pytest.raises(asyncio.CancelledError, match="not my fault"):
+        store.sweep(sets(60), progress=False, **arguments)
+
+    there, begun = rows(tmp_path), runs.count()
+    assert len(there) > 20
+    assert 30 not in begun
+    # Workers of our own are killed at what they are at by then.
+    assert len(set(begun) - set(there)) <= (2 if where == "workers" else 0)
+    assert states(tmp_path) == {"COMPLETED": len(there), "CANCELLED": 1}
+    assert claims(tmp_path) == 0
+
+    result = open_store(Swept, tmp_path, runs).sweep(sets(60), progress=False)
+
+    assert len(result) == 60
+    assert {n for n, times in runs.count().items() if times > 1} == set(begun) - set(there)
+
+
+def test_trouble_around_a_run_in_a_thread_repeats_none_that_had_ended(tmp_path, monkeypatch, caplog):
+    attempt, failed = Work._attempt, []
+
+    def attempt_once_in_vain(work, job, place):
+        if job.params["n"] == 30 and not failed:
+            failed.append(job)
+            raise OSError(28, "No space left on device")
+        return attempt(work, job, place)
+
+    monkeypatch.setattr(Work, "_attempt", attempt_once_in_vain)
+    runs = Runs(tmp_path / "log")
+
+    with executor_of("threads") as executor:
+        result = open_store(Swept, tmp_path, runs).sweep(sets(60), executor=executor)
+
+    assert len(result) == 60
+    assert runs.count() == dict.fromkeys(range(60), 1)
+    assert (states(tmp_path), claims(tmp_path)) == ({"COMPLETED": 60}, 0)
+    assert "what is left runs in this process: OSError: [Errno 28]" in caplog.text
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ class Scripted(Backend):
         self.answer()
         return queued
 
-    def stop(self):
+    def stop(self, idle):
         self.answer()
         return []
 
@@ -198,6 +198,43 @@ def test_backend_that_is_lost_gives_all_back_that_has_no_outcome():
 
     assert lost.value.remaining == [1]
     assert sorted(caller.outcomes) == [(0, 0), (2, "crashed"), (3, 6)]
+
+
+def test_chunk_that_was_cut_short_hands_over_what_had_ended(monkeypatch):
+    monkeypatch.setattr(window._Pace, "size", lambda pace: 3)
+    caller, cause = Caller(range(3)), OSError("full")
+    backend = Scripted([2], {0: [Reply(double([0]), 0.1, cause)]}, slots=1)
+
+    with pytest.raises(BackendLost) as lost:
+        caller.run(backend)
+
+    assert backend.submitted == [[0, 1], [2]]
+    assert (lost.value.remaining, lost.value.cause) == ([1], cause)
+    assert sorted(caller.outcomes) == expected([0, 2])
+
+
+def test_what_is_to_end_the_sweep_ends_it_once_all_that_has_ended_is_handed_over(monkeypatch):
+    monkeypatch.setattr(window._Pace, "size", lambda pace: 2)
+    caller, told = Caller(range(8)), []
+    last = Reply(double([2]), 0.1, KeyboardInterrupt("a worker's"), is_last=True)
+    backend = Scripted([4], {0: [OSError("gone")], 2: [last]})
+
+    with pytest.raises(KeyboardInterrupt, match="a worker's"):
+        caller.run(backend, abort=lambda: told.append("abort"))
+
+    assert told == ["abort"]
+    assert sorted(caller.outcomes) == expected([2, 4, 5, 6, 7])
+
+
+def test_what_has_killed_a_worker_is_given_up_when_the_backend_is_lost_with_it():
+    caller = Caller(range(2))
+    backend = Scripted([2, 1], {1: [WorkerDied("killed", at=0), OSError("gone")]})
+
+    with pytest.raises(BackendLost) as lost:
+        caller.run(backend)
+
+    assert lost.value.remaining == []
+    assert sorted(caller.outcomes) == [(0, 0), (1, "crashed")]
 
 
 # No workers

@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from entropic import (
     ResultsDirUnavailableError,
     Store,
 )
+from entropic.model.records import RecordReader
+from entropic.runs import publishing
 from tests.support.counting import statements
 from tests.support.store_cases import (
     PARAMS,
@@ -389,6 +393,58 @@ def test_verify_of_a_sound_result_returns_its_record(database, tmp_path):
 
     assert (record.id, record.result_file) == (made.id, made.result_file)
     assert store.retrieve({**PARAMS, "swings": 4}, verify=True) is None
+
+
+def test_verify_of_a_result_that_is_replaced_meanwhile_looks_at_the_new_one(database, tmp_path, monkeypatch):
+    runner = Runner()
+    store = open_store(Pendulum, tmp_path, runner, database)
+    store.run_or_retrieve(PARAMS)
+    require_intact, looks = RecordReader.require_intact, []
+
+    def replaced_meanwhile(reader, found):
+        looks.append(found)
+        if len(looks) == 1:
+            runner.note = b"again"
+            store.run(PARAMS)
+        require_intact(reader, found)
+
+    monkeypatch.setattr(RecordReader, "require_intact", replaced_meanwhile)
+    record = store.retrieve(PARAMS, verify=True)
+
+    assert Path(record.result_file).read_bytes() == b"again" + expected_bytes(PARAMS)
+    assert len(looks) == 2
+
+
+def test_verify_of_a_result_whose_new_row_is_on_its_way_waits_for_it(sqlite, tmp_path, monkeypatch):
+    """The file is moved first: until the row is committed it is not what the row says."""
+    runner = Runner()
+    store = open_store(Pendulum, tmp_path, runner, sqlite)
+    store.run_or_retrieve(PARAMS)
+    runner.note = b"again"
+    require_intact, move = RecordReader.require_intact, publishing.move
+    is_moved, is_looked_at, looks = Event(), Event(), []
+
+    def look(reader, found):
+        looks.append(found)
+        if len(looks) == 3:
+            is_looked_at.set()
+        require_intact(reader, found)
+
+    def move_and_wait(*given):
+        move(*given)
+        is_moved.set()
+        is_looked_at.wait(10)
+
+    monkeypatch.setattr(RecordReader, "require_intact", look)
+    monkeypatch.setattr(publishing, "move", move_and_wait)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(store.run, PARAMS)
+        assert is_moved.wait(10)
+        record = store.retrieve(PARAMS, verify=True)
+        run.result()
+
+    assert Path(record.result_file).read_bytes() == b"again" + expected_bytes(PARAMS)
+    assert len(looks) > 3
 
 
 def test_verify_of_a_damaged_part_of_a_folder_raises(sqlite, tmp_path):

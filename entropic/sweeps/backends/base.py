@@ -51,8 +51,14 @@ class Backend(ABC):
         """Make room for one chunk more, as all that are at work may wait for it; nothing where there is room anyway."""
 
     @abstractmethod
-    def stop(self) -> list[Any]:
-        """Drop what is queued, wait until nothing runs, and return finished outcomes that no future carries."""
+    def stop(self, idle: Callable[[], object]) -> list[Any]:
+        """Drop what is queued, wait until nothing runs, and return finished outcomes that no future carries.
+
+        Parameters
+        ----------
+        idle : callable
+            Called now and then while that takes its time: what runs may wait for what was not begun.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -93,7 +99,7 @@ class SerialBackend(Backend):
         future.set_result(Reply(outcomes, time.perf_counter() - started))
         return future
 
-    def stop(self) -> list[Any]:
+    def stop(self, idle: Callable[[], object]) -> list[Any]:
         kept, self._kept = self._kept, []
         return kept
 

@@ -6,6 +6,7 @@ import functools
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any, Self
@@ -31,6 +32,7 @@ _LARGE_PAYLOAD_BYTES = 100_000
 _RECOUNT_S = 1.0
 _GATHER_S = 30.0
 _TELL_S = 2.0
+_LOOK_S = 0.5
 
 
 class DaskBackend(Backend):
@@ -173,7 +175,7 @@ class DaskBackend(Backend):
         elif reply is not None:
             future.set_result(reply)
 
-    def stop(self) -> list[Any]:
+    def stop(self, idle: Callable[[], object]) -> list[Any]:
         # Not by cancelling: Dask forgets a cancelled task that runs, and nobody could tell when it has ended.
         told: set[str] = set()
         ended: set[Future[Reply]] = set()
@@ -186,7 +188,8 @@ class DaskBackend(Backend):
                     if workers - told:
                         self._tell(list(workers - told))
                         told |= workers
-                    wait(list(self._flying), timeout=0.5)
+                    if wait(list(self._flying), timeout=_LOOK_S).not_done:
+                        idle()
                     # An interrupt may have come before a task had its callback: nobody else would tell of its end.
                     flying = self._flying.copy()
                     for future, (task, _) in flying.items():

@@ -6,9 +6,11 @@ import functools
 import os
 import threading
 import uuid
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, TypeVar
 
+from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
 from entropic.runs.jobs import WorkerDied
 from entropic.sweeps.backends.base import Backend
@@ -25,9 +27,13 @@ from entropic.sweeps.chunks import (
     run_timed,
 )
 
-__all__ = ["ExecutorBackend", "is_thread_of"]
+__all__ = ["ExecutorBackend", "RunsHere", "is_thread_of"]
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
+
+_LOOK_S = 0.5
 
 
 def is_thread_of(executor: Executor | None) -> bool:
@@ -35,12 +41,28 @@ def is_thread_of(executor: Executor | None) -> bool:
     return threading.current_thread() in getattr(executor, "_threads", ())
 
 
+class RunsHere(Exception):
+    """An executor runs what it is given in the thread that gives it, which nothing reaches meanwhile."""
+
+
+def _call_elsewhere(giver: tuple[str, int], function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function, unless the thread that gave it to an executor does so itself."""
+    if giver == _this_thread():
+        raise RunsHere
+    return function(*arguments)
+
+
+def _this_thread() -> tuple[str, int]:
+    return this_process().owner, threading.get_ident()
+
+
 class ExecutorBackend(Backend):
     """Run chunks in an executor of the user's, which is never shut down here.
 
     Threads call the work itself. Processes get it pickled; once their pool is broken, processes of our own take over,
     since a broken executor cannot be repaired and is not ours to replace. What waits in its queue can be had back where
-    the work has tickets: an executor's futures say that they run before they do.
+    the work has tickets: an executor's futures say that they run before they do. One that runs a chunk in this very
+    thread is no place beside it: such a chunk is not begun, and its future fails with `RunsHere`.
     """
 
     def __init__(self, work: Work, executor: Executor) -> None:
@@ -62,6 +84,8 @@ class ExecutorBackend(Backend):
             try:
                 return self._submit(jobs)
             except BrokenExecutor:
+                if self._threads:  # which none of ours need take the place of
+                    raise
                 log.warning("The executor's pool is broken; going on with %d new processes", self._slots)
                 self._pool = PoolBackend(self._payload, self._slots)
                 self.isolates = True
@@ -69,14 +93,15 @@ class ExecutorBackend(Backend):
 
     def _submit(self, jobs: list[Any]) -> Future[Reply]:
         if self._threads:
-            return self._relay(self._executor.submit(run_timed, self._work, jobs, self._sweep))
+            return self._relay(self._give(run_timed, self._work, jobs, self._sweep))
         ticket = uuid.uuid4().hex
         if self._tickets is None or not self._tickets.issue(ticket):
             ticket = ""
         chunk = dump_jobs(jobs)
-        return self._relay(
-            self._executor.submit(run_chunk, self._payload, chunk, self._sweep, ticket or None), ticket
-        )
+        return self._relay(self._give(run_chunk, self._payload, chunk, self._sweep, ticket or None), ticket)
+
+    def _give(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        return self._executor.submit(_call_elsewhere, _this_thread(), function, *arguments)
 
     def _relay(self, inner: Future[Any], ticket: str = "") -> Future[Reply]:
         future: Future[Reply] = Future()
@@ -91,7 +116,8 @@ class ExecutorBackend(Backend):
             result = inner.result()
             reply = result if self._threads else load_answer(result)
         except BrokenExecutor as error:
-            future.set_exception(WorkerDied(str(error), is_shared=True))
+            # Of threads none dies by what it runs: they could not begin.
+            future.set_exception(error if self._threads else WorkerDied(str(error), is_shared=True))
         except BaseException as error:  # whatever it is belongs to the thread that waits for the future
             future.set_exception(error)
         else:
@@ -113,18 +139,19 @@ class ExecutorBackend(Backend):
         if self._pool is not None:  # else no process of it has died, and nothing is tried again
             self._pool.widen()
 
-    def stop(self) -> list[Any]:
+    def stop(self, idle: Callable[[], object]) -> list[Any]:
         refuse(self._sweep)  # for threads: what is queued in them
         flying = [(future, inner) for future, (inner, _) in self._flying.copy().items()]
         for _, inner in flying:
             inner.cancel()
-        wait([inner for _, inner in flying])
+        while wait([inner for _, inner in flying], timeout=_LOOK_S).not_done:
+            idle()
         for future, inner in flying:
             self._deliver(
                 future, inner
             )  # unless its callback does: an interrupt may have come before it had one
         if self._pool is not None:
-            self._pool.stop()
+            self._pool.stop(idle)
         return []
 
     def close(self) -> None:

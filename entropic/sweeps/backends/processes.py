@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -143,16 +144,16 @@ class _Process:
                 raise ClusterError("the sweep was stopped") from None
             if not was_ready:  # no job is to blame: another process would end in the same way
                 raise ClusterError(
-                    f"a process for the sweep ended with exit code {exit_code} as it started: what it printed tells "
+                    f"a process for the sweep ended with {_shown(exit_code)} as it started: what it printed tells "
                     "why. Without workers= the sweep runs in this process"
                 ) from error
-            message = f"a process of the sweep ended with exit code {exit_code}"
+            message = f"a process of the sweep ended with {_shown(exit_code)}"
             raise WorkerDied(message, exit_code=exit_code) from error
 
     def _receive(self, connection: Connection) -> bytes:
         # Not the end of file alone: a grandchild that a runner forked holds the other end of the pipe open.
         while not connection.poll(_LOOK_S):
-            if self._stopped or (not self._process.is_alive() and not connection.poll(0)):
+            if self._stopped or (not _is_alive(self._process) and not connection.poll(0)):
                 raise EOFError
         return connection.recv_bytes()
 
@@ -197,15 +198,38 @@ class _Process:
 
 
 def _end(process: Any) -> int | None:
+    """End a process, and return its exit code; None if nobody can know it."""
     for ask in (None, process.terminate, process.kill):
         if ask is not None:
             ask()
         process.join(0 if ask is None else _GRACE_S)
-        if not process.is_alive():
+        if not _is_alive(process):
+            process.join(_GRACE_S)
             break
     exit_code: int | None = process.exitcode
-    process.close()
+    if exit_code is not None:  # else it refuses, as what it takes for a process that runs
+        process.close()
     return exit_code
+
+
+def _shown(exit_code: int | None) -> str:
+    return f"exit code {exit_code}" if exit_code is not None else "an exit code that is not known"
+
+
+def _is_alive(process: Any) -> bool:
+    """Whether a process goes on, also where this one ignores SIGCHLD: then the system forgets each that ends.
+
+    `multiprocessing` takes such a one for alive. Its sentinel tells, unless a child of its own holds that open.
+    """
+    if not process.is_alive():
+        return False
+    if not hasattr(os, "waitid"):  # macOS
+        return not wait([process.sentinel], 0)
+    try:
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return ended is None or bool(process.is_alive())
 
 
 def _child(connection: Connection, function: Callable[[bytes], bytes]) -> None:
@@ -261,7 +285,7 @@ class PoolBackend(Backend):
     def widen(self) -> None:
         self._processes.widen()
 
-    def stop(self) -> list[Any]:
+    def stop(self, idle: Callable[[], object]) -> list[Any]:
         self._processes.kill()
         return []
 

@@ -21,8 +21,9 @@ from entropic.disk.roots import STATE
 from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
 from entropic.runs.attempts import Work, dask_worker
-from entropic.runs.jobs import Job, NotBegun, Outcome, WorkerDied
+from entropic.runs.jobs import Job, WorkerDied
 from entropic.sweeps.backends.tickets import make_task_folder
+from entropic.sweeps.cuts import Outcomes, run_whole
 
 __all__ = ["NotedWork"]
 
@@ -39,7 +40,7 @@ class NotedWork:
 
     work: Work
 
-    def __call__(self, jobs: list[Job], task: str | None = None) -> list[Outcome | NotBegun]:
+    def __call__(self, jobs: list[Job], task: str | None = None) -> Outcomes:
         """Run *jobs* under the name of a task.
 
         Raises
@@ -48,12 +49,12 @@ class NotedWork:
             If another worker has begun *task* and did not end it, or if *task* was taken from this one meanwhile.
         """
         if task is None:
-            return self.work(jobs)
+            return run_whole(self.work, jobs)
         self.work.require_root()  # nothing is noted in a folder that is not ours
         with self._noted(task) as note:
-            return self.work(jobs, note)
+            return run_whole(self.work, jobs, note)
 
-    def for_task(self, task: str) -> Callable[[list[Job]], list[Outcome | NotBegun]]:
+    def for_task(self, task: str) -> Callable[[list[Job]], Outcomes]:
         """Return this work under the name of one task, which at most one worker begins."""
         return functools.partial(self, task=task)
 

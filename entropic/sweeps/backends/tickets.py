@@ -18,7 +18,8 @@ from entropic.disk.guarded import STATE, located, make_folder, open_folder, unli
 from entropic.disk.sidecars import PROCESS
 from entropic.process.logs import get_logger
 from entropic.runs.attempts import Work
-from entropic.runs.jobs import Job, NotBegun, Outcome, WorkerDied
+from entropic.runs.jobs import Job, NotBegun, WorkerDied
+from entropic.sweeps.cuts import Outcomes, run_whole
 
 __all__ = ["TicketedWork", "make_task_folder"]
 
@@ -31,13 +32,13 @@ class TicketedWork:
 
     work: Work
 
-    def __call__(self, jobs: list[Job], task: str | None = None) -> list[Outcome | NotBegun]:
+    def __call__(self, jobs: list[Job], task: str | None = None) -> Outcomes:
         """Run *jobs*, or none of them where *task* has no ticket any more."""
         if task is not None and not self.take(task):
             return [NotBegun(job.record_id) for job in jobs]
-        return self.work(jobs)
+        return run_whole(self.work, jobs)
 
-    def for_task(self, task: str) -> Callable[[list[Job]], list[Outcome | NotBegun]]:
+    def for_task(self, task: str) -> Callable[[list[Job]], Outcomes]:
         """Return this work for the chunk that has this ticket."""
         return functools.partial(self, task=task)
 
