@@ -64,7 +64,6 @@ class _Difference:
     missing: list[Column[Any]] = field(default_factory=list)
     unfilled: list[dict[str, Any]] = field(default_factory=list)
     types: list[tuple[Column[Any], TypeEngine[Any], str]] = field(default_factory=list)
-    narrowed: list[dict[str, Any]] = field(default_factory=list)
     generated: list[str] = field(default_factory=list)
     keys: tuple[list[str], list[str]] | None = None
 
@@ -81,10 +80,6 @@ class _Difference:
             for column, actual, hint in self.types
         ]
         found += [
-            f"NOT NULL in the table, and the model may leave it NULL: {each['name']}"
-            for each in self.narrowed
-        ]
-        found += [
             f"generated in the table, so that no row can say what the model does: {name}"
             for name in self.generated
         ]
@@ -97,7 +92,7 @@ class _Difference:
 def drift(connection: Connection, table: Table) -> list[str]:
     """Say where *table* in the database no longer fits its definition; an empty list if it does.
 
-    Extra columns that an insert need not fill, lengths, and NULL where the model has none, are logged at DEBUG only.
+    Extra columns that an insert need not fill, lengths and nullability are logged at DEBUG only.
     """
     return _compare(connection, inspect(connection), table).lines(connection.dialect)
 
@@ -140,8 +135,6 @@ def _compare(connection: Connection, inspector: Inspector, table: Table) -> _Dif
                 difference.types.append((table.columns[name], reflected["type"], hint))
             if _is_generated(reflected):
                 difference.generated.append(name)
-            elif table.columns[name].nullable and not reflected["nullable"]:
-                difference.narrowed.append(dict(reflected))
             elif table.columns[name].nullable != reflected["nullable"]:
                 log.debug("%s.%s: nullable is %s in the table only", table.name, name, reflected["nullable"])
         elif _must_be_filled(reflected):
@@ -273,7 +266,7 @@ def _operations(connection: Connection, table: Table, difference: _Difference) -
     ]
     changes += [
         ops.AlterColumnOp(table.name, each["name"], existing_type=each["type"], modify_nullable=True, **place)
-        for each in [*difference.unfilled, *difference.narrowed]
+        for each in difference.unfilled
     ]
     if not changes:
         return []

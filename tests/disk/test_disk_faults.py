@@ -138,14 +138,23 @@ def one(folder, runs, url):
     open_store(Swept, folder, runs, url).run_or_retrieve({"n": 0})
 
 
-def test_database_that_was_closed_and_may_only_be_read_names_its_folder(disk, tmp_path, runs):
-    """SQLite cannot make the files next to it that it needs for reading."""
+def test_database_that_was_closed_and_may_only_be_read_gives_hits_and_names_its_folder_on_a_miss(
+    disk, tmp_path, runs
+):
+    """SQLite cannot make the files next to it that it needs for reading one that may change."""
     store = open_store(Swept, tmp_path, runs, url_on(disk))
     store.run_or_retrieve({"n": 0})
-    store.database.dispose()
+    store.close()
 
-    with read_only(disk), pytest.raises(OperationalError, match=f"in the folder '{disk}'"):
-        open_store(Swept, tmp_path, runs, url_on(disk))
+    with read_only(disk):
+        again = open_store(Swept, tmp_path, runs, url_on(disk))
+        assert again.run_or_retrieve({"n": 0}).n == 0
+        with pytest.raises(OperationalError, match="readonly database") as caught:
+            again.run_or_retrieve({"n": 1})
+        again.close()
+
+    assert f"in the folder '{disk}'" in "".join(caught.value.__notes__)
+    assert runs.total() == 1
 
 
 def test_database_that_may_only_be_read_gives_hits_and_names_its_folder_on_a_miss(disk, tmp_path, runs):

@@ -257,26 +257,6 @@ def test_extra_column_that_an_insert_may_leave_out_is_only_logged(database_url, 
     assert any("drift_sim.x: nullable" in line for line in logged)
 
 
-class DriftLoose(Base):
-    __tablename__ = "drift_loose"
-
-    n: Mapped[int]
-    rmse: Mapped[float | None] = output()
-
-
-def test_column_that_the_model_may_leave_null_and_the_table_may_not_is_drift(database_url):
-    """A run would be refused for it, after it was computed; with a default of the server's too."""
-    database = Database(database_url)
-    make_table(database, "drift_loose", "n BIGINT NOT NULL, rmse DOUBLE PRECISION NOT NULL DEFAULT 0")
-
-    with pytest.raises(
-        SchemaError, match="NOT NULL in the table, and the model may leave it NULL: rmse"
-    ) as caught:
-        compare(database, DriftLoose)
-
-    assert "nullable=True" in str(caught.value)
-
-
 def test_generated_column_in_the_place_of_a_parameter_is_drift(database_url):
     database = Database(database_url)
     make_table(
