@@ -743,6 +743,26 @@ def test_function_defined_anywhere_travels_and_finds_itself_again(tmp_path):
     assert copy.deepcopy(function) is function
 
 
+def call_pickled(pickled, n):
+    return pickle.loads(pickled)(n)
+
+
+def test_function_travels_with_what_is_defined_beside_it(tmp_path):
+    def helper(n, by=2):
+        return n * by
+
+    def inner(n: int) -> int:
+        return helper(n)
+
+    memoized_inner = memoized(tmp_path, inner)
+
+    def call_inner(n):
+        return memoized_inner(n)
+
+    assert run_together(call_pickled, [(cloudpickle.dumps(call_inner), 3)]) == [6]
+    assert len(memoized_inner.records()) == 1
+
+
 def test_record_pickles_where_its_function_is_found_by_name():
     from tests.support.memo_module import area
 
