@@ -24,7 +24,8 @@ from typing import Any, NoReturn, TypeVar
 from entropic.disk.files import remove
 from entropic.disk.roots import MARKER, Marker, read_marker
 from entropic.disk.sidecars import SidecarIndex
-from entropic.disk.staging import LATEST_S, Staged, Staging, stage, staging_for
+from entropic.disk.staged import Staged, stage
+from entropic.disk.staging import LATEST_S, Staging, staging_for
 from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
 from entropic.process.identity import Process, batch_job, this_process

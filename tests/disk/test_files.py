@@ -16,7 +16,8 @@ from entropic.disk import staging as staging_module
 from entropic.disk.files import digest_of, newest_change, size_of
 from entropic.disk.roots import Marker, quarantine
 from entropic.disk.sidecars import SidecarIndex, read_sidecar
-from entropic.disk.staging import Staged, Staging, move, stage
+from entropic.disk.staged import Staged, stage
+from entropic.disk.staging import Staging, move
 from entropic.errors import ResultFileError, ResultFileMissingError
 from tests.support.disk_order import DiskOrder, disk_order
 from tests.support.processes import run_together
@@ -60,7 +61,7 @@ def test_stage_takes_a_file_of_another_name_and_says_so(staging, caplog):
     slot = staging.take()
     (slot / "k.h5.npy").write_bytes(b"result")
 
-    with caplog.at_level(logging.INFO, "entropic.disk.staging"):
+    with caplog.at_level(logging.INFO, "entropic.disk.staged"):
         staged = stage(slot, "k.h5")
 
     assert staged.name == "k.h5.npy"

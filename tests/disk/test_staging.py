@@ -11,7 +11,8 @@ import pytest
 from entropic.disk import roots, sidecars, staging
 from entropic.disk.roots import Marker
 from entropic.disk.sidecars import read_sidecar
-from entropic.disk.staging import Staging, move, stage, staging_for
+from entropic.disk.staged import stage
+from entropic.disk.staging import Staging, move, staging_for
 from entropic.errors import ResultFileError
 from entropic.process.identity import this_process
 from tests.support.disk_order import disk_order

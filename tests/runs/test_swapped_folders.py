@@ -7,7 +7,8 @@ import pytest
 
 from entropic import ResultFileError, ResultsDirUnavailableError, Store
 from entropic.disk.roots import Marker, write_marker
-from entropic.disk.staging import Staging, stage
+from entropic.disk.staged import stage
+from entropic.disk.staging import Staging
 from entropic.process.identity import this_process
 from entropic.runs.attempts import Work
 from entropic.sweeps.backends.task_notes import NotedWork
