@@ -78,19 +78,24 @@ class Staging:
         Of the folder; contains the uuid of the process incarnation.
     process : mapping
         Who writes here, for those who find the folder after a crash.
+    made : int
+        How many slots the folder of this name had before: what was left behind by runs there may write to them yet.
 
     Notes
     -----
     Safe to share between the threads of the process that made it; of no use in another process.
     """
 
-    def __init__(self, root: Path, name: str, process: Mapping[str, Any]) -> None:
+    def __init__(self, root: Path, name: str, process: Mapping[str, Any], *, made: int = 0) -> None:
         self.root = root
         self.folder = root / STATE / name
         self._process = dict(process)
         self._lock = threading.Lock()
         self._waiting: deque[Path] = deque()  # given back, oldest first; full until their file is published
-        self._made = 0
+        self._retired: deque[Path] = deque()  # to be removed, once they are empty
+        self._used: set[Path] = set()  # slots that a run has had
+        self.made = made
+        self._has_slots = False
         self._gathered: Path | None = None  # the slot of those that are synced next
         self._sidecar: int | None = None  # file descriptor
         self._lines = self._open_lines = 0
@@ -106,7 +111,13 @@ class Staging:
         with self._lock:
             return self._take()
 
+    def is_used(self, slot: Path) -> bool:
+        """Whether another run has had *slot* before, and something that it left behind may write there yet."""
+        return slot in self._used
+
     def _take(self) -> Path:
+        if self._retired:
+            self._remove_retired()
         if self._waiting:
             oldest = self._waiting.popleft()
             with suppress(OSError):  # quarantined, cleaned away after a sweep, or in another's hands
@@ -115,8 +126,9 @@ class Staging:
                         return oldest
                 self._waiting.append(oldest)
         with self._opened() as own:
-            slot = self.folder / str(self._made)
-            self._made += 1  # not before there is a folder, without which `is_gone`
+            slot = self.folder / str(self.made)
+            self.made += 1
+            self._has_slots = True  # not before there is a folder, without which `is_gone`
             # Never for the world to write, which finished runs are not taken from.
             os.mkdir(slot.name, 0o775, dir_fd=own)
         self._has_new_names = True
@@ -158,14 +170,35 @@ class Staging:
             os.replace(f".{name}", name, src_dir_fd=own, dst_dir_fd=own)
             return self.folder / name
 
-    def give_back(self, slot: Path, *, clear: bool = False) -> None:
-        """Offer *slot* for use again, once it is empty; with *clear*, empty it now, and it is the next."""
-        if clear:
-            with suppress(OSError), opened(slot) as folder:
-                for name in os.listdir(folder):
-                    remove_at(name, folder)
+    def give_back(self, slot: Path) -> None:
+        """Offer *slot* for use again, once it is empty."""
         with self._lock:
-            (self._waiting.appendleft if clear else self._waiting.append)(slot)
+            self._used.add(slot)
+            self._waiting.append(slot)
+
+    def retire(self, slot: Path, *, clear: bool = False) -> None:
+        """Never use *slot* again; it goes with what is in it if *clear*, else once that was published.
+
+        A run that raised may have left a thread or a process behind, as when it was given up after its time: what that
+        writes late must not be found where another run writes.
+        """
+        if clear:
+            with suppress(OSError), located(slot) as (name, above):
+                remove_at(name, above)
+        with self._lock:
+            self._used.discard(slot)
+            if not clear:
+                self._retired.append(slot)
+
+    def _remove_retired(self) -> None:
+        oldest = self._retired.popleft()
+        try:
+            with located(oldest) as (name, above):
+                os.rmdir(name, dir_fd=above)
+        except FileNotFoundError:
+            pass
+        except OSError:  # full yet
+            self._retired.append(oldest)
 
     def append(
         self, line: Mapping[str, Any], unsynced: Collection[Path] | None = None, *, age_s: float = 0.0
@@ -266,7 +299,8 @@ class Staging:
             if self._open_lines:
                 return
             self._close_sidecar()
-            self._waiting.clear()
+            for slots in (self._waiting, self._retired, self._used):
+                slots.clear()
             self._unsynced.clear()
             self._gathered = None
             if self._timer is not None:
@@ -277,7 +311,7 @@ class Staging:
 
     def is_gone(self) -> bool:
         """Whether the folder was cleared away, as after a sweep; what was open of it is closed then."""
-        if not self._made or self.folder.is_dir():
+        if not self._has_slots or self.folder.is_dir():
             return False
         with self._lock:
             self._close_sidecar()
@@ -345,6 +379,7 @@ def _link_in_the_way(path: Path) -> ResultsDirUnavailableError:
 
 
 _staging: dict[tuple[str, str, str], Staging] = {}
+_made: dict[tuple[str, str, str], int] = {}  # slots of folders that are gone, and may be made anew
 os.register_at_fork(
     after_in_child=_staging.clear
 )  # the parent's; another thread may have held a lock of theirs
@@ -360,9 +395,12 @@ def staging_for(root: Path, name: str, holder: Mapping[str, Any]) -> Staging:
         for old, ended in _staging.copy().items():
             if ended.is_gone():
                 _staging.pop(old, None)
+                if old[2] == process.owner:  # those of sweeps have names that do not come again
+                    _made[old] = ended.made
         # One folder may be reached by two paths, and a slot is taken once.
         real = (process.owner, os.path.realpath(root), name)
-        made = Staging(root, name, {**process.as_dict(), "holder": dict(holder)})
+        about = {**process.as_dict(), "holder": dict(holder)}
+        made = Staging(root, name, about, made=_made.get(real, 0))
         staging = _staging[key] = _staging.setdefault(real, made)
     return staging
 

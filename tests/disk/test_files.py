@@ -269,16 +269,37 @@ def test_slot_is_used_again_once_its_file_has_been_moved(staging, root):
     assert reused == {first, while_full}
 
 
-def test_slot_of_a_failed_run_is_emptied(staging):
+def test_slot_of_a_failed_run_goes_with_what_is_in_it_and_is_not_used_again(staging):
     slot = staging.take()
     (slot / "part").write_bytes(b"x")
     (slot / "folder").mkdir()
     (slot / "folder" / "part").write_bytes(b"x")
 
-    staging.give_back(slot, clear=True)
+    staging.retire(slot, clear=True)
+
+    assert not slot.exists()
+    assert slot not in {staging.take(), staging.take()}
+
+
+def test_slot_that_is_retired_goes_once_its_file_has_been_moved(staging, root):
+    slot = staging.take()
+    (slot / "k").write_bytes(b"x")
+    staging.retire(slot)
+    while_full = staging.take()
+    move(slot / "k", root / "k")
+
+    assert slot.exists()
+    assert slot not in {while_full, staging.take()}
+    assert not slot.exists()
+
+
+def test_slot_is_used_once_it_was_given_back(staging):
+    slot = staging.take()
+    fresh = staging.is_used(slot)
+    staging.give_back(slot)
 
     assert staging.take() == slot
-    assert os.listdir(slot) == []
+    assert (fresh, staging.is_used(slot)) == (False, True)
 
 
 def test_slots_taken_by_many_threads_are_all_different(staging):
@@ -296,7 +317,7 @@ def test_slots_taken_by_many_threads_are_all_different(staging):
 def test_slot_that_was_quarantined_is_not_handed_out_again(staging):
     slot = staging.take()
     quarantine(slot)
-    staging.give_back(slot, clear=True)
+    staging.retire(slot, clear=True)
 
     fresh = staging.take()
 

@@ -118,17 +118,6 @@ def test_slot_that_is_full_yet_waits_behind_the_others(root):
     assert staging.take() == full
 
 
-@pytest.mark.parametrize("clear", [False, True])
-def test_slot_that_is_given_back_is_emptied_only_if_asked_for(root, clear):
-    staging = Staging(root, "process", {"pid": 1})
-    slot = staging.take()
-    (slot / "part").write_text("x")
-
-    staging.give_back(slot, clear=clear)
-
-    assert [path.name for path in slot.iterdir()] == ([] if clear else ["part"])
-
-
 def test_folder_that_others_cleared_away_is_gone_and_holds_no_file_open(root):
     staging = Staging(root, "process", {"pid": 1})
     before_use = staging.is_gone()
@@ -210,6 +199,24 @@ def test_folders_that_are_gone_are_forgotten_when_another_is_made(root):
     staging_for(root, "second", {})
 
     assert staging_for(root, "first", {}) is not one
+
+
+def test_slots_of_a_folder_that_is_made_anew_have_other_names(root):
+    """What a run has left behind may write to one of before."""
+    name = this_process().owner
+    before = staging_for(root, name, {})
+    slots = [before.take()]
+    before.give_back(slots[0])
+    before.close()
+    slots.append(before.take())
+    shutil.rmtree(before.folder)
+    staging_for(root, "another", {})
+
+    anew = staging_for(root, name, {})
+    slots.append(anew.take())
+
+    assert anew is not before
+    assert len(set(slots)) == 3
 
 
 # Links in what a runner wrote

@@ -77,7 +77,7 @@ def test_slot_that_is_a_link_is_not_staged_or_cleared(root, victim):
 
     with pytest.raises(OSError, match=r"link|directory"):
         stage(slot, "link")
-    staging.give_back(slot, clear=True)
+    staging.retire(slot, clear=True)
 
     assert staging.take() != slot
     assert snapshot(victim) == before
