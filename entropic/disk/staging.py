@@ -92,6 +92,7 @@ class Staging:
         self._process = dict(process)
         self._lock = threading.Lock()
         self._waiting: deque[Path] = deque()  # given back, oldest first; full until their file is published
+        self._taken: set[Path] = set()  # where runs go on
         self._retired: deque[Path] = deque()  # to be removed, once they are empty
         self._used: set[Path] = set()  # slots that a run has had
         self.made = made
@@ -109,7 +110,13 @@ class Staging:
     def take(self) -> Path:
         """Return an empty slot, this caller's until it is given back."""
         with self._lock:
-            return self._take()
+            slot = self._take()
+            self._taken.add(slot)
+            return slot
+
+    def is_in_use(self) -> bool:
+        """Whether a run goes on in one of the slots."""
+        return bool(self._taken)
 
     def is_used(self, slot: Path) -> bool:
         """Whether another run has had *slot* before, and something that it left behind may write there yet."""
@@ -173,6 +180,7 @@ class Staging:
     def give_back(self, slot: Path) -> None:
         """Offer *slot* for use again, once it is empty."""
         with self._lock:
+            self._taken.discard(slot)
             self._used.add(slot)
             self._waiting.append(slot)
 
@@ -186,6 +194,7 @@ class Staging:
             with suppress(OSError), located(slot) as (name, above):
                 remove_at(name, above)
         with self._lock:
+            self._taken.discard(slot)
             self._used.discard(slot)
             if not clear:
                 self._retired.append(slot)
@@ -294,9 +303,9 @@ class Staging:
                 self._lines = 0
 
     def close(self) -> None:
-        """Remove the folder after a durable commit, unless something in it is not committed."""
+        """Remove the folder after a durable commit, unless something in it is not committed, or a run goes on there."""
         with self._lock:
-            if self._open_lines:
+            if self._open_lines or self._taken:
                 return
             self._close_sidecar()
             for slots in (self._waiting, self._retired, self._used):

@@ -437,8 +437,8 @@ def leftovers(table: ResultTable[Any], sweep: str, own: Staging, committed: Mapp
     table.publisher.flush()
     own.close()
     for folder in folders:
-        if not folder.is_dir():
-            continue
+        if not folder.is_dir() or (folder.name == own.folder.name and own.is_in_use()):
+            continue  # the latter when a thread goes on with a run of a sweep that was given up
         is_done = committed.get(folder.name) == count_lines(folder)
         if is_done or not unfinished(table, read_sidecar(folder)):
             clear_away(folder)

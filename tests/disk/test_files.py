@@ -501,7 +501,7 @@ def test_forget_keeps_a_sidecar_with_a_line_that_is_not_committed(staging):
 
 
 def test_close_keeps_a_folder_with_a_line_that_is_not_committed(staging):
-    staging.take()
+    staging.give_back(staging.take())
     staging.append(line())
     staging.close()
     kept = staging.folder.is_dir()
@@ -513,7 +513,7 @@ def test_close_keeps_a_folder_with_a_line_that_is_not_committed(staging):
 
 
 def test_staging_can_be_used_again_after_its_folder_went(staging):
-    staging.take()
+    staging.give_back(staging.take())
     staging.append(line())
     staging.settle()
     staging.close()

@@ -135,7 +135,7 @@ def test_folder_that_others_cleared_away_is_gone_and_holds_no_file_open(root):
 
 def test_sidecar_is_closed_with_its_folder_and_opened_anew_with_the_next(root):
     staging = Staging(root, "process", {"pid": 1})
-    staging.take()
+    staging.give_back(staging.take())
     staging.append(line())
     staging.settle()
     staging.close()
@@ -146,6 +146,22 @@ def test_sidecar_is_closed_with_its_folder_and_opened_anew_with_the_next(root):
     assert closed
     assert read_sidecar(staging.folder).process == {"pid": 1}
     assert [one["attempt"] for one in read_sidecar(staging.folder).lines] == ["a2"]
+
+
+@pytest.mark.parametrize("way", ["give_back", "retire"])
+def test_folder_in_which_a_run_goes_on_is_not_removed(root, way):
+    staging = Staging(root, "process", {"pid": 1})
+    going, ended = staging.take(), staging.take()
+    staging.give_back(ended)
+    (going / "half").touch()
+
+    staging.close()
+    is_there, was_in_use = (going / "half").exists(), staging.is_in_use()
+    getattr(staging, way)(going)
+    staging.close()
+
+    assert (is_there, was_in_use, staging.is_in_use()) == (True, True, False)
+    assert not staging.folder.exists()
 
 
 def test_lines_are_counted_anew_after_the_sidecar_was_emptied(root, monkeypatch):
