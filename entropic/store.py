@@ -559,7 +559,7 @@ class Store(Generic[ModelT]):
         -----
         A Store that is used again connects again. A `Database` or an engine that was given stays open for others,
         but for the connection of this thread; a database in memory is gone with the Store that made it. Wait until
-        other threads have done with it.
+        other threads have done with it. A folder in which a run of another Store goes on stays until the process ends.
         """
         clear_away(self._table)
         if self._has_own_database:

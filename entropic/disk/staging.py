@@ -1,7 +1,7 @@
 """A process's own folder under a results folder: slots in which runners write, and the sidecar of what is finished.
 
 `.entropic/<process>/` belongs to one process, and nobody else ever writes there. What a runner has written in a slot is
-measured (`stage`), noted in the sidecar, and leaves the slot by one rename (`move`), done by whoever may commit it.
+measured (`staged`), noted in the sidecar, and leaves the slot by one rename (`move`), done by whoever may commit it.
 Noted means that it outlives the process; what is to outlive a power cut is synced (`Staging.sync`, `sync_noted`), by
 several runs together if they are short, and always before it is committed.
 """
@@ -11,23 +11,17 @@ from __future__ import annotations
 import errno
 import json
 import os
-import stat
 import sys
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-from uuid import uuid4
+from typing import Any
 
-from entropic.disk.files import Key, digest_at, sync_data, sync_folder, sync_together
+from entropic.disk.files import Key, sync_data, sync_folder, sync_together
 from entropic.disk.guarded import (
-    DEPTH,
-    FOLDER,
     STATE,
-    copy_new,
     located,
     make_folder,
     open_file,
@@ -36,18 +30,15 @@ from entropic.disk.guarded import (
     remove_at,
     write_new,
 )
-from entropic.disk.owners import is_own
 from entropic.disk.roots import quarantine
 from entropic.disk.sidecars import LINES, PROCESS, SIDECAR, clear_away
 from entropic.errors import (
-    ResultFileError,
-    ResultFileMissingError,
     ResultsDirUnavailableError,
 )
 from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
 
-__all__ = ["LATEST_S", "Staged", "Staging", "move", "stage", "staging_for", "sync_noted"]
+__all__ = ["LATEST_S", "Staging", "move", "staging_for", "sync_noted"]
 
 log = get_logger(__name__)
 
@@ -57,108 +48,6 @@ _EARLY_S = 0.05  # to begin with it before
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_HAS_PATHS = hasattr(
-    os, "O_PATH"
-)  # descriptors of links: what was looked at cannot be another a moment later
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A finished file or folder in its slot."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-
-
-def stage(slot: Path, wanted: str, *, sync: bool = True) -> Staged:
-    """Make sure that the one thing in *slot* is complete, and measure it.
-
-    Parameters
-    ----------
-    wanted : str
-        The basename that the runner was told to write; one without a suffix may be given any.
-    sync : bool
-        Whether to bring it to the disk.
-
-    Raises
-    ------
-    ResultFileMissingError
-        If there is nothing.
-    ResultFileError
-        If there are two things; both are kept in quarantine. If it is no file or folder of files, such as a FIFO or a
-        link that leads to no file.
-
-    Notes
-    -----
-    In place of a link to a file there is a copy afterwards: a result is its own.
-    """
-    with opened(slot) as folder:
-        names = sorted(os.listdir(folder))
-        if len(names) == 1:
-            _copy_links(names[0], folder, slot)
-            # Its name in the slot needs no sync of its own: file systems that journal (ext4, XFS, btrfs) keep the name
-            # of a new file that was synced, and at the latest with the sync of the sidecar, which follows.
-            size, sha256 = digest_at(names[0], folder, slot / names[0], sync=sync)
-    if not names:
-        raise ResultFileMissingError(
-            f"the runner wrote no file: it must write to params['result_file'], here {str(slot / wanted)!r}"
-        )
-    if len(names) > 1:
-        kept = quarantine(slot)
-        raise ResultFileError(
-            f"the runner wrote {len(names)} files ({', '.join(names)}), but one file or folder is one result: write "
-            f"them into a folder at params['result_file']. They are kept in {str(kept)!r}"
-        )
-    (name,) = names
-    is_wanted = name == wanted or (not Path(wanted).suffix and name.startswith(f"{wanted}."))
-    if not is_wanted:
-        log.info("the runner was to write %s and wrote %s, which is taken as the result", wanted, name)
-    return Staged(name, size, sha256)
-
-
-def _copy_links(name: str, folder: int, above: Path, depth: int = 0) -> None:
-    """Put a copy in the place of each link to a file that this user made: another's may lead to what is private."""
-    path = above / name
-    mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-    if stat.S_ISLNK(mode):
-        with _linked(name, folder, path) as source:
-            copy = f".copy-{uuid4().hex}"
-            copy_new(source, copy, folder)
-        os.replace(copy, name, src_dir_fd=folder, dst_dir_fd=folder)
-    elif stat.S_ISDIR(mode) and depth <= DEPTH:
-        descriptor = os.open(name, FOLDER, dir_fd=folder)
-        try:
-            for entry in os.listdir(descriptor):
-                _copy_links(entry, descriptor, path, depth + 1)
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def _linked(name: str, folder: int, path: Path) -> Iterator[BinaryIO]:
-    """Open what a link leads to, as it was when it was looked at."""
-    link = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder) if _HAS_PATHS else None
-    try:
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False) if link is None else os.fstat(link)
-        leads_to = os.readlink(name, dir_fd=folder) if link is None else os.readlink("", dir_fd=link)
-    finally:
-        if link is not None:
-            os.close(link)
-    if not is_own(status.st_uid, folder):
-        raise ResultFileError(
-            f"{str(path)!r} is a link that uid {status.st_uid} made, not this user (uid {os.geteuid()}), and is not "
-            "followed: nobody else may write where a run writes"
-        )
-    try:
-        file = open_file(leads_to, folder=folder, limit=sys.maxsize, is_link_followed=True)
-    except OSError as error:
-        raise ResultFileError(
-            f"{str(path)!r} is a link to {leads_to!r}, which is no file that can be read ({error.strerror}): a result "
-            "is a file or a folder of files of its own. Copy what it links to"
-        ) from error
-    with file:
-        yield file
 
 
 def move(source: Path, target: Path) -> None:
@@ -189,19 +78,25 @@ class Staging:
         Of the folder; contains the uuid of the process incarnation.
     process : mapping
         Who writes here, for those who find the folder after a crash.
+    made : int
+        How many slots the folder of this name had before: what was left behind by runs there may write to them yet.
 
     Notes
     -----
     Safe to share between the threads of the process that made it; of no use in another process.
     """
 
-    def __init__(self, root: Path, name: str, process: Mapping[str, Any]) -> None:
+    def __init__(self, root: Path, name: str, process: Mapping[str, Any], *, made: int = 0) -> None:
         self.root = root
         self.folder = root / STATE / name
         self._process = dict(process)
         self._lock = threading.Lock()
         self._waiting: deque[Path] = deque()  # given back, oldest first; full until their file is published
-        self._made = 0
+        self._taken: set[Path] = set()  # where runs go on
+        self._retired: deque[Path] = deque()  # to be removed, once they are empty
+        self._used: set[Path] = set()  # slots that a run has had
+        self.made = made
+        self._has_slots = False
         self._gathered: Path | None = None  # the slot of those that are synced next
         self._sidecar: int | None = None  # file descriptor
         self._lines = self._open_lines = 0
@@ -215,9 +110,21 @@ class Staging:
     def take(self) -> Path:
         """Return an empty slot, this caller's until it is given back."""
         with self._lock:
-            return self._take()
+            slot = self._take()
+            self._taken.add(slot)
+            return slot
+
+    def is_in_use(self) -> bool:
+        """Whether a run goes on in one of the slots."""
+        return bool(self._taken)
+
+    def is_used(self, slot: Path) -> bool:
+        """Whether another run has had *slot* before, and something that it left behind may write there yet."""
+        return slot in self._used
 
     def _take(self) -> Path:
+        if self._retired:
+            self._remove_retired()
         if self._waiting:
             oldest = self._waiting.popleft()
             with suppress(OSError):  # quarantined, cleaned away after a sweep, or in another's hands
@@ -226,8 +133,9 @@ class Staging:
                         return oldest
                 self._waiting.append(oldest)
         with self._opened() as own:
-            slot = self.folder / str(self._made)
-            self._made += 1  # not before there is a folder, without which `is_gone`
+            slot = self.folder / str(self.made)
+            self.made += 1
+            self._has_slots = True  # not before there is a folder, without which `is_gone`
             # Never for the world to write, which finished runs are not taken from.
             os.mkdir(slot.name, 0o775, dir_fd=own)
         self._has_new_names = True
@@ -269,14 +177,37 @@ class Staging:
             os.replace(f".{name}", name, src_dir_fd=own, dst_dir_fd=own)
             return self.folder / name
 
-    def give_back(self, slot: Path, *, clear: bool = False) -> None:
-        """Offer *slot* for use again, once it is empty; with *clear*, empty it now, and it is the next."""
-        if clear:
-            with suppress(OSError), opened(slot) as folder:
-                for name in os.listdir(folder):
-                    remove_at(name, folder)
+    def give_back(self, slot: Path) -> None:
+        """Offer *slot* for use again, once it is empty."""
         with self._lock:
-            (self._waiting.appendleft if clear else self._waiting.append)(slot)
+            self._taken.discard(slot)
+            self._used.add(slot)
+            self._waiting.append(slot)
+
+    def retire(self, slot: Path, *, clear: bool = False) -> None:
+        """Never use *slot* again; it goes with what is in it if *clear*, else once that was published.
+
+        A run that raised may have left a thread or a process behind, as when it was given up after its time: what that
+        writes late must not be found where another run writes.
+        """
+        if clear:
+            with suppress(OSError), located(slot) as (name, above):
+                remove_at(name, above)
+        with self._lock:
+            self._taken.discard(slot)
+            self._used.discard(slot)
+            if not clear:
+                self._retired.append(slot)
+
+    def _remove_retired(self) -> None:
+        oldest = self._retired.popleft()
+        try:
+            with located(oldest) as (name, above):
+                os.rmdir(name, dir_fd=above)
+        except FileNotFoundError:
+            pass
+        except OSError:  # full yet
+            self._retired.append(oldest)
 
     def append(
         self, line: Mapping[str, Any], unsynced: Collection[Path] | None = None, *, age_s: float = 0.0
@@ -372,12 +303,13 @@ class Staging:
                 self._lines = 0
 
     def close(self) -> None:
-        """Remove the folder after a durable commit, unless something in it is not committed."""
+        """Remove the folder after a durable commit, unless something in it is not committed, or a run goes on there."""
         with self._lock:
-            if self._open_lines:
+            if self._open_lines or self._taken:
                 return
             self._close_sidecar()
-            self._waiting.clear()
+            for slots in (self._waiting, self._retired, self._used):
+                slots.clear()
             self._unsynced.clear()
             self._gathered = None
             if self._timer is not None:
@@ -388,7 +320,7 @@ class Staging:
 
     def is_gone(self) -> bool:
         """Whether the folder was cleared away, as after a sweep; what was open of it is closed then."""
-        if not self._made or self.folder.is_dir():
+        if not self._has_slots or self.folder.is_dir():
             return False
         with self._lock:
             self._close_sidecar()
@@ -456,6 +388,7 @@ def _link_in_the_way(path: Path) -> ResultsDirUnavailableError:
 
 
 _staging: dict[tuple[str, str, str], Staging] = {}
+_made: dict[tuple[str, str, str], int] = {}  # slots of folders that are gone, and may be made anew
 os.register_at_fork(
     after_in_child=_staging.clear
 )  # the parent's; another thread may have held a lock of theirs
@@ -471,9 +404,12 @@ def staging_for(root: Path, name: str, holder: Mapping[str, Any]) -> Staging:
         for old, ended in _staging.copy().items():
             if ended.is_gone():
                 _staging.pop(old, None)
+                if old[2] == process.owner:  # those of sweeps have names that do not come again
+                    _made[old] = ended.made
         # One folder may be reached by two paths, and a slot is taken once.
         real = (process.owner, os.path.realpath(root), name)
-        made = Staging(root, name, {**process.as_dict(), "holder": dict(holder)})
+        about = {**process.as_dict(), "holder": dict(holder)}
+        made = Staging(root, name, about, made=_made.get(real, 0))
         staging = _staging[key] = _staging.setdefault(real, made)
     return staging
 

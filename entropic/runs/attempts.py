@@ -24,7 +24,8 @@ from typing import Any, NoReturn, TypeVar
 from entropic.disk.files import remove
 from entropic.disk.roots import MARKER, Marker, read_marker
 from entropic.disk.sidecars import SidecarIndex
-from entropic.disk.staging import LATEST_S, Staged, Staging, stage, staging_for
+from entropic.disk.staged import Staged, is_named_by, stage
+from entropic.disk.staging import LATEST_S, Staging, staging_for
 from entropic.display.text import printed
 from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
@@ -273,7 +274,7 @@ class Work:
     def _attempt(self, job: Job, place: Place) -> Outcome:
         staging = place.staging
         attempt = token_hex(16)
-        slot = place.take()
+        slot, is_used = place.take()
         begun, clock = time.time(), time.perf_counter()
         clear, gathered = True, None
         try:
@@ -291,7 +292,7 @@ class Work:
                 value, returned = returned.text, returned.returned
                 staged = Staged("", *digest_of_text(value))
             else:
-                staged = stage(slot, job.name, sync=not is_shared)
+                staged = stage(slot, job.name, sync=not is_shared, key=job.record_id if is_used else "")
                 there = staging.gather(slot, staged.name) if is_shared else slot
             gathered = there / staged.name if there != slot else None
             returned, spelled = kept(returned)
@@ -320,8 +321,12 @@ class Work:
                 remove(gathered)
             return _failure(job, attempt, begun, time.perf_counter() - clock, place.where, error)
         finally:
-            if clear or (gathered is None and value is None):
-                staging.give_back(slot, clear=clear)
+            if clear:
+                staging.retire(slot, clear=True)
+            elif value is None and not is_named_by(staged.name, job.record_id):
+                staging.retire(slot)  # what this runner writes late would be taken for the next one's
+            elif gathered is None and value is None:
+                staging.give_back(slot)
             else:  # there is nothing in it
                 place.slot = slot
         log.info("%s finished in %.3f s", job.record_id, elapsed)
@@ -363,10 +368,13 @@ class Place:
     shares: bool
     slot: Path | None = None
 
-    def take(self) -> Path:
-        """Return an empty slot."""
+    def take(self) -> tuple[Path, bool]:
+        """Return an empty slot, and whether another run has had it before."""
         slot, self.slot = self.slot, None
-        return self.staging.take() if slot is None else slot
+        if slot is not None:
+            return slot, True
+        slot = self.staging.take()
+        return slot, self.staging.is_used(slot)
 
     def close(self) -> None:
         """Give back what was taken."""

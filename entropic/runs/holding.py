@@ -167,14 +167,24 @@ class Holding:
         """Give keys back of which nothing was run."""
         given = list(keys)
         held.withdraw([self._mark(key) for key in given], self)  # before: nobody is to take them now
-        given = [key for key in given if key in self._tokens]
-        self._keys.claims.release([(key, self._tokens[key]) for key in given])
-        self._drop(given)
+        pairs = self._pairs(given)
+        self._keys.claims.release(pairs)
+        self._drop_pairs(pairs)
 
     def _drop(self, keys: Iterable[str]) -> None:
-        gone = list(keys)
+        self._drop_pairs(self._pairs(keys))
+
+    def _drop_pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Forget claims that are gone, but none that was taken on the same key since, by another thread."""
+        gone = [key for key, token in pairs if self._tokens.get(key) == token]
         held.withdraw([self._mark(key) for key in gone], self)
-        held.forget([token for key in gone if (token := self._tokens.pop(key, None)) is not None])
+        for key in gone:
+            self._tokens.pop(key, None)
+        held.forget(token for _, token in pairs)
+
+    def _pairs(self, keys: Iterable[str]) -> list[tuple[str, str]]:
+        tokens = ((key, self._tokens.get(key)) for key in keys)
+        return [(key, token) for key, token in tokens if token is not None]
 
     def _mark(self, key: str) -> Mark:
         return self._keys.marker.root, key
@@ -198,8 +208,9 @@ class Holding:
         """Commit or record what has ended, and give back what was not begun: who waits must not block others."""
         self._settle_all(list(self._tokens))
         free = held.withdraw([self._mark(key) for key in list(self._tokens)], self, only_free=True)
-        self._keys.claims.release([(key, self._tokens[key]) for key in free])
-        self._drop(free)
+        pairs = self._pairs(free)
+        self._keys.claims.release(pairs)
+        self._drop_pairs(pairs)
 
     def _settle_all(self, keys: Iterable[str]) -> None:
         """Commit or record what has ended of *keys*, for whoever keeps it until then."""

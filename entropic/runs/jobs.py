@@ -15,7 +15,7 @@ from typing import Any
 from entropic.disk.files import is_digest
 from entropic.disk.names import is_name, safe_name
 from entropic.disk.roots import STATE
-from entropic.disk.staging import Staged
+from entropic.disk.staged import Staged
 from entropic.process.raised import note_on, pickled, traceback_of, unpickled
 from entropic.values.row_texts import digest_of_text
 

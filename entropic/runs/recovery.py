@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from entropic.process.identity import Process, this_process
 from entropic.process.logs import get_logger
 from entropic.runs.attempts import index_of
 from entropic.runs.durable import sync_runs
-from entropic.runs.holding import Keys
+from entropic.runs.holding import Holding, Keys
 from entropic.runs.jobs import Receipt
 from entropic.runs.result_table import ResultTable
 from entropic.sql.tables import FileRow
@@ -173,24 +173,19 @@ def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, st
     unmoved = [receipt for receipt, _ in _unmoved(table, sidecar)]
     if not (receipts or unmoved):
         return 0
-    taken = _Taken(table, held)
     count, recovered = 0, set()
-    try:
-        taken.acquire({receipt.record_id for receipt in receipts + unmoved} - held.keys())
+    with _Taken(table, held) as taken:
+        taken.acquire({receipt.record_id for receipt in receipts + unmoved})
         if unmoved:
-            _move_again(table, sidecar, taken.tokens)
+            _move_again(table, sidecar, taken)
         with table.heartbeat.beating(is_run_here=False):  # there may be thousands
             for receipt in receipts:
                 key = receipt.record_id
                 if key in recovered:  # a run, and now its re-run
                     taken.acquire([key])
-                if key in taken.tokens and _recover_line(table, receipt, taken.tokens):
+                if key in taken and _recover_line(table, receipt, taken):
                     count += 1
                     recovered.add(key)
-    finally:
-        for key in [key for key, token in held.items() if taken.tokens.get(key) != token]:
-            del held[key]
-        taken.give_back()
     if recovered:
         first, *others = sorted(recovered)
         more = f" and {len(others)} more" if others else ""
@@ -274,7 +269,7 @@ def _unmoved(table: ResultTable[Any], sidecar: Sidecar) -> list[tuple[Receipt, s
     ]
 
 
-def _move_again(table: ResultTable[Any], sidecar: Sidecar, keys: Collection[str]) -> None:
+def _move_again(table: ResultTable[Any], sidecar: Sidecar, keys: _Taken) -> None:
     """Move what a power cut put back into its slot to its place again, but for keys that somebody else is at."""
     for receipt, name in _unmoved(table, sidecar):  # under the claims: a run again may have come between
         if receipt.record_id in keys:
@@ -282,40 +277,45 @@ def _move_again(table: ResultTable[Any], sidecar: Sidecar, keys: Collection[str]
             log.warning("%s is in its place again, from where a power cut had taken it", table.root / name)
 
 
-class _Taken:
-    """The claims that one recovery takes, each known from before it is granted, and those that it was given.
+class _Taken(Holding):
+    """The claims that one recovery takes, besides those that it was given.
 
-    Attributes
+    Parameters
     ----------
-    tokens : dict
-        By key, of the claims that are not used up.
+    given : dict
+        Tokens by key. Those that are used up are taken out.
     """
 
-    def __init__(self, table: ResultTable[Any], held: Mapping[str, str]) -> None:
-        self.tokens = dict(held)
+    def __init__(self, table: ResultTable[Any], given: dict[str, str]) -> None:
+        super().__init__(table)
         self._table = table
-        self._asked: dict[str, str] = {}
+        self._given = given
         self._grants: dict[str, Grant] = {}
 
-    def acquire(self, keys: Iterable[str]) -> None:
-        """Claim those of *keys* that nobody alive is at."""
-        self._asked = {key: self._table.claims.new_token() for key in keys}
-        granted = self._table.claims.acquire(self._asked, self._asked)
-        self._grants |= granted
-        self.tokens |= {key: grant.token for key, grant in granted.items()}
-        self._asked = {}
+    def __contains__(self, key: str) -> bool:
+        return key in self._given or key in self._tokens
 
-    def give_back(self) -> None:
+    def acquire(self, wanted: Iterable[str]) -> dict[str, Grant]:
+        """Claim those of *wanted* that are not held, and that nobody alive is at."""
+        grants = super().acquire(key for key in wanted if key not in self)
+        self._grants |= grants
+        return grants
+
+    def pair(self, key: str) -> tuple[str, str]:
+        return (key, self._given[key]) if key in self._given else super().pair(key)
+
+    def forget(self, key: str) -> None:
+        if self._given.pop(key, None) is None:
+            super().forget(key)
+
+    def __exit__(self, *error: object) -> None:
         """Give back what was taken and not used up, and record what was lost with those that it was taken over from."""
-        left = {key: grant for key, grant in self._grants.items() if self.tokens.get(key) == grant.token}
-        pairs = {**self._asked, **{key: grant.token for key, grant in left.items()}}
-        self._table.claims.release(pairs.items())
-        self._table.endings.lose(
-            [(grant.former, None) for grant in left.values() if grant.former is not None]
-        )
+        left = [grant for key, grant in self._grants.items() if self._tokens.get(key) == grant.token]
+        super().__exit__(*error)
+        self._table.endings.lose([(grant.former, None) for grant in left if grant.former is not None])
 
 
-def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, str]) -> bool:
+def _recover_line(table: ResultTable[Any], receipt: Receipt, taken: _Taken) -> bool:
     """Commit one finished run, which uses up the token of its key, or drop it; return whether it was committed.
 
     What is raised leaves the token for whoever gives it back.
@@ -329,7 +329,7 @@ def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, s
             table.endings.drop(receipt, "there was another result by then")
         return False
     try:
-        lost, refused = table.publisher.publish([(receipt, tokens[receipt.record_id])], table.code)
+        lost, refused = table.publisher.publish([(receipt, taken.pair(receipt.record_id)[1])], table.code)
     except OperationalError:
         raise
     except _ROW_FAULTS as error:  # no row can be made of what it says, which does not keep the others
@@ -337,7 +337,7 @@ def _recover_line(table: ResultTable[Any], receipt: Receipt, tokens: dict[str, s
             "%s, which had finished, cannot be made a row, and is left alone: %s", receipt.record_id, error
         )
         return False
-    del tokens[receipt.record_id]
+    taken.forget(receipt.record_id)
     return not (lost or refused)
 
 
@@ -437,8 +437,8 @@ def leftovers(table: ResultTable[Any], sweep: str, own: Staging, committed: Mapp
     table.publisher.flush()
     own.close()
     for folder in folders:
-        if not folder.is_dir():
-            continue
+        if not folder.is_dir() or (folder.name == own.folder.name and own.is_in_use()):
+            continue  # the latter when a thread goes on with a run of a sweep that was given up
         is_done = committed.get(folder.name) == count_lines(folder)
         if is_done or not unfinished(table, read_sidecar(folder)):
             clear_away(folder)

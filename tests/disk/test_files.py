@@ -16,7 +16,8 @@ from entropic.disk import staging as staging_module
 from entropic.disk.files import digest_of, newest_change, size_of
 from entropic.disk.roots import Marker, quarantine
 from entropic.disk.sidecars import SidecarIndex, read_sidecar
-from entropic.disk.staging import Staged, Staging, move, stage
+from entropic.disk.staged import Staged, stage
+from entropic.disk.staging import Staging, move
 from entropic.errors import ResultFileError, ResultFileMissingError
 from tests.support.disk_order import DiskOrder, disk_order
 from tests.support.processes import run_together
@@ -60,7 +61,7 @@ def test_stage_takes_a_file_of_another_name_and_says_so(staging, caplog):
     slot = staging.take()
     (slot / "k.h5.npy").write_bytes(b"result")
 
-    with caplog.at_level(logging.INFO, "entropic.disk.staging"):
+    with caplog.at_level(logging.INFO, "entropic.disk.staged"):
         staged = stage(slot, "k.h5")
 
     assert staged.name == "k.h5.npy"
@@ -268,16 +269,37 @@ def test_slot_is_used_again_once_its_file_has_been_moved(staging, root):
     assert reused == {first, while_full}
 
 
-def test_slot_of_a_failed_run_is_emptied(staging):
+def test_slot_of_a_failed_run_goes_with_what_is_in_it_and_is_not_used_again(staging):
     slot = staging.take()
     (slot / "part").write_bytes(b"x")
     (slot / "folder").mkdir()
     (slot / "folder" / "part").write_bytes(b"x")
 
-    staging.give_back(slot, clear=True)
+    staging.retire(slot, clear=True)
+
+    assert not slot.exists()
+    assert slot not in {staging.take(), staging.take()}
+
+
+def test_slot_that_is_retired_goes_once_its_file_has_been_moved(staging, root):
+    slot = staging.take()
+    (slot / "k").write_bytes(b"x")
+    staging.retire(slot)
+    while_full = staging.take()
+    move(slot / "k", root / "k")
+
+    assert slot.exists()
+    assert slot not in {while_full, staging.take()}
+    assert not slot.exists()
+
+
+def test_slot_is_used_once_it_was_given_back(staging):
+    slot = staging.take()
+    fresh = staging.is_used(slot)
+    staging.give_back(slot)
 
     assert staging.take() == slot
-    assert os.listdir(slot) == []
+    assert (fresh, staging.is_used(slot)) == (False, True)
 
 
 def test_slots_taken_by_many_threads_are_all_different(staging):
@@ -295,7 +317,7 @@ def test_slots_taken_by_many_threads_are_all_different(staging):
 def test_slot_that_was_quarantined_is_not_handed_out_again(staging):
     slot = staging.take()
     quarantine(slot)
-    staging.give_back(slot, clear=True)
+    staging.retire(slot, clear=True)
 
     fresh = staging.take()
 
@@ -479,7 +501,7 @@ def test_forget_keeps_a_sidecar_with_a_line_that_is_not_committed(staging):
 
 
 def test_close_keeps_a_folder_with_a_line_that_is_not_committed(staging):
-    staging.take()
+    staging.give_back(staging.take())
     staging.append(line())
     staging.close()
     kept = staging.folder.is_dir()
@@ -491,7 +513,7 @@ def test_close_keeps_a_folder_with_a_line_that_is_not_committed(staging):
 
 
 def test_staging_can_be_used_again_after_its_folder_went(staging):
-    staging.take()
+    staging.give_back(staging.take())
     staging.append(line())
     staging.settle()
     staging.close()

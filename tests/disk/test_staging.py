@@ -11,7 +11,8 @@ import pytest
 from entropic.disk import roots, sidecars, staging
 from entropic.disk.roots import Marker
 from entropic.disk.sidecars import read_sidecar
-from entropic.disk.staging import Staging, move, stage, staging_for
+from entropic.disk.staged import stage
+from entropic.disk.staging import Staging, move, staging_for
 from entropic.errors import ResultFileError
 from entropic.process.identity import this_process
 from tests.support.disk_order import disk_order
@@ -117,17 +118,6 @@ def test_slot_that_is_full_yet_waits_behind_the_others(root):
     assert staging.take() == full
 
 
-@pytest.mark.parametrize("clear", [False, True])
-def test_slot_that_is_given_back_is_emptied_only_if_asked_for(root, clear):
-    staging = Staging(root, "process", {"pid": 1})
-    slot = staging.take()
-    (slot / "part").write_text("x")
-
-    staging.give_back(slot, clear=clear)
-
-    assert [path.name for path in slot.iterdir()] == ([] if clear else ["part"])
-
-
 def test_folder_that_others_cleared_away_is_gone_and_holds_no_file_open(root):
     staging = Staging(root, "process", {"pid": 1})
     before_use = staging.is_gone()
@@ -145,7 +135,7 @@ def test_folder_that_others_cleared_away_is_gone_and_holds_no_file_open(root):
 
 def test_sidecar_is_closed_with_its_folder_and_opened_anew_with_the_next(root):
     staging = Staging(root, "process", {"pid": 1})
-    staging.take()
+    staging.give_back(staging.take())
     staging.append(line())
     staging.settle()
     staging.close()
@@ -156,6 +146,22 @@ def test_sidecar_is_closed_with_its_folder_and_opened_anew_with_the_next(root):
     assert closed
     assert read_sidecar(staging.folder).process == {"pid": 1}
     assert [one["attempt"] for one in read_sidecar(staging.folder).lines] == ["a2"]
+
+
+@pytest.mark.parametrize("way", ["give_back", "retire"])
+def test_folder_in_which_a_run_goes_on_is_not_removed(root, way):
+    staging = Staging(root, "process", {"pid": 1})
+    going, ended = staging.take(), staging.take()
+    staging.give_back(ended)
+    (going / "half").touch()
+
+    staging.close()
+    is_there, was_in_use = (going / "half").exists(), staging.is_in_use()
+    getattr(staging, way)(going)
+    staging.close()
+
+    assert (is_there, was_in_use, staging.is_in_use()) == (True, True, False)
+    assert not staging.folder.exists()
 
 
 def test_lines_are_counted_anew_after_the_sidecar_was_emptied(root, monkeypatch):
@@ -209,6 +215,24 @@ def test_folders_that_are_gone_are_forgotten_when_another_is_made(root):
     staging_for(root, "second", {})
 
     assert staging_for(root, "first", {}) is not one
+
+
+def test_slots_of_a_folder_that_is_made_anew_have_other_names(root):
+    """What a run has left behind may write to one of before."""
+    name = this_process().owner
+    before = staging_for(root, name, {})
+    slots = [before.take()]
+    before.give_back(slots[0])
+    before.close()
+    slots.append(before.take())
+    shutil.rmtree(before.folder)
+    staging_for(root, "another", {})
+
+    anew = staging_for(root, name, {})
+    slots.append(anew.take())
+
+    assert anew is not before
+    assert len(set(slots)) == 3
 
 
 # Links in what a runner wrote

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import subprocess
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -314,6 +315,75 @@ def test_runner_that_writes_two_files_fails_and_keeps_them(root):
         "one",
         "two",
     ]
+
+
+# What a run leaves behind, and the next one
+
+FIRST, SECOND = "0123456789abcdef", "fedcba9876543210"
+
+
+class LeavesBehind:
+    """Writes in time but for the first key, of which something writes when the second one has begun."""
+
+    def __init__(self, *, late: str, raises: bool, second: str | None) -> None:
+        self.late, self.raises, self.second = late, raises, second
+        self.go, self.child = "", None
+
+    def __call__(self, params):
+        path = Path(params["result_file"])
+        if params["id"] == FIRST:
+            self.go = str(path.parents[4] / "go")
+            late = path.with_name(self.late)
+            wait = f"while [ ! -e '{self.go}' ]; do sleep 0.01; done; echo late > '{late}'"
+            self.child = subprocess.Popen(["sh", "-c", wait], stderr=subprocess.DEVNULL)
+            if self.raises:
+                self.child.wait(timeout=0.01)
+            path.write_text("first")
+            return
+        Path(self.go).touch()
+        self.child.wait(timeout=20)
+        if self.second is not None:
+            path.with_name(self.second).write_text("second")
+
+
+@pytest.mark.parametrize("sweep", ["", "s"])
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("second", [f"{SECOND}.txt", None])
+def test_what_a_run_left_behind_writes_late_is_not_the_next_ones(root, sweep, raises, second):
+    runner = LeavesBehind(late=f"{FIRST}.txt.part", raises=raises, second=second)
+    task = work(root, runner, sweep=sweep)
+
+    first, found = (
+        (task([job(FIRST)]) + task([job(SECOND)])) if not sweep else task([job(FIRST), job(SECOND)])
+    )
+
+    assert isinstance(first, Failure if raises else Receipt)
+    if second is None:
+        assert isinstance(found.error(), ResultFileMissingError)
+    else:
+        assert found.path(root).read_text() == "second"
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_late_file_of_any_name_is_never_taken_for_the_next_ones(root, raises):
+    runner = LeavesBehind(late="out.txt", raises=raises, second=None)
+
+    _, found = work(root, runner, sweep="s")([job(FIRST), job(SECOND)])
+
+    assert isinstance(found.error(), ResultFileMissingError if raises else ResultFileError)
+
+
+def test_runs_whose_files_have_names_of_their_own_find_no_other_in_their_slots(root):
+    slots = []
+
+    def runner(params):
+        slots.append(Path(params["result_file"]).parent)
+        slots[-1].joinpath("out.txt").write_text(params["id"])
+
+    outcomes = work(root, runner, sweep="s")([job("one"), job("two"), job("three")])
+
+    assert [outcome.path(root).read_text() for outcome in outcomes] == ["one", "two", "three"]
+    assert len(set(slots)) == 3
 
 
 def test_returned_value_that_json_cannot_hold_is_left_out_with_a_warning(root, caplog):

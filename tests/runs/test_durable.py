@@ -210,7 +210,9 @@ def test_what_an_interrupt_kept_from_the_disk_is_synced_by_the_next_who_asks(roo
 
 def test_folder_that_is_closed_waits_for_nothing(root):
     own = Staging(root, "process", {"pid": 1})
-    own.append(A_LINE, [file_in(own, "k")])
+    path = file_in(own, "k")
+    own.append(A_LINE, [path])
+    own.give_back(path.parent)
     timer = own._timer
     own.settle()
 
@@ -218,6 +220,7 @@ def test_folder_that_is_closed_waits_for_nothing(root):
     timer.join(60)
 
     assert not timer.is_alive()
+    assert not own.folder.exists()
 
 
 def test_finished_runs_are_gathered_in_one_slot_until_they_are_synced(root):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from entropic.disk.files import digest_of
-from entropic.disk.staging import Staged
+from entropic.disk.staged import Staged
 from entropic.runs.jobs import Failure, Receipt
 from tests.support.hostile import LINE
 

@@ -12,6 +12,7 @@ import pytest
 from entropic import AlreadyExistsError
 from entropic.disk import roots, sidecars
 from entropic.disk.sidecars import count_lines, process_folders, read_sidecar
+from entropic.disk.staging import staging_for
 from entropic.process.identity import this_process
 from entropic.runs.recovery import leftovers, unfinished
 from entropic.runs.tenure import own_staging
@@ -213,6 +214,19 @@ def test_folder_of_a_sweep_with_more_lines_than_were_committed_is_read_and_stays
     assert (missing > 0, folder.is_dir()) == (True, True)
     assert store.recover() == missing
     assert not store.check(checksum=True)
+
+
+def test_folder_of_a_sweep_in_which_a_thread_goes_on_stays(place):
+    table = place.store()._table
+    own = staging_for(table.root, f"{this_process().owner}-sweep", {})
+    slot = own.take()
+
+    leftovers(table, "sweep", own, {})
+    is_there = slot.is_dir()
+    own.give_back(slot)
+    leftovers(table, "sweep", own, {})
+
+    assert (is_there, own.folder.exists()) == (True, False)
 
 
 def attempts_of(place: Place) -> list[tuple]:

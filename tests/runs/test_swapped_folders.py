@@ -7,7 +7,8 @@ import pytest
 
 from entropic import ResultFileError, ResultsDirUnavailableError, Store
 from entropic.disk.roots import Marker, write_marker
-from entropic.disk.staging import Staging, stage
+from entropic.disk.staged import stage
+from entropic.disk.staging import Staging
 from entropic.process.identity import this_process
 from entropic.runs.attempts import Work
 from entropic.sweeps.backends.task_notes import NotedWork
@@ -76,7 +77,7 @@ def test_slot_that_is_a_link_is_not_staged_or_cleared(root, victim):
 
     with pytest.raises(OSError, match=r"link|directory"):
         stage(slot, "link")
-    staging.give_back(slot, clear=True)
+    staging.retire(slot, clear=True)
 
     assert staging.take() != slot
     assert snapshot(victim) == before

@@ -231,6 +231,28 @@ def test_claim_takes_what_is_not_begun_in_this_process_and_commits_what_has_ende
     assert claimed_keys(place) == []
 
 
+def test_claim_that_is_taken_while_another_thread_gives_the_key_back_stays_known(place, store, monkeypatch):
+    real = Claims.release
+    tokens = []
+
+    def release(self, pairs):
+        real(self, pairs)
+        if not tokens:  # the thread that runs the sweep hears of what was withdrawn, and comes back to it
+            tokens.append("")
+            tenure.claim(wanted(store, A))
+            tokens[:] = [held.find((store._table.marker.root, store.key(A))).token]
+
+    with Tenure(store._table, name="sweep", lends=True) as tenure:
+        tenure.claim(wanted(store, A))
+        with monkeypatch.context() as patch:
+            patch.setattr(Claims, "release", release)
+            tenure.give_back()
+
+        assert held.is_known(tokens[0])
+        assert holder(store).token == tokens[0]
+    assert claimed_keys(place) == []
+
+
 @pytest.mark.parametrize("lends", [True, False])
 def test_key_of_another_keeper_can_be_had_before_its_run_and_after_it(store, lends):
     (key,) = keys = wanted(store, A)

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,44 @@ def test_file_of_a_run_cannot_be_registered_for_another_row(store, results, tmp_
         store.register(OTHER, path)
 
     assert store.retrieve(OTHER) is None
+
+
+class ClosesAnother:
+    """A runner in whose middle another Store of the table, perhaps another thread's, runs and is closed."""
+
+    def __init__(self, open_another, in_thread):
+        self.open_another, self.in_thread = open_another, in_thread
+
+    def __call__(self, params):
+        path = Path(params["result_file"])
+        path.write_text("half")
+        if params["swings"] != OTHER["swings"]:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(self.close_another).result() if self.in_thread else self.close_another()
+        with path.open("a") as file:
+            file.write(" and half")
+
+    def close_another(self):
+        another = self.open_another()
+        another.run_or_retrieve(OTHER)
+        another.close()
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+@pytest.mark.parametrize("way", ["call", "sweep"])
+def test_store_that_is_closed_takes_no_folder_from_a_run_of_another(tmp_path, in_thread, way):
+    def open_another():
+        return open_store(Pendulum, tmp_path, runner)
+
+    runner = ClosesAnother(open_another, in_thread)
+    store = open_another()
+    store.run_or_retrieve({**PARAMS, "swings": 8})
+
+    record = store.run_or_retrieve(PARAMS) if way == "call" else store.sweep([PARAMS], progress=False)[0]
+    store.close()
+
+    assert Path(record.result_file).read_text() == "half and half"
+    assert list((tmp_path / "results" / ".entropic").iterdir()) == []
 
 
 def test_file_in_a_slot_cannot_be_registered(store, results):
