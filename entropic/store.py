@@ -23,7 +23,7 @@ from entropic.disk.files import digest_of
 from entropic.disk.names import safe_name, safe_suffix
 from entropic.display.frames import frame_of
 from entropic.display.text import Listing
-from entropic.errors import NotFoundError, ParameterError, ResultFileMissingError
+from entropic.errors import ClaimLostError, NotFoundError, ParameterError, ResultFileMissingError
 from entropic.model.base import RESERVED, Base
 from entropic.model.hits import ABSENT
 from entropic.model.records import Found
@@ -268,6 +268,8 @@ class Store(Generic[ModelT]):
             If *params* have another result, unless *overwrite*; or if the file is what a run of other parameters wrote.
         ResultsDirUnavailableError
             If the results folder is absent or another's.
+        ClaimLostError
+            If another process deleted the row meanwhile, or took the key over while the file was read.
         """
         outputs, rest = self._table.parameters.outputs_in(custom_data)
         custom = {**outputs, **checked_custom(rest)}
@@ -277,16 +279,21 @@ class Store(Generic[ModelT]):
         identity = self._table.parameters.identify(params)
         found = self._table.find(identity)
         if found is not None and self._is_same_file(found, path):
-            self._table.publisher.patch_registered(found.id, custom)
+            key = found.id
+            self._table.publisher.patch_registered(key, custom)
         else:
             if found is not None and not overwrite:
                 self._table.refuse_other_file(found, path)
             key = identity.key_of_run(None if found is None else found.id)
             identity = identity._replace(id=key, former_id=None)
             self._runs().register(identity, path, str(result_file), custom, overwrite=overwrite)
-            found = None
-        (found,) = self._table.reader.find((identity.id if found is None else found.id,))
-        return self._table.reader.record(found)
+        there = next(iter(self._table.reader.find((key,))), None)
+        if there is None:
+            raise ClaimLostError(
+                f"the row of {key!r} was deleted by another process as {str(path)!r} was registered: register it again "
+                "if it was not meant to be"
+            )
+        return self._table.reader.record(there)
 
     def delete(
         self, params: Mapping[str, Any] | None = None, remove_file: bool = False, *, hash: str | None = None
@@ -351,10 +358,11 @@ class Store(Generic[ModelT]):
         notes = checked_custom(custom_data)
         identity = parameters.identify(params, complete=False)
         found = self._table.find(identity)
-        if found is None or not self._table.publisher.annotate(found.id, notes):
-            raise NotFoundError(f"there is no record of {dict(params)!r:.300}: it would have to run first")
-        (found,) = self._table.reader.find((found.id,))
-        return self._table.reader.record(found)
+        if found is not None and self._table.publisher.annotate(found.id, notes):
+            found = next(iter(self._table.reader.find((found.id,))), None)  # it may have been deleted since
+            if found is not None:
+                return self._table.reader.record(found)
+        raise NotFoundError(f"there is no record of {dict(params)!r:.300}: it would have to run first")
 
     # Many runs
 

@@ -229,19 +229,30 @@ class Staging:
                 with opened(self.folder) as own:
                     self._sidecar = os.open(SIDECAR, _NEW | os.O_APPEND, 0o664, dir_fd=own)
                 self._has_new_names = True
-            written = os.write(self._sidecar, data)
-            if written != len(data):
-                # The next line must not begin in the middle of this one.
-                os.ftruncate(self._sidecar, os.lseek(self._sidecar, 0, os.SEEK_END) - written)
-                raise OSError(f"the sidecar in {self.folder} could not be written: the disk is full")
             self._has_new_lines = True
-            self._lines += 1
-            self._open_lines += 1
             if unsynced is not None:
                 self._unsynced[line["attempt"]] = unsynced
+            # Before it is there: an interrupt must not leave a line that nobody counts.
+            self._lines += 1
+            self._open_lines += 1
+            try:
+                self._write_line(self._sidecar, data)
+            except OSError:
+                self._lines -= 1
+                self._open_lines -= 1
+                self._unsynced.pop(line["attempt"], None)
+                raise
+            if unsynced is not None:
                 is_late = self._timer is None and not self._set_timer(LATEST_S - _EARLY_S - age_s)
         if is_late:
             self.sync()
+
+    def _write_line(self, sidecar: int, data: bytes) -> None:
+        written = os.write(sidecar, data)
+        if written != len(data):
+            # The next line must not begin in the middle of this one.
+            os.ftruncate(sidecar, os.lseek(sidecar, 0, os.SEEK_END) - written)
+            raise OSError(f"the sidecar in {self.folder} could not be written: the disk is full")
 
     def _set_timer(self, seconds: float) -> bool:
         self._timer = threading.Timer(max(0.0, seconds), self.sync)

@@ -199,7 +199,7 @@ class Work:
                     log.info("%s was finished by an earlier attempt, which is taken", job.record_id)
                     outcomes.append(replace(receipt, custom={**receipt.custom, **job.custom}))
                 else:
-                    outcomes.append(self._attempt(job, place))
+                    self._attempt(job, place, outcomes)
                 if is_holder:
                     held.end(mark, self.sweep, outcomes[-1])
 
@@ -271,78 +271,114 @@ class Work:
         function = getattr(self.runner, "__wrapped__", self.runner)  # of a memoized function
         return getattr(function, "__name__", None) or type(function).__name__
 
-    def _attempt(self, job: Job, place: Place) -> Outcome:
-        staging = place.staging
-        attempt = token_hex(16)
+    def _attempt(self, job: Job, place: Place, outcomes: list[Outcome | NotBegun]) -> None:
+        """Run *job*, and add what comes of it to *outcomes*."""
+        staging, number = place.staging, len(outcomes)
         slot, is_used = place.take()
-        begun, clock = time.time(), time.perf_counter()
-        clear, gathered = True, None
+        attempt = _Attempt(token_hex(16), slot, is_used, time.time(), time.perf_counter())
         try:
-            answering()
-            mark, folder = (self.marker.root, job.record_id), str(staging.folder)
-            run = Run(mark, place.name, job.stored, folder, place.chunk)
-            with running(run, self.outer):
-                returned = call_here(
-                    self.runner,
-                    {**job.params, "id": job.record_id, "result_file": os.path.join(slot, job.name)},
-                )
-            elapsed = time.perf_counter() - clock
-            is_shared, value, there = place.shares and elapsed < LATEST_S, None, slot
-            if isinstance(returned, InRow):
-                value, returned = returned.text, returned.returned
-                staged = Staged("", *digest_of_text(value))
-            else:
-                staged = stage(slot, job.name, sync=not is_shared, key=job.record_id if is_used else "")
-                there = staging.gather(slot, staged.name) if is_shared else slot
-            gathered = there / staged.name if there != slot else None
-            returned, spelled = kept(returned)
-            receipt = Receipt(
-                record_id=job.record_id,
-                attempt=attempt,
-                folder=staging.folder.name,
-                slot=there.name,
-                staged=staged,
-                stored=job.stored,
-                custom=job.custom,
-                returned=returned,
-                spelled=spelled,
-                replaces=job.replaces,
-                started_at=begun,
-                elapsed_s=elapsed,
-                is_folder=value is None and (there / staged.name).is_dir(),
-                where=place.where,
-                value=value,
-                is_synced=not is_shared,
-            )
-            self._note(staging, receipt, age_s=time.perf_counter() - clock - elapsed)
-            clear = False
+            receipt = self._run(job, place, attempt)
+            # Before its line is written: whatever interrupts from here on must find that the run has ended.
+            outcomes.append(receipt)
+            self._note(staging, receipt, attempt)
+            if not attempt.is_shared:
+                outcomes[number] = replace(receipt, is_synced=True)
+            log.info("%s finished in %.3f s", job.record_id, receipt.elapsed_s)
         except (Exception, SystemExit) as error:  # sys.exit() in a runner must not end a worker
-            if gathered is not None:
-                remove(gathered)
-            return _failure(job, attempt, begun, time.perf_counter() - clock, place.where, error)
+            if attempt.is_noted:
+                staging.settle()  # as failed
+            elapsed = time.perf_counter() - attempt.clock
+            outcomes[number:] = [_failure(job, attempt.id, attempt.begun, elapsed, place.where, error)]
         finally:
-            if clear:
-                staging.retire(slot, clear=True)
-            elif value is None and not is_named_by(staged.name, job.record_id):
-                staging.retire(slot)  # what this runner writes late would be taken for the next one's
-            elif gathered is None and value is None:
-                staging.give_back(slot)
+            ended = outcomes[number] if len(outcomes) > number else None
+            if not isinstance(ended, Receipt):
+                if attempt.gathered is not None:
+                    remove(attempt.gathered)
+                staging.retire(attempt.slot, clear=True)
+            elif ended.value is None and not is_named_by(ended.staged.name, job.record_id):
+                staging.retire(attempt.slot)  # what this runner writes late would be taken for the next one's
+            elif ended.value is None and attempt.gathered is None:
+                staging.give_back(attempt.slot)
             else:  # there is nothing in it
-                place.slot = slot
-        log.info("%s finished in %.3f s", job.record_id, elapsed)
-        return receipt
+                place.slot = attempt.slot
 
-    def _note(self, staging: Staging, receipt: Receipt, *, age_s: float) -> None:
-        """Write the line of a run that ended so long ago; raise OSError if it is to be on the disk, and cannot be."""
+    def _run(self, job: Job, place: Place, attempt: _Attempt) -> Receipt:
+        """Call the runner, and return what its result is, which is in its slot or gathered, and not noted yet."""
+        staging, slot = place.staging, attempt.slot
+        answering()
+        run = Run((self.marker.root, job.record_id), place.name, job.stored, str(staging.folder), place.chunk)
+        with running(run, self.outer):
+            returned = call_here(
+                self.runner,
+                {**job.params, "id": job.record_id, "result_file": os.path.join(slot, job.name)},
+            )
+        elapsed = time.perf_counter() - attempt.clock
+        attempt.is_shared = place.shares and elapsed < LATEST_S
+        value, there = None, slot
+        if isinstance(returned, InRow):
+            value, returned = returned.text, returned.returned
+            staged = Staged("", *digest_of_text(value))
+        else:
+            key = job.record_id if attempt.is_after_another else ""
+            staged = stage(slot, job.name, sync=not attempt.is_shared, key=key)
+            if attempt.is_shared and (there := staging.gather(slot, staged.name)) != slot:
+                attempt.gathered = there / staged.name
+        returned, spelled = kept(returned)
+        return Receipt(
+            record_id=job.record_id,
+            attempt=attempt.id,
+            folder=staging.folder.name,
+            slot=there.name,
+            staged=staged,
+            stored=job.stored,
+            custom=job.custom,
+            returned=returned,
+            spelled=spelled,
+            replaces=job.replaces,
+            started_at=attempt.begun,
+            elapsed_s=elapsed,
+            is_folder=value is None and (there / staged.name).is_dir(),
+            where=place.where,
+            value=value,
+        )
+
+    def _note(self, staging: Staging, receipt: Receipt, attempt: _Attempt) -> None:
+        """Write the line of a run that has ended; raise OSError if it is to be on the disk now, and cannot be."""
         line = receipt.as_line(self.marker.database, self.marker.table)
-        if not receipt.is_synced:
+        if attempt.is_shared:
             paths = [] if receipt.value is not None else [receipt.path(staging.root)]
-            staging.append(line, paths, age_s=age_s)
-            return
-        staging.append(line)
-        if trouble := staging.sync([receipt.attempt]):
-            staging.settle()
+            staging.append(line, paths, age_s=time.perf_counter() - attempt.clock - receipt.elapsed_s)
+        else:
+            staging.append(line)
+        attempt.is_noted = True
+        if not attempt.is_shared and (trouble := staging.sync([receipt.attempt])):
             raise trouble[receipt.attempt]
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One call of the runner.
+
+    Attributes
+    ----------
+    is_after_another : bool
+        Whether another run has had the slot before.
+    is_shared : bool
+        Whether it shares its sync with others.
+    is_noted : bool
+        Whether its line is written.
+    gathered : Path or None
+        Where its result is, if that has left the slot.
+    """
+
+    id: str
+    slot: Path
+    is_after_another: bool
+    begun: float
+    clock: float
+    is_shared: bool = False
+    is_noted: bool = False
+    gathered: Path | None = None
 
 
 @dataclass

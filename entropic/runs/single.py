@@ -22,7 +22,7 @@ from entropic.process.logs import get_logger
 from entropic.process.patience import Patience
 from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
-from entropic.runs.jobs import Failure, Job, NotBegun, Receipt
+from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Claimed, Tenure, own_staging
 from entropic.runs.turns import Turn
@@ -72,7 +72,7 @@ class RunMaker:
                 replaced = claimed.granted[record_id]
                 job = table.job(identity, record_id, replaced, custom=custom, look=not is_forced)
                 table.database.rest()
-                self._publish(self._attempt(job, tenure), tenure)
+                self._run(job, tenure)
         return self._committed(identity, record_id)
 
     def register(
@@ -104,23 +104,28 @@ class RunMaker:
 
         return Turn(self.table.database, self.table, self.patience).wait(record_id, tenure, attempt)
 
-    def _attempt(self, job: Job, tenure: Tenure) -> Receipt:
-        """Run *job*; if it fails or is interrupted, record that and give the key back."""
+    def _run(self, job: Job, tenure: Tenure) -> None:
+        """Run *job* and commit it; if it fails or is interrupted, record that and give the key back."""
         table = self.table
         _used[table.marker.root] = table
         work = Work(self.runner, str(table.root), table.marker, holder=this_process().as_dict())
         started_at = datetime.now(UTC)
+        ended: list[Outcome | NotBegun] = []
         try:
-            (outcome,) = work([job])
+            (outcome,) = work([job], outcomes=ended)
+            if isinstance(outcome, Receipt):
+                self._publish(outcome, tenure)
         except BaseException:
-            tenure.cancel(job, started_at)
+            if ended:
+                tenure.leave(one for one in ended if isinstance(one, Receipt))
+            else:
+                tenure.cancel(job, started_at)
             raise
         if isinstance(outcome, Failure):
             tenure.fail([outcome])
             raise outcome.error()
         if isinstance(outcome, NotBegun):
             raise ClaimLostError(f"{job.record_id!r} was not begun: its claim is not this call's any more")
-        return outcome
 
     def _publish(self, receipt: Receipt, tenure: Tenure) -> None:
         table = self.table

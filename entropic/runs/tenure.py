@@ -222,14 +222,20 @@ class Tenure(Holding):
             try:
                 published = self._table.publisher.publish(finished, self._table.code, self._told)
             except BaseException:
-                # Their sidecars have the runs: whoever gets the keys next is to look there first, this process too.
-                _uncommitted.update({self._own_mark(receipt.record_id): receipt.folder for receipt in todo})
+                self.leave(todo)
                 raise
             self._drop(receipt.record_id for receipt in todo)
             return Published(
                 published.lost.union(*(one.lost for one in early)),
                 [*published.refused, *(failure for one in early for failure in one.refused)],
             )
+
+    def leave(self, receipts: Iterable[Receipt]) -> None:
+        """Leave finished runs, of which it is not known that they are committed, to whoever gets their keys next."""
+        # Sidecars have them, and this process looks into its own there only if it is told to.
+        _uncommitted.update(
+            {self._own_mark(one.record_id): one.folder for one in receipts if one.record_id in self._tokens}
+        )
 
     def register(self, identity: Identity, path: Path, shown: str, custom: Mapping[str, Any]) -> None:
         """Commit a file that was made elsewhere as the result of *identity*."""

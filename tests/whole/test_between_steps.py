@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 import entropic
 from entropic import ClaimLostError, ClaimTimeoutError, ResultFileMissingError, hash_params
+from entropic.disk.sidecars import read_sidecar
 from entropic.disk.staging import staging_for
 from entropic.leases.claims import Claims
 from entropic.process.identity import this_process
@@ -362,6 +363,46 @@ class Interruption:
                 sys.setprofile(None)
                 self.has_come = True
                 raise self.error
+
+
+@pytest.mark.parametrize("in_row", [False, True], ids=["file", "value"])
+@pytest.mark.parametrize("way", ["call", "sweep"])
+def test_run_that_has_finished_is_kept_whatever_interrupts_and_does_not_come_back(
+    tmp_path, sqlite_url, way, in_row
+):
+    place = Place(sqlite_url, tmp_path, in_row)
+    store = place.store()
+
+    def ask(params):
+        return store.run_or_retrieve(params) if way == "call" else store.sweep([params], progress=False)[0]
+
+    ask({"a": 0.0})
+    with Interruption(KeyboardInterrupt()) as counted:
+        ask({"a": -1.0})
+    again, deleted = [], 0
+
+    for n in range(counted.calls, 0, -1):
+        params = {"a": float(n)}
+        with Interruption(KeyboardInterrupt(), n), suppress(KeyboardInterrupt):
+            ask(params)
+        if store.key(params) not in place.runner().calls:
+            break  # it was not begun, and nor are those that are interrupted before
+        if has_line(place, store.key(params)):
+            ask(params)
+            again += [n] * (place.runner().calls.count(store.key(params)) - 1)
+        deleted += store.delete(params, remove_file=True)
+
+    assert again == []
+    assert deleted > 20
+    store.recover()
+    assert store.count() == 2
+    assert not store.check(checksum=True)
+
+
+def has_line(place: Place, key: str) -> bool:
+    """Whether a run of a key was finished, for whoever finds what is there."""
+    sidecars = [read_sidecar(folder) for folder in place.state_folders()]
+    return any(line["record_id"] == key for sidecar in sidecars for line in sidecar.lines)
 
 
 @pytest.mark.parametrize("part", range(4))

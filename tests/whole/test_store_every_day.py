@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from entropic import Database, NotFoundError, ParameterError, Store, memoize
+from entropic import ClaimLostError, Database, NotFoundError, ParameterError, Store, memoize
 from entropic.display.text import LINES, short
+from entropic.runs.publishing import Publisher
 from tests.support.store_cases import PARAMS, Pendulum, Runner, rows_of, warnings_of
 from tests.support.stores import open_store
 
@@ -77,6 +78,44 @@ def test_annotate_refuses_what_is_no_note(sqlite, tmp_path, notes, error, words)
 def test_annotate_of_what_never_ran_is_not_found(store):
     with pytest.raises(NotFoundError, match=r"no record of \{'length': 1.5, 'swings': 3\}"):
         store.annotate(PARAMS, seen=True)
+
+
+@pytest.fixture
+def deleting(monkeypatch):
+    """Let another process delete the row right after a method of the publisher."""
+
+    def after(store, method):
+        real = getattr(Publisher, method)
+
+        def then_delete(self, *arguments):
+            answer = real(self, *arguments)
+            [store.delete(hash=record.id) for record in store.records()]
+            return answer
+
+        monkeypatch.setattr(Publisher, method, then_delete)
+
+    return after
+
+
+def test_record_that_is_deleted_as_it_is_annotated_is_not_found(store, deleting):
+    store.run_or_retrieve(PARAMS)
+    deleting(store, "annotate")
+
+    with pytest.raises(NotFoundError, match="no record of"):
+        store.annotate(PARAMS, seen=True)
+
+
+@pytest.mark.parametrize("method", ["register", "patch_registered"])
+def test_row_that_is_deleted_as_a_file_is_registered_is_told_of(store, tmp_path, deleting, method):
+    path = tmp_path / "mine.json"
+    path.write_text("mine")
+    if method == "patch_registered":
+        store.register(PARAMS, path)
+    deleting(store, method)
+
+    with pytest.raises(ClaimLostError, match="was deleted by another process"):
+        store.register(PARAMS, path)
+    assert store.count() == 0
 
 
 def test_annotations_at_the_same_time_are_all_kept(store):
