@@ -52,10 +52,6 @@ _DASK = (
     "worker does a quarter is the user's function, a quarter the syncs with what begins them; the rest is staging, "
     "digest and line, no step of it over 7 %"
 )
-_ARRAY = (
-    "diskcache keeps a small array pickled in its row. To read a file with numpy.load, as the baseline does, takes "
-    "twice as long as its whole call: arrays would have to stand in rows"
-)
 _VALUES = (
     "claim, row, file record and attempt, written by sqlite3 alone, take more than that already (the row above it in "
     "its table). The history of attempts would have to go"
@@ -79,7 +75,7 @@ TARGETS = [
     Target("dask", 0, "sweep(client)", 2.0, reason=_DASK),
     Target("dask_many", 0, "sweep(client), many runs", 1.2),
     Target("memoize", 0, "memoize", 1.0, "joblib.Memory"),
-    Target("memoize", 0, "memoize", 2.0, "diskcache.memoize", reason=_ARRAY),
+    Target("memoize", 0, "memoize", 2.0, "diskcache.memoize"),
     Target("memoize", 1, "memoize", 1.0, "joblib.Memory"),
     Target("memoize", 1, "memoize", 1.0, "diskcache.memoize"),
     Target("values", 0, "memoize", 1.0, "joblib.Memory"),

@@ -218,11 +218,11 @@ def test_what_a_runner_raises_that_is_no_error_ends_the_sweep_anywhere(tmp_path,
 def test_trouble_around_a_run_in_a_thread_repeats_none_that_had_ended(tmp_path, monkeypatch, caplog):
     attempt, failed = Work._attempt, []
 
-    def attempt_once_in_vain(work, job, place):
+    def attempt_once_in_vain(work, job, place, outcomes):
         if job.params["n"] == 30 and not failed:
             failed.append(job)
             raise OSError(28, "No space left on device")
-        return attempt(work, job, place)
+        return attempt(work, job, place, outcomes)
 
     monkeypatch.setattr(Work, "_attempt", attempt_once_in_vain)
     runs = Runs(tmp_path / "log")
