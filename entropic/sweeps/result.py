@@ -81,15 +81,15 @@ class SweepOptions:
     threads_per_run: int = 1
 
     def __post_init__(self) -> None:
-        if self.client is not None:
-            _require_client(self.client)
-        if self.executor is not None:
-            _require_executor(self.executor)
         given = [f"{name}=" for name in ("client", "workers", "executor") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(
                 f"{' and '.join(given)} exclude each other: give one, or none to run in this process"
             )
+        if self.client is not None:
+            _require_client(self.client)
+        if self.executor is not None:
+            _require_executor(self.executor)
         for name in ("workers", "threads_per_run"):
             number = getattr(self, name)
             number = 1 if number is None and name == "workers" else number

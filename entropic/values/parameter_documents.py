@@ -216,10 +216,7 @@ class Documents:
             return self._member(value, kind)
         if kind in _SCALARS:
             name, content = _SCALARS[kind]
-            try:
-                return _marked(name, self._of(content(value), depth))
-            except ValueError as error:  # more digits than Python writes
-                raise NoForm(f"is a {kind.__name__} that cannot be written: {error}") from None
+            return _marked(name, self._of(content(value), depth))
         if kind is set or kind is frozenset:
             return _marked(kind.__name__, sorted(self._items(value, depth), key=_order))
         if kind is OrderedDict:
