@@ -182,9 +182,12 @@ def test_field_may_hold_a_config_of_any_kind():
     for inside in (ZarrArray(name="a", path="p"), DatasetConfig(name="d", weight=3)):
         config = Holder(name="x", anything=inside)
         assert restore(TaskConfig, config.document()) == config
-    with pytest.raises(DecodeError, match=r"no class 'Gone' of configs is defined here, only .*Adam"):
+    with pytest.raises(
+        DecodeError, match=r"no class 'NowhereDefined' of configs is defined here, only .*Adam"
+    ):
         restore(
-            TaskConfig, {"__type__": "Holder", "name": "x", "anything": {"__type__": "Gone", "name": "a"}}
+            TaskConfig,
+            {"__type__": "Holder", "name": "x", "anything": {"__type__": "NowhereDefined", "name": "a"}},
         )
     with pytest.raises(DecodeError, match="Config is of no kind: subclass one of the kinds"):
         Config(name="a").document()
