@@ -116,25 +116,19 @@ def test_a_claim_of_more_than_there_is_is_refused_before_there_is_room_for_it(
         b"{'descr': '<f8', 'fortran_order': False, 'shape': (9223372036854775808, 0), }",
         b"{'descr': '<f8', 'fortran_order': 1, 'shape': (1,), }",
         b"{'descr': '<f8', 'shape': (1,), }",
-        b"{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"1, " * 33 + b"), }",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"1, " * 65 + b"), }",
         b"__import__('os')",
         b"\xff" * 20,
     ],
 )
 def test_a_damaged_header_is_a_value_error(header: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
-    length = 118 if len(header) < 118 else 182
+    length = 118 if len(header) < 118 else 310
     path.write_bytes(
         b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + header.ljust(length - 1) + b"\n" + bytes(8)
     )
-    try:
-        with np.errstate(invalid="ignore"):
-            wanted = np.load(path)
-    except ValueError:
-        with pytest.raises(ValueError):  # noqa: PT011  NumPy's own words
-            load(str(path))
-    else:  # more axes than some releases take
-        assert_same(load(str(path)), wanted)
+    with pytest.raises(ValueError):  # noqa: PT011  NumPy's own words
+        load(str(path))
 
 
 def test_objects_are_not_unpickled(tmp_path: Path) -> None:
