@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple, NoReturn
@@ -14,6 +14,7 @@ from entropic.errors import ClusterError, DependencyCycleError
 from entropic.leases import held
 from entropic.leases.held import Mark
 from entropic.process import started
+from entropic.process.blocks import transparent
 
 __all__ = [
     "Chunk",
@@ -131,32 +132,24 @@ class outside:
         _runs.reset(self._token)
 
 
-class running:
-    """A context manager: be inside of *run*, and inside of *outer* if it was begun for those elsewhere."""
-
-    __slots__ = ("_outer", "_run", "_token")
-
-    def __init__(self, run: Run, outer: tuple[Run, ...] = ()) -> None:
-        self._run = run
-        self._outer = outer
-
-    def __enter__(self) -> None:
-        run = self._run
-        runs = self._outer = inside_of() or self._outer
-        self._token = _runs.set((*runs, run))
+@transparent
+def running(run: Run, outer: tuple[Run, ...] = ()) -> Iterator[None]:
+    """Be inside of *run* in this block, and inside of *outer* if it was begun for those elsewhere."""
+    runs = inside_of() or outer
+    token = _runs.set((*runs, run))
+    try:
         _threads[run.mark] = threading.get_ident()
         _going[run.mark] = run
         if runs:
             held.enter(runs[-1].mark, run.mark)
-
-    def __exit__(self, *_: object) -> None:
-        mark = self._run.mark
-        if self._outer:
-            held.leave(self._outer[-1].mark, mark)
-        _going.pop(mark, None)
-        _threads.pop(mark, None)
-        held.end_waits(mark)
-        _runs.reset(self._token)
+        yield
+    finally:
+        _going.pop(run.mark, None)
+        _threads.pop(run.mark, None)
+        _runs.reset(token)
+        if runs:
+            held.leave(runs[-1].mark, run.mark)
+        held.end_waits(run.mark)
 
 
 def refuse_circle(marks: Iterable[Mark]) -> None:
