@@ -136,7 +136,10 @@ def why_unreadable(engine: Engine) -> str | None:
 def _connect_sqlite(
     url: URL, file: SQLiteFile, dialect: Any, record: Any, arguments: Any, keywords: Any
 ) -> Any:
-    arguments, keywords = [*arguments], {**keywords}  # some releases of SQLAlchemy's give the next one the same
+    arguments, keywords = (
+        [*arguments],
+        {**keywords},
+    )  # some releases of SQLAlchemy's give the next one the same
     file.prepare(dialect, arguments, keywords)
     return connected(url, dialect, record, arguments, keywords)
 
