@@ -10,6 +10,7 @@ import pytest
 from entropic import ResultFileError
 from entropic.disk import replacing
 from entropic.process.identity import this_process
+from tests.support.kill_steps import killing_at
 
 PLACE = "box/in/it"
 
@@ -43,18 +44,7 @@ def replace(above, allow=lambda: None):
 def killed(monkeypatch, above, step):
     """Replace the folder in a child, which dies before its rename or exchange of this number; return whether it did."""
     if (child := os.fork()) == 0:
-        left = step
-
-        def counted(function):
-            def call(*args, **options):
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return function(*args, **options)
-
-            return call
-
+        counted = killing_at(step)
         for owner, name in ((os, "rename"), (replacing, "_swap"), (replacing, "_clear")):
             setattr(owner, name, counted(getattr(owner, name)))
         replace(above)

@@ -1,32 +1,16 @@
 import sys
 import traceback
-from dataclasses import dataclass
 
 import pytest
 
 from entropic.process.raised import note_on, pickled, text_of, traceback_of, unpickled
 from entropic.process.termination import Terminated
-
-
-@dataclass(frozen=True)
-class Frozen(Exception):
-    n: int
+from tests.support.peculiar_errors import Frozen, Noted, Speechless
 
 
 class Refusing(Exception):
     def __setattr__(self, name, value):
         raise AttributeError(name)
-
-
-class Noted(Exception):
-    __notes__ = "of the class"
-
-
-class Speechless(Exception):
-    def __str__(self):
-        raise SystemExit(3)
-
-    __repr__ = __str__
 
 
 class Text(Exception):

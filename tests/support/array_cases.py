@@ -1,16 +1,15 @@
 """Arrays for tests, and processes that replace one all the time, or are killed while they do."""
 
 import os
-import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from entropic.array_store import LocalArrayStore
 from entropic.disk import replacing
 from entropic.errors import EntropicError
+from tests.support.kill_steps import killing_at
 
 VALUES = np.arange(24, dtype="uint8").reshape(2, 3, 4)
 STEPS = ("mkdir", "rename", "rmdir", "unlink")
@@ -26,18 +25,7 @@ def killed_at(step: int, basedir: Path, at_once: bool) -> None:
     """Replace an array, and be killed before so many steps, or after all."""
     if not at_once:
         one_after_the_other()
-    left = step
-
-    def counted(function: Any) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **options)
-
-        return call
-
+    counted = killing_at(step)
     store = LocalArrayStore(basedir)
     store._zarr()
     for name in STEPS:

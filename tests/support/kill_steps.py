@@ -12,8 +12,8 @@ from tests.support.processes import outcomes_of
 STEPS = ("link", "unlink", "fsync", "fdatasync", "pwrite", "mkdir")  # of the operating system
 
 
-def kill_at(step: int, database: Database) -> None:
-    """Have this process killed before its *step*-th call of the system or of COMMIT; it may end before."""
+def killing_at(step: int) -> Callable[[Any], Any]:
+    """Return what wraps functions so that this process is killed before the *step*-th call of any of them."""
     left = step
 
     def counted(function: Any) -> Any:
@@ -26,6 +26,12 @@ def kill_at(step: int, database: Database) -> None:
 
         return call
 
+    return counted
+
+
+def kill_at(step: int, database: Database) -> None:
+    """Have this process killed before its *step*-th call of the system or of COMMIT; it may end before."""
+    counted = killing_at(step)
     for name in STEPS:
         setattr(os, name, counted(getattr(os, name)))
     dialect: Any = database.engine.dialect

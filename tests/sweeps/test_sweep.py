@@ -10,7 +10,6 @@ import threading
 from collections import Counter
 from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +38,7 @@ from entropic.sweeps.sweep import Sweep
 from tests.support.clusters import local_client
 from tests.support.counting import statements
 from tests.support.executors import executor_of
+from tests.support.peculiar_errors import Frozen, Noted, Speechless
 from tests.support.processes import run_together
 from tests.support.stores import open_store
 from tests.support.sweep_runs import PLACES, Odd, Runs, Swept, claims, files, place, query, rows, sets, states
@@ -574,22 +574,6 @@ def test_sweep_when_the_exception_does_not_pickle_tells_of_it(tmp_path):
         store.sweep(sets(3), workers=1)
 
     assert [failed.error_type for failed in store.failures()] == ["Unpicklable"] * 3
-
-
-@dataclass(frozen=True)
-class Frozen(Exception):
-    n: int
-
-
-class Noted(Exception):
-    __notes__ = "of the class"
-
-
-class Speechless(Exception):
-    def __str__(self):
-        raise SystemExit(3)
-
-    __repr__ = __str__
 
 
 class Exiting(Exception):
