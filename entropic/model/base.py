@@ -56,7 +56,6 @@ from entropic.sql.columns import (
 )
 from entropic.sql.limits import quote_columns
 from entropic.sql.widths import SQLITE_DIGITS
-from entropic.values.row_texts import load_text, open_text
 
 __all__ = [
     "HIDING",
@@ -209,6 +208,8 @@ class Base(DeclarativeBase):
         path, size, sha256 = vars(self).get(RECORDED, (self.result_file, None, None))
         recorded = None if sha256 is None else (size, sha256)
         if path is None:
+            from entropic.values.row_texts import load_text
+
             return load_text(_text_of(self), recorded, record_id=self.id, verify=verify)
         from entropic.values.codecs import load
 
@@ -228,6 +229,8 @@ class Base(DeclarativeBase):
         """
         path = vars(self).get(RECORDED, (self.result_file,))[0]
         if path is None:
+            from entropic.values.row_texts import open_text
+
             return open_text(_text_of(self))
         from entropic.values.codecs import open_file
 

@@ -13,7 +13,7 @@ import math
 import struct
 import sys
 from collections.abc import Callable, Collection
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import PurePath
@@ -42,6 +42,8 @@ from sqlalchemy.exc import StatementError
 
 from entropic.display.hints import did_you_mean
 from entropic.display.text import described, written
+from entropic.model.refused import Refused
+from entropic.model.times import plain_time, refuse_lossy_time
 from entropic.sql.capacity import Capacity
 from entropic.sql.columns import (
     ByteString,
@@ -50,7 +52,6 @@ from entropic.sql.columns import (
     FiniteJSON,
     GoneMember,
     LongBytes,
-    Microseconds,
     MicroTime,
     UTCDateTime,
     texts_of,
@@ -73,7 +74,6 @@ from entropic.values.plain import non_finite
 
 __all__ = [
     "Caster",
-    "Refused",
     "caster",
     "holds",
     "is_float",
@@ -86,8 +86,7 @@ __all__ = [
 Caster = Callable[[Any], Any]
 
 _MYSQL = frozenset({"mysql", "mariadb"})
-
-FULL_FSP = 6  # MySQL's name for microseconds
+_LONGEST = 400  # decimal digits of an integer, and no column has so many
 
 # Some drivers bind one thing and give back another, but in the end these are what they were.
 _ITSELF = (date, time, timedelta, UUID, bytes)
@@ -106,14 +105,6 @@ _KINDS: list[tuple[tuple[type[Any], ...], str]] = [  # the first that fits: an E
     ((LongBytes, LargeBinary), "bytes"),
     ((Uuid,), "uuid"),
 ]
-
-
-class Refused(Exception):
-    """The column cannot take a value; the text says why, and `steps` lead to what is wrong in it, innermost first."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
-        self.steps: list[str] = []
 
 
 def is_float(column: Column[Any]) -> bool:
@@ -328,9 +319,11 @@ def _int(value: Any) -> int:
     value = _scalar(value)
     if isinstance(value, bool | enum.Enum) or not isinstance(value, int | float | Decimal | Fraction):
         raise Refused(f"must be an integer, not {described(value)}")
-    if isinstance(value, Decimal) and value.is_snan():
-        raise Refused(f"must be an integer, not {described(value)}")
-    is_endless = isinstance(value, float | Decimal) and not math.isfinite(value)
+    if isinstance(value, Decimal):
+        # Of one with a large exponent the digits alone would fill the memory.
+        is_endless = not value.is_finite() or value.adjusted() > _LONGEST
+    else:
+        is_endless = isinstance(value, float) and not math.isfinite(value)
     if is_endless or value != int(value):
         raise Refused(f"must be an integer, not {described(value)}")
     return int(value)
@@ -470,12 +463,12 @@ def _round_trip(kind: Any, dialect: Dialect) -> Caster:
     most_bytes = None if isinstance(kind, LongBytes) else byte_limit(kind, dialect)
 
     def cast(value: Any) -> Any:
-        value = _plain_time(value)
+        value = plain_time(value)
         if wanted is not None and not isinstance(value, wanted):
             is_text = isinstance(value, str) and hasattr(wanted, "fromisoformat")
             hint = f"; write {wanted.__name__}.fromisoformat({value!r})" if is_text else ""
             raise Refused(f"must be a {wanted.__name__}, not {described(value)}{hint}")
-        _refuse_lossy_time(kind, dialect, value)
+        refuse_lossy_time(kind, dialect, value)
         if wanted is bytes and most_bytes is not None and len(value) > most_bytes:
             raise Refused(f"has {len(value)} bytes, but the column holds {most_bytes}: use Mapped[bytes]")
         try:
@@ -532,68 +525,3 @@ def _python_type(kind: Any) -> type[Any] | None:
     except NotImplementedError:
         return None
     return python_type
-
-
-def _plain_time(value: Any) -> Any:
-    """Return the datetime or timedelta of a pandas or NumPy time; other values as they are."""
-    for convert in ("to_pydatetime", "to_pytimedelta"):
-        if hasattr(value, convert):
-            if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
-                raise Refused(
-                    f"has nanoseconds, but a time column holds microseconds: {described(value)}; round it, as in "
-                    ".floor('us')"
-                )
-            value = getattr(value, convert)()
-    if isinstance(value, datetime):
-        return _plain_datetime(value)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.datetime64 | numpy.timedelta64):
-        micros = value.astype(f"{value.dtype.name.partition('[')[0]}[us]")
-        # A month has no length; and beyond its range NumPy gives a number.
-        is_exact = (
-            numpy.can_cast(value.dtype, micros.dtype, "same_kind") and micros.astype(value.dtype) == value
-        )
-        is_fine = is_exact and isinstance(micros.item(), datetime | timedelta)
-        if not is_fine:
-            raise Refused(f"is no time in microseconds: {described(value)}")
-        return micros.item()
-    return value
-
-
-def _plain_datetime(value: datetime) -> datetime:
-    """Return the datetime of a subclass's, and without a fold that says nothing, which its text would not show."""
-    moment = value.date(), value.time()
-    plain = datetime.combine(*moment, value.tzinfo)
-    is_second = value.fold and plain.replace(fold=0).utcoffset() != value.utcoffset()
-    return plain.replace(fold=1 if is_second else 0)
-
-
-def _refuse_lossy_time(kind: Any, dialect: Dialect, value: Any) -> None:
-    if isinstance(kind, Date) and isinstance(value, datetime):
-        raise Refused(f"must be a date, not a datetime: {described(value)}; write .date()")
-    keeps_zone = isinstance(kind, DateTime) and kind.timezone and dialect.name == "postgresql"
-    if isinstance(kind, DateTime) and isinstance(value, datetime) and value.tzinfo and not keeps_zone:
-        raise Refused(
-            f"has a time zone, which the column would drop: {described(value)}; "
-            "annotate it as Mapped[datetime] without a type of its own"
-        )
-    if isinstance(value, time) and value.tzinfo is not None:
-        raise Refused(
-            f"has a time zone, which the column would drop: {described(value)}; pass it without one, or a datetime"
-        )
-    if (
-        dialect.name in {"mysql", "mariadb"}
-        and isinstance(kind, DateTime | Time | Interval)
-        and _has_microseconds(value)
-        and getattr(kind.dialect_impl(dialect), "fsp", None) != FULL_FSP
-        and not isinstance(kind.dialect_impl(dialect), Microseconds)
-    ):
-        raise Refused(
-            f"has microseconds, which the column would drop: {described(value)}; annotate it without a type of its own"
-        )
-    if isinstance(kind, Date) and not isinstance(value, date):
-        raise Refused(f"must be a date, not {described(value)}")
-
-
-def _has_microseconds(value: Any) -> bool:
-    return bool(getattr(value, "microsecond", 0) or getattr(value, "microseconds", 0))

@@ -17,7 +17,8 @@ from sqlalchemy import Column, Dialect
 
 from entropic.display.text import described, written
 from entropic.model.annotations import Unsupported, bare, hints_of, kind_of, members_of
-from entropic.model.coercion import Caster, Refused, caster, plain_scalar
+from entropic.model.coercion import Caster, caster, plain_scalar
+from entropic.model.refused import Refused
 
 __all__ = ["contents_of"]
 

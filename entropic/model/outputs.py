@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy import Column
 
 from entropic.errors import UnhashableParamError
-from entropic.model.coercion import Caster, Refused, is_float, kind_of
+from entropic.model.coercion import Caster, is_float, kind_of
+from entropic.model.refused import Refused
 from entropic.values.documents import MARKER, decode
 
 __all__ = ["no_json", "returned_output", "typed_output"]

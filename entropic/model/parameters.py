@@ -25,7 +25,6 @@ from entropic.model.base import JSON_DEFAULT, TYPED_CONTENTS, Base, is_output, r
 from entropic.model.coercion import (
     NOT_NULLABLE,
     Caster,
-    Refused,
     caster,
     holds,
     is_float,
@@ -36,6 +35,7 @@ from entropic.model.coercion import (
 from entropic.model.identities import Documented, Identity
 from entropic.model.outputs import no_json, returned_output, typed_output
 from entropic.model.portable import dumper, loader
+from entropic.model.refused import Refused
 from entropic.process.logs import get_logger
 from entropic.sql.capacity import Capacity
 from entropic.sql.columns import FiniteJSON, GoneMember

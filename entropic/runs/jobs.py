@@ -17,6 +17,7 @@ from entropic.disk.names import is_name, safe_name
 from entropic.disk.roots import STATE
 from entropic.disk.staged import Staged
 from entropic.process.raised import note_on, pickled, traceback_of, unpickled
+from entropic.values.documents import MARKER
 from entropic.values.row_texts import digest_of_text
 
 __all__ = ["Failure", "InRow", "Interrupted", "Job", "NotBegun", "Outcome", "Receipt", "WorkerDied"]
@@ -57,6 +58,12 @@ def _is_document(value: Any) -> bool:
     return False
 
 
+def _is_spelled(value: Any) -> bool:
+    """Whether each value is a document that says what it is of."""
+    parts = value.values() if isinstance(value, dict) and _is_document(value) else (None,)
+    return all(isinstance(one, dict) and isinstance(one.get(MARKER), str) for one in parts)
+
+
 def _is_where(value: Any) -> bool:
     if not isinstance(value, dict) or not value.keys() <= {*_WHERE, _PID}:
         return False
@@ -80,7 +87,7 @@ _LINE: dict[str, Callable[[Any], Any]] = {
     "stored": _is_document,
     "custom": _is_document,
     "returned": _is_document,
-    "spelled": _is_document,
+    "spelled": _is_spelled,
     "replaces": lambda value: value is None or (isinstance(value, str) and _is_digest(value)),
     "started_at": _is_seconds,
     "elapsed_s": _is_seconds,

@@ -41,7 +41,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from entropic.errors import UnhashableParamError
-from entropic.model.coercion import Refused, caster, kind_of
+from entropic.model.coercion import caster, kind_of
+from entropic.model.refused import Refused
 from entropic.sql.columns import TYPES
 from tests.support import strategies
 from tests.support.every_type import Colour
@@ -468,6 +469,14 @@ def test_refusal_of_a_stranger_shows_it_and_its_type(python, dialect):
 def test_refusal_shows_a_value_of_more_digits_than_python_writes(kind, value):
     with pytest.raises(Refused, match="0x"):
         cast(kind, value)
+
+
+@pytest.mark.parametrize(
+    "value", [Decimal("1e999999999"), Decimal("-1e500"), Decimal("sNaN"), Decimal("inf")]
+)
+def test_decimal_that_is_no_integer_of_any_column_is_refused_at_once(value):
+    with pytest.raises(Refused, match="must be an integer, not "):
+        cast(TYPES[int], value)
 
 
 def test_combination_of_flags_is_refused_with_what_would_take_it():

@@ -17,8 +17,8 @@ from sqlalchemy.dialects import sqlite
 from typing_extensions import TypeAliasType
 
 from entropic import Base, Mapped, ParameterError, Store, mapped_column, param
-from entropic.model.coercion import Refused
 from entropic.model.contents import contents_of
+from entropic.model.refused import Refused
 from tests.support.naming import shown
 from tests.support.values import Point
 

@@ -52,8 +52,9 @@ def test_line_of_before_has_no_documents_of_what_was_returned():
     assert "spelled" not in LINE
     assert receipt().spelled == {}
     assert receipt(spelled={"a": {"__entropic__": "bytes", "value": "eA=="}}).spelled.keys() == {"a"}
-    with pytest.raises(TypeError, match="'spelled'"):
-        receipt(spelled=[])
+    for wrong in ([], {"a": 5}, {"a": {}}, {"a": {"__entropic__": None}}, {"a": None}):
+        with pytest.raises(TypeError, match="'spelled'"):
+            receipt(spelled=wrong)
 
 
 @pytest.mark.parametrize(
