@@ -133,9 +133,6 @@ class _Planner(Generic[ModelT]):
             else:
                 for part in chunks(left.params, CHUNK // 2):
                     self._sort(self._look_up(list(self._identify(part)), left.absent))
-        gone, self._gone = self._gone, []
-        for again in chunks(gone, CHUNK // 2):  # other runs may have replaced some since their rows were read
-            self._sort(self._look_up([identity for identity, _ in again]))
         for identity, found in self._gone:
             key = identity.key_of_run(found.id)
             self._order[identity.id] = key
