@@ -61,7 +61,7 @@ class Plan(Generic[ModelT]):
     gone: Sequence[Found]
 
     def check_gone(self, table: ResultTable[ModelT], missing: str) -> None:
-        """Raise unless what is gone may be run again; say so.
+        """Raise unless what is gone may be run again; say so. Their rows are read once more for it.
 
         Parameters
         ----------
@@ -78,17 +78,24 @@ class Plan(Generic[ModelT]):
         if not self.gone:
             return
         table.require_root()
-        for found in self.gone:
+        gone = self._still_gone(table)
+        for found in gone:
             table.refuse_registered(found)
         hits = len(self.records) + len(self.gone)
-        many = len(self.gone) > MISSING_AT_MOST and len(self.gone) > MISSING_SHARE * hits
+        many = len(gone) > MISSING_AT_MOST and len(gone) > MISSING_SHARE * hits
         if many and missing == "raise":
             raise ResultFileMissingError(
-                f"{len(self.gone)} of {hits} results are gone from {str(table.root)!r}, the first of them "
-                f"{table.reader.place(self.gone[0])!r}. Nothing was run. Restore them, or run them again with "
+                f"{len(gone)} of {hits} results are gone from {str(table.root)!r}, the first of them "
+                f"{table.reader.place(gone[0])!r}. Nothing was run. Restore them, or run them again with "
                 "missing='rerun'"
             )
-        log.warning("%d results are gone from %s: their runs are repeated", len(self.gone), table.root)
+        if gone:
+            log.warning("%d results are gone from %s: their runs are repeated", len(gone), table.root)
+
+    def _still_gone(self, table: ResultTable[ModelT]) -> list[Found]:
+        """Return what is gone and was not replaced by another run since its row was read."""
+        rows = table.reader.find_many(found.id for found in self.gone)
+        return [found for found in rows if not table.reader.is_present(found)]
 
 
 def make_plan(table: ResultTable[ModelT], params: Iterable[Mapping[str, Any]]) -> Plan[ModelT]:
