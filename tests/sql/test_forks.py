@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from entropic import Database
-from entropic.sql import database as database_module
-from entropic.sql import forks
+from entropic.sql import forks, held
 from entropic.sql.forks import Statements
 from tests.support.counting import append_line
 
@@ -199,13 +198,13 @@ def test_child_forgets_the_statements_of_the_parents_other_threads(lock, monkeyp
 
 @pytest.mark.slow
 def test_child_closes_nothing_of_the_parents(server_url, tmp_path, monkeypatch):
-    log, close = tmp_path / "closed", database_module._close
+    log, close = tmp_path / "closed", held._close
 
     def closed(*args):
         append_line(log, str(os.getpid()))
         close(*args)
 
-    monkeypatch.setattr(database_module, "_close", closed)
+    monkeypatch.setattr(held, "_close", closed)
     database = Database(server_url)
     begun, end = threading.Event(), threading.Event()
 

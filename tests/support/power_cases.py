@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from entropic import Base, Mapped, Store
-from entropic.disk import staging
+from entropic.disk import staged, staging
 from entropic.runs import publishing, recovery
 from entropic.sql import schema_lock
 from entropic.sql.database import Database
@@ -127,8 +127,8 @@ SCENARIOS: list[Callable[[Path], None]] = [sweep, recovered, emptied]
 
 def _results() -> None:
     staging.sync_together = lambda results: {}
-    digest_at = staging.digest_at
-    staging.digest_at = lambda *args, sync=False: digest_at(*args)
+    digest_at = staged.digest_at
+    staged.digest_at = lambda *args, sync=False: digest_at(*args)
 
 
 def _lines() -> None:
