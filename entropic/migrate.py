@@ -8,9 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    Connection,
-)
+from sqlalchemy import Connection
 
 from entropic.errors import SchemaError
 from entropic.process.forked_locks import ForkedLock

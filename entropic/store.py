@@ -183,9 +183,8 @@ class Store(Generic[ModelT]):
             identity = self._table.parameters.identify(params)
             found = self._table.find(identity, is_absent=record is ABSENT)
             record = None if found is None else self._table.reader.present_record(found)
-            if (
-                record is None and found is not None
-            ):  # another run may have replaced it since the row was read
+            if record is None and found is not None:
+                # Another run may have replaced it since the row was read.
                 found = self._table.find(identity)
                 record = None if found is None else self._table.reader.present_record(found)
         if record is None:

@@ -399,9 +399,7 @@ def test_group_is_left_alone(store):
             AlreadyExistsError, match=r"is a group, and in it the arrays 'gt', 'raw': it was left"
         ):
             store.store_array(group, VALUES, overwrite=overwrite)
-    raw.container.joinpath(
-        "inputs", "zarr.json"
-    ).unlink()  # a folder with arrays is one without saying so, too
+    raw.container.joinpath("inputs", "zarr.json").unlink()  # a folder with arrays need not say that it is one
     with pytest.raises(AlreadyExistsError, match="is a group"):
         store.store_array(group, VALUES, overwrite=True)
     with pytest.raises(ResultFileMissingError, match="there is no array"):

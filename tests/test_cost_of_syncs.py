@@ -89,9 +89,8 @@ def test_serial_sweep_makes_no_folder_per_run(store, no_clock):
     with disk_order() as order:
         store.sweep(sets(sum(CHUNKS)), progress=False)
 
-    assert (
-        len([what for what, _ in order if what == "made"]) <= 4
-    )  # of the process, and slots that are used again
+    # Of the process, and slots that are used again.
+    assert len([what for what, _ in order if what == "made"]) <= 4
 
 
 def test_statements_of_a_chunk_do_not_grow_with_its_runs(store, sqlite, no_clock):

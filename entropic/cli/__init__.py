@@ -31,13 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = str(error)
     except DBAPIError as error:
         message = str(error.orig)
-    except (
-        SQLAlchemyError,
-        ImportError,
-        OSError,
-        ValueError,
-    ) as error:  # no such URL, driver, folder or option
-        message = str(error)
+    except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
+        message = str(error)  # no such URL, driver, folder or option
     print(f"entropic: {printable(message)}", file=sys.stderr)
     return 1
 

@@ -120,9 +120,8 @@ def _lost_of_mapping(
 def _parts(value: Any) -> dict[str, Any] | None:
     """Return what an object is made of, if it is no more than that."""
     class_ = type(value)
-    if hasattr(
-        class_, "model_fields"
-    ):  # of pydantic; some fields may be missing if it was made without validation
+    if hasattr(class_, "model_fields"):
+        # Of pydantic; some fields may be missing if it was made without validation.
         extra = getattr(value, "__pydantic_extra__", None) or {}
         return {name: vars(value).get(name, _NOTHING) for name in class_.model_fields} | extra
     if is_dataclass(value):

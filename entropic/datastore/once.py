@@ -35,9 +35,8 @@ from entropic.sql.database import Database
 
 __all__ = ["TABLE", "Fence", "Once", "Task"]
 
-TABLE = (
-    "entropic_data_items"  # whose claims these are: no table of a user's has the name of one of the library's
-)
+# Whose claims these are: no table of a user's has the name of one of the library's.
+TABLE = "entropic_data_items"
 
 T = TypeVar("T")
 Fence = Callable[[Connection], bool]

@@ -379,9 +379,8 @@ class ComponentRows:
         for some in chunks(doomed, CHUNK):
             again = select(_items.c.state_id, _items.c.attribute, _items.c.writing).where(pair.in_(some))
             for row in connection.execute(again.with_for_update()):
-                if (
-                    row.writing == doomed[row.state_id, row.attribute].writing
-                ):  # else it was stored anew meanwhile
+                # Else it was stored anew meanwhile.
+                if row.writing == doomed[row.state_id, row.attribute].writing:
                     kept.add((row.state_id, row.attribute))
         gone = [row for one, row in doomed.items() if one in kept]
         self._remove(connection, gone, note)

@@ -240,10 +240,8 @@ class DataStore:
                 return self._load(found, verify)
             except FileNotFoundError as error:
                 former, found = found, self._find(state, found.attribute)
-                if (
-                    found is not None and found.writing != former.writing
-                ):  # replaced between the row and the file
-                    continue
+                if found is not None and found.writing != former.writing:
+                    continue  # replaced between the row and the file
                 raise ResultFileMissingError(
                     f"{former.attribute!r} of {state.full_type} is recorded, but its file "
                     f"{str(self.root_dir / former.file_name)!r} is gone: mount its folder, restore it, or delete the "

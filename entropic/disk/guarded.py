@@ -141,9 +141,8 @@ def open_file(
         If it is not there, a link, larger, or something else, such as a FIFO, which is not waited for.
     """
     flags = _FILE & ~os.O_NOFOLLOW if is_link_followed else _FILE
-    status = os.stat(
-        name, dir_fd=folder, follow_symlinks=is_link_followed
-    )  # to open a device may do something
+    # Before it is opened: to open a device may do something.
+    status = os.stat(name, dir_fd=folder, follow_symlinks=is_link_followed)
     _require_regular(status, name, limit)
     descriptor = os.open(name, flags, dir_fd=folder)
     try:

@@ -191,9 +191,8 @@ class JournaledFile(io.RawIOBase):
         self._path = path
         self._descriptor = os.open(path, _WRITE)
         self._pages: dict[int, bytearray] = {}
-        self._size = self._kept = os.fstat(
-            self._descriptor
-        ).st_size  # beyond *kept* the disk has nothing that counts
+        # Beyond *kept* the disk has nothing that counts.
+        self._size = self._kept = os.fstat(self._descriptor).st_size
         self._at = 0
         self._before = _state(self._descriptor, path)
 

@@ -30,9 +30,8 @@ log = get_logger(__name__)
 
 _begins_with_key = re.compile(r"[0-9a-f]{16}(?![0-9a-f])").match
 
-_HAS_PATHS = hasattr(
-    os, "O_PATH"
-)  # descriptors of links: what was looked at cannot be another a moment later
+# Descriptors of links: what was looked at cannot be another a moment later.
+_HAS_PATHS = hasattr(os, "O_PATH")
 
 
 @dataclass(frozen=True, slots=True)

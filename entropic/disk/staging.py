@@ -32,9 +32,7 @@ from entropic.disk.guarded import (
 )
 from entropic.disk.roots import quarantine
 from entropic.disk.sidecars import LINES, PROCESS, SIDECAR, clear_away
-from entropic.errors import (
-    ResultsDirUnavailableError,
-)
+from entropic.errors import ResultsDirUnavailableError
 from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
 
@@ -400,9 +398,8 @@ def _link_in_the_way(path: Path) -> ResultsDirUnavailableError:
 
 _staging: dict[tuple[str, str, str], Staging] = {}
 _made: dict[tuple[str, str, str], int] = {}  # slots of folders that are gone, and may be made anew
-os.register_at_fork(
-    after_in_child=_staging.clear
-)  # the parent's; another thread may have held a lock of theirs
+# The parent's; another thread may have held a lock of theirs.
+os.register_at_fork(after_in_child=_staging.clear)
 
 
 def staging_for(root: Path, name: str, holder: Mapping[str, Any]) -> Staging:

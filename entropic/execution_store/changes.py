@@ -88,9 +88,8 @@ def change_held(
     new = rows.new_value(text, now) | lifetime.of_changed(now)
     if not rows.change(connection, row, new):
         return False, None
-    held = events.number_next(
-        connection, *store, count=1
-    )  # perhaps not the next one to that at the beginning
+    # Perhaps not the next one to that at the beginning.
+    held = events.number_next(connection, *store, count=1)
     if held is None:
         return False, None
     events.record(connection, held, SET, [row.name], is_numbered=True)

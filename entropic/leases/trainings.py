@@ -30,9 +30,8 @@ __all__ = ["TrainingClaim", "claim_training"]
 log = get_logger(__name__)
 
 LEASE_S = 120.0
-TABLE = (
-    "entropic_weights"  # whose claims these are: no table of a user's has the name of one of the library's
-)
+# Whose claims these are: no table of a user's has the name of one of the library's.
+TABLE = "entropic_weights"
 
 
 class TrainingClaim:

@@ -80,14 +80,11 @@ RESULT_VALUE = "result_value"
 # Keys in Column.info.
 OUTPUT = "entropic_output"
 OWN_SERVER_DEFAULT = "entropic_server_default"  # which `param` made of the default, as for a typed column
-JSON_DEFAULT = (
-    "entropic_default"  # of a JSON column: the value itself, of which the column's default is the document
-)
+JSON_DEFAULT = "entropic_default"  # the value of which the default of a JSON column is the document
 TYPED_CONTENTS = "entropic_contents"  # of a JSON column: makes, for a dialect, what types the values in it
 
-RECORDED = (
-    "_entropic_recorded"  # attribute of a record that a Store returns: path, size and digest of its result
-)
+# Attribute of a record that a Store returns: path, size and digest of its result.
+RECORDED = "_entropic_recorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,9 +298,8 @@ def param(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
         kwargs["server_default"] = clause
         kwargs["info"] = {**kwargs.get("info", {}), OWN_SERVER_DEFAULT: True}
     if getattr(kwargs.get("default"), "shape", ()):
-        kwargs["insert_default"] = kwargs.pop(
-            "default"
-        )  # SQLAlchemy compares the other one, which arrays refuse
+        # SQLAlchemy compares the other one, which arrays refuse.
+        kwargs["insert_default"] = kwargs.pop("default")
     return mapped_column(*args, **kwargs)
 
 
@@ -408,9 +404,8 @@ def _documented(cls: type[Base]) -> dict[str, Kind]:
                 continue
             if kind.is_json:
                 found[name] = kind
-                parent.__annotations__[name] = (
-                    evaluated  # SQLAlchemy 2.0 would read a string as dict['str', 'Any']
-                )
+                # SQLAlchemy 2.0 would read a string as dict['str', 'Any'].
+                parent.__annotations__[name] = evaluated
     return found
 
 

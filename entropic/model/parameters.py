@@ -60,10 +60,8 @@ log = get_logger(__name__)
 
 KEY_RULE = 1  # registered per table: which rule made its keys
 
-FLOAT_TOLERANCE = (
-    1e-9  # relative; looser than the 12 digits of a key, tighter than any single-precision column
-)
-
+# Relative; looser than the 12 digits of a key, tighter than any single-precision column.
+FLOAT_TOLERANCE = 1e-9
 
 REMARK = "__remark__"  # key of what a runner returns: a sentence for the log, which a sweep says once
 
@@ -362,9 +360,8 @@ class Parameters:
                         if type(typed) is str:
                             members[name] = str(value)
                         elif isinstance(typed, enum.Enum):
-                            originals[name] = (
-                                value  # of the class as it is now, with which the runner compares it
-                            )
+                            # Of the class as it is now, with which the runner compares it.
+                            originals[name] = value
             if p.default is not _ABSENT and _same(form, p.default_form, p.is_plain):
                 json.has_changed = True
                 members.pop(name, None)

@@ -33,9 +33,8 @@ __all__ = ["CHUNK", "Found", "RecordReader"]
 
 ModelT = TypeVar("ModelT", bound=Base)
 
-CHUNK = (
-    1000  # keys per SELECT: 3.5 µs a key, and hardly less for more; every database takes as many parameters
-)
+# Keys per SELECT: 3.5 µs a key, and hardly less for more; every database takes as many parameters.
+CHUNK = 1000
 
 _files: Any = FileRow.__table__
 

@@ -259,10 +259,8 @@ def _document(parameters: Parameters, p: Param) -> Callable[[Any, list[Documents
 def _says_nothing(p: Param, dialect: Dialect) -> bool:
     """Whether what is annotated leaves every dict with plain keys as it is."""
     annotated = getattr(p.column.info.get(TYPED_CONTENTS), "args", ())
-    return annotated == (dict[str, Any],) and dialect.name not in {
-        "mysql",
-        "mariadb",
-    }  # whose texts have limits
+    # MySQL's texts have limits.
+    return annotated == (dict[str, Any],) and dialect.name not in {"mysql", "mariadb"}
 
 
 def _key_text(value: Any, depth: int) -> str:

@@ -37,10 +37,8 @@ def code_label(function: Callable[..., Any]) -> str | None:
     if not inspect.isroutine(target) and not inspect.isclass(target):
         target = type(target)
     try:
-        with _parsing.held():
-            tree = ast.parse(
-                textwrap.dedent(inspect.getsource(target))
-            )  # of a class, it makes a tree as well
+        with _parsing.held():  # getsource() of a class makes a tree as well
+            tree = ast.parse(textwrap.dedent(inspect.getsource(target)))
     except (OSError, TypeError, SyntaxError):
         return None
     for node in ast.walk(tree):

@@ -303,9 +303,8 @@ _RULES: dict[tuple[str, str], Callable[[_Locals], Iterator[list[Any]]]] = {
 }
 
 
-_of_parent: set[int] = (
-    set()
-)  # the frames below that of the fork which made this process; it never returns to them
+# The frames below that of the fork which made this process; it never returns to them.
+_of_parent: set[int] = set()
 
 
 def _forget_parent() -> None:

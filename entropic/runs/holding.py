@@ -84,9 +84,8 @@ class Holding:
             if self._is_waiting:
                 wait_for(())
             self.release(self._tokens)
-        except (
-            RecursionError
-        ):  # too deep for a word about it: a run that this one was inside of gives them back
+        except RecursionError:
+            # Too deep for a word about it: a run that this one was inside of gives them back.
             self._keys.claims.release_later(left)
         except Exception:  # what is on its way matters more, and nobody here counts them as held any more
             log.warning(

@@ -24,12 +24,8 @@ __all__ = ["Failure", "InRow", "Interrupted", "Job", "NotBegun", "Outcome", "Rec
 
 _LATEST_S = 253_402_300_799.0  # the end of the year 9999, which is as far as a datetime goes
 _DEPTH = 256  # of parameters and custom data in JSON: what goes through them would recurse too deeply
-_WHERE = {
-    "owner": 32,
-    "host": 255,
-    "worker": 255,
-    "batch_job": 255,
-}  # columns of an attempt, and their lengths
+# Columns of an attempt, and their lengths.
+_WHERE = {"owner": 32, "host": 255, "worker": 255, "batch_job": 255}
 _PID = "pid"
 
 _is_digest = re.compile(r"[0-9a-f]{64}\Z").match

@@ -32,9 +32,8 @@ __all__ = ["RunMaker", "clear_away"]
 
 log = get_logger(__name__)
 
-_used: dict[
-    str, ResultTable[Any]
-] = {}  # by root: the Stores may be gone when the process ends, the folders are not
+# By root: the Stores may be gone when the process ends, the folders are not.
+_used: dict[str, ResultTable[Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,9 +49,7 @@ class Tenure(Holding):
         super().__init__(table, name=name, lends=lends)
         self._table = table
         self._lock = threading.RLock()
-        self._settled: dict[
-            str, Published
-        ] = {}  # attempts that were ended for others, and what became of them
+        self._settled: dict[str, Published] = {}  # what became of attempts that were ended for others
         self._told: set[str] = set()  # of outputs that were warned of: once for all runs of a sweep
 
     def claim(

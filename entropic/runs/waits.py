@@ -185,10 +185,8 @@ class Waiting:
         for folder in {run.folder for run in runs if run.folder}:
             path = Path(folder, f"{WAITS}{threading.get_ident()}-{id(self)}")
             part = f".{path.name}"
-            with (
-                suppress(OSError),
-                opened(path.parent) as own,
-            ):  # a full disk: others do not see why this waits
+            # On a full disk others do not see why this waits.
+            with suppress(OSError), opened(path.parent) as own:
                 write_new(part, text.encode(), own)
                 os.replace(part, path.name, src_dir_fd=own, dst_dir_fd=own)
                 self._paths.add(path)

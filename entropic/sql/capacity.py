@@ -24,9 +24,8 @@ from entropic.sql.widths import MYSQL, Widths, widths
 
 __all__ = ["Capacity", "capacities", "foreign_character"]
 
-_NARROW_CODECS = {
-    "latin1": "cp1252"
-}  # MySQL's is that of Windows; PostgreSQL's own is asked for in upper case
+# MySQL's is that of Windows; PostgreSQL's own is asked for in upper case.
+_NARROW_CODECS = {"latin1": "cp1252"}
 _TWO_BYTES = frozenset({"utf8", "utf8mb3", "ucs2"})
 _EVERY = frozenset({"utf8mb4", "utf16", "utf16le", "utf32", "gb18030", "UTF8", "SQL_ASCII", "binary"})
 
@@ -230,9 +229,8 @@ class _Charsets:
     def of(self, column: Column[Any], actual: Any) -> dict[str, str]:
         """Return the character sets that a text of *column* passes through, of which some lack characters."""
         if isinstance(column.type, JSON | FiniteJSON):
-            is_spelled_out = (
-                not self._is_escaping or type(actual).__name__ == "JSONB"
-            )  # which keeps no escapes
+            # JSONB keeps no escapes.
+            is_spelled_out = not self._is_escaping or type(actual).__name__ == "JSONB"
             return {**self._everywhere, **self._of_documents} if is_spelled_out else {}
         if not isinstance(actual, String):
             return {}

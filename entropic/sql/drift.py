@@ -274,9 +274,8 @@ def _operations(connection: Connection, table: Table, difference: _Difference) -
     code = render_python_code(
         script,
         render_as_batch=connection.dialect.name == "sqlite",
-        migration_context=MigrationContext.configure(
-            connection
-        ),  # what is true is 1 to some, and an error to others
+        # What is true is 1 to some, and an error to others.
+        migration_context=MigrationContext.configure(connection),
     )
     lines = [line for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     lines = textwrap.dedent("\n".join(lines)).splitlines()

@@ -136,10 +136,8 @@ def why_unreadable(engine: Engine) -> str | None:
 def _connect_sqlite(
     url: URL, file: SQLiteFile, dialect: Any, record: Any, arguments: Any, keywords: Any
 ) -> Any:
-    arguments, keywords = (
-        [*arguments],
-        {**keywords},
-    )  # some releases of SQLAlchemy's give the next one the same
+    # Some releases of SQLAlchemy's give the next one the same.
+    arguments, keywords = [*arguments], {**keywords}
     file.prepare(dialect, arguments, keywords)
     return connected(url, dialect, record, arguments, keywords)
 

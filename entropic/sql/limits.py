@@ -28,9 +28,8 @@ stats_auto_recalc stats_persistent stats_sample_pages system system_user tablesa
 """
 RESERVED_WORDS = frozenset(_WORDS.split())
 TOO_WIDE = frozenset({1074, 1117, 1118})  # MySQL: a column too long, too many of them, a row too large
-SYSTEM_COLUMNS = frozenset(
-    {"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"}
-)  # of every table of PostgreSQL's
+# Of every table of PostgreSQL's.
+SYSTEM_COLUMNS = frozenset({"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"})
 
 
 def quote_columns(table: Table) -> None:

@@ -24,9 +24,7 @@ __all__ = ["schema_lock"]
 
 LOCK_TIMEOUT_S = 60.0
 POSTGRES_LOCK = 0x656E_7472_6F70_6963  # "entropic"
-MYSQL_LOCK = func.concat(
-    "entropic-", func.md5(func.database())
-)  # such names are the server's, not the database's
+MYSQL_LOCK = func.concat("entropic-", func.md5(func.database()))  # such names are the server's
 LOCK_NOT_AVAILABLE = "55P03"
 
 

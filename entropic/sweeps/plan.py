@@ -153,9 +153,8 @@ class _Planner(Generic[ModelT]):
         numbered: list[Numbered] = []
         try:
             for one, (key, values) in zip(chunk, hits.identify_all(one for _, one in chunk), strict=True):
-                if (
-                    key in order
-                ):  # an error if it is another run's, or a task, of which the record says nothing
+                if key in order:
+                    # An error if it is another run's, or a task, of which the record says nothing.
                     if not hits.is_same(values, hits.values_of(self._records[key])):
                         return None
                 elif key not in new:

@@ -14,11 +14,8 @@ from entropic.errors import DecodeError
 
 __all__ = ["require_small_classic"]
 
-_MAGIC = {
-    b"CDF\x01": (4, 4),
-    b"CDF\x02": (4, 8),
-    b"CDF\x05": (8, 8),
-}  # and the bytes of a count and of an offset
+# And the bytes of a count and of an offset.
+_MAGIC = {b"CDF\x01": (4, 4), b"CDF\x02": (4, 8), b"CDF\x05": (8, 8)}
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
 
 
@@ -40,9 +37,8 @@ class _Header:
         file.seek(4)
 
     def require_small(self) -> None:
-        streaming = (
-            1 << 8 * self._count_bytes
-        ) - 1  # who wrote it did not know how many records there would be
+        # Who wrote it did not know how many records there would be.
+        streaming = (1 << 8 * self._count_bytes) - 1
         records = self._number(self._count_bytes)
         records = 0 if records == streaming else records
         lengths = [self._dimension() for _ in range(self._list())]

@@ -88,9 +88,8 @@ def load_value_hdf5(path: str) -> Any:
             octets = read_hdf5(node, budget).tobytes()
             require_small_npy(stream := BytesIO(octets), path, len(octets))
             return np.lib.format.read_array(stream, allow_pickle=False)
-        found = np.asarray(
-            read_hdf5(node, budget), dtype=np.dtype(node.dtype.str)
-        )  # h5py's own looks another
+        # h5py's own looks another.
+        found = np.asarray(read_hdf5(node, budget), dtype=np.dtype(node.dtype.str))
         return found.T if written[1] == "F" else found
 
     stored = os.path.getsize(path)

@@ -17,9 +17,8 @@ from entropic.values.documents import MARKER, decode, encode
 
 __all__ = ["from_text", "is_alike", "refuse_classes", "reworded", "to_text"]
 
-_write = json.JSONEncoder(
-    allow_nan=False, separators=(",", ":")
-).encode  # json.dumps would make one each time
+# json.dumps would make one each time.
+_write = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _scan: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder())["scan_once"]
 
 _LARGE = 1e18

@@ -39,9 +39,8 @@ __all__ = [
 _BLOCK = 1 << 18  # bytes: what is read between two looks at how large a table becomes
 _UNNAMED = "__unnamed__"  # a Series without a name, as the column of a frame
 _NOTES = b"entropic"  # key of a parquet file's metadata
-_ATTRS = (
-    "entropic_attributes"  # of a netCDF file: pairs of a variable, or null for the whole, and its attributes
-)
+# Of a netCDF file: pairs of a variable, or null for the whole, and its attributes.
+_ATTRS = "entropic_attributes"
 _NUMBERS = frozenset({"bool", "float16", "float32", "float64"}) | {
     f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
 }

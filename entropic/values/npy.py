@@ -18,9 +18,8 @@ from entropic.values.untrusted import require_small_npy
 
 __all__ = ["load_npy", "save_npy", "write_npy"]
 
-_HEADER_BYTES = (
-    128  # of what NumPy writes before the elements, unless fields or very many axes are to be described
-)
+# Of what NumPy writes before the elements, unless fields or very many axes are to be described.
+_HEADER_BYTES = 128
 _BEGINNING = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
 _NUMBERS = frozenset("biufc")
 

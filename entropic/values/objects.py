@@ -87,9 +87,8 @@ def _shape(class_: type) -> Shape | None:
 def _dataclass(class_: Any) -> Shape:
     fields = dataclasses.fields(class_)
     names = tuple(field.name for field in fields if field.init)
-    every = vars(class_).get(
-        "__dataclass_fields__", _NOTHING
-    )  # with the InitVars; absent in a subclass of one
+    # With the InitVars; absent in a subclass of one.
+    every = vars(class_).get("__dataclass_fields__", _NOTHING)
     is_simple = (
         len(names) == len(fields) == len(every)
         and _is_generated(class_.__init__)

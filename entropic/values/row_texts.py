@@ -17,9 +17,8 @@ from entropic.values.documents import decode
 
 __all__ = ["INLINE_BYTES", "digest_of_text", "load_text", "open_text", "require_text", "text_of"]
 
-_encode = json.JSONEncoder(
-    allow_nan=False, separators=(",", ":")
-).encode  # json.dumps would make one each time
+# json.dumps would make one each time.
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 INLINE_BYTES = 2000
 """Of typed JSON: what takes more is a file, unless `memoize` was told otherwise."""

@@ -208,9 +208,8 @@ def require_small_zip(file: Any, path: str, stored: int) -> None:
     budget = Budget(path, stored)
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
-            if (
-                entry.compress_type == zipfile.ZIP_LZMA
-            ):  # which takes as much as it says, before it has read anything
+            # LZMA takes as much as it says, before it has read anything.
+            if entry.compress_type == zipfile.ZIP_LZMA:
                 raise DecodeError(f"{entry.filename!r} in {path!r} is packed by LZMA, and is not read")
             budget.take(entry.file_size, entry.filename)
         for entry in archive.infolist():

@@ -181,9 +181,8 @@ def test_chain_that_is_too_deep_says_how_to_go_on_and_is_never_stuck(local):
         wanted(200)
 
     assert any("too many runs were inside of each other" in note for note in caught.value.__notes__)
-    assert [wanted(number) for number in range(201)] == list(
-        range(201)
-    )  # what a clean-up could not give back, too
+    # What a clean-up could not give back, too.
+    assert [wanted(number) for number in range(201)] == list(range(201))
     assert counts(local)["claims"] == 0
 
 

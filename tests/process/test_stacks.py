@@ -147,9 +147,8 @@ def test_thread_that_maps_waits_for_the_first_part(waiting, pool, tmp_path):
 
 
 def test_thread_that_shuts_an_executor_down_waits_for_its_tasks(waiting, tmp_path):
-    pool = ProcessPoolExecutor(
-        1, mp_context=forkserver()
-    )  # two who shut it down at once are in each other's way
+    # Its own: two who shut it down at once are in each other's way.
+    pool = ProcessPoolExecutor(1, mp_context=forkserver())
     pool.submit(work, tmp_path)
 
     assert waiting(pool.shutdown, "0") == {"0"}

@@ -360,10 +360,8 @@ def test_run_that_the_disk_does_not_keep_has_failed_and_the_others_have_not(root
     assert [type(outcome) for outcome in outcomes] == [Receipt, Failure, Receipt]
     assert outcomes[1].error().errno == errno.EIO
     (folder,) = sidecars.process_folders(root)
-    assert sorted(path.name for path in folder.glob("*/*")) == [
-        "k0.txt",
-        "k2.txt",
-    ]  # its line counts for nothing
+    # Without it its line counts for nothing.
+    assert sorted(path.name for path in folder.glob("*/*")) == ["k0.txt", "k2.txt"]
 
 
 def test_single_run_that_the_disk_does_not_keep_has_failed(root, refusing):

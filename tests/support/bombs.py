@@ -62,9 +62,8 @@ def npz_packed_by_lzma(path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("x.npy", array.getvalue())
     octets = bytearray(path.read_bytes())
-    size = (
-        octets.index(b"x.npy") + len(b"x.npy") + 5
-    )  # after the version, the size of the properties, and their first
+    # After the version, the size of the properties, and their first.
+    size = octets.index(b"x.npy") + len(b"x.npy") + 5
     octets[size : size + 4] = struct.pack("<I", (1 << 32) - 1)
     path.write_bytes(octets)
 
@@ -252,9 +251,8 @@ def zarr_filled_with_a_long_text(path: Path) -> None:
     import zarr
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # of texts, which earlier releases call no part of the format yet
+        # Of texts, which earlier releases call no part of the format yet.
+        warnings.simplefilter("ignore", UserWarning)
         zarr.create_array(
             str(path), shape=(1 << 18,), chunks=(1 << 10,), dtype="str", fill_value="y" * 30_000
         )

@@ -169,9 +169,8 @@ def let_texts_be_one(path: Path) -> None:
     (length,) = struct.unpack_from("<Q", octets, longest + 24)
     one = struct.pack("<IQI", length, longest, 1)
     for place in collections:
-        reference = (
-            b"(?s)...\\0" + re.escape(struct.pack("<Q", place)) + b"..\\0\\0"
-        )  # size, place and number
+        # Size, place and number.
+        reference = b"(?s)...\\0" + re.escape(struct.pack("<Q", place)) + b"..\\0\\0"
         octets = re.sub(reference, one, octets) if place != longest else octets
     path.write_bytes(octets)
 

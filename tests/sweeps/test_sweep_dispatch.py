@@ -264,12 +264,8 @@ def test_dispatch_chunks_grow_to_the_target_and_shrink_at_the_tail():
     ("each_s", "jobs", "slots", "sizes"),
     [
         (0.001, 1000, 1, [(1, 2), (4, 2), (16, 2), (64, 2), (256, 2), (159, 2)]),
-        (
-            0.001,
-            3000,
-            50,
-            [(1, 100), (4, 100), (16, 100), (50, 18)],
-        ),  # though a hundredth of what is left is less
+        # Though a hundredth of what is left is less.
+        (0.001, 3000, 50, [(1, 100), (4, 100), (16, 100), (50, 18)]),
         (0.1, 107, 4, [(1, 8), (4, 8), (9, 7), (4, 1)]),
         (3.0, 107, 4, [(1, 107)]),
     ],

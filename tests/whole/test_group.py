@@ -91,9 +91,8 @@ def use(folder: Path, url: str, keys: list[int], want: list[int]) -> dict[str, A
         raised = (type(error).__name__, str(error))
     read = [Path(record.result_file).read_text() for n in want if (record := store.retrieve({"n": n}))]
     store.database.dispose()
-    said = [
-        text for text in said if "heartbeat process" not in text
-    ]  # Python may lie where users cannot read
+    # Python may lie where users cannot read.
+    said = [text for text in said if "heartbeat process" not in text]
     return {"read": read, "said": said, "raised": raised}
 
 

@@ -17,12 +17,8 @@ from tests.support.servers import MEMORY, ROOM
 pytestmark = pytest.mark.slow
 
 CUTS = 70  # of a scenario; there are three
-SHARES = [
-    (1.0, 1.0),
-    (1.0, 0.0),
-    (0.0, 1.0),
-    (0.5, 0.5),
-]  # of files and of folders that lose what was not synced
+# Of files and of folders that lose what was not synced.
+SHARES = [(1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)]
 
 
 @pytest.fixture

@@ -45,13 +45,8 @@ NAMES = (
 )
 """The names of all tables; a test compares them with `every_table`."""
 
-STORES = (
-    "components",
-    "configs",
-    "execution",
-    "stats",
-    "weights",
-)  # modules of this package that are imported with their stores
+# Modules of this package that are imported with their stores.
+STORES = ("components", "configs", "execution", "stats", "weights")
 
 
 def every_table() -> MetaData:

@@ -164,9 +164,7 @@ class DaskBackend(Backend):
             task, _ = self._flying.pop(future, (None, b""))
         if task is None:  # the callback and stop() may both tell of its end
             return
-        with suppress(
-            Exception
-        ):  # a client that is closing refuses; then the scheduler forgets the task anyway
+        with suppress(Exception):  # a client that is closing refuses; then the scheduler forgets it anyway
             if cancel:
                 task.cancel()
             task.release()

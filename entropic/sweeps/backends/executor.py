@@ -147,9 +147,8 @@ class ExecutorBackend(Backend):
         while wait([inner for _, inner in flying], timeout=_LOOK_S).not_done:
             idle()
         for future, inner in flying:
-            self._deliver(
-                future, inner
-            )  # unless its callback does: an interrupt may have come before it had one
+            # Unless its callback does: an interrupt may have come before it had one.
+            self._deliver(future, inner)
         if self._pool is not None:
             self._pool.stop(idle)
         return []

@@ -24,12 +24,7 @@ from entropic.errors import ClusterError
 from entropic.process.forked_locks import ForkedLock
 from entropic.runs.jobs import WorkerDied
 from entropic.sweeps.backends.base import Backend
-from entropic.sweeps.chunks import (
-    Reply,
-    dump_jobs,
-    load_answer,
-    run_chunk,
-)
+from entropic.sweeps.chunks import Reply, dump_jobs, load_answer, run_chunk
 
 __all__ = ["Processes"]
 
