@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 from entropic.disk.files import remove, require_digest
 from entropic.errors import CorruptFileError, DecodeError, ResultFileMissingError
 from entropic.process.forked_locks import ForkedLock
-from entropic.values.documents import PLAIN, encode, encode_rest, is_plain_array, read_files_with
+from entropic.values.documents import PLAIN, encode, is_plain_array, read_files_with
 from entropic.values.formats import FORMATS, Format, open_binary
 from entropic.values.objects import shape_of
 from entropic.values.pandas_parts import is_labelled
+from entropic.values.rest import encode_rest
 from entropic.values.row_texts import text_of
 from entropic.values.untrusted import require_regular, take_file_within
 

@@ -36,15 +36,15 @@ from entropic.values.kinds import (
 )
 from entropic.values.objects import class_name, shape_of, state_of
 from entropic.values.pandas_parts import make_pandas, pandas_parts
-from entropic.values.refusals import as_text, parts_left, refusal
+from entropic.values.refusals import refusal
 from entropic.values.xarray_parts import make_xarray, xarray_parts
 
 __all__ = [
     "MARKER",
     "PLAIN",
+    "Encoder",
     "decode",
     "encode",
-    "encode_rest",
     "is_plain_array",
     "know",
     "no_arrays",
@@ -52,16 +52,14 @@ __all__ = [
     "read_files_with",
     "require_same",
     "scalar_document",
+    "tagged",
 ]
 
 MARKER = "__entropic__"
 
 _DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
-_LEVELS = (50, 12, 3)  # of a value that is nested too deeply: the first that the stack has room for
-_NESTED = "what contains itself, or is nested too deeply"
 # Two halves of a surrogate pair beside each other, which JSON would give back as one character.
 _PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
-_SINGLE = frozenset({type(None), bool, int, float, str})
 _UNNAMED = "#"  # of an array whose place in the value makes no good name
 
 _classes: dict[str, type] = {}
@@ -101,40 +99,11 @@ def encode(value: Any, files: Callable[[Any], Any] = lambda value: None) -> tupl
         If there is something in it that is neither plain nor an array. The text says where, and names
         `entropic.register_codec`.
     """
-    encoder = _Encoder(files)
+    encoder = Encoder(files)
     try:
         return encoder.encode(value), encoder.arrays
     except RecursionError:
         raise TypeError("cannot store a value that contains itself, or is nested too deeply") from None
-
-
-def encode_rest(value: Any, files: Callable[[Any], Any]) -> tuple[Any, dict[str, Any], list[str]]:
-    """Return what `encode` would of the parts of *value* that can be written, and what was in the way of the others.
-
-    Of a value that contains itself, or is nested too deeply, each container is written once: what is deeper than some
-    levels goes on beside the value, and what was written before is named by its place.
-    """
-    try:
-        encoder = _Encoder(files, is_lenient=True)
-        return encoder.encode(value), encoder.arrays, encoder.left_out
-    except RecursionError:
-        pass
-    for levels in _LEVELS[:-1]:
-        try:
-            return _levelled(value, files, levels)
-        except RecursionError:
-            continue  # this was called from deep down
-    return _levelled(value, files, _LEVELS[-1])
-
-
-def _levelled(value: Any, files: Callable[[Any], Any], levels: int) -> tuple[Any, dict[str, Any], list[str]]:
-    """Return what `encode_rest` does, of containers within so many levels, and of what is below beside them."""
-    encoder = _Encoder(files, is_lenient=True, levels=levels)
-    first = encoder.encode(value)
-    below: list[Any] = []
-    for part in encoder.below:  # which grows meanwhile
-        below.append(encoder.encode_below(part, len(below)))
-    return {"value": first, "below": below}, encoder.arrays, encoder.left_out
 
 
 def scalar_document(value: Any) -> Any:
@@ -217,117 +186,78 @@ def _numpy(name: str) -> Any:
     return getattr(sys.modules.get("numpy"), name, ())  # no value is an array where NumPy is not loaded
 
 
-class _Encoder:
+class Encoder:
+    """Makes the document of one value.
+
+    Parameters
+    ----------
+    files : callable
+        As for `encode`.
+    is_inside : bool
+        Whether the value is a part of one that is compared as a whole.
+    is_compared : bool
+        Whether the document is compared, and nothing made of it again: objects are their state.
+
+    Attributes
+    ----------
+    arrays : dict
+        Those in the value, by the names that the document calls them.
+    left_out : list of str
+        The places of what the document does not hold: none, but for a subclass.
+    """
+
     def __init__(
-        self,
-        files: Callable[[Any], Any],
-        *,
-        is_lenient: bool = False,
-        is_inside: bool = False,
-        is_compared: bool = False,
-        levels: int = 0,
+        self, files: Callable[[Any], Any], *, is_inside: bool = False, is_compared: bool = False
     ) -> None:
-        self._is_inside = is_inside  # of a value that is compared as a whole
-        self._is_compared = is_compared  # and not made again: objects are their state
-        self._levels = levels  # to which containers are written, each once; 0 for any
-        self._places: dict[int, tuple[Any, str]] = {}  # with the value, whose id is another's once it is gone
-        self.below: list[Any] = []
+        self._files = files
+        self._is_inside = is_inside
+        self._is_compared = is_compared
+        self._path: list[str] = []  # keys and indices that lead to the value at hand
         self.arrays: dict[str, Any] = {}
         self.left_out: list[str] = []
-        self._begun: set[int] = set()
-        self._is_lenient = is_lenient
-        self._files = files
-        self._path: list[str] = []  # keys and indices that lead to the value at hand
 
     def encode(self, value: Any) -> Any:
-        if not self._is_lenient:
-            return self._encode(value)
-        if self._levels and (elsewhere := self._elsewhere(value)) is not None:
-            if _NESTED not in self.left_out:
-                self.left_out.append(_NESTED)
-            return _tagged("left out", [_NESTED, f"see {elsewhere}"])
-        return self._encode_or_rest(value)
-
-    def _encode_or_rest(self, value: Any) -> Any:
-        path = list(self._path)
-        try:
-            return self._encode(value)
-        except TypeError as error:
-            self._path = path
-            self.left_out.append(_place(path) or f"the {type(value).__qualname__}")
-            return self._rest(value, error)
-
-    def encode_below(self, value: Any, number: int) -> Any:
-        """Return the document of a container that was too deep where it stood."""
-        self._path = ["below", str(number)]
-        return self._encode_or_rest(value)
-
-    def _elsewhere(self, value: Any) -> str | None:
-        """Return where else a container is to be written, or was; None of one that is to be written here."""
-        if not _is_container(value):
-            return None
-        if id(value) in self._places:
-            return self._places[id(value)][1]
-        is_deep = len(self._path) >= self._levels
-        place = _place(["below", str(len(self.below))] if is_deep else ["value", *self._path])
-        self._places[id(value)] = value, place
-        if not is_deep:
-            return None
-        self.below.append(value)
-        return place
-
-    def _rest(self, value: Any, error: Exception) -> Any:
-        """Return what is left of a value that no document holds: its parts as far as they go, and its text."""
-        text = as_text(value)
-        if id(value) in self._begun or (parts := parts_left(value)) is None:
-            return _tagged("left out", [str(error), text])
-        self._begun.add(id(value))  # it may contain itself
-        try:
-            return self.encode({"class": class_name(type(value)), "text": text, "parts": parts})
-        finally:
-            self._begun.discard(id(value))
-
-    def _encode(self, value: Any) -> Any:
+        """Return the document; TypeError if there is something in it that it cannot hold."""
         kind = type(value)
         if kind is str:
-            return value if _has_no_pair(value) else _tagged("text", _PAIR.split(value))
+            return value if _has_no_pair(value) else tagged("text", _PAIR.split(value))
         if kind is bool or value is None:
             return value
         if kind is int:
-            return value if value.bit_length() <= _DIGITS_BITS else _tagged("int", hex(value))
+            return value if value.bit_length() <= _DIGITS_BITS else tagged("int", hex(value))
         if kind is float:
-            return value if math.isfinite(value) else _tagged("float", repr(value))
+            return value if math.isfinite(value) else tagged("float", repr(value))
         if kind is dict:
             return self._mapping(value)
         if kind is list:
             return self._items(value)
         if kind is tuple:
-            return _tagged("tuple", self._items(value))
+            return tagged("tuple", self._items(value))
         if kind is set or kind is frozenset:
-            return _tagged(kind.__name__, sorted(self._items(value), key=json.dumps))
+            return tagged(kind.__name__, sorted(self._items(value), key=json.dumps))
         if kind in _ENCODERS and (content := _ENCODERS[kind](value)) is not None:
-            return _tagged(_NAMES[kind], self.encode(content))
+            return tagged(_NAMES[kind], self.encode(content))
         if isinstance(value, _numpy("generic")) and kind is value.dtype.type:
             return self._scalar(value)
         if is_plain_array(value):
             return self._array(value)
         if kind is getattr(_numpy("ma"), "MaskedArray", None):
-            return _tagged("masked", self._masked(value))
+            return tagged("masked", self._masked(value))
         if (file := self._files(value)) is not None:
-            return _tagged("file", [file[0], self._array(file[1])])
+            return tagged("file", [file[0], self._array(file[1])])
         if kind is _numpy("ndarray") and value.dtype.names and not has_description(value.dtype):
-            return _tagged("fields", self._fields(value))
+            return tagged("fields", self._fields(value))
         if (labelled := parts_of(value)) is not None:
             return self._labelled(value, *labelled)
         if isinstance(value, Enum):
             return self._member(value, kind)
         if kind is OrderedDict or kind is Counter:
-            return _tagged(_DICTS[kind], self._pairs(value))
+            return tagged(_DICTS[kind], self._pairs(value))
         if kind is defaultdict and value.default_factory in _FACTORIES.values():
             name = next(name for name, made in _FACTORIES.items() if made is value.default_factory)
-            return _tagged("default dict", [name, self._pairs(value)])
+            return tagged("default dict", [name, self._pairs(value)])
         if kind is deque:
-            return _tagged("deque", [self._items(value), value.maxlen])
+            return tagged("deque", [self._items(value), value.maxlen])
         if shape_of(kind) is not None:
             return self._object(value, kind)
         raise self._refuse(value)
@@ -341,11 +271,11 @@ class _Encoder:
         if _member_of([class_name(kind), names], kind) != value:
             raise self._refuse(value)
         know([kind])
-        return _tagged("member", [class_name(kind), names])
+        return tagged("member", [class_name(kind), names])
 
     def _object(self, value: Any, kind: type) -> Any:
         if self._is_compared:  # its own parts are not made again: with each level that would double
-            return _tagged("object", [class_name(kind), self._mapping(state_of(value))])
+            return tagged("object", [class_name(kind), self._mapping(state_of(value))])
         shape: Any = shape_of(kind)
         try:
             given = shape.get(value)
@@ -357,11 +287,11 @@ class _Encoder:
             raise self._refuse(value)
         know([kind])
         fields = {name: self._at(name, item) for name, item in given.items()}
-        return _tagged("object", [class_name(kind), fields, self._mapping(extra)])
+        return tagged("object", [class_name(kind), fields, self._mapping(extra)])
 
     def _labelled(self, value: Any, name: str, parts: dict[str, Any]) -> Any:
         if not self._is_inside:  # once for all that is in it
-            encoder = _Encoder(self._files, is_lenient=self._is_lenient, is_inside=True)
+            encoder = type(self)(self._files, is_inside=True)
             encoder._path = list(self._path)
             try:
                 document = encoder.encode(parts)
@@ -375,7 +305,7 @@ class _Encoder:
                 raise self._refuse(value) from error
         was_inside, self._is_inside = self._is_inside, True
         try:
-            return _tagged(name, self.encode(parts))
+            return tagged(name, self.encode(parts))
         finally:
             self._is_inside = was_inside
 
@@ -391,7 +321,7 @@ class _Encoder:
     def _mapping(self, values: Mapping[Any, Any]) -> Any:
         if MARKER not in values and all(type(key) is str and _has_no_pair(key) for key in values):
             return {key: self._at(key, value) for key, value in values.items()}
-        return _tagged("dict", self._pairs(values))
+        return tagged("dict", self._pairs(values))
 
     def _pairs(self, values: Mapping[Any, Any]) -> Any:
         return [[self._at(_UNNAMED, key), self._at(_UNNAMED, value)] for key, value in values.items()]
@@ -401,18 +331,18 @@ class _Encoder:
         if not is_plain_dtype(dtype):
             raise self._refuse(value)
         if dtype.kind == "V" or dtype.char in "gG":  # structured, or wider than Python's own
-            return _tagged("scalar", self._array(_numpy("asarray")(value)))
+            return tagged("scalar", self._array(_numpy("asarray")(value)))
         content = int(value.view("i8")) if dtype.kind in "mM" else value.item()
         # Of two integers of one size, one has only its letter as a name of its own.
         name = dtype.str if _numpy("dtype")(dtype.str).type is type(value) else dtype.char
-        return _tagged("numpy", [name, self.encode(content)])
+        return tagged("numpy", [name, self.encode(content)])
 
     def _array(self, array: Any) -> Any:
         name = "/".join(self._path)
         if not all(map(_is_good_name, self._path)) or not name or name in self.arrays:
             name = f"{_UNNAMED}{len(self.arrays)}"
         self.arrays[name] = array
-        return _tagged("array", name)
+        return tagged("array", name)
 
     def _fields(self, value: Any) -> Any:
         """Return the elements as octets, what the fields are, and where each begins."""
@@ -449,18 +379,8 @@ def _has_no_pair(text: str) -> bool:
     return text.isascii() or _PAIR.search(text) is None
 
 
-def _place(path: Iterable[str]) -> str:
-    return "".join(f"[{step}]" for step in path)
-
-
-def _is_container(value: Any) -> bool:
-    """Whether a value may hold others, itself among them."""
-    kind = type(value)
-    is_single = kind in _SINGLE or kind in _ENCODERS or isinstance(value, Enum)
-    return not is_single and not isinstance(value, _numpy("generic")) and not is_plain_array(value)
-
-
-def _tagged(name: str, content: Any) -> dict[str, Any]:
+def tagged(name: str, content: Any) -> dict[str, Any]:
+    """Return the object that marks content as that of a type."""
     return {MARKER: name, "value": content}
 
 
@@ -474,15 +394,11 @@ def parts_of(value: Any) -> tuple[str, dict[str, Any]] | None:
 
 def require_same(back: Any, before: Any) -> None:
     """Raise TypeError unless two values would be written alike, types included."""
-    found, expected = (_Encoder(lambda value: None, is_inside=True, is_compared=True) for _ in "ab")
-    (first, arrays), (second, others) = (
-        (found.encode(back), found.arrays),
-        (
-            expected.encode(before),
-            expected.arrays,
-        ),
-    )
-    if first != second or not all(_are_equal(array, others[name]) for name, array in arrays.items()):
+    found, expected = (Encoder(lambda value: None, is_inside=True, is_compared=True) for _ in "ab")
+    is_alike = found.encode(back) == expected.encode(before)
+    if not is_alike or not all(
+        _are_equal(array, expected.arrays[name]) for name, array in found.arrays.items()
+    ):
         raise TypeError(f"it would be {printed(back):.100}, not {printed(before):.100}")
 
 

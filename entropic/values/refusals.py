@@ -1,22 +1,20 @@
-"""What is said of a returned value that no document holds, and what is left of it for a person to read."""
+"""What is said of a returned value that no document holds."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator
 from datetime import datetime, time
 from enum import Enum
 from io import IOBase
-from types import FunctionType, ModuleType
 from typing import Any
 
 from entropic.display.text import printed
-from entropic.values.objects import state_of
 
-__all__ = ["as_text", "parts_left", "refusal"]
+__all__ = ["place_of", "refusal"]
 
 
-def refusal(value: Any, path: Sequence[str], *, is_fixed: bool) -> TypeError:
+def refusal(value: Any, path: Iterable[str], *, is_fixed: bool) -> TypeError:
     """Return the error of a value at the place to which *path* leads.
 
     Parameters
@@ -26,7 +24,7 @@ def refusal(value: Any, path: Sequence[str], *, is_fixed: bool) -> TypeError:
     """
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-    place = "".join(f"[{step}]" for step in path)
+    place = place_of(path)
     start = f"cannot store the returned value{place and f' at {place}'}: it is"
     if isinstance(value, Iterator | IOBase):
         return TypeError(
@@ -51,28 +49,6 @@ def refusal(value: Any, path: Sequence[str], *, is_fixed: bool) -> TypeError:
     )
 
 
-def parts_left(value: Any) -> Any:
-    """Return what makes up a value of a type that has no format, for what of it has one; None if that is not known."""
-    array: Any = getattr(sys.modules.get("numpy"), "ndarray", ())
-    if isinstance(value, array):
-        return value.tolist()
-    try:
-        if isinstance(value, Mapping):
-            return dict(value.items())
-        if isinstance(value, list | tuple | Set):
-            return list(value)
-        is_code = isinstance(value, type | ModuleType | FunctionType)
-        return None if is_code else state_of(value) or None
-    except Exception:  # of a type of the user's, which may do anything
-        return None
-
-
-def as_text(value: Any) -> str:
-    """Return a value that no format holds as text: a frame whole, others as they print."""
-    try:
-        if hasattr(value, "to_csv"):
-            return str(value.to_csv())
-        # Of xarray, whose repr is short, all.
-        return printed(value.to_dict() if hasattr(value, "to_dict") else value)
-    except Exception:  # a class of the user's may do anything
-        return printed(value)
+def place_of(path: Iterable[str]) -> str:
+    """Return the way to a part of a value, as people read it."""
+    return "".join(f"[{step}]" for step in path)
