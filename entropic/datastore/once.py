@@ -25,10 +25,9 @@ from entropic.leases.heartbeat import Heartbeat
 from entropic.process.identity import this_process
 from entropic.process.patience import Patience
 from entropic.process.termination import terminable
-from entropic.runs.answers import answering
-from entropic.runs.attempts import call_here, explain
+from entropic.runs.calls import call_inside, explain
 from entropic.runs.holding import Holding
-from entropic.runs.inside import Run, running
+from entropic.runs.inside import Run
 from entropic.runs.recovery import clear_abandoned
 from entropic.runs.turns import Turn
 from entropic.sql.database import Database
@@ -147,10 +146,8 @@ class Once:
         staging = _own_folder(self._keys.root)
         staging.make()  # for the notes of those who wait inside of it
         mark = (self._keys.marker.root, task.key)
-        answering()
         try:
-            with running(Run(mark, task.name, task.parameters, str(staging.folder))):
-                return call_here(function)
+            return call_inside(Run(mark, task.name, task.parameters, str(staging.folder)), (), function)
         except Exception as error:
             explain(error, task.name, task.parameters)
             raise

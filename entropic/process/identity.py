@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ __all__ = [
     "Process",
     "ancestors",
     "batch_job",
+    "dask_worker",
     "has_children",
     "this_process",
+    "where_now",
 ]
 
 
@@ -164,3 +167,26 @@ def batch_job() -> str | None:
             index = next((os.environ[name] for name in ARRAY_INDICES if os.environ.get(name)), None)
             return f"{system}:{job}" + (f"[{index}]" if index is not None else "")
     return None
+
+
+def dask_worker() -> str | None:
+    """Return the address of the Dask worker in whose task this thread is, or None."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        return str(distributed.get_worker().address)
+    except ValueError:  # not in a task
+        return None
+
+
+def where_now() -> dict[str, Any]:
+    """Return where this thread runs what it runs, for JSON and SQL."""
+    process = this_process()
+    return {
+        "owner": process.owner,
+        "host": process.host,
+        "pid": process.pid,
+        "worker": dask_worker(),
+        "batch_job": batch_job(),
+    }

@@ -11,15 +11,13 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 from entropic.disk.files import remove
 from entropic.disk.roots import MARKER, Marker, read_marker
@@ -29,12 +27,12 @@ from entropic.disk.staging import LATEST_S, Staging, staging_for
 from entropic.display.text import printed
 from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
-from entropic.process.identity import Process, batch_job, this_process
+from entropic.process.identity import Process, this_process, where_now
 from entropic.process.logs import get_logger
-from entropic.process.raised import note_on, text_of, traceback_of
-from entropic.runs.answers import answering
+from entropic.process.raised import text_of, traceback_of
+from entropic.runs.calls import call_inside, explain
 from entropic.runs.durable import not_kept
-from entropic.runs.inside import Chunk, Run, running
+from entropic.runs.inside import Chunk, Run
 from entropic.runs.jobs import Failure, InRow, Job, NotBegun, Outcome, Receipt
 from entropic.values.documents import scalar_document
 from entropic.values.plain import plain, plain_key
@@ -44,27 +42,17 @@ __all__ = [
     "Place",
     "Runner",
     "Work",
-    "call_here",
-    "dask_worker",
-    "explain",
     "index_of",
     "kept",
     "require_runner",
-    "where_now",
 ]
 
 log = get_logger(__name__)
 
-T = TypeVar("T")
 Runner = Callable[[dict[str, Any]], Any]
 
 _LOOK_S = 0.2
 _LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-_ASKING = {"entropic.store", "entropic.functions.memoized", "entropic.datastore.store"}
-_DEEP = (
-    "too many runs were inside of each other: sweep the parameters from those that need no other run on, so that each "
-    "finds the results that it needs"
-)
 
 _indices: dict[str, SidecarIndex] = {}
 os.register_at_fork(after_in_child=_indices.clear)  # a lock of theirs may have been held at the fork
@@ -305,13 +293,9 @@ class Work:
     def _run(self, job: Job, place: Place, attempt: _Attempt) -> Receipt:
         """Call the runner, and return what its result is, which is in its slot or gathered, and not noted yet."""
         staging, slot = place.staging, attempt.slot
-        answering()
         run = Run((self.marker.root, job.record_id), place.name, job.stored, str(staging.folder), place.chunk)
-        with running(run, self.outer):
-            returned = call_here(
-                self.runner,
-                {**job.params, "id": job.record_id, "result_file": os.path.join(slot, job.name)},
-            )
+        given = {**job.params, "id": job.record_id, "result_file": os.path.join(slot, job.name)}
+        returned = call_inside(run, self.outer, self.runner, given)
         elapsed = time.perf_counter() - attempt.clock
         attempt.is_shared = place.shares and elapsed < LATEST_S
         value, there = None, slot
@@ -418,32 +402,6 @@ class Place:
             self.staging.give_back(self.slot)
 
 
-def call_here(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function. A process that it forked ends here: all that follows is its parent's to do."""
-    pid = os.getpid()
-    try:
-        return function(*arguments)
-    finally:
-        if os.getpid() != pid:
-            _end_child(sys.exc_info()[1])
-
-
-def _end_child(error: BaseException | None) -> NoReturn:
-    """End a forked process as if its script ended here, without the clean-up that it has of its parent."""
-    status = 0
-    with suppress(BaseException):
-        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
-            status = (error.code or 0) & 0xFF
-        elif error is not None:
-            status = 1
-            what = [f"{error.code}\n"] if isinstance(error, SystemExit) else traceback.format_exception(error)
-            sys.stderr.writelines(what)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(BaseException):  # it may be closed, or a pipe that nobody reads
-            stream.flush()
-    os._exit(status)
-
-
 @functools.lru_cache(maxsize=4)
 def _has_died(process: tuple[tuple[str, Any], ...], tick: int) -> bool:
     """Whether a process has surely died; looks once per *tick*, as a look costs a part of what a short run does."""
@@ -472,29 +430,6 @@ def kept(returned: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return held, spelled
 
 
-def where_now() -> dict[str, Any]:
-    """Return where this thread runs what it runs, as `Receipt` has it."""
-    process = this_process()
-    return {
-        "owner": process.owner,
-        "host": process.host,
-        "pid": process.pid,
-        "worker": dask_worker(),
-        "batch_job": batch_job(),
-    }
-
-
-def dask_worker() -> str | None:
-    """Return the address of the Dask worker in whose task this thread is, or None."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return None
-    try:
-        return str(distributed.get_worker().address)
-    except ValueError:  # not in a task
-        return None
-
-
 def _failure(
     job: Job, attempt: str, begun: float, elapsed: float, where: dict[str, Any], error: BaseException
 ) -> Failure:
@@ -515,27 +450,3 @@ def _failure(
         if isinstance(error, SystemExit) and isinstance(error.code, int)
         else None,
     )
-
-
-def explain(error: BaseException, name: str, stored: Mapping[str, Any]) -> bool:
-    """Note on the error of a run what was run; return whether too many runs were inside of each other."""
-    is_deep = isinstance(error, RecursionError) and _has_asked(error)
-    note_on(error, f"while running {name} with {_brief(stored)}")
-    if is_deep:
-        note_on(error, _DEEP)
-    return is_deep
-
-
-def _has_asked(error: BaseException) -> bool:
-    """Whether an error came while a runner asked for another run."""
-    step = error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_globals.get("__name__") in _ASKING:
-            return True
-        step = step.tb_next
-    return False
-
-
-def _brief(stored: Mapping[str, Any]) -> str:
-    text = ", ".join(f"{name}={value!r}" for name, value in stored.items())
-    return text if len(text) <= 500 else text[:497] + "..."

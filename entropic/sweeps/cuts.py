@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from entropic.runs.attempts import Work, where_now
+from entropic.process.identity import where_now
+from entropic.runs.attempts import Work
 from entropic.runs.jobs import Interrupted, Job, NotBegun, Outcome, WorkerDied
 
 __all__ = ["CutShort", "Outcomes", "run_noted", "run_whole"]

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from entropic.disk.guarded import copy_new, load_json, located, open_file, opened, read_file, unlink
 from entropic.disk.roots import STATE
-from entropic.process.identity import this_process
+from entropic.process.identity import dask_worker, this_process
 from entropic.process.logs import get_logger
-from entropic.runs.attempts import Work, dask_worker
+from entropic.runs.attempts import Work
 from entropic.runs.jobs import Job, WorkerDied
 from entropic.sweeps.backends.tickets import make_task_folder
 from entropic.sweeps.cuts import Outcomes, run_whole
