@@ -18,11 +18,10 @@ from sqlalchemy import Connection
 
 from entropic.datastore.rows import NotOursError
 from entropic.disk.roots import Marker
-from entropic.disk.staging import Staging, staging_for
+from entropic.disk.staging import own_staging
 from entropic.errors import ClaimLostError
 from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
-from entropic.process.identity import this_process
 from entropic.process.patience import Patience
 from entropic.process.termination import terminable
 from entropic.runs.calls import call_inside, explain
@@ -143,7 +142,8 @@ class Once:
             return value
 
     def _call(self, task: Task, function: Callable[[], T]) -> T:
-        staging = _own_folder(self._keys.root)
+        _used.add(self._keys.root)
+        staging = own_staging(self._keys.root)
         staging.make()  # for the notes of those who wait inside of it
         mark = (self._keys.marker.root, task.key)
         try:
@@ -156,14 +156,8 @@ class Once:
 _used: set[Path] = set()  # folders in which this process has one of its own
 
 
-def _own_folder(root: Path) -> Staging:
-    _used.add(root)
-    process = this_process()
-    return staging_for(root, process.owner, process.as_dict())
-
-
 @atexit.register
 def _clear_away() -> None:
     for root in _used:
         with suppress(Exception):  # the folder may be gone
-            _own_folder(root).close()
+            own_staging(root).close()

@@ -36,7 +36,16 @@ from entropic.errors import ResultsDirUnavailableError
 from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
 
-__all__ = ["LATEST_S", "Staging", "move", "staging_for", "sync_noted"]
+__all__ = [
+    "LATEST_S",
+    "Staging",
+    "folder_name",
+    "is_of_sweep",
+    "move",
+    "own_staging",
+    "staging_for",
+    "sync_noted",
+]
 
 log = get_logger(__name__)
 
@@ -420,6 +429,22 @@ def staging_for(root: Path, name: str, holder: Mapping[str, Any]) -> Staging:
         made = Staging(root, name, about, made=_made.get(real, 0))
         staging = _staging[key] = _staging.setdefault(real, made)
     return staging
+
+
+def folder_name(sweep: str = "") -> str:
+    """Return what this process's folder is called: that of its single runs, or of a sweep."""
+    owner = this_process().owner
+    return f"{owner}-{sweep}" if sweep else owner
+
+
+def is_of_sweep(name: str, sweep: str) -> bool:
+    """Whether a folder of this name is a sweep's, in whatever process."""
+    return name.endswith(f"-{sweep}")
+
+
+def own_staging(root: Path, sweep: str = "") -> Staging:
+    """Return the folder in which this process puts what it commits itself."""
+    return staging_for(root, folder_name(sweep), this_process().as_dict())
 
 
 def _sync_results(results: Mapping[Key, Path]) -> dict[Key, OSError]:

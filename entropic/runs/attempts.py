@@ -23,7 +23,7 @@ from entropic.disk.files import remove
 from entropic.disk.roots import MARKER, Marker, read_marker
 from entropic.disk.sidecars import SidecarIndex
 from entropic.disk.staged import Staged, is_named_by, stage
-from entropic.disk.staging import LATEST_S, Staging, staging_for
+from entropic.disk.staging import LATEST_S, Staging, folder_name, is_of_sweep, staging_for
 from entropic.display.text import printed
 from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
@@ -161,7 +161,7 @@ class Work:
         if [job for job in jobs if job.look]:  # a generator would tell of an interrupt once more
             index = index_of(root)
             # Its own lines a process need not read if it publishes them itself; a worker may be given a task again.
-            index.refresh(skip=self._folder() if is_holder else "")
+            index.refresh(skip=folder_name(self.sweep) if is_holder else "")
         keys, is_cut_off = [job.record_id for job in jobs], self.is_in_memory and not is_holder
         chunk = Chunk(self.sweep, keys, is_cut_off=is_cut_off) if self.sweep else None
         # Where one of its own is all that there is to sync, nothing is shared.
@@ -239,7 +239,7 @@ class Work:
             return None  # of before the result that there was: recovery drops it, too
         # A task of this sweep that Dask runs again, although its results were committed. (In another sweep the row
         # may have been deleted since, so that it runs again.)
-        is_own = bool(self.sweep) and receipt.folder.endswith(f"-{self.sweep}")
+        is_own = bool(self.sweep) and is_of_sweep(receipt.folder, self.sweep)
         if receipt.value is not None:
             # Nothing on the disk tells whether another's was published: who claims the key asks the database.
             return receipt if is_own else None
@@ -247,12 +247,8 @@ class Work:
             return receipt  # nobody has published it
         return receipt if is_own and receipt.placed(root) else None
 
-    def _folder(self) -> str:
-        owner = this_process().owner
-        return f"{owner}-{self.sweep}" if self.sweep else owner
-
     def _staging(self) -> Staging:
-        return staging_for(Path(self.root), self._folder(), self.holder)
+        return staging_for(Path(self.root), folder_name(self.sweep), self.holder)
 
     def _name(self) -> str:
         """Return what the function is called."""

@@ -23,7 +23,7 @@ from entropic.disk.names import is_name
 from entropic.disk.owners import Stranger, strangers
 from entropic.disk.roots import STATE, quarantine
 from entropic.disk.sidecars import Sidecar, clear_away, count_lines, is_blank, process_folders, read_sidecar
-from entropic.disk.staging import Staging, move
+from entropic.disk.staging import is_of_sweep, move, own_staging
 from entropic.leases.claims import CHUNK, Grant
 from entropic.model.base import table_key
 from entropic.process.identity import Process, this_process
@@ -421,20 +421,19 @@ def _clear(table: ResultTable[Any], sidecar: Sidecar) -> None:
         clear_away(sidecar.folder)
 
 
-def leftovers(table: ResultTable[Any], sweep: str, own: Staging, committed: Mapping[str, int]) -> None:
+def leftovers(table: ResultTable[Any], sweep: str, committed: Mapping[str, int]) -> None:
     """Clear away the folders of a sweep that has ended, all of whose outcomes were handed over.
 
     Parameters
     ----------
-    own : Staging
-        This process's part of them, which knows without a look whether all its lines were committed.
     committed : mapping
         How many runs of each folder, by its name, were committed. Where there are as many lines, all of them were.
     """
-    folders = [folder for folder in process_folders(table.root) if folder.name.endswith(f"-{sweep}")]
+    folders = [folder for folder in process_folders(table.root) if is_of_sweep(folder.name, sweep)]
     if not folders:
         return
     table.publisher.flush()
+    own = own_staging(table.root, sweep)  # which knows without a look whether all its lines were committed
     own.close()
     for folder in folders:
         if not folder.is_dir() or (folder.name == own.folder.name and own.is_in_use()):

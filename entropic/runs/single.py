@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from entropic.disk.staging import own_staging
 from entropic.errors import ClaimLostError, ResultsDirUnavailableError
 from entropic.model.identities import Identity
 from entropic.model.records import Found
@@ -24,7 +25,7 @@ from entropic.process.termination import terminable
 from entropic.runs.attempts import Runner, Work
 from entropic.runs.jobs import Failure, Job, NotBegun, Outcome, Receipt
 from entropic.runs.result_table import ResultTable
-from entropic.runs.tenure import Claimed, Tenure, own_staging
+from entropic.runs.tenure import Claimed, Tenure
 from entropic.runs.turns import Turn
 from entropic.sql.outages import without_waiting
 
@@ -129,7 +130,7 @@ class RunMaker:
     def _publish(self, receipt: Receipt, tenure: Tenure) -> None:
         table = self.table
         lost, refused = tenure.publish([receipt])
-        staging = own_staging(table)
+        staging = own_staging(table.root)
         if receipt.folder == staging.folder.name and staging.settle():
             table.publisher.flush()
             staging.forget()
@@ -160,7 +161,7 @@ def clear_away(table: ResultTable[Any]) -> None:
     """Remove this process's own folder if all that it held is committed."""
     # The database or the folder may be gone; recover() knows what to make of the rest.
     with suppress(Exception):
-        staging = own_staging(table)
+        staging = own_staging(table.root)
         if staging.folder.is_dir() and table.has_root():
             table.publisher.flush()
             staging.close()

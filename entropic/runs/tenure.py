@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from entropic.disk.staging import Staging, staging_for
+from entropic.disk.staging import folder_name, own_staging
 from entropic.leases import held
 from entropic.leases.claims import Grant
 from entropic.model.identities import Identity
@@ -27,7 +27,7 @@ from entropic.runs.publishing import Published
 from entropic.runs.recovery import recover, take_in_values
 from entropic.runs.result_table import ResultTable
 
-__all__ = ["Claimed", "Tenure", "give_back_before_waiting", "own_staging"]
+__all__ = ["Claimed", "Tenure", "give_back_before_waiting"]
 
 # By owner, root and key: the folder of a finished run that this process could not commit.
 _uncommitted: dict[tuple[str, str, str], str] = {}
@@ -153,13 +153,12 @@ class Tenure(Holding):
         """Commit what processes which live had finished of *wanted* and gave back, which uses up its claim."""
         mine = {key: self._tokens[key] for key in wanted if key in self._tokens}
         known = list(mine)
-        owner = this_process().owner
-        take_in_values(self._table, mine, f"{owner}-{self.name}" if self.name else owner)
+        take_in_values(self._table, mine, folder_name(self.name))
         self._drop(set(known) - mine.keys())
 
     def _forget_uncommitted(self, key: str) -> None:
         folder = _uncommitted.pop(self._own_mark(key), None)
-        staging = own_staging(self._table)
+        staging = own_staging(self._table.root)
         if folder == staging.folder.name:
             staging.settle()
 
@@ -262,8 +261,3 @@ def give_back_before_waiting() -> None:
     keepers = {id(hold.keeper): hold.keeper for hold in holds if hold is not None and hold.keeper.lends}
     for keeper in keepers.values():
         keeper.give_back()
-
-
-def own_staging(table: ResultTable[Any]) -> Staging:
-    """Return this process's own folder for single runs."""
-    return staging_for(table.root, this_process().owner, this_process().as_dict())

@@ -27,7 +27,7 @@ from entropic.diagnosis.history import FailedRun
 from entropic.disk.guarded import unlink
 from entropic.disk.roots import STATE
 from entropic.disk.sidecars import process_folders, read_sidecar
-from entropic.disk.staging import Staging, staging_for
+from entropic.disk.staging import is_of_sweep, own_staging
 from entropic.display.progress import ProgressBar, progress_bar
 from entropic.errors import ClaimLostError, ClaimTimeoutError, ClusterError, EntropicError
 from entropic.leases.claims import Holder
@@ -45,7 +45,7 @@ from entropic.runs.inside import inside_of
 from entropic.runs.jobs import Failure, Interrupted, Job, NotBegun, Receipt, WorkerDied
 from entropic.runs.recovery import leftovers, recover, unfinished
 from entropic.runs.result_table import ResultTable
-from entropic.runs.tenure import Tenure, own_staging
+from entropic.runs.tenure import Tenure
 from entropic.runs.wait_notes import asked_of, notes
 from entropic.runs.waits import Waiting
 from entropic.sweeps.backends import backend_for
@@ -162,7 +162,7 @@ class Sweep(Generic[ModelT]):
             raise
         finally:
             with suppress(OSError):
-                leftovers(self._table, self._sweep, self._staging(), self._committed)
+                leftovers(self._table, self._sweep, self._committed)
                 if not self._has_orphans:
                     unlink(self._stop)
         recover(self._table)
@@ -377,7 +377,7 @@ class Sweep(Generic[ModelT]):
         finished = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         lost, refused = self._tenure.publish(finished)
-        own = self._staging()
+        own = own_staging(self._table.root, self._sweep)
         own.settle(sum(o.folder == own.folder.name and o.record_id not in lost for o in finished))
         self._tenure.fail(failed)
         failed += refused
@@ -456,7 +456,7 @@ class Sweep(Generic[ModelT]):
     def _commit_asked(self) -> None:
         """Commit what somebody waits for and a worker has finished, whose chunk goes on."""
         for folder in process_folders(self._table.root):
-            if folder.name.endswith(f"-{self._sweep}"):
+            if is_of_sweep(folder.name, self._sweep):
                 ended = unfinished(self._table, read_sidecar(folder))
                 self._tenure.commit_for([one for one in ended if one.record_id in self._asked])
 
@@ -475,10 +475,6 @@ class Sweep(Generic[ModelT]):
         self._tries[failure.record_id] = left - 1
         self._fresh.append(self._tasks[failure.record_id])
         return True
-
-    def _staging(self) -> Staging:
-        process = this_process()
-        return staging_for(self._table.root, f"{process.owner}-{self._sweep}", process.as_dict())
 
     def _died(self, job: Job, death: WorkerDied) -> None:
         self._exit_codes[job.record_id] = death.exit_code
@@ -510,7 +506,7 @@ class Sweep(Generic[ModelT]):
     def _abort(self) -> None:
         with suppress(OSError):
             # In this process's own folder, which goes when the process ends, even if a worker is never told.
-            own_staging(self._table).touch(self._stop.name)
+            own_staging(self._table.root).touch(self._stop.name)
 
     # When all is done
 

@@ -15,7 +15,6 @@ from entropic.disk.sidecars import count_lines, process_folders, read_sidecar
 from entropic.disk.staging import staging_for
 from entropic.process.identity import this_process
 from entropic.runs.recovery import leftovers, unfinished
-from entropic.runs.tenure import own_staging
 from tests.support import gone
 from tests.support import protocol_cases as cases
 from tests.support.processes import outcomes_of, run_together
@@ -209,7 +208,7 @@ def test_folder_of_a_sweep_with_more_lines_than_were_committed_is_read_and_stays
     (folder,) = [one for one in process_folders(table.root) if "-" in one.name]
     missing, lines = len(unfinished(table, read_sidecar(folder))), count_lines(folder)
 
-    leftovers(table, folder.name.partition("-")[2], own_staging(table), {folder.name: lines - missing})
+    leftovers(table, folder.name.partition("-")[2], {folder.name: lines - missing})
 
     assert (missing > 0, folder.is_dir()) == (True, True)
     assert store.recover() == missing
@@ -221,10 +220,10 @@ def test_folder_of_a_sweep_in_which_a_thread_goes_on_stays(place):
     own = staging_for(table.root, f"{this_process().owner}-sweep", {})
     slot = own.take()
 
-    leftovers(table, "sweep", own, {})
+    leftovers(table, "sweep", {})
     is_there = slot.is_dir()
     own.give_back(slot)
-    leftovers(table, "sweep", own, {})
+    leftovers(table, "sweep", {})
 
     assert (is_there, own.folder.exists()) == (True, False)
 
