@@ -34,7 +34,6 @@ from entropic.disk.roots import quarantine
 from entropic.disk.sidecars import LINES, PROCESS, SIDECAR, clear_away
 from entropic.errors import ResultsDirUnavailableError
 from entropic.process.identity import this_process
-from entropic.process.logs import get_logger
 
 __all__ = [
     "LATEST_S",
@@ -46,8 +45,6 @@ __all__ = [
     "staging_for",
     "sync_noted",
 ]
-
-log = get_logger(__name__)
 
 LATEST_S = 1.0  # how long after the end of a run it may be on the disk at the latest
 _EARLY_S = 0.05  # to begin with it before

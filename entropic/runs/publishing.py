@@ -81,7 +81,8 @@ class Publisher:
         self._claims = claims
         self._endings = endings
         self._root = root
-        self._rows: Any = parameters.model.__table__
+        rows: Any = parameters.model.__table__
+        self._rows = rows
         self._reserved = reserved_of(parameters.model)
         self._table: str = table_key(parameters.model)
         # Built once: SQLAlchemy takes longer to build a statement than SQLite to run it.
@@ -95,7 +96,6 @@ class Publisher:
         self._delete_files = PreparedQuery(
             delete(_files).where(_files.c.table_name == self._table, _files.c.record_id.in_(keys))
         )
-        rows: Any = self._rows
         self._insert_row = PreparedInsert(insert(rows))
 
     def publish(
@@ -158,9 +158,9 @@ class Publisher:
                 raise _ClaimGone
             former = self._former(connection, keys)
             placed = [(receipt, self._name(receipt, former)) for receipt in receipts]
-            rows = {receipt.record_id: self._row(receipt, name, told) for receipt, name in placed}
+            rows = {receipt.record_id: self._row_of(receipt, name, told) for receipt, name in placed}
             self._write_rows(connection, rows, former)
-            self._replace_files(connection, [self._file(receipt, name) for receipt, name in placed])
+            self._replace_files(connection, [self._file_of(receipt, name) for receipt, name in placed])
             _insert_attempt(connection, [self._endings.row(receipt, code) for receipt in receipts])
             # Last: a row that the database refuses must not have cost the file that it was to replace.
             for receipt, name in placed:
@@ -242,30 +242,51 @@ class Publisher:
         self._delete_files.count(connection, [record["record_id"] for record in records])
         _insert_file(connection, records)
 
-    def _row(self, receipt: Receipt, name: str | None, told: set[str] | None) -> dict[str, Any]:
+    def _row_of(self, receipt: Receipt, name: str | None, told: set[str] | None) -> dict[str, Any]:
         outputs, rest = self._parameters.split(receipt.returned, told, receipt.spelled)
+        return self._row(
+            receipt.record_id,
+            {**self._parameters.load(receipt.stored), **self._parameters.no_outputs(), **outputs},
+            None if name is None else os.path.join(self._root, name),
+            value=receipt.value,
+            created_at=ended_at(receipt),
+            custom={"elapsed_seconds": round(receipt.elapsed_s, 4), **rest, **receipt.custom},
+        )
+
+    def _row(
+        self,
+        key: str,
+        values: Mapping[str, Any],
+        path: str | None,
+        *,
+        value: str | None = None,
+        created_at: datetime,
+        custom: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Return a row, whose result is the file at *path* or, in tables that have such, a value."""
         return {
-            **self._parameters.by_column(self._parameters.load(receipt.stored)),
-            **self._parameters.by_column(self._parameters.no_outputs()),
-            **self._parameters.by_column(outputs),
-            "id": receipt.record_id,
-            **self._result(None if name is None else os.path.join(self._root, name), receipt.value),
-            "created_at": ended_at(receipt),
-            "custom_data": {"elapsed_seconds": round(receipt.elapsed_s, 4), **rest, **receipt.custom},
+            **self._parameters.by_column(values),
+            "id": key,
+            "result_file": path,
+            **({RESULT_VALUE: value} if RESULT_VALUE in self._reserved else {}),
+            "created_at": created_at,
+            "custom_data": custom,
         }
 
-    def _result(self, path: str | None, value: str | None) -> dict[str, str | None]:
-        """Return the columns that say what a row's result is: a file or, in tables that have it, a value."""
-        return {"result_file": path} | ({RESULT_VALUE: value} if RESULT_VALUE in self._reserved else {})
+    def _file_of(self, receipt: Receipt, name: str | None) -> dict[str, Any]:
+        staged = receipt.staged
+        return self._file(receipt.record_id, name, (staged.size_bytes, staged.sha256), receipt.attempt)
 
-    def _file(self, receipt: Receipt, name: str | None) -> dict[str, Any]:
+    def _file(
+        self, key: str, name: str | None, digest: tuple[int, str], attempt: str | None = None
+    ) -> dict[str, Any]:
         return {
             "table_name": self._table,
-            "record_id": receipt.record_id,
-            "attempt": receipt.attempt,
+            "record_id": key,
+            "attempt": attempt,
             "name": name,
-            "size_bytes": receipt.staged.size_bytes,
-            "sha256": receipt.staged.sha256,
+            "size_bytes": digest[0],
+            "sha256": digest[1],
         }
 
     def register(
@@ -274,25 +295,10 @@ class Publisher:
         """Write the row of a file that was made elsewhere, over the one that is there, and give the claim back."""
         self._refuse_own(path, identity.id)
         outputs, notes = self._parameters.outputs_in(custom)
-        size, sha256 = digest_of(path)
-        row = {
-            **self._parameters.by_column(identity.values),
-            **self._parameters.by_column({**self._parameters.no_outputs(), **outputs}),
-            "id": identity.id,
-            **self._result(shown, None),
-            "created_at": datetime.now(UTC),
-            "custom_data": notes,
-        }
         inside = path.parent == self._root
-        record = {
-            "table_name": self._table,
-            "record_id": identity.id,
-            "attempt": None,
-            "name": path.name if inside else str(path),
-            "size_bytes": size,
-            "sha256": sha256,
-        }
-
+        record = self._file(identity.id, path.name if inside else str(path), digest_of(path))
+        values = {**identity.values, **self._parameters.no_outputs(), **outputs}
+        row = self._row(identity.id, values, shown, created_at=datetime.now(UTC), custom=notes)
         is_written = and_(
             self._rows.c.id == row["id"],
             self._rows.c.result_file == row["result_file"],
@@ -347,13 +353,14 @@ class Publisher:
 
         def work(connection: Connection) -> None:
             nonlocal was_there
-            connection.execute(
-                delete(_files).where(_files.c.table_name == self._table, _files.c.record_id == key)
-            )
-            was_there |= connection.execute(delete(self._rows).where(self._rows.c.id == key)).rowcount > 0
+            was_there |= self._delete(connection, key)
 
         self._database.write(work, repeatable=True)
         return was_there
+
+    def _delete(self, connection: Connection, key: str) -> bool:
+        self._delete_files.count(connection, [key])
+        return connection.execute(delete(self._rows).where(self._rows.c.id == key)).rowcount > 0
 
     def delete_held(self, key: str, token: str, first: Callable[[], bool]) -> bool:
         """Delete the row and the file record of a key that is held, which uses its claim up, once *first* was done.
@@ -371,8 +378,7 @@ class Publisher:
             if not is_ready:
                 is_ready.append(first())
             if is_ready[0]:
-                self._delete_files.count(connection, [key])
-                connection.execute(delete(self._rows).where(self._rows.c.id == key))
+                self._delete(connection, key)
             return is_ready[0]
 
         return self._database.write(work)
@@ -396,20 +402,21 @@ class Publisher:
         # Of a table that has changed meanwhile every row may be refused: no run is to blame for that.
         check_user_table(self._database, self._rows, f"{model.__module__}.{model.__qualname__}")
         failure = refused(receipt, error, None if receipt.value is not None else self._put_aside(receipt))
-        self._endings.record([(receipt.record_id, token)], [self._endings.row(failure, code)])
-        log.warning("%s: %s", receipt.record_id, failure.message)
-        return failure
+        return self._fail(failure, token, code)
 
     def _give_up(self, receipt: Receipt, token: str, code: CodeState, error: OSError) -> Failure:
         """Record a run that the disk does not keep: its file first, so that a crash leaves nothing to publish."""
-        failure = not_kept(receipt, error)
         if receipt.value is None:
             try:
                 quarantine(receipt.path(self._root))
             except OSError:
                 remove(receipt.path(self._root))
-        self._endings.record([(receipt.record_id, token)], [self._endings.row(failure, code)])
-        log.warning("%s: %s", receipt.record_id, failure.message)
+        return self._fail(not_kept(receipt, error), token, code)
+
+    def _fail(self, failure: Failure, token: str, code: CodeState) -> Failure:
+        """Record what a finished run has come to, and give its key back."""
+        self._endings.record([(failure.record_id, token)], [self._endings.row(failure, code)])
+        log.warning("%s: %s", failure.record_id, failure.message)
         return failure
 
     def _put_aside(self, receipt: Receipt) -> Path | None:

@@ -140,12 +140,11 @@ class Tenure(Holding):
         self._drop(set(known) - mine.keys())
         for key in known:
             self._forget_uncommitted(key)
-        lost = [(key, grants[key].former) for key in mine]
         self._table.endings.lose(
             [
                 (former, self._table.parameters.dump(wanted[key].values))
-                for key, former in lost
-                if former is not None
+                for key in mine
+                if (former := grants[key].former) is not None
             ]
         )
 
