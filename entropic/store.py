@@ -270,7 +270,7 @@ class Store(Generic[ModelT]):
         ClaimLostError
             If another process deleted the row meanwhile, or took the key over while the file was read.
         """
-        outputs, rest = self._table.parameters.outputs_in(custom_data)
+        outputs, rest = self._table.parameters.outputs.split_given(custom_data)
         custom = {**outputs, **checked_custom(rest)}
         path = Path(result_file).expanduser().absolute()
         if not path.exists():
@@ -348,7 +348,7 @@ class Store(Generic[ModelT]):
         """
         parameters = self._table.parameters
         if columns := [
-            n for n in custom_data if n in {*parameters.names, *parameters.output_names, *RESERVED}
+            n for n in custom_data if n in {*parameters.names, *parameters.outputs.names, *RESERVED}
         ]:
             raise ParameterError(
                 f"{columns[0]!r} is a column of {self._table.model.__name__}, and no note on it: give the note another "

@@ -35,7 +35,7 @@ def fill_outputs(table: ResultTable[Any], outputs_of: Callable[[Any], Mapping[st
         Returns, of a result's value, its outputs.
     """
     rows: Any = table.model.__table__
-    columns = [rows.c[name] for name in table.parameters.by_column(table.parameters.no_outputs())]
+    columns = [rows.c[name] for name in table.parameters.by_column(table.parameters.outputs.nulls())]
     if not columns:
         return 0
     with table.database.reading() as connection:
@@ -52,7 +52,7 @@ def fill_outputs(table: ResultTable[Any], outputs_of: Callable[[Any], Mapping[st
                 left += 1
                 continue
             returned, spelled = kept(outputs_of(value))
-            outputs, _ = table.parameters.split(returned, set(), spelled)
+            outputs, _ = table.parameters.outputs.split_returned(returned, set(), spelled)
             new = {name: one for name, one in outputs.items() if one is not None and found.row[name] is None}
             if new:
                 changes.append((found.id, found.row["created_at"], table.parameters.by_column(new)))
@@ -79,7 +79,7 @@ def _write(table: ResultTable[Any], changes: Iterable[tuple[str, Any, Mapping[st
 
 def warn_of_unfilled(table: ResultTable[Any], frame: Any, call: str) -> None:
     """Say which *call* fills them in, if a frame of records lacks outputs because they are older than the columns."""
-    holes = {name: int(frame[name].isna().sum()) for name in table.parameters.output_names}
+    holes = {name: int(frame[name].isna().sum()) for name in table.parameters.outputs.names}
     if any(holes.values()) and has_unfilled(table.database, table.parameters):
         log.warning(
             "results that are older than the columns %s have nothing in them, in up to %d rows; %s fills them in, and "

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from entropic.functions.signatures import COLUMN_BYTES, TAKEN, error_of, kind_of_output, returned
 from entropic.model.annotations import Kind, Unsupported, bare, hints_of, kind_of, members_of
-from entropic.model.parameters import REMARK
+from entropic.model.outputs import REMARK
 from entropic.values.objects import shape_of
 
 __all__ = ["VALUE", "Column", "columns_of", "outputs_in"]

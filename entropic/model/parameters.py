@@ -8,12 +8,10 @@ is a function of its columns alone, so a key can be made anew from the table.
 from __future__ import annotations
 
 import enum
-import logging
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import JSON, Column, Dialect, inspect
@@ -33,13 +31,11 @@ from entropic.model.coercion import (
     within,
 )
 from entropic.model.identities import Documented, Identity
-from entropic.model.outputs import no_json, returned_output, typed_output
+from entropic.model.outputs import Outputs
 from entropic.model.portable import dumper, loader
 from entropic.model.refused import Refused
-from entropic.process.logs import get_logger
 from entropic.sql.capacity import Capacity
 from entropic.sql.columns import FiniteJSON, GoneMember
-from entropic.values.documents import know
 from entropic.values.hashing import NoForm, canonical, digest, hash_params, normalise, rounded_apart
 from entropic.values.parameter_documents import (
     NOTHING_ELSE,
@@ -52,18 +48,13 @@ from entropic.values.parameter_documents import (
     key_form,
     rebuild,
 )
-from entropic.values.plain import non_finite
 
-__all__ = ["KEY_RULE", "NO_ROW", "REMARK", "Param", "Parameters"]
-
-log = get_logger(__name__)
+__all__ = ["KEY_RULE", "NO_ROW", "Param", "Parameters"]
 
 KEY_RULE = 1  # registered per table: which rule made its keys
 
 # Relative; looser than the 12 digits of a key, tighter than any single-precision column.
 FLOAT_TOLERANCE = 1e-9
-
-REMARK = "__remark__"  # key of what a runner returns: a sentence for the log, which a sweep says once
 
 _ABSENT: Any = object()
 NO_ROW: Any = object()  # instead of a value to look for: no row can have it
@@ -99,6 +90,11 @@ class Parameters:
     capacities : mapping
         By column, of a table that is there and holds less than the model says.
 
+    Attributes
+    ----------
+    outputs : Outputs
+        The columns that are none.
+
     Raises
     ------
     ParameterError
@@ -123,17 +119,13 @@ class Parameters:
         self._has_former_keys = not model.__entropic__.is_derived
         self._columns: dict[str, Any] = {a.key: a.columns[0] for a in attributes}
         self._keys: dict[str, str] = {name: column.key for name, column in self._columns.items()}
-        self._outputs = {
-            name: (column, caster(column, dialect))
-            for name, column in self._columns.items()
-            if is_output(column)
-        }
-        know(one for column, _ in self._outputs.values() if (one := getattr(column.type, "enum_class", None)))
+        outputs = {name: column for name, column in self._columns.items() if is_output(column)}
         self._params = {
             name: self._make(name, column, dialect)
             for name, column in self._columns.items()
-            if name not in self._outputs
+            if name not in outputs
         }
+        self.outputs = Outputs(self._name, outputs, dialect, {*self._reserved, *self._params})
         self._defaults = {name: p.default for name, p in self._params.items() if p.default is not _ABSENT}
         self._dump = {name: dumper(p.column) for name, p in self._params.items()}
         self._load = {name: loader(p.column) for name, p in self._params.items()}
@@ -147,11 +139,6 @@ class Parameters:
     def names(self) -> list[str]:
         """The parameters, in the order of the model."""
         return list(self._params)
-
-    @property
-    def output_names(self) -> list[str]:
-        """The outputs, in the order of the model."""
-        return list(self._outputs)
 
     @property
     def params(self) -> Mapping[str, Param]:
@@ -235,71 +222,6 @@ class Parameters:
     def by_column(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values by the key of their column in the table instead of by attribute name."""
         return {self._keys[name]: value for name, value in values.items()}
-
-    def no_outputs(self) -> dict[str, Any]:
-        """Return every output as NULL: what a row has that a re-run fills no more."""
-        return dict.fromkeys(self._outputs)
-
-    def split(
-        self,
-        returned: Mapping[str, Any],
-        told: set[str] | None = None,
-        spelled: Mapping[str, Any] = MappingProxyType({}),
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Part what a runner returned into outputs, typed, and the rest, for ``custom_data``.
-
-        NaN is NULL, and so is an infinity where the database has none. What a column or JSON cannot hold is left out
-        with a WARNING that names it: a finished run is not lost for a metric.
-
-        Parameters
-        ----------
-        told : set of str, optional
-            The names that were warned of already, as in a sweep, where once is enough; the new ones are added.
-        spelled : mapping
-            The documents of scalars that JSON has no word for.
-        """
-        outputs: dict[str, Any] = {}
-        rest: dict[str, Any] = {}
-
-        def tell(name: str, reason: str) -> None:
-            log.log(logging.DEBUG if told and name in told else logging.WARNING, "%s", reason)
-            if told is not None:
-                told.add(name)
-
-        for name in {**returned, **spelled}:
-            value = returned.get(name)
-            if name == REMARK:
-                tell(name, str(value))
-            elif name in self._outputs:
-                try:
-                    outputs[name] = returned_output(self._outputs[name], name, returned, spelled)
-                except (Refused, ValueError, UnhashableParamError) as reason:
-                    tell(name, f"{self._name}.{name}, returned by the runner, is left out: it {reason}")
-            elif name in self._reserved or name in self._params:
-                tell(name, f"{name!r}, returned by the runner, is left out: it is no output of {self._name}")
-            elif name not in returned:
-                tell(name, f"{name!r}, returned by the runner, is left out: it {no_json(spelled[name])}")
-            elif (path := non_finite(value)) is not None:
-                tell(name, f"{name!r}, returned by the runner, is left out: {path} is NaN or infinite")
-            else:
-                rest[name] = value
-        return outputs, rest
-
-    def outputs_in(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Part values that a user gives into outputs, typed, and the rest.
-
-        Raises
-        ------
-        ParameterError
-            If a column cannot hold its value.
-        """
-        outputs = {}
-        for name in values.keys() & self._outputs.keys():
-            try:
-                outputs[name] = typed_output(self._outputs[name], values[name])
-            except (Refused, ValueError, UnhashableParamError) as reason:
-                raise ParameterError(f"{self._name}.{name} {reason}") from None
-        return outputs, {name: value for name, value in values.items() if name not in outputs}
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Return what the database remembers of the model: per parameter its type and, if it has one, its default."""
@@ -522,7 +444,7 @@ class Parameters:
         return replace(p, default=document.stored, default_form=document.key, sources=sources)
 
     def _unknown(self, name: str) -> ParameterError:
-        if name in self._outputs:
+        if name in self.outputs.names:
             return ParameterError(
                 f"{self._name}.{name} is an output: the runner returns it, it cannot be given as a parameter"
             )

@@ -108,7 +108,7 @@ class Publisher:
         Parameters
         ----------
         told : set of str, optional
-            What was warned of already (`Parameters.split`).
+            What was warned of already (`Outputs.split_returned`).
         """
         trouble = sync_runs(self._root, [receipt for receipt, _ in finished])
         published = self._publish([one for one in finished if one[0].attempt not in trouble], code, told)
@@ -243,10 +243,10 @@ class Publisher:
         _insert_file(connection, records)
 
     def _row_of(self, receipt: Receipt, name: str | None, told: set[str] | None) -> dict[str, Any]:
-        outputs, rest = self._parameters.split(receipt.returned, told, receipt.spelled)
+        outputs, rest = self._parameters.outputs.split_returned(receipt.returned, told, receipt.spelled)
         return self._row(
             receipt.record_id,
-            {**self._parameters.load(receipt.stored), **self._parameters.no_outputs(), **outputs},
+            {**self._parameters.load(receipt.stored), **self._parameters.outputs.nulls(), **outputs},
             None if name is None else os.path.join(self._root, name),
             value=receipt.value,
             created_at=ended_at(receipt),
@@ -294,10 +294,10 @@ class Publisher:
     ) -> None:
         """Write the row of a file that was made elsewhere, over the one that is there, and give the claim back."""
         self._refuse_own(path, identity.id)
-        outputs, notes = self._parameters.outputs_in(custom)
+        outputs, notes = self._parameters.outputs.split_given(custom)
         inside = path.parent == self._root
         record = self._file(identity.id, path.name if inside else str(path), digest_of(path))
-        values = {**identity.values, **self._parameters.no_outputs(), **outputs}
+        values = {**identity.values, **self._parameters.outputs.nulls(), **outputs}
         row = self._row(identity.id, values, shown, created_at=datetime.now(UTC), custom=notes)
         is_written = and_(
             self._rows.c.id == row["id"],
@@ -326,7 +326,7 @@ class Publisher:
 
     def patch_registered(self, key: str, custom: Mapping[str, Any]) -> None:
         """Replace the ``custom_data`` of a row, and the outputs that are given with it."""
-        outputs, notes = self._parameters.outputs_in(custom)
+        outputs, notes = self._parameters.outputs.split_given(custom)
         values = {**self._parameters.by_column(outputs), "custom_data": notes}
         change = update(self._rows).where(self._rows.c.id == key).values(values)
         self._database.write(lambda connection: connection.execute(change), repeatable=True)

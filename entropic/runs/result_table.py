@@ -212,7 +212,7 @@ class ResultTable(Generic[ModelT]):
         bookkeeping : bool, optional
             Whether with the last. Default: of the user's own models, not of those that are derived from functions.
         """
-        first = [*self.parameters.names, *self.parameters.output_names]
+        first = [*self.parameters.names, *self.parameters.outputs.names]
         reserved = reserved_of(self.model)
         names = [attribute.key for attribute in inspect(self.model).column_attrs]
         first += [name for name in names if name not in {*first, *reserved}]

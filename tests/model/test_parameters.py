@@ -506,19 +506,21 @@ def test_dict_that_looks_like_a_document_is_a_dict():
 
 
 def test_split_parts_outputs_from_the_rest(everything):
-    outputs, rest = everything.split({"score": np.float64(0.5), "rank": 3.0, "iterations": 7})
+    outputs, rest = everything.outputs.split_returned(
+        {"score": np.float64(0.5), "rank": 3.0, "iterations": 7}
+    )
 
     assert (outputs, rest) == ({"score": 0.5, "rank": 3}, {"iterations": 7})
 
 
 @pytest.mark.parametrize("value", [math.nan, np.float64("nan"), None])
 def test_split_makes_nan_null(everything, value):
-    assert everything.split({"score": value}) == ({"score": None}, {})
+    assert everything.outputs.split_returned({"score": value}) == ({"score": None}, {})
 
 
 def test_split_keeps_an_infinity_where_the_database_has_one():
     outputs = {
-        name: Parameters(Everything, dialect).split({"score": math.inf})[0]["score"]
+        name: Parameters(Everything, dialect).outputs.split_returned({"score": math.inf})[0]["score"]
         for name, dialect in DIALECTS.items()
     }
 
@@ -528,7 +530,7 @@ def test_split_keeps_an_infinity_where_the_database_has_one():
 def test_split_reads_times_as_they_travelled(everything):
     moment = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
 
-    assert everything.split({"seen": moment.isoformat()}) == ({"seen": moment}, {})
+    assert everything.outputs.split_returned({"seen": moment.isoformat()}) == ({"seen": moment}, {})
 
 
 @pytest.mark.parametrize(
@@ -543,7 +545,7 @@ def test_split_reads_times_as_they_travelled(everything):
     ],
 )
 def test_split_leaves_out_what_cannot_be_stored_with_a_warning(everything, caplog, returned, text):
-    assert everything.split({**returned, "tag": "kept"}) == ({"tag": "kept"}, {})
+    assert everything.outputs.split_returned({**returned, "tag": "kept"}) == ({"tag": "kept"}, {})
     assert text in caplog.text
 
 
