@@ -248,12 +248,8 @@ class Parameters:
         UnhashableParamError
             If a value has no stable hash.
         """
-        given: Any = params
-        if type(given) is not dict and not isinstance(given, Mapping):
-            name = next(iter(self._params), "n")
-            raise ParameterError(
-                f"the parameters of {self._name} are a dict by name, as in {{{name!r}: ...}}, not {params!r:.200}"
-            )
+        if type(params) is not dict:
+            self._require_mapping(params)
         values = dict(self._defaults)
         forms: dict[str, Any] = {}
         originals: dict[str, Any] = {}
@@ -310,6 +306,13 @@ class Parameters:
             self._documents,
             json.has_tuples,
         )
+
+    def _require_mapping(self, params: Any) -> None:
+        if not isinstance(params, Mapping):
+            name = next(iter(self._params), "n")
+            raise ParameterError(
+                f"the parameters of {self._name} are a dict by name, as in {{{name!r}: ...}}, not {params!r:.200}"
+            )
 
     def _explicit(self, given: Any) -> str:
         key = safe_name(str(given), self.suffix)
