@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from entropic import Database
+    from tests.support.protocol_cases import Place
 
 SERVERS = ("postgresql", "mysql")
 FORMER = ("entropic==2.3.0", "sqlalchemy>=2.0.49", "numpy")
@@ -109,6 +110,14 @@ def nothing_left_open() -> Iterator[None]:
 def sqlite_url(tmp_path: "Path") -> str:
     """URL of a SQLite file that does not exist yet."""
     return f"sqlite:///{tmp_path / 'entropic.sqlite3'}"
+
+
+@pytest.fixture
+def place(tmp_path: "Path", sqlite_url: str) -> "Place":
+    """Where a table of results is to be: on SQLite, and nothing of it yet."""
+    from tests.support.protocol_cases import Place
+
+    return Place(sqlite_url, tmp_path)
 
 
 @pytest.fixture(scope="session")

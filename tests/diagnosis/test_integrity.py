@@ -25,11 +25,6 @@ A, B, C = {"a": 1.5}, {"a": 2.5}, {"a": 3.5}
 
 
 @pytest.fixture
-def place(tmp_path: Path, sqlite_url: str) -> Place:
-    return Place(sqlite_url, tmp_path)
-
-
-@pytest.fixture
 def store(place):
     """A Store with two results."""
     made = place.store()

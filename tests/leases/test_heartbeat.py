@@ -57,11 +57,6 @@ def shared(shared_url, tmp_path):
 
 
 @pytest.fixture
-def place(sqlite_url, tmp_path):
-    return Place(sqlite_url, tmp_path)
-
-
-@pytest.fixture
 def started(monkeypatch):
     """Returns the heartbeat processes that this process has started in the test."""
     with cases.fresh_heartbeats(monkeypatch) as started:

@@ -17,11 +17,6 @@ from tests.support.protocol_cases import Other, Place
 A = {"a": 1.5}
 
 
-@pytest.fixture
-def place(tmp_path: Path, sqlite_url: str) -> Place:
-    return Place(sqlite_url, tmp_path)
-
-
 def marker(folder: Path) -> dict[str, str]:
     return json.loads((folder / roots.MARKER).read_text())
 

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from entropic import HashCollisionError
 from tests.support.gone import Left, dead, elsewhere, living
-from tests.support.protocol_cases import Place
-
-
-@pytest.fixture
-def place(tmp_path: Path, sqlite_url: str) -> Place:
-    return Place(sqlite_url, tmp_path)
 
 
 @pytest.mark.parametrize("process", [dead, living, elsewhere])

@@ -16,7 +16,6 @@ from entropic.runs.attempts import Work
 from entropic.runs.jobs import Failure, Job, Receipt
 from tests.support.disk_order import disk_order
 from tests.support.gone import Left
-from tests.support.protocol_cases import Place
 from tests.support.waiting import wait_for
 
 MARKER = Marker("root", "database", "table")
@@ -387,18 +386,6 @@ def test_runs_before_one_that_ends_its_worker_are_on_the_disk(root):
 
 
 # Commits
-
-
-@pytest.fixture
-def place(tmp_path: Path, sqlite_url: str) -> Place:
-    return Place(sqlite_url, tmp_path)
-
-
-@pytest.fixture
-def store(place: Place):
-    store = place.store()
-    yield store
-    store.database.dispose()
 
 
 def before_publishing(order, results: Path) -> list[str]:

@@ -22,11 +22,6 @@ from tests.support.protocol_cases import Place, Sim
 
 
 @pytest.fixture
-def place(tmp_path: Path, sqlite_url: str) -> Place:
-    return Place(sqlite_url, tmp_path)
-
-
-@pytest.fixture
 def target(place) -> Target:
     place.store()
     return Target(place.results, hostile.make_victim(place.folder))

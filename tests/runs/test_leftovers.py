@@ -20,19 +20,6 @@ A = {"a": 1.5}
 KEY = hash_params(A)
 
 
-@pytest.fixture
-def place(tmp_path: Path, sqlite_url: str) -> Place:
-    return Place(sqlite_url, tmp_path)
-
-
-@pytest.fixture
-def store(place: Place):
-    """A Store that was opened before anything was left."""
-    store = place.store()
-    yield store
-    store.database.dispose()
-
-
 def result(place: Place, version: str) -> bytes:
     return place.runner(version).result(1.5)
 

@@ -10,21 +10,8 @@ import pytest
 from entropic.disk import staging
 from tests.support.disk_order import COMMITTED, DURABLY, disk_order
 from tests.support.gone import Left
-from tests.support.protocol_cases import Place
 
 A = {"a": 1.5}
-
-
-@pytest.fixture
-def place(tmp_path: Path, sqlite_url: str) -> Place:
-    return Place(sqlite_url, tmp_path)
-
-
-@pytest.fixture
-def store(place: Place):
-    store = place.store()
-    yield store
-    store.database.dispose()
 
 
 def test_database_and_folder_are_on_the_disk_before_the_folder_is_marked(place):

@@ -26,11 +26,6 @@ NO_ROW_TO_BLAME = (
 EXPIRE = "UPDATE entropic_claims SET expires_at = 0, owner = 'frozen', boot = 'another host'"
 
 
-@pytest.fixture
-def place(tmp_path: Path, sqlite_url: str) -> Place:
-    return Place(sqlite_url, tmp_path)
-
-
 @pytest.fixture(params=("sqlite_url", "postgres_url", "mysql_url"))
 def any_place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place(request.getfixturevalue(request.param), tmp_path)

@@ -14,16 +14,11 @@ from entropic.runs import tenure as module
 from entropic.runs.attempts import Work
 from entropic.runs.endings import Endings
 from entropic.runs.tenure import Tenure
-from tests.support.protocol_cases import Place, claims_on
+from tests.support.protocol_cases import claims_on
 
 pytestmark = pytest.mark.usefixtures("leases_end_at_once")
 
 A, B = {"a": 1.5}, {"a": 2.5}
-
-
-@pytest.fixture
-def place(tmp_path: Path, sqlite_url: str) -> Place:
-    return Place(sqlite_url, tmp_path)
 
 
 @pytest.fixture

@@ -30,13 +30,6 @@ def place(tmp_path: Path, sqlite_url: str) -> Place:
     return Place(sqlite_url, tmp_path, in_row=True)
 
 
-@pytest.fixture
-def store(place: Place):
-    store = place.store()
-    yield store
-    store.database.dispose()
-
-
 def states(place: Place) -> dict[str, str]:
     return {row.id: row.state for row in place.sql("SELECT id, state FROM entropic_attempts")}
 

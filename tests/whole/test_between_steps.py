@@ -30,11 +30,6 @@ PACKAGE = Path(entropic.__file__).parent
 
 
 @pytest.fixture
-def place(tmp_path: Path, sqlite_url: str) -> Place:
-    return Place(sqlite_url, tmp_path)
-
-
-@pytest.fixture
 def store(place: Place):
     store = place.store()
     yield store
