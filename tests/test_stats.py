@@ -14,6 +14,7 @@ from entropic.stats import (
     ValidationIterationScores,
     ValidationScores,
 )
+from tests.support.stats_cases import Criteria, Threshold
 
 
 def stats(*iterations):
@@ -24,24 +25,8 @@ def iterations_of(one):
     return [each.iteration for each in one.iteration_stats]
 
 
-class Scores:
-    """What a task says of its criteria."""
-
+class Scores(Criteria):
     criteria = ("f1", "loss")
-
-    @staticmethod
-    def higher_is_better(criterion):
-        return criterion == "f1"
-
-
-class Threshold:
-    parameter_names = ("id", "threshold")
-
-    def __init__(self, threshold):
-        self.threshold = threshold
-
-    def __str__(self):
-        return f"threshold_{self.threshold}"
 
 
 def validations(*iterations, axes=(2, 2, 2)):

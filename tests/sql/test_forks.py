@@ -91,14 +91,15 @@ def held_by_another_thread(lock):
     return end
 
 
-def test_fork_waits_for_a_statement_of_another_thread(sqlite):
+@pytest.mark.parametrize("way", ["write", "look"])
+def test_fork_waits_for_a_statement_of_another_thread(sqlite, way):
     begun, end, forked = threading.Event(), threading.Event(), threading.Event()
 
     def work(connection):
         begun.set()
         return end.wait(20)
 
-    writer = in_thread(lambda: sqlite.write(work))
+    other = in_thread(lambda: getattr(sqlite, way)(work))
     begun.wait(20)
     forker = in_thread(lambda: (fork_and_end(), forked.set()))
 
@@ -107,22 +108,7 @@ def test_fork_waits_for_a_statement_of_another_thread(sqlite):
 
     assert not forked_at_once
     assert forked.wait(20)
-    writer.join(20)
-    forker.join(20)
-
-
-def test_fork_waits_for_a_look_up_of_another_thread(sqlite):
-    begun, end, forked = threading.Event(), threading.Event(), threading.Event()
-    reader = in_thread(lambda: sqlite.look(lambda connection: (begun.set(), end.wait(20))))
-    begun.wait(20)
-    forker = in_thread(lambda: (fork_and_end(), forked.set()))
-
-    forked_at_once = forked.wait(0.1)
-    end.set()
-
-    assert not forked_at_once
-    assert forked.wait(20)
-    reader.join(20)
+    other.join(20)
     forker.join(20)
 
 
