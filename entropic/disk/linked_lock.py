@@ -20,7 +20,7 @@ from entropic.process.identity import Process, this_process
 from entropic.process.logs import get_logger
 from entropic.process.patience import Patience, Wait
 
-__all__ = ["LEASE_S", "PATIENCE", "LinkedLock"]
+__all__ = ["LEASE_S", "LinkedLock"]
 
 log = get_logger(__name__)
 

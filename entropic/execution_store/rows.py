@@ -38,7 +38,6 @@ from entropic.sql.upsert import chunks, insert_new, merge
 
 __all__ = [
     "CHUNK",
-    "NOT_CREATED",
     "alive_at",
     "change",
     "clear_cache",

@@ -17,7 +17,7 @@ from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.urls import shown
 from entropic.store import LEASE_S
 
-__all__ = ["DB_URL", "RESULTS_DIR", "Places", "located"]
+__all__ = ["Places", "located"]
 
 DB_URL = "sqlite:///db.sqlite3"
 RESULTS_DIR = "./results"

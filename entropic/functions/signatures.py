@@ -60,7 +60,6 @@ __all__ = [
     "kinds_of",
     "require_function",
     "returned",
-    "returned_class",
     "returned_classes",
     "table_name_of",
 ]
@@ -428,11 +427,6 @@ def _stored(kind: Kind, default: Any) -> Any:
 def error_of(function: Callable[..., Any], what: str) -> TypeError:
     """Return the error of a function that cannot be memoized."""
     return TypeError(f"cannot memoize {function.__qualname__}: {what}")
-
-
-def returned_class(function: Callable[..., Any]) -> type | None:
-    """Return the class that the return annotation names; None if there is none, or it is no class."""
-    return _class_in(returned(function))
 
 
 def returned_classes(function: Callable[..., Any]) -> dict[type, bool]:

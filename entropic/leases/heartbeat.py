@@ -37,7 +37,7 @@ from entropic.process.logs import get_logger
 from entropic.sql.database import Database
 from entropic.sql.urls import scrub
 
-__all__ = ["BEATS", "Heartbeat", "heartbeat_pids"]
+__all__ = ["Heartbeat", "heartbeat_pids"]
 
 log = get_logger(__name__)
 

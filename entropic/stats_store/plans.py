@@ -20,7 +20,6 @@ __all__ = [
     "ScoresChange",
     "TrainingChange",
     "Validation",
-    "labels_of",
     "nested",
     "number_labels",
     "plan_scores",
@@ -145,7 +144,7 @@ def plan_scores(scores: ValidationScores, until: int, on_behind: OnBehind) -> Sc
     validations = [_flat(by_iteration[number]) for number in sorted(by_iteration) if number >= begin]
     if not validations:
         return None
-    labels = labels_of(scores)
+    labels = _labels_of(scores)
     for axis, of_axis in labels.items():
         if not all(map(is_text, of_axis)):
             raise ValueError(f"a {axis} has NUL or half of a surrogate pair in its name: {of_axis!r:.300}")
@@ -202,7 +201,7 @@ def nested(shape: Sequence[Sequence[int]], flat: Sequence[float]) -> list[list[l
     return found
 
 
-def labels_of(scores: ValidationScores) -> dict[str, list[str]]:
+def _labels_of(scores: ValidationScores) -> dict[str, list[str]]:
     """Return what data sets, parameters and criteria are called, in their order."""
     criteria = getattr(scores.evaluation_scores, "criteria", None) or ()
     return {

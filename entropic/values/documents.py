@@ -47,8 +47,6 @@ __all__ = [
     "encode",
     "is_plain_array",
     "know",
-    "no_arrays",
-    "parts_of",
     "read_files_with",
     "require_same",
     "scalar_document",
@@ -80,7 +78,7 @@ def _class_of(name: Any) -> Any:
     return _classes[name]
 
 
-def no_arrays(name: str) -> Any:
+def _no_arrays(name: str) -> Any:
     """Refuse the array of a document that can have none."""
     raise DecodeError(f"the document refers to the array {name!r}, but JSON has none")
 
@@ -118,7 +116,7 @@ def scalar_document(value: Any) -> Any:
         return None
 
 
-def decode(document: Any, arrays: Callable[[str], Any] = no_arrays) -> Any:
+def decode(document: Any, arrays: Callable[[str], Any] = _no_arrays) -> Any:
     """Return the value of which `encode` made *document*.
 
     Parameters
@@ -247,7 +245,7 @@ class Encoder:
             return tagged("file", [file[0], self._array(file[1])])
         if kind is _numpy("ndarray") and value.dtype.names and not has_description(value.dtype):
             return tagged("fields", self._fields(value))
-        if (labelled := parts_of(value)) is not None:
+        if (labelled := _parts_of(value)) is not None:
             return self._labelled(value, *labelled)
         if isinstance(value, Enum):
             return self._member(value, kind)
@@ -384,7 +382,7 @@ def tagged(name: str, content: Any) -> dict[str, Any]:
     return {MARKER: name, "value": content}
 
 
-def parts_of(value: Any) -> tuple[str, dict[str, Any]] | None:
+def _parts_of(value: Any) -> tuple[str, dict[str, Any]] | None:
     """Return what a document calls an object of pandas or xarray, and its parts; None if it is none."""
     for name, take_apart in (("pandas", pandas_parts), ("xarray", xarray_parts)):
         if (parts := take_apart(value)) is not None:

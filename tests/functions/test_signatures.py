@@ -29,7 +29,7 @@ from entropic.functions.signatures import (
     derive_model,
     kinds_of,
     require_function,
-    returned_class,
+    returned_classes,
     table_name_of,
 )
 from entropic.model.annotations import Unsupported, kind_of
@@ -224,7 +224,7 @@ def test_annotation_that_cannot_be_evaluated_is_named(text):
 
     with pytest.raises(TypeError, match=r"the annotation of 'x', .*, cannot be evaluated: "):
         kinds_of(function)
-    assert returned_class(function) is None
+    assert returned_classes(function) == {}
 
 
 def test_ignored_parameters_need_no_annotation_but_a_default():
