@@ -31,6 +31,7 @@ __all__ = [
     "opened",
     "read_file",
     "remove_at",
+    "rename_at",
     "unlink",
     "write_new",
 ]
@@ -97,6 +98,39 @@ def unlink(path: Path) -> None:
     """Delete a file, reached as `located` does."""
     with located(path) as (name, folder):
         os.unlink(name, dir_fd=folder)
+
+
+def rename_at(name: str, folder: int | None, target: str | Path, above: int | None = None) -> None:
+    """Rename *name* in a folder to *target*, in the folder *above* if one is given, over a file that is there.
+
+    A folder in which its owner may not write cannot leave its place, as it names the one that it lies in: from then on
+    the owner may.
+    """
+    try:
+        os.replace(name, target, src_dir_fd=folder, dst_dir_fd=above)
+    except PermissionError:
+        try:
+            descriptor = os.open(name, FOLDER, dir_fd=folder)
+        except OSError:
+            is_opened_up = False
+        else:
+            is_opened_up = _open_up(descriptor)
+            os.close(descriptor)
+        if not is_opened_up:
+            raise
+        os.replace(name, target, src_dir_fd=folder, dst_dir_fd=above)
+
+
+def _open_up(folder: int) -> bool:
+    """Let the owner write in a folder; return whether that is new."""
+    mode = stat.S_IMODE(os.fstat(folder).st_mode)
+    if mode & stat.S_IWUSR:
+        return False
+    try:
+        os.fchmod(folder, mode | stat.S_IRWXU)
+    except OSError:  # somebody else's
+        return False
+    return True
 
 
 def copy_new(source: BinaryIO, name: str, folder: int | None) -> None:
@@ -203,7 +237,8 @@ def entries(folder: int) -> list[tuple[str, os.stat_result]]:
 def remove_at(name: str, folder: int | None, *, keep: str = "") -> None:
     """Delete a file, or a folder and what is in it, but for the entry *keep*; links are not followed.
 
-    Of a folder, what cannot be deleted, or is nested too deeply to be ours, stays.
+    Of a folder, what cannot be deleted, or is nested too deeply to be ours, stays. Where its owner may not write, as in
+    a copy of what is kept from changes, that is no reason.
 
     Raises
     ------
@@ -226,6 +261,7 @@ def _remove_folder(name: str, folder: int | None, keep: str, depth: int) -> None
     except OSError:
         return
     try:
+        _open_up(below)
         for entry, status in entries(below):
             if entry == keep:
                 continue

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from entropic.disk.guarded import QUARANTINE, STATE, load_json, located, make_folder, open_folder, read_file
+from entropic.disk.guarded import (
+    QUARANTINE,
+    STATE,
+    load_json,
+    located,
+    make_folder,
+    open_folder,
+    read_file,
+    rename_at,
+)
 from entropic.disk.publish import publish
 
 __all__ = [
@@ -107,7 +116,7 @@ def quarantine(path: Path) -> Path:
             make_folder(target.name, aside) as own,
             located(path) as (name, folder),
         ):
-            os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=own)
+            rename_at(name, folder, path.name, own)
     except OSError as error:
         error.filename, error.filename2 = str(path), str(target)  # not names below some descriptor
         raise

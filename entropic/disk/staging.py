@@ -28,6 +28,7 @@ from entropic.disk.guarded import (
     open_folder,
     opened,
     remove_at,
+    rename_at,
     write_new,
 )
 from entropic.disk.roots import quarantine
@@ -51,6 +52,8 @@ _EARLY_S = 0.05  # to begin with it before
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time
 
+_IN_THE_WAY = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -61,8 +64,8 @@ def move(source: Path, target: Path) -> None:
     except FileNotFoundError:
         if not target.exists():
             raise
-    except OSError:
-        if not source.is_dir() and not target.is_dir():
+    except OSError as error:
+        if error.errno not in _IN_THE_WAY:
             raise
         quarantine(target)  # a rename cannot replace a folder, nor a folder a file
         _rename(source, target)
@@ -70,7 +73,7 @@ def move(source: Path, target: Path) -> None:
 
 def _rename(source: Path, target: Path) -> None:
     with located(source) as (name, folder):
-        os.replace(name, target, src_dir_fd=folder)
+        rename_at(name, folder, target)
 
 
 class Staging:
@@ -158,7 +161,7 @@ class Staging:
                 try:
                     os.stat(name, dir_fd=target, follow_symlinks=False)
                 except FileNotFoundError:
-                    os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+                    rename_at(name, source, name, target)
                 else:
                     return slot
             return self._gathered

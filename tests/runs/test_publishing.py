@@ -18,6 +18,7 @@ from tests.support.executors import executor_of
 from tests.support.lost_commits import lose_commit
 from tests.support.processes import run_together
 from tests.support.protocol_cases import Place, Sim
+from tests.support.users import ALICE, GROUP, give, place_for_all
 
 A = {"a": 1.5}
 NO_ROW_TO_BLAME = (
@@ -354,6 +355,41 @@ def test_folder_is_published_whole_and_its_successor_under_another_name(place):
     assert second.result_file != first.result_file
     assert not Path(first.result_file).exists()
     assert not store.check(checksum=True)
+
+
+def write_read_only(params: dict[str, Any]) -> None:
+    """Copy a folder that is kept from changes, modes and all, in whole or in part."""
+    folder = Path(params["result_file"])
+    inner = folder if params["a"] < 2 else folder / "inner"
+    inner.mkdir(parents=True)
+    (inner / "part").write_text("x")
+    for path in (inner / "part", inner):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+def run_read_only(folder: Path) -> dict[str, Any]:
+    store = Store(write_read_only, Sim, folder / "results", "", f"sqlite:///{folder / 'runs.sqlite3'}")
+    store.run_or_retrieve({"a": 1.0})
+    store.sweep([{"a": 1.5}, {"a": 2.0}, {"a": 3.0}], progress=False)
+    store.run({"a": 1.0})
+    store.run({"a": 2.0})
+    store.delete({"a": 3.0}, remove_file=True)
+    found = {"kept": sorted(one.a for one in store.records()), "problems": str(store.check(checksum=True))}
+    store.close()
+    return found
+
+
+def test_folder_that_may_not_be_written_is_published_replaced_and_removed():
+    with place_for_all() as folder:  # root may do anything
+        give(folder, ALICE.uid, GROUP, 0o755)
+
+        found = ALICE.does(run_read_only, folder)
+
+        there = [path for path in (folder / "results").iterdir() if not path.name.startswith(".")]
+        modes = {path.stat().st_mode & 0o777 for one in there for path in one.rglob("part")}
+    assert found == {"kept": [1.0, 1.5, 2.0], "problems": "no findings"}
+    assert len(there) == 3
+    assert modes == {0o444}
 
 
 def test_file_that_succeeds_a_folder_takes_its_place(place):
