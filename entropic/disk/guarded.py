@@ -28,6 +28,7 @@ __all__ = [
     "make_folder",
     "open_file",
     "open_folder",
+    "open_up",
     "opened",
     "read_file",
     "remove_at",
@@ -114,14 +115,14 @@ def rename_at(name: str, folder: int | None, target: str | Path, above: int | No
         except OSError:
             is_opened_up = False
         else:
-            is_opened_up = _open_up(descriptor)
+            is_opened_up = open_up(descriptor)
             os.close(descriptor)
         if not is_opened_up:
             raise
         os.replace(name, target, src_dir_fd=folder, dst_dir_fd=above)
 
 
-def _open_up(folder: int) -> bool:
+def open_up(folder: int) -> bool:
     """Let the owner write in a folder; return whether that is new."""
     mode = stat.S_IMODE(os.fstat(folder).st_mode)
     if mode & stat.S_IWUSR:
@@ -261,7 +262,7 @@ def _remove_folder(name: str, folder: int | None, keep: str, depth: int) -> None
     except OSError:
         return
     try:
-        _open_up(below)
+        open_up(below)
         for entry, status in entries(below):
             if entry == keep:
                 continue

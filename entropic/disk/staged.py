@@ -18,7 +18,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from entropic.disk.files import digest_at
-from entropic.disk.guarded import DEPTH, FOLDER, copy_new, open_file, opened, remove_at
+from entropic.disk.guarded import DEPTH, FOLDER, copy_new, open_file, open_up, opened, remove_at
 from entropic.disk.owners import is_own
 from entropic.disk.roots import quarantine
 from entropic.errors import ResultFileError, ResultFileMissingError
@@ -65,7 +65,7 @@ def stage(slot: Path, wanted: str, *, sync: bool = True, key: str = "") -> Stage
 
     Notes
     -----
-    In place of a link to a file there is a copy afterwards: a result is its own.
+    In place of a link to a file, hard or symbolic, there is a copy afterwards: a result is its own.
     """
     with opened(slot) as folder:
         names = sorted(os.listdir(folder))
@@ -121,14 +121,19 @@ def is_named_by(name: str, key: str) -> bool:
 
 
 def _copy_links(name: str, folder: int, above: Path, depth: int = 0) -> None:
-    """Put a copy in the place of each link to a file that this user made: another's may lead to what is private."""
+    """Put a copy in the place of each link to a file that this user made: another's may lead to what is private.
+
+    A file that has another name too is as little the result's own: who writes to that one would change the result.
+    """
     path = above / name
-    mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    mode = status.st_mode
     if stat.S_ISLNK(mode):
         with _linked(name, folder, path) as source:
-            copy = f".copy-{uuid4().hex}"
-            copy_new(source, copy, folder)
-        os.replace(copy, name, src_dir_fd=folder, dst_dir_fd=folder)
+            _put_copy(source, name, folder)
+    elif stat.S_ISREG(mode) and status.st_nlink > 1:
+        with open_file(name, folder=folder, limit=sys.maxsize) as source:
+            _put_copy(source, name, folder)
     elif stat.S_ISDIR(mode) and depth <= DEPTH:
         descriptor = os.open(name, FOLDER, dir_fd=folder)
         try:
@@ -136,6 +141,13 @@ def _copy_links(name: str, folder: int, above: Path, depth: int = 0) -> None:
                 _copy_links(entry, descriptor, path, depth + 1)
         finally:
             os.close(descriptor)
+
+
+def _put_copy(source: BinaryIO, name: str, folder: int) -> None:
+    open_up(folder)
+    copy = f".copy-{uuid4().hex}"
+    copy_new(source, copy, folder)
+    os.replace(copy, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 @contextmanager

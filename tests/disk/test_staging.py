@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from entropic.disk import roots, sidecars, staging
+from entropic.disk.files import digest_of
 from entropic.disk.roots import Marker
 from entropic.disk.sidecars import read_sidecar
 from entropic.disk.staged import stage
@@ -271,6 +272,23 @@ def test_links_in_a_folder_are_copies_afterwards_however_deep(root):
         (False, "kept")
     ] * 2
     assert sorted(path.name for path in deep.iterdir()) == ["part"]
+
+
+@pytest.mark.parametrize("place", ["k", "k/part"])
+def test_file_that_has_another_name_is_a_copy_afterwards(root, place):
+    elsewhere = root / "elsewhere"
+    elsewhere.write_text("kept")
+    slot = Staging(root, "process", {"pid": 1}).take()
+    path = slot / place
+    path.parent.mkdir(exist_ok=True)
+    path.hardlink_to(elsewhere)
+
+    staged = stage(slot, "k")
+    elsewhere.write_text("changed")
+
+    assert path.read_text() == "kept"
+    assert (staged.size_bytes, staged.sha256) == digest_of(slot / "k")
+    assert len(list(path.parent.iterdir())) == 1
 
 
 @pytest.mark.parametrize("place", ["k", "k/part"])
