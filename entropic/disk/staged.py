@@ -67,15 +67,20 @@ def stage(slot: Path, wanted: str, *, sync: bool = True, key: str = "") -> Stage
     -----
     In place of a link to a file, hard or symbolic, there is a copy afterwards: a result is its own.
     """
-    with opened(slot) as folder:
-        names = sorted(os.listdir(folder))
-        if key:
-            names = _without_late(names, key, folder, slot)
-        if len(names) == 1:
-            _copy_links(names[0], folder, slot)
-            # Its name in the slot needs no sync of its own: file systems that journal (ext4, XFS, btrfs) keep the name
-            # of a new file that was synced, and at the latest with the sync of the sidecar, which follows.
-            size, sha256 = digest_at(names[0], folder, slot / names[0], sync=sync)
+    try:
+        with opened(slot) as folder:
+            names = sorted(os.listdir(folder))
+            if key:
+                names = _without_late(names, key, folder, slot)
+            if len(names) == 1:
+                _copy_links(names[0], folder, slot)
+                # Its name in the slot needs no sync of its own: file systems that journal (ext4, XFS, btrfs) keep the
+                # name of a new file that was synced, and at the latest with the sync of the sidecar, which follows.
+                size, sha256 = digest_at(names[0], folder, slot / names[0], sync=sync)
+    except FileNotFoundError:
+        if slot.is_dir():
+            raise
+        names = []  # the runner has removed the folder that it was given, with all that was there
     if not names:
         raise ResultFileMissingError(
             f"the runner wrote no file: it must write to params['result_file'], here {str(slot / wanted)!r}"

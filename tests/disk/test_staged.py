@@ -1,4 +1,4 @@
-"""Whose a file is that lies in a slot which another run has had before."""
+"""What in a slot is the result: also whose a file is in one that another run has had before."""
 
 import pytest
 
@@ -74,6 +74,13 @@ def test_one_file_of_any_name_is_the_result_where_no_run_was_before(slot, name):
     (slot / name).write_text("own")
 
     assert stage(slot, f"{KEY}.txt").name == name
+
+
+def test_runner_that_removes_its_folder_has_written_nothing(slot):
+    slot.rmdir()
+
+    with pytest.raises(ResultFileMissingError, match="the runner wrote no file"):
+        stage(slot, f"{KEY}.txt")
 
 
 def test_two_files_of_a_run_are_two_where_another_was_before_too(slot):
