@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-__all__ = ["Patience", "Wait", "checked_lease", "checked_timeout"]
+__all__ = ["Patience", "Wait", "chance", "checked_lease", "checked_timeout"]
+
+chance = random.SystemRandom()
+"""What leaves the generator of the process alone: programs seed that, and what they draw is to depend on the seed only.
+
+Nor do programs that seed it alike wait alike, or begin at the same place.
+"""
 
 
 def checked_lease(lease_s: Any) -> float:
@@ -85,5 +91,5 @@ class Wait:
 
     def pause(self) -> None:
         """Sleep until the next look."""
-        time.sleep(self._pause_s * random.uniform(0.5, 1.0))
+        time.sleep(self._pause_s * chance.uniform(0.5, 1.0))
         self._pause_s = min(2 * self._pause_s, self._patience.longest_pause_s)

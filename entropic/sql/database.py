@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import threading
 import time
 import weakref
@@ -28,7 +27,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from entropic.errors import TransactionError
 from entropic.process.blocks import transparent
 from entropic.process.logs import get_logger
-from entropic.process.patience import Wait
+from entropic.process.patience import Wait, chance
 from entropic.sql import outages
 from entropic.sql.engines import (
     BEGIN,
@@ -226,7 +225,7 @@ class Database:
                         "the database %s is locked by another process: waiting for it", shown(self.url)
                     )
                 log.debug("tried again after %s", error.orig)
-                time.sleep(random.uniform(0, 0.01 * 2**attempt))
+                time.sleep(chance.uniform(0, 0.01 * 2**attempt))
         raise RuntimeError("unreachable")
 
     def blames_row(self, error: BaseException) -> bool:

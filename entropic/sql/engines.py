@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import time
 import weakref
@@ -24,6 +23,7 @@ from sqlalchemy import (
 
 from entropic.disk.files import make_folders
 from entropic.process.logs import get_logger
+from entropic.process.patience import chance
 from entropic.sql.outages import Connector, connected
 from entropic.sql.prepared import execute_text
 from entropic.sql.sqlite_files import SQLiteFile
@@ -171,7 +171,7 @@ def _switch_to_wal(connection: Any) -> None:
                 return
             if "locked" not in str(error) or attempt == 199:
                 raise
-            time.sleep(random.uniform(0.001, 0.02))
+            time.sleep(chance.uniform(0.001, 0.02))
 
 
 def _scrub(url: URL, context: ExceptionContext) -> None:

@@ -7,7 +7,6 @@ of its own.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import OperationalError
 
 from entropic.errors import SchemaError
+from entropic.process.patience import chance
 from entropic.sql.database import Database
 from entropic.sql.engines import BEGIN, synchronous
 from entropic.sql.urls import shown
@@ -63,7 +63,7 @@ def _sqlite_lock(database: Database) -> Iterator[Connection]:
     while (connection := _begun(database.engine)) is None:
         if time.monotonic() > deadline:
             raise _timed_out(database)
-        time.sleep(random.uniform(0.001, 0.02))
+        time.sleep(chance.uniform(0.001, 0.02))
     with connection:
         try:
             yield connection

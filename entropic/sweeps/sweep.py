@@ -8,7 +8,6 @@ back to. So processes that sweep the same grid divide it between them. A key end
 from __future__ import annotations
 
 import gc
-import random
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ from entropic.model.records import CHUNK, Found
 from entropic.process.blocks import transparent
 from entropic.process.identity import this_process
 from entropic.process.logs import get_logger
-from entropic.process.patience import Wait
+from entropic.process.patience import Wait, chance
 from entropic.process.raised import note_on, text_of
 from entropic.process.termination import raise_if_terminated, terminable
 from entropic.runs.attempts import Runner, Work
@@ -130,7 +129,7 @@ class Sweep(Generic[ModelT]):
     def _go_elsewhere(self) -> None:
         """Go on at a random place: others that are at work on this grid are unlikely to be there."""
         if self._fresh:
-            self._fresh.rotate(-random.randrange(len(self._fresh)))
+            self._fresh.rotate(-chance.randrange(len(self._fresh)))
 
     # While it runs
 

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import random
 import re
 import sys
 import threading
@@ -280,6 +281,24 @@ def test_sweep_begins_at_its_first_key_or_at_a_random_place_beside_others(tmp_pa
     starts = [order[0] for order in orders]
     assert orders == [[(start + n) % 50 for n in range(50)] for start in starts]
     assert (set(starts) == {0}) is is_alone  # by chance once in six million
+
+
+def test_sweep_leaves_the_generator_of_the_program_alone_and_begins_where_its_seed_does_not_say(tmp_path):
+    store = open_store(Swept, tmp_path, Runs(tmp_path / "log"))
+    claims = Claims(store.database, "swept", lease_s=60.0)
+    starts = []
+    for number in range(4):
+        claims.acquire([f"elsewhere{number}"])
+        store.database.write(
+            lambda connection: connection.exec_driver_sql("UPDATE entropic_claims SET owner = 'another'")
+        )
+        random.seed(1)
+        before = random.getstate()
+        store.sweep({"n": n + 50 * number} for n in range(50))
+        assert random.getstate() == before
+        starts.append(Runs(tmp_path / "log").order()[50 * number] % 50)
+
+    assert len(set(starts)) > 1  # by chance once in a hundred thousand
 
 
 def test_sweep_claims_no_key_that_another_has_finished_since_it_began(tmp_path, server_url, monkeypatch):
