@@ -102,8 +102,15 @@ def claim_training(
         with Heartbeat(database, claims).beating():
             yield TrainingClaim(database, run_name, key, token)
     finally:
-        claims.release([(key, token)])
-        held.forget([token])
+        held.forget([token])  # first: should the rest fail, what is left is nobody's any more
+        try:
+            claims.release([(key, token)])
+        except Exception:  # what is on its way matters more
+            log.warning(
+                "the claim on the run %r could not be released; it ends with its lease",
+                run_name,
+                exc_info=True,
+            )
 
 
 def _acquire(claims: Claims, run_name: str, key: str, token: str, wait_timeout_s: float | None) -> None:

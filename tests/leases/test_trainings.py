@@ -11,6 +11,7 @@ from entropic import ClaimLostError, ClaimTimeoutError, Database
 from entropic.errors import TransactionError
 from entropic.leases import held
 from entropic.leases.trainings import claim_training
+from entropic.sql.versions import ensure_schema
 from tests.support.processes import run_together
 
 NAME = "mouse/1"
@@ -42,6 +43,21 @@ def test_claim_of_a_training_that_raised_is_given_back(sqlite):
         1 / 0  # noqa: B018
     assert claims(sqlite) == []
     assert set(held._known) == before
+
+
+def test_claim_that_cannot_be_given_back_hides_no_error_and_keeps_nothing_from_this_process(sqlite, caplog):
+    stuck = "CREATE TRIGGER stuck BEFORE DELETE ON entropic_claims BEGIN SELECT RAISE(ABORT, 'stuck'); END"
+    ensure_schema(sqlite, [])
+    sqlite.write(lambda connection: connection.exec_driver_sql(stuck))
+    with pytest.raises(ZeroDivisionError), claim_training(sqlite, NAME):
+        1 / 0  # noqa: B018
+    sqlite.write(lambda connection: connection.exec_driver_sql("DROP TRIGGER stuck"))
+
+    assert "could not be released" in caplog.text
+    assert claims(sqlite) == [NAME]
+    with claim_training(sqlite, NAME):
+        pass
+    assert claims(sqlite) == []
 
 
 def test_name_of_any_length_can_be_claimed(sqlite):
