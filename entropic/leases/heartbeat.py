@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -91,16 +91,14 @@ class Heartbeat:
                 self._rest()
             return
         ended = threading.Event()
-        thread = threading.Thread(
-            target=self._beat_until, args=(ended,), name="entropic-heartbeat", daemon=True
-        )
-        thread.start()
+        thread = _started(self._beat_until, ended)
         try:
             yield
         finally:
             ended.set()
-            # It may be in the middle of a beat, on a connection that somebody closes next.
-            thread.join(_END_S)
+            if thread is not None:
+                # It may be in the middle of a beat, on a connection that somebody closes next.
+                thread.join(_END_S)
 
     def beat(self) -> None:
         """Extend the claims now; a failure is logged, and the next beat tries again."""
@@ -156,6 +154,17 @@ class Heartbeat:
                 self._idle_since = time.monotonic()
 
 
+def _started(function: Callable[..., None], *arguments: Any) -> threading.Thread | None:
+    """Return a thread that calls *function*; None if there can be no more: no run fails because of its heartbeat."""
+    thread = threading.Thread(target=function, args=arguments, name="entropic-heartbeat", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        log.warning("no thread can see to the heartbeat until the next run: %s", error)
+        return None
+    return thread
+
+
 def _order(database: Database, claims: Claims, name: str, every_s: float) -> str:
     """Return what the heartbeat process is told, or "" if it could not reach the database by that."""
     if database.is_memory or not database.has_own_engine:
@@ -201,10 +210,12 @@ class _Outside:
         with self._lock:
             is_told = heartbeat in self._held
             self._held[heartbeat] = order
-            if self._guard is None:
+            if self._process is None and self._guard is None:
                 self._start()
             elif not is_told:
                 self._tell(order)
+            if self._guard is None:
+                self._guard = _started(self._watch, self._process)
 
     def rest(self, heartbeat: Heartbeat) -> None:
         with self._lock:
@@ -255,10 +266,6 @@ class _Outside:
             self._tell(json.dumps({"parent": os.getpid(), "path": path}))
             for order in self._held.values():
                 self._tell(order)
-        self._guard = threading.Thread(
-            target=self._watch, args=(self._process,), name="entropic-heartbeat", daemon=True
-        )
-        self._guard.start()
 
     def _tell(self, line: str) -> None:
         if self._process is None:
@@ -282,6 +289,7 @@ class _Outside:
                 with self._lock:
                     process.stdin.close()
                     self._start()
+                    self._guard = _started(self._watch, self._process)
                 return
         while not self._closing.wait(self._tick_s()):  # it cannot be started here: this thread beats
             self._make_up(late=1)

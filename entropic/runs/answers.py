@@ -59,8 +59,17 @@ class _Answers:
             tell_children()
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._watch, name="entropic-answers", daemon=True)
-                    self._thread.start()
+                    self._thread = self._started()
+
+    def _started(self) -> threading.Thread | None:
+        thread = threading.Thread(target=self._watch, name="entropic-answers", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # there can be no more: the next run tries again, and this one goes on
+            log.debug("nobody answers those who wait for runs: %s", error)
+            self._begun.clear()
+            return None
+        return thread
 
     def close(self) -> None:
         """Take back what was noted, as this process ends."""

@@ -301,6 +301,25 @@ def test_heartbeat_process_that_does_not_start_leaves_it_to_a_thread(
     assert warning.startswith("the heartbeat process")
 
 
+def test_run_goes_on_where_no_thread_can_be_started_and_the_next_one_is_seen_to(
+    place, started, caplog, monkeypatch
+):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        run_here(place, lambda _: None, lease_s=BRISK_S)
+    (pid,) = started()
+    os.kill(pid, signal.SIGKILL)
+    run_here(place, lambda place: wait_for_beats(place, 3), a=2.0, lease_s=BRISK_S)
+
+    first, second = warnings_of(caplog)
+    assert first == "no thread can see to the heartbeat until the next run: can't start new thread"
+    assert second == "the heartbeat process ended with exit status -9"
+    assert attempts(place) == ["COMPLETED"] * 2
+
+
 def test_heartbeat_that_fails_in_the_owner_too_does_not_disturb_the_run(place, started, caplog, monkeypatch):
     def refuse(self):
         raise sqlite3.OperationalError("no")
@@ -326,6 +345,17 @@ def test_thread_beats_for_a_database_in_memory(tmp_path, started):
     store.run_or_retrieve({"a": 0.0})
 
     assert started() == set()
+
+
+def test_run_goes_on_where_the_thread_that_beats_cannot_be_started(tmp_path, caplog, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    store = open_holding(Place("sqlite://", tmp_path), during=lambda _: None, lease_s=BRISK_S)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    assert store.run_or_retrieve({"a": 0.0}).a == 0.0
+    assert "can't start new thread" in warnings_of(caplog)[0]
 
 
 def test_thread_beats_for_an_engine_of_the_users(place, started):

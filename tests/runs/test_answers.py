@@ -276,6 +276,21 @@ def test_folder_is_looked_at_only_where_a_process_can_wait_for_another(
     assert looked == ([(tmp_path, ASKED)] if looks else [])
 
 
+def test_thread_that_cannot_be_started_is_tried_again_with_the_next_run(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    here = answers._Answers()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        here.watch()
+    here.watch()
+
+    assert here._thread is not None
+    assert here._thread.is_alive()
+    here.close()
+
+
 def test_note_goes_when_it_holds_no_more(tmp_path):
     here = answers._Answers()
     here._note(tmp_path, {"waits-1": "text"})
