@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from entropic.execution_store import events
 from entropic.execution_store.events import CHANNEL, Change, Place
@@ -92,7 +91,11 @@ class _Watcher:
 
     def start(self) -> None:
         """Begin to serve."""
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # there is no place for a thread
+            self._alarm.close()
+            raise
 
     def ring(self) -> None:
         """Let it look at once."""
@@ -117,11 +120,13 @@ class _Watcher:
             self._alarm.listen(connection)
             return one.read(connection)
 
-        # Not the kept connection on SQLite: dispose() closes it in another thread, which it does not survive in use.
-        ask = self._database.read if self._database.dialect == "sqlite" else self._database.look
+        # Only who listens needs the kept connection: dispose() closes it in another thread, perhaps in the middle of an
+        # answer, and what the drivers make of that is an error of any kind.
+        ask = self._database.look if self._database.dialect == "postgresql" else self._database.read
         try:
             place, changes = ask(look)
-        except SQLAlchemyError as error:
+        except Exception as error:  # the thread is all that its subscribers have
+            self._database.release()
             if not self._is_in_trouble:
                 log.warning(
                     "the changes in %s cannot be read, and subscribers wait for them: %s",
@@ -147,12 +152,11 @@ def add(database: Database, one: Subscription) -> None:
     """Tell *one* of changes from now on, until it is removed."""
     with _lock:
         watcher = _watchers.get(database.engine)
-        is_new = watcher is None
         if watcher is None:
-            watcher = _watchers[database.engine] = _Watcher(database)
+            watcher = _Watcher(database)
+            watcher.start()  # first, as it may fail; the thread waits for the lock
+            _watchers[database.engine] = watcher
         watcher.subscriptions[one.id] = one
-        if is_new:
-            watcher.start()
     watcher.ring()
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, text
 from entropic import Database, TransactionError
 from entropic.execution_store import Change, ExecutionStore, ExecutionStoreService, subscriptions
 from entropic.execution_store import events as events_module
+from entropic.sql.clock import database_now
 from tests.execution_store.test_service import START, seconds
 from tests.execution_store.test_transactions import in_a_block, interrupt
 from tests.support.scripts import run_text
@@ -504,13 +505,52 @@ def test_database_that_cannot_be_read_is_asked_again(sqlite, caplog, monkeypatch
     assert "cannot be read, and subscribers wait for them" in record.message
 
 
-def test_database_is_disposed_of_under_a_subscriber_who_looks_all_the_time(sqlite):
-    store = ExecutionStore.create("jobs", database=sqlite)
+def test_look_that_fails_in_whatever_way_is_made_again(sqlite, monkeypatch):
+    """As where the driver's own error comes through, of a connection that another thread has closed."""
+    monkeypatch.setattr(subscriptions, "TROUBLE_S", 0.01)
+    failures = []
+
+    def clock():
+        if threading.current_thread().name == "entropic-subscriptions" and len(failures) < 3:
+            failures.append(1)
+            raise ValueError("buf must not be NULL")
+        return database_now()
+
+    store = ExecutionStore("jobs", ExecutionStoreService(database=sqlite, clock=clock))
+    heard, later = Heard(), Heard()
+    store.subscribe(heard)
+    store.set("k", 1)
+    assert heard.wait(1) == [("set", "k")]
+    store.subscribe(later)
+    store.set("l", 1)
+
+    assert later.wait(1) == [("set", "l")]
+    assert len(failures) == 3
+
+
+def test_subscription_without_a_thread_leaves_the_next_one_alone(store, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="new thread"):
+            store.subscribe(print)
+    heard = Heard()
+    store.subscribe(heard)
+    store.set("k", 1)
+
+    assert heard.wait(1) == [("set", "k")]
+
+
+def test_database_is_disposed_of_under_a_subscriber_who_looks_all_the_time(shared, monkeypatch):
+    monkeypatch.setattr(subscriptions, "TROUBLE_S", 0.01)
+    store = ExecutionStore.create("jobs", database=shared)
     heard = Heard()
     store.subscribe(heard, poll_s=1e-6)
     for number in range(100):
         store.set(str(number), number)
-        sqlite.dispose()
+        shared.dispose()
 
     assert heard.wait(100) == [("set", str(number)) for number in range(100)]
 
