@@ -176,8 +176,9 @@ class DataStore:
         """
         state, name = self._state(component), _attribute(attribute)
         found = self._find(state, name)
-        if found is not None:
-            return self._read(state, found, verify=verify)
+        there = None if found is None else self._read(state, found, verify=verify)
+        if there is not None:
+            return there[0]
         if strict:
             raise NotFoundError(
                 f"{state.full_type} has no {name!r} in {self!r}, with these parameters, version and inputs: store it, "
@@ -232,15 +233,18 @@ class DataStore:
     def _find(self, state: State, attribute: str) -> Any:
         return self.database.look(partial(self._rows.find, state=state, attribute=attribute))
 
-    def _read(self, state: State, found: Any, *, verify: bool = False) -> Any:
+    def _read(self, state: State, found: Any, *, verify: bool = False) -> tuple[Any] | None:
+        """Return the data of a row; None if they are deleted meanwhile."""
         while True:
             if found.payload is not None:
-                return _parsed(found, state)
+                return (_parsed(found, state),)
             try:
-                return self._load(found, verify)
+                return (self._load(found, verify),)
             except FileNotFoundError as error:
                 former, found = found, self._find(state, found.attribute)
-                if found is not None and found.writing != former.writing:
+                if found is None:
+                    return None
+                if found.writing != former.writing:
                     continue  # replaced between the row and the file
                 raise ResultFileMissingError(
                     f"{former.attribute!r} of {state.full_type} is recorded, but its file "
@@ -294,8 +298,8 @@ class DataStore:
             self._write(chain, name, payload, if_exists=if_exists)
             return
         while True:
-            if (found := self._find(chain[-1], name)) is not None:
-                self._require_same(chain[-1], found, payload)
+            found = self._find(chain[-1], name)
+            if found is not None and self._is_same(chain[-1], found, payload):
                 return
             try:
                 self._write(chain, name, payload, if_exists=if_exists)
@@ -303,12 +307,15 @@ class DataStore:
                 continue
             return
 
-    def _require_same(self, state: State, found: Any, payload: Payload) -> None:
-        if (
-            found.payload == payload.text
-            or payload_of(self._read(state, found)).content() == payload.content()
-        ):
-            return
+    def _is_same(self, state: State, found: Any, payload: Payload) -> bool:
+        """Raise `AlreadyExistsError` if a row has other data; return False if they are deleted meanwhile."""
+        if found.payload == payload.text:
+            return True
+        there = self._read(state, found)
+        if there is None:
+            return False
+        if payload_of(there[0]).content() == payload.content():
+            return True
         raise AlreadyExistsError(
             f"{state.full_type} has another {found.attribute!r} already, and it was left alone: the same parameters, "
             "version and inputs gave other data. Change the version with the source code; or say if_exists='replace'"
@@ -462,7 +469,7 @@ class DataStore:
         if found is None:
             return None
         try:
-            return (self._read(state, found),)
+            return self._read(state, found)
         except ResultFileMissingError as error:
             self._require_root()
             if found.writing not in told:

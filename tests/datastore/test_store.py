@@ -599,6 +599,32 @@ def test_data_that_are_replaced_between_row_and_file_are_read_anew(local, monkey
     both(local.retrieve(Component(), "x"), np.arange(4))
 
 
+def test_data_that_are_deleted_between_row_and_file_are_not_there(local, monkeypatch, caplog):
+    real = DataStore._find
+
+    def find(self, *arguments):
+        found = real(self, *arguments)
+        monkeypatch.undo()
+        assert DataStore(local.database, local.root_dir).delete(Component()) == 1
+        return found
+
+    def deleted_meanwhile():
+        local.store(Component(), "x", np.arange(3))
+        monkeypatch.setattr(DataStore, "_find", find)
+
+    deleted_meanwhile()
+    assert local.retrieve(Component(), "x", "none") == "none"
+    deleted_meanwhile()
+    with pytest.raises(NotFoundError, match="has no 'x'"):
+        local.retrieve(Component(), "x", strict=True)
+    deleted_meanwhile()
+    local.store(Component(), "x", np.arange(4), if_exists="verify")
+    both(local.retrieve(Component(), "x"), np.arange(4))
+    deleted_meanwhile()
+    both(local.compute_once(Component(), "x", lambda: np.arange(5)), np.arange(5))
+    assert caplog.text == ""
+
+
 def test_what_a_row_names_is_read_only_if_it_is_a_file_of_data(local, tmp_path):
     (tmp_path / "secret.h5").write_bytes(b"x")
     local.store(Component(), "x", np.arange(3))
