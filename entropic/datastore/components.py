@@ -159,15 +159,27 @@ def join_with_underscores(component: Any) -> str:
 def full_type(component: Any) -> str:
     """Return the name of a component's type: its `full_type` or, without one, that of its class and module.
 
-    A script has the name of its file there, however it was started.
+    A script has the name of its file there, however it was started. A class can be a component itself.
     """
     said = _full_type_said(component)
     if said is not None:
         return said
     if isinstance(component, ModuleType):
         return _module(component.__name__)
-    kind = type(component)
+    kind = _class_of(component)
     return f"{_module(kind.__module__)}.{kind.__name__}"
+
+
+def _class_of(component: Any) -> type:
+    return component if isinstance(component, type) else type(component)
+
+
+def _type_in_full(component: Any, name: str) -> str:
+    """Return what tells a type from all others: *name*, and of a class in another one or in a function where it is."""
+    if isinstance(component, ModuleType) or _full_type_said(component) is not None:
+        return name
+    kind = _class_of(component)
+    return f"{_module(kind.__module__)}.{kind.__qualname__}"
 
 
 def _full_type_said(component: Any) -> str | None:
@@ -183,7 +195,7 @@ def _type_as_it_is(component: Any) -> str:
     """Return the name of a type as `join_with_underscores` has always had it: of a class in a script ``__main__.C``."""
     if isinstance(component, ModuleType):
         return full_type(component)
-    kind = type(component)
+    kind = _class_of(component)
     return _full_type_said(component) or f"{kind.__module__}.{kind.__name__}"
 
 
@@ -288,7 +300,8 @@ def _facts(component: Any, inputs: list[str]) -> _Facts:
             f"the parameters of {name} take {len(text)} characters, and a row has {LARGEST}: give an array, of which a "
             "digest is kept, or the name of a file"
         )
-    whole = canonical({"type": name, "version": revision, "parameters": document, "inputs": inputs})
+    kind = _type_in_full(component, name)
+    whole = canonical({"type": kind, "version": revision, "parameters": document, "inputs": inputs})
     url = getattr(given, "__dict__", {}).get("_url")
     identity = hashlib.sha256(whole.encode()).hexdigest()
     return _Facts(identity, name, revision, document, text, url if isinstance(url, str) and url else None)

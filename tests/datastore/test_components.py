@@ -217,6 +217,46 @@ def test_module_can_be_a_component():
     assert join_with_underscores(module) == "lab.tools-r3_{'a'_1}"
 
 
+class First:
+    class Stage(Component):
+        pass
+
+
+class Second:
+    class Stage(Component):
+        pass
+
+
+def stage():
+    class Stage(Component):
+        pass
+
+    return Stage
+
+
+def test_classes_of_one_name_in_others_are_told_apart():
+    kinds = [First.Stage, Second.Stage, stage()]
+
+    assert {full_type(kind()) for kind in kinds} == {f"{__name__}.Stage"}
+    assert len({hash_state(kind()) for kind in kinds}) == 3
+    assert hash_state(First.Stage()) == hash_state(component(f"{__name__}.First.Stage"))
+    for kind in kinds:
+        kind.full_type = "lab.Stage"
+    assert {hash_state(kind()) for kind in kinds} == {hash_state(component("lab.Stage"))}
+
+
+def test_class_can_be_a_component():
+    class One(Component):
+        version, parameters, input = "3", {"a": 1}, None
+
+    class Two(One):
+        pass
+
+    assert full_type(One) == full_type(One())
+    assert hash_state(One) != hash_state(Two)
+    assert join_with_underscores(One) == f"{__name__}.One-r3_{{'a'_1}}"
+
+
 class Failing(Component):
     @property
     def version(self):
