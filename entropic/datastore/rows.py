@@ -46,6 +46,7 @@ __all__ = [
 
 CHUNK = 500  # keys in a statement
 TRIES = 20  # of processes that store and delete one component at once
+MOST_BYTES = 2**62  # no database has as many, and every one can say it
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _FILE = re.compile(r"[0-9a-f]{2}/(?:([0-9a-f]{64}-[0-9a-f]{32})|\.entropic-[0-9a-f]{32})\.h5")
@@ -355,8 +356,8 @@ class ComponentRows:
     def thin_out(
         self,
         connection: Connection,
-        max_bytes: int | None,
-        older_than: timedelta | None,
+        max_bytes: float | None,
+        older_than_s: float | None,
         *,
         note: Note | None,
     ) -> list[Any]:
@@ -367,9 +368,13 @@ class ComponentRows:
         is_item = and_(sums.c.state_id == _items.c.state_id, sums.c.attribute == _items.c.attribute)
         conditions = []
         if max_bytes is not None:
-            conditions.append(sums.c.total > max_bytes)
-        if older_than is not None:
-            conditions.append(_items.c.updated_at < self.now(connection) - older_than)
+            conditions.append(sums.c.total > int(min(max_bytes, MOST_BYTES)))
+        if older_than_s is not None:
+            now = self.now(connection)
+            age_s = min(
+                older_than_s, (now - EPOCH).total_seconds()
+            )  # nothing is older, and every time can be said
+            conditions.append(_items.c.updated_at < now - timedelta(seconds=float(age_s)))
         query = _joined().join(sums, is_item).where(or_(*conditions))
         query = query.order_by(_items.c.updated_at, _items.c.state_id, _items.c.attribute)
         doomed = {(row.state_id, row.attribute): row for row in connection.execute(query)}

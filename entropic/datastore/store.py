@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -386,7 +387,7 @@ class DataStore:
         return self._change(take)
 
     def prune(
-        self, *, max_bytes: int | None = None, older_than: timedelta | float | None = None
+        self, *, max_bytes: float | None = None, older_than: timedelta | float | None = None
     ) -> list[DataItem]:
         """Delete the oldest data, and return what they were, the oldest first.
 
@@ -400,17 +401,16 @@ class DataStore:
         Raises
         ------
         ValueError
-            If neither is given, or one is negative.
+            If neither is given, or one is negative or no number.
         """
-        age = older_than
-        if age is not None and not isinstance(age, timedelta):
-            age = timedelta(seconds=age)
-        if (max_bytes is None and age is None) or (max_bytes or 0) < 0 or (age or timedelta()) < timedelta():
+        age_s = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
+        given = [one for one in (max_bytes, age_s) if one is not None]
+        if not given or not all(map(_is_limit, given)):
             raise ValueError(
-                "prune needs max_bytes, older_than, or both, and neither is negative: "
-                f"max_bytes={max_bytes!r}, older_than={older_than!r}"
+                "prune needs max_bytes, older_than, or both, each a number that is not negative: "
+                f"max_bytes={max_bytes!r:.100}, older_than={older_than!r:.100}"
             )
-        rows = self._change(partial(self._rows.thin_out, max_bytes=max_bytes, older_than=age))
+        rows = self._change(partial(self._rows.thin_out, max_bytes=max_bytes, older_than_s=age_s))
         return [data_item(row, self.root_dir) for row in rows]
 
     # Computing
@@ -502,6 +502,11 @@ def _made(root: Path) -> Path:
             f"root_dir is where files are kept, and {str(root)!r} exists but is not a directory: give a folder"
         ) from None
     return root
+
+
+def _is_limit(value: Any) -> bool:
+    is_number = not isinstance(value, bool) and isinstance(value, Real)
+    return is_number and bool(value >= 0)  # NaN is not
 
 
 def _attribute(name: Any) -> str:

@@ -520,7 +520,28 @@ def test_oldest_data_go_first(store, clock):
     assert len(store.prune(max_bytes=0)) == 1
 
 
-@pytest.mark.parametrize("given", [{}, {"max_bytes": -1}, {"older_than": -1}, {"older_than": timedelta(-1)}])
+def test_limit_that_nothing_reaches_is_one(store):
+    store.store(Source(), "x", 1)
+
+    for far in (timedelta.max, 1e12, 10**400, float("inf")):
+        assert store.prune(older_than=far) == []
+    for many in (1e9, 10**30, float("inf"), np.int64(1 << 40)):
+        assert store.prune(max_bytes=many) == []
+    assert len(store.prune(older_than=np.float64(0), max_bytes=0.5)) == 1
+
+
+NO_LIMITS = (-1, float("nan"), True, "5", np.bool_(True), [1])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"older_than": timedelta(-1)},
+        *({name: one} for one in NO_LIMITS for name in ("max_bytes", "older_than")),
+    ],
+    ids=str,
+)
 def test_prune_without_a_limit_is_refused(local, given):
     with pytest.raises(ValueError, match="prune needs max_bytes, older_than, or both"):
         local.prune(**given)
