@@ -13,12 +13,14 @@ from entropic.execution_store.documents import STORE_KEY, KeyPolicy
 
 __all__ = [
     "EPOCH",
+    "check_function",
     "check_kept",
     "check_key",
     "check_name",
     "check_poll",
     "check_ttl",
     "expiry",
+    "is_store_key",
     "policy_of",
     "prefix_range",
     "scope_of",
@@ -27,6 +29,7 @@ __all__ = [
 NAME_LENGTH = 255
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+LONGEST_S = 1e12  # more than the calendar has, and no float is too small for it
 LAST_CHARACTER = 0x10FFFF
 _OBJECT_ID = re.compile(r"[0-9a-f]{24}")
 
@@ -55,12 +58,23 @@ def check_key(key: Any) -> str:
     ValueError
         If `check_name` has something against it, or it stands for the store itself.
     """
-    if key == STORE_KEY:
+    if is_store_key(key):
         raise ValueError(
             f"{STORE_KEY!r} is a reserved key, which stands for the store itself: use create_store, update_metadata "
             "and delete_store of the service, or another key"
         )
     return check_name(key, "a key")
+
+
+def is_store_key(key: Any) -> bool:
+    """Whether a key stands for the store itself; of what is no text, such as an array, nothing is asked."""
+    return isinstance(key, str) and key == STORE_KEY
+
+
+def check_function(function: Any, what: str) -> None:
+    """Raise TypeError if *function* cannot be called."""
+    if not callable(function):
+        raise TypeError(f"{what}, not {function!r:.100}")
 
 
 def scope_of(dataset_id: Any) -> str:
@@ -108,9 +122,10 @@ def check_ttl(ttl: Any) -> float | None:
     """
     if ttl is None:
         return None
-    if isinstance(ttl, bool) or not isinstance(ttl, Real) or not math.isfinite(ttl) or ttl < 0:
+    seconds = _number(ttl)
+    if seconds is None:
         raise ValueError(f"a ttl is a number of seconds, 0 or more, not {ttl!r:.100}; None is without an end")
-    return float(ttl)
+    return seconds
 
 
 def check_kept(age_s: Any, count: Any) -> tuple[int, int]:
@@ -138,9 +153,18 @@ def check_poll(poll_s: Any) -> float:
 
 
 def _seconds(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
+    seconds = _number(value)
+    if not seconds:
         raise ValueError(f"{name} is a number of seconds, more than 0, not {value!r:.100}")
-    return float(value)
+    return seconds
+
+
+def _number(value: Any) -> float | None:
+    """Return *value* as a float, cut at `LONGEST_S`; None if it is no finite number of 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    number: Any = value
+    return float(min(number, LONGEST_S)) if 0 <= number < math.inf else None
 
 
 def expiry(now_us: int, ttl: float | None) -> int | None:

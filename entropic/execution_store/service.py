@@ -17,10 +17,12 @@ from sqlalchemy.exc import DBAPIError
 from entropic.errors import DuplicateStoreError
 from entropic.execution_store import changes, events, refusals, rows, subscriptions
 from entropic.execution_store.arguments import (
+    check_function,
     check_kept,
     check_key,
     check_name,
     check_poll,
+    is_store_key,
     policy_of,
     prefix_range,
     scope_of,
@@ -36,7 +38,7 @@ from entropic.execution_store.contents import (
     value_text,
 )
 from entropic.execution_store.direct import Direct
-from entropic.execution_store.documents import STORE_KEY, DeleteCount, KeyDocument, StoreDocument
+from entropic.execution_store.documents import DeleteCount, KeyDocument, StoreDocument
 from entropic.execution_store.events import KEYS, STORES, Change, Held, Kept, Place
 from entropic.process.logs import get_logger
 from entropic.sql.clock import Clock, database_now
@@ -405,6 +407,7 @@ class ExecutionStoreService:
         """
         store, own, lifetime = self._named(store_name), check_key(key), Lifetime.of(ttl, policy)
         new = Lifetime.of(ttl, new_policy if policy is None else policy)
+        check_function(function, "update needs a function of the value")
         is_called = False
 
         def work() -> Any:
@@ -457,13 +460,13 @@ class ExecutionStoreService:
 
     def has_key(self, store_name: str, key: str) -> bool:
         """Return whether a key is there; ``"__store__"`` is if the store was created."""
-        if key == STORE_KEY:
+        if is_store_key(key):
             return self._is_any(self._stores(*self._created(store_name), columns=[STORES.c.id]))
         return self._is_any(self._one(store_name, key, KEYS.c.store_id))
 
     def get_key(self, store_name: str, key: str) -> KeyDocument | None:
         """Return a key with its value, ``None`` if it is absent; for ``"__store__"`` a store that was created."""
-        if key == STORE_KEY:
+        if is_store_key(key):
             found = self._look(self._stores(*self._created(store_name)))
             return None if found is None else store_document(found)
         row = self._look(self._one(store_name, key))
@@ -580,6 +583,7 @@ class ExecutionStoreService:
             Inside a transaction.
         """
         name, every_s = check_name(store_name), check_poll(poll_s)
+        check_function(callback, "subscribe needs a function of a Change")
         self.database.refuse_block("subscribing", "do it before the block, or after it")
         begin = self._here(name) if place is None else Place.of(place)
         one = subscriptions.Subscription(

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, func
 __all__ = ["Alarm", "notice"]
 
 LISTENING_S = 10.0  # between two looks, at most
+LONGEST_S = 86_400.0  # poll() counts milliseconds, in 32 bits
 
 
 def notice(connection: Connection, channel: str) -> tuple[Any, ...]:
@@ -72,7 +73,7 @@ class Alarm:
                 return
             poll.register(self._line, select.POLLIN)
             timeout_s = timeout_s and max(timeout_s, LISTENING_S)
-        poll.poll(timeout_s * 1000)
+        poll.poll(min(timeout_s, LONGEST_S) * 1000)
         with suppress(BlockingIOError):
             while self._ear.recv(4096):
                 pass

@@ -480,9 +480,25 @@ def test_place_that_is_none_is_refused(store, wrong):
 
 
 def test_time_between_looks_that_is_none_is_refused(store):
-    for wrong in (0, -1, True, "1", float("nan")):
+    for wrong in (0, -1, True, "1", float("nan"), float("inf")):
         with pytest.raises(ValueError, match="poll_s"):
             store.subscribe(print, poll_s=wrong)
+
+
+@pytest.mark.parametrize("poll_s", [1e8, 10**400], ids=["years", "more"])
+def test_time_between_looks_may_be_as_long_as_one_likes(store, poll_s):
+    heard = Heard()
+    store.subscribe(heard, poll_s=poll_s)
+    for number in range(3):
+        store.set("k", number)
+        heard.wait(number + 1)
+
+    assert heard.facts == [("set", "k")] * 3
+
+
+def test_subscriber_that_cannot_be_called_is_refused(store):
+    with pytest.raises(TypeError, match="subscribe needs a function of a Change, not 'print'"):
+        store.subscribe("print")
 
 
 def test_database_that_cannot_be_read_is_asked_again(sqlite, caplog, monkeypatch):

@@ -6,6 +6,7 @@ import pickle
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -120,7 +121,9 @@ def test_policy_that_is_none_is_refused(service, store, policy):
     assert store.list_stores() == []
 
 
-@pytest.mark.parametrize("ttl", [-1, -0.001, True, "5", float("nan"), float("inf"), 1e12, [1]])
+@pytest.mark.parametrize(
+    "ttl", [-1, -0.001, True, "5", float("nan"), float("inf"), 1e12, 10**400, [1]], ids=str
+)
 def test_time_to_live_that_is_none_is_refused(service, store, ttl):
     store.set("k", 1)
     for act in (
@@ -152,6 +155,13 @@ def test_key_that_no_database_keeps_is_refused(store, service, key):
         with pytest.raises(ValueError, match="the name of a store "):
             act()
     assert store.list_stores() == []
+
+
+def test_key_that_is_an_array_is_refused_as_any_other_that_is_no_text(store):
+    np = pytest.importorskip("numpy")
+    for act in (store.get, store.has, store.delete, partial(store.set, value=1)):
+        with pytest.raises(ValueError, match="a key is text of 1 to 255 characters"):
+            act(np.arange(2))
 
 
 KEYS = ["a", "A", "a ", " a", "á", "a\u0301", "x" * 255, "\U0001f4a5" * 255, "%", "_", "'", '"', "\\", "a/b", "..",
@@ -464,6 +474,12 @@ def test_update_whose_function_raises_changes_nothing(store, service):
             store.update(key, lambda value: object())
     assert store.items() == {"k": {"a": 1}}
     assert service.list_stores() == ["jobs"]
+
+
+def test_update_without_a_function_is_refused(store):
+    with pytest.raises(TypeError, match="update needs a function of the value, not 5"):
+        store.update("k", 5)
+    assert store.list_stores() == []
 
 
 def test_function_of_an_update_may_use_the_store(store):
