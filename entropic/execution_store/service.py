@@ -349,8 +349,8 @@ class ExecutionStoreService:
         Parameters
         ----------
         expected : object
-            Compared with ``==``; arrays and NaN are equal if they would be stored alike. A key that is absent equals
-            nothing, not even ``None``.
+            Compared with ``==``; arrays and NaN are equal if they hold the same, with the same type. A key that is
+            absent equals nothing, not even ``None``.
         ttl, policy : optional
             Default: both stay as they are.
 

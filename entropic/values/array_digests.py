@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["differs_from_fill", "digest_of", "is_digest_of", "little_endian"]
+from entropic.values.kinds import without_padding
+
+__all__ = ["content_digest", "differs_from_fill", "digest_of", "is_digest_of", "little_endian"]
 
 _WITHOUT_ORDER = "OT"  # kinds of which an array holds addresses
 _TOGETHER = 1 << 18  # elements that are compared at a time
@@ -20,6 +24,19 @@ def _ordered(values: Any, order: str) -> Any:
     if values.dtype.kind in _WITHOUT_ORDER:
         return values
     return values.astype(values.dtype.newbyteorder(order), copy=False)
+
+
+def content_digest(document: Any, arrays: Mapping[str, Any]) -> str:
+    """Return a digest of a value by its document, whatever the order of dicts and of arrays in memory."""
+    import numpy
+
+    whole = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        flat: Any = without_padding(numpy.ascontiguousarray(array)).reshape(-1)
+        # An array of structures has its fields in the digest of its dtype.
+        digest = hashlib.sha256(flat.view("u1") if array.nbytes else b"").hexdigest()
+        whole.update(json.dumps([name, str(array.dtype.descr), list(array.shape), digest]).encode())
+    return whole.hexdigest()
 
 
 def digest_of(values: Any) -> str:

@@ -33,6 +33,7 @@ from entropic.values.kinds import (
     is_plain_dtype,
     of_type,
     parts_as,
+    without_padding,
 )
 from entropic.values.objects import class_name, shape_of, state_of
 from entropic.values.pandas_parts import make_pandas, pandas_parts
@@ -339,7 +340,7 @@ class Encoder:
         name = "/".join(self._path)
         if not all(map(_is_good_name, self._path)) or not name or name in self.arrays:
             name = f"{_UNNAMED}{len(self.arrays)}"
-        self.arrays[name] = array
+        self.arrays[name] = without_padding(array)
         return tagged("array", name)
 
     def _fields(self, value: Any) -> Any:
@@ -349,7 +350,8 @@ class Encoder:
         parts = numpy.dtype([(name, fields[name][0]) for name in value.dtype.names])
         if not is_plain_dtype(parts) or any(len(field) > 2 for field in fields.values()):
             raise self._refuse(value)
-        octets = numpy.array(value, order="C").view(f"V{value.dtype.itemsize}")
+        # In this order: NumPy copies field by field, and leaves in between what the memory had.
+        octets = without_padding(numpy.array(value, order="C")).view(f"V{value.dtype.itemsize}")
         offsets = [fields[name][1] for name in value.dtype.names]
         return [self._at("elements", octets), self._at("fields", numpy.empty(0, parts)), offsets]
 

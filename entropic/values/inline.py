@@ -13,6 +13,7 @@ from io import BytesIO
 from typing import Any
 
 from entropic.errors import DecodeError
+from entropic.values.array_digests import content_digest
 from entropic.values.documents import MARKER, decode, encode
 
 __all__ = ["from_text", "is_alike", "refuse_classes", "reworded", "to_text"]
@@ -107,16 +108,21 @@ def from_text(text: str) -> Any:
 
 
 def is_alike(one: Any, other: Any) -> bool:
-    """Whether two values are equal, or would be written alike, as arrays and NaN are."""
+    """Whether two values are equal, or hold the same, as arrays and NaN do."""
     try:
         if one is other or bool(one == other):
             return True
     except Exception:
         pass
     try:
-        return to_text(one) == to_text(other)
-    except TypeError:
+        return bool(_content_of(one) == _content_of(other))
+    except (TypeError, RecursionError):
         return False
+
+
+def _content_of(value: Any) -> Any:
+    document, arrays = encode(value)
+    return content_digest(document, arrays) if arrays else json.dumps(document, sort_keys=True)
 
 
 def _packed(array: Any) -> str:

@@ -28,6 +28,7 @@ __all__ = [
     "is_plain_dtype",
     "of_type",
     "parts_as",
+    "without_padding",
 ]
 
 
@@ -141,6 +142,29 @@ def has_description(dtype: Any) -> bool:
         return bool(dtype.descr)
     except ValueError:
         return False
+
+
+def without_padding(array: Any) -> Any:
+    """Return a structured array with zeros between its fields, where anything may stand that the memory had."""
+    dtype = array.dtype
+    if not _has_padding(dtype):
+        return array
+    import numpy as np
+
+    is_by_columns = array.flags.f_contiguous and not array.flags.c_contiguous
+    made = np.zeros(array.shape, dtype, order="F" if is_by_columns else "C")
+    for name in dtype.names:
+        made[name] = without_padding(array[name])
+    return made
+
+
+def _has_padding(dtype: Any) -> bool:
+    if dtype.names is None:
+        return False
+    fields = [dtype[name] for name in dtype.names]
+    return dtype.itemsize != sum(one.itemsize for one in fields) or any(
+        _has_padding(one.base) for one in fields
+    )
 
 
 def decode_numpy(content: Any) -> Any:

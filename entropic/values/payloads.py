@@ -6,12 +6,12 @@ tuples, sets and dicts. Objects of classes without a codec are refused, and noth
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from entropic.errors import DecodeError
+from entropic.values.array_digests import content_digest
 from entropic.values.codecs import as_file
 from entropic.values.documents import decode, encode
 from entropic.values.formats import FORMATS
@@ -52,15 +52,7 @@ class Payload:
 
     def content(self) -> str:
         """Return a digest of what it holds, however that is written, and in whatever order dicts have their keys."""
-        import numpy
-
-        whole = hashlib.sha256(json.dumps(self.document, sort_keys=True).encode())
-        for name, array in sorted(self.arrays.items()):
-            octets: Any = numpy.ascontiguousarray(array).reshape(-1).view("u1") if array.nbytes else b""
-            # An array of structures has its fields in the digest of its dtype.
-            digest = hashlib.sha256(octets).hexdigest()
-            whole.update(json.dumps([name, str(array.dtype.descr), list(array.shape), digest]).encode())
-        return whole.hexdigest()
+        return content_digest(self.document, self.arrays)
 
 
 def payload_of(value: Any) -> Payload:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from entropic import DecodeError
 from entropic.values import inline
 from entropic.values.inline import from_text, is_alike, to_text
+from entropic.values.payloads import payload_of
 from tests.support import strategies
 from tests.support.values import is_same
 
@@ -150,11 +151,40 @@ def test_arrays_without_numpy_loaded_are_read():
         (np.arange(2), np.arange(2), True),
         (np.arange(2), np.arange(3), False), (np.zeros(0), np.zeros(0), True), (np.zeros(0), np.zeros((0, 1)), False),
         ({"a": np.arange(2)}, {"a": np.arange(2)}, True), (np.arange(2), None, False), (1, object(), False),
-        ((1,), [1], False),
+        ((1,), [1], False), ({"a": 1, "b": np.ones(2)}, {"b": np.ones(2), "a": 1}, True),
+        ([np.arange(6).reshape(2, 3)], [np.asfortranarray(np.arange(6).reshape(2, 3))], True),
+        (np.arange(2, dtype="<i8"), np.arange(2, dtype=">i4"), False),
     ],
 )  # fmt: skip
-def test_values_are_alike_if_equal_or_written_alike(one, other, expected):
+def test_values_are_alike_if_equal_or_of_the_same_content(one, other, expected):
     assert is_alike(one, other) is expected
+
+
+ALIGNED = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+PADDED = {
+    "aligned": ALIGNED,
+    "nested": np.dtype([("x", ALIGNED, (2,)), ("y", "i2")], align=True),
+    "disordered": np.dtype({"names": ["b", "a"], "formats": ["f8", "i1"], "offsets": [8, 0], "itemsize": 16}),
+    "overlapping": np.dtype({"names": ["a", "b"], "formats": ["i4", "i2"], "offsets": [0, 2], "itemsize": 8}),
+}
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", PADDED)
+def test_what_stands_between_the_fields_of_a_structure_is_no_part_of_it(kind, order):
+    dtype = PADDED[kind]
+    bare = np.zeros((2, 3), dtype, order=order)
+    littered = np.full(6 * dtype.itemsize, 255, "u1").view(dtype).reshape(2, 3)
+    for name in dtype.names:
+        littered[name] = bare[name]
+
+    assert is_alike(littered, bare)
+    assert payload_of(littered).content() == payload_of(bare).content()
+    assert to_text(np.array(littered, order=order)) == to_text(bare)
+    back = from_text(to_text(littered))
+    assert back.dtype == dtype
+    for name in dtype.names:
+        assert back[name].tolist() == bare[name].tolist()
 
 
 @pytest.mark.parametrize(
