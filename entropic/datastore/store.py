@@ -48,7 +48,7 @@ from entropic.errors import (
     ResultsDirUnavailableError,
 )
 from entropic.process.logs import get_logger
-from entropic.process.patience import Patience
+from entropic.process.patience import Patience, checked_lease, checked_timeout
 from entropic.runs.inside import refuse_memory
 from entropic.sql.clock import Clock, database_now
 from entropic.sql.columns import ID_LENGTH
@@ -95,6 +95,8 @@ class DataStore:
     ------
     NotADirectoryError
         If *root_dir* is a file.
+    ValueError
+        If *lease_s* or *wait_timeout_s* is no such time.
     SchemaError
         If the database has tables of another version of entropic.
 
@@ -117,6 +119,7 @@ class DataStore:
     ) -> None:
         if not callable(key_generator):
             raise TypeError(f"a key_generator is a function of a component, not {key_generator!r:.200}")
+        lease_s, wait_timeout_s = checked_lease(lease_s), checked_timeout(wait_timeout_s)
         if database is None:
             from entropic.options import Options
 

@@ -747,6 +747,15 @@ def test_folder_is_made_with_those_above_it_and_a_file_is_none(tmp_path, sqlite_
         DataStore(sqlite_url, tmp_path / "file" / "below")
 
 
+@pytest.mark.parametrize("name", ["lease_s", "wait_timeout_s"])
+@pytest.mark.parametrize("wrong", [-1, "5", True, float("nan")])
+def test_times_that_are_none_are_refused_before_anything_is_made(tmp_path, sqlite_url, name, wrong):
+    with pytest.raises(ValueError, match=f"{name} is a number of seconds"):
+        DataStore(sqlite_url, tmp_path / "data", **{name: wrong})
+
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("form", [str, make_url, create_engine, Database])
 def test_database_is_given_in_any_form(tmp_path, sqlite_url, form):
     given = form(sqlite_url)
