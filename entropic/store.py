@@ -262,9 +262,10 @@ class Store(Generic[ModelT]):
         ResultFileMissingError
             If the file is not there.
         ResultFileError
-            If it is no file or folder of files.
+            If it is no file or folder of files, or if the results folder lies in it.
         AlreadyExistsError
-            If *params* have another result, unless *overwrite*; or if the file is what a run of other parameters wrote.
+            If *params* have another result, unless *overwrite*; or if the file is what another run wrote, of whatever
+            table of the database, or a part of that.
         ResultsDirUnavailableError
             If the results folder is absent or another's.
         ClaimLostError
@@ -303,7 +304,7 @@ class Store(Generic[ModelT]):
         ----------
         remove_file : bool
             Delete the result too, also a file outside `results_dir` if this user registered it. One that is gone
-            already does not matter; one that another row has too stays.
+            already does not matter; one that another row has too stays, of whatever table of the database.
         hash : str, optional
             The key; wins over *params*.
 

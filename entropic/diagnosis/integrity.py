@@ -206,7 +206,7 @@ class _Check:
         is_inside = Path(path).parent == self._table.root  # whatever a record names, nothing else is moved
 
         def mend(token: str) -> bool:
-            if not self._is_ours(row) or self._table.publisher.is_shared(path, row.id):
+            if not self._is_ours(row) or self._table.publisher.named.has_other(Path(path), row.id):
                 return False
             return self._delete_row(row, token, partial(self._put_aside, Path(path)))
 

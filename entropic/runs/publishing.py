@@ -23,9 +23,9 @@ from entropic.disk.files import digest_of, remove, sync_folder
 from entropic.disk.guarded import located, unlink
 from entropic.disk.names import is_name
 from entropic.disk.registered import note_registered
-from entropic.disk.roots import STATE, quarantine
+from entropic.disk.roots import quarantine
 from entropic.disk.staging import move
-from entropic.errors import AlreadyExistsError, ClaimLostError
+from entropic.errors import AlreadyExistsError, ClaimLostError, ResultFileError
 from entropic.leases.claims import Claims
 from entropic.model.base import RESULT_VALUE, reserved_of, table_key
 from entropic.model.identities import Identity
@@ -36,6 +36,7 @@ from entropic.runs.durable import not_kept, sync_runs
 from entropic.runs.endings import Endings, ended_at
 from entropic.runs.former import former_of, keep_former
 from entropic.runs.jobs import Failure, Receipt
+from entropic.runs.named import Named
 from entropic.runs.refusals import refused
 from entropic.sql.database import Database
 from entropic.sql.drift import check_user_table
@@ -68,6 +69,11 @@ class Published(NamedTuple):
 class Publisher:
     """Commits what was run for one table.
 
+    Attributes
+    ----------
+    named : Named
+        Who else names a file.
+
     Notes
     -----
     Safe between threads and processes: the claims decide.
@@ -81,6 +87,7 @@ class Publisher:
         self._claims = claims
         self._endings = endings
         self._root = root
+        self.named = Named(database, table_key(parameters.model), root)
         rows: Any = parameters.model.__table__
         self._rows = rows
         self._reserved = reserved_of(parameters.model)
@@ -178,7 +185,9 @@ class Publisher:
                 with suppress(OSError):  # of a slot that is gone, or in another's hands
                     unlink(former_of(receipt, self._root))
         for key, name in stale:
-            if not self.is_shared(name, key):  # a re-run's file has another name: the old one is nobody's now
+            if not self.named.has_other(
+                self._root / name, key
+            ):  # a re-run's file has another name: the old one is nobody's now
                 remove(self._root / name)
 
     def _former(self, connection: Connection, keys: list[str]) -> dict[str, str | None]:
@@ -197,31 +206,22 @@ class Publisher:
             return there  # a crash came between its move and its commit
         return receipt.other_name
 
-    def is_shared(self, name: str, key: str) -> bool:
-        """Whether a file in the results folder, or of a path, is that of another row than *key*."""
-        return self._other(self._root / name, key) is not None  # of an absolute name that name itself
-
-    def _other(self, path: Path, key: str) -> Any:
-        """Return the file record of another row than *key* that names the file at *path*."""
-        real = path.parent.resolve() / path.name
-        names = {str(path), str(real), *([path.name] if real.parent == self._root.resolve() else [])}
-        others = select(_files.c.record_id, _files.c.attempt).where(
-            _files.c.table_name == self._table, _files.c.record_id != key, _files.c.name.in_(names)
-        )
-        # What a run wrote first: it is replaced when that is run again.
-        first = others.order_by(_files.c.attempt.is_(None)).limit(1)
-        return self._database.read(lambda connection: connection.execute(first).first())
-
     def _refuse_own(self, path: Path, key: str) -> None:
-        other = self._other(path, key)
-        if other is not None and other.attempt is not None:
+        other = self.named.writer(path, key)
+        if other is not None:
+            of = "" if other.table_name == self._table else f" of table {other.table_name!r}"
             raise AlreadyExistsError(
-                f"{str(path)!r} is what the run {other.record_id!r} wrote, which is replaced when that is run again: "
-                "register a copy of it"
+                f"{str(path)!r} is what the run {other.record_id!r}{of} wrote, which is replaced when that is run "
+                "again: register a copy of it"
             )
-        if STATE in path.parts and self._root in path.parents:
+        if self.named.is_in_state(path):
             raise AlreadyExistsError(
                 f"{str(path)!r} lies in a folder of state, which is cleared: register a copy of it"
+            )
+        if self._root.resolve().is_relative_to(path.resolve()):
+            raise ResultFileError(
+                f"{str(path)!r} is no result, as the results folder {str(self._root)!r} lies in it: register a folder "
+                "or a file besides"
             )
 
     def _write_rows(

@@ -40,8 +40,12 @@ def _remove(table: ResultTable[Any], found: Found, path: Path) -> str | None:
     is_inside = path.parent == table.root
     if found.sha256 is None and not is_inside:
         return f"no file record says that {str(path)!r} is its result"
-    if table.publisher.is_shared(str(path), found.id):
-        return f"{str(path)!r} is the result of another row too"
+    named = table.publisher.named
+    if named.has_other(path, found.id):
+        return f"{str(path)!r}, or a part of it, is the result of another row too"
+    is_runs = is_inside and path.name.startswith(found.id)  # which may have results of its own in it
+    if not is_runs and (reason := named.strange_root(path)) is not None:
+        return reason
     if not is_inside:
         return remove_registered(table.root, (table_key(table.model), found.id), path)
     remove(path)

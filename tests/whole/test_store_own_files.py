@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from entropic import AlreadyExistsError, ResultFileError
+from entropic import AlreadyExistsError, Base, Mapped, ResultFileError, Store
 from entropic.disk.files import digest_of
 from tests.support.store_cases import PARAMS, Pendulum, Runner, results_in, rows_of, warnings_of
 from tests.support.stores import open_store
@@ -428,3 +428,129 @@ def test_what_took_the_place_of_a_result_is_no_hit_and_check_goes_on(store, resu
     assert {finding.kind for finding in report} >= {"not-a-file", "corrupt-file"}
     assert len(store.runner.seen) == 3
     assert store.retrieve(PARAMS, verify=True).result_file == again.result_file
+
+
+# What another table of the same database has, and what lies in folders
+
+
+class Bells(Base):
+    __tablename__ = "bells"
+
+    length: Mapped[float]
+
+
+@pytest.fixture
+def bells(sqlite, tmp_path):
+    """A Store of another table of the same database, with a results folder of its own."""
+    return Store(Runner(), Bells, tmp_path / "bells", ".json", sqlite)
+
+
+@pytest.mark.parametrize("way", ["plain", "by a link to the folder", "by a link to the file"])
+def test_file_of_a_run_of_another_table_cannot_be_registered(store, bells, results, tmp_path, way):
+    record = store.run_or_retrieve(PARAMS)
+    (tmp_path / "link").symlink_to(results)
+    (tmp_path / "file").symlink_to(record.result_file)
+    paths = {"plain": results / named(record), "by a link to the folder": tmp_path / "link" / named(record)}
+    path = paths.get(way, tmp_path / "file")
+
+    with pytest.raises(AlreadyExistsError, match=f"the run '{record.id}' of table 'pendulum' wrote"):
+        bells.register({"length": 1.0}, path)
+
+    assert bells.retrieve({"length": 1.0}) is None
+
+
+def test_part_of_a_folder_that_a_run_wrote_cannot_be_registered(store, bells, tmp_path):
+    def write_many(params):
+        Path(params["result_file"]).mkdir()
+        (Path(params["result_file"]) / "mean.json").write_text("1")
+
+    folders = open_store(Pendulum, tmp_path, write_many, store.database)
+    record = folders.run_or_retrieve(PARAMS)
+
+    for one, params in ((folders, OTHER), (bells, {"length": 1.0})):
+        with pytest.raises(AlreadyExistsError, match=rf"the run '{record.id}'.* wrote"):
+            one.register(params, Path(record.result_file) / "mean.json")
+
+
+def test_file_in_a_slot_of_another_table_cannot_be_registered(store, bells, results):
+    store.run_or_retrieve(PARAMS)
+    path = next((results / ".entropic").glob("*/process.json"))
+
+    with pytest.raises(AlreadyExistsError, match="folder of state"):
+        bells.register({"length": 1.0}, path)
+
+
+@pytest.mark.parametrize("place", ["itself", "above"])
+def test_folder_that_has_the_results_in_it_cannot_be_registered(store, results, tmp_path, place):
+    store.run_or_retrieve(PARAMS)
+
+    with pytest.raises(ResultFileError, match=r"the results folder .* lies in it"):
+        store.register(OTHER, results if place == "itself" else tmp_path)
+
+    assert store.retrieve(OTHER) is None
+
+
+def test_delete_leaves_a_file_that_another_table_has_too(store, bells, tmp_path, caplog):
+    path = tmp_path / "shared.json"
+    path.write_text("shared")
+    store.register(PARAMS, path)
+    bells.register({"length": 1.0}, path)
+
+    store.delete(PARAMS, remove_file=True)
+    kept = path.read_text()
+    bells.delete({"length": 1.0}, remove_file=True)
+
+    assert kept == "shared"
+    assert any("another row" in text for text in warnings_of(caplog))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("deleted", ["folder", "file"])
+def test_delete_leaves_what_another_row_has_a_part_of(store, bells, tmp_path, deleted):
+    folder = tmp_path / "data_1%"
+    folder.mkdir()
+    (folder / "part.json").write_text("part")
+    of = {"folder": folder, "file": folder / "part.json"}
+    store.register(PARAMS, of[deleted])
+    bells.register({"length": 1.0}, of["file" if deleted == "folder" else "folder"])
+
+    store.delete(PARAMS, remove_file=True)
+
+    assert (folder / "part.json").read_text() == "part"
+    assert bells.retrieve({"length": 1.0}, verify=True) is not None
+
+
+def test_delete_removes_a_file_beside_one_whose_name_only_begins_alike(store, bells, tmp_path):
+    paths = [tmp_path / name for name in ("data", "data_2")]
+    for path in paths:
+        path.mkdir()
+        (path / "part.json").write_text("part")
+    store.register(PARAMS, paths[0])
+    bells.register({"length": 1.0}, paths[1] / "part.json")
+
+    store.delete(PARAMS, remove_file=True)
+
+    assert [path.exists() for path in paths] == [False, True]
+
+
+def test_delete_leaves_a_file_in_the_results_folder_of_another_database(store, tmp_path, caplog):
+    other = Store(Runner(), Bells, tmp_path / "bells", ".json", f"sqlite:///{tmp_path / 'other.sqlite3'}")
+    path = Path(other.run_or_retrieve({"length": 1.0}).result_file)
+    store.register(PARAMS, path)
+
+    store.delete(PARAMS, remove_file=True)
+
+    assert other.retrieve({"length": 1.0}, verify=True) is not None
+    assert any("results folder" in text for text in warnings_of(caplog))
+
+
+def test_delete_leaves_a_folder_in_which_results_lie_by_now(store, tmp_path, caplog):
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    store.register(PARAMS, tmp_path / "data")
+    other = Store(Runner(), Bells, tmp_path / "data" / "deep" / "bells", ".json", store.database)
+    other.run_or_retrieve({"length": 1.0})
+
+    store.delete(PARAMS, remove_file=True)
+
+    assert other.retrieve({"length": 1.0}, verify=True) is not None
+    assert any("results folder" in text for text in warnings_of(caplog))
