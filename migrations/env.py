@@ -13,7 +13,7 @@ from typing import Any
 
 from alembic import context
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 # In a checkout its own package serves, installed or not; in the wheel there is no package below the parent.
 PARENT = Path(__file__).resolve().parents[1]
@@ -83,6 +83,22 @@ def options(dialect_name: str) -> dict[str, Any]:
     }
 
 
+def pass_over(impl: Any, connection: Connection) -> None:
+    """Let a step that was interrupted be taken again where each statement commits: what it made or dropped stays so."""
+    create_table, create_index, drop_table = impl.create_table, impl.create_index, impl.drop_table
+
+    def has_table(table: Any) -> bool:
+        return inspect(connection).has_table(table.name)
+
+    def has_index(index: Any) -> bool:
+        there = inspect(connection).get_indexes(index.table.name)
+        return any(one["name"] == index.name for one in there)
+
+    impl.create_table = lambda table, **options: has_table(table) or create_table(table, **options)
+    impl.create_index = lambda index, **options: has_index(index) or create_index(index, **options)
+    impl.drop_table = lambda table, **options: has_table(table) and drop_table(table, **options)
+
+
 def run() -> None:
     """Run the migrations, or print their SQL."""
     if context.is_offline_mode():
@@ -97,6 +113,8 @@ def run() -> None:
         return
     with connected() as connection:
         context.configure(connection=connection, **options(connection.dialect.name))
+        if connection.dialect.name in {"mysql", "mariadb"}:
+            pass_over(context.get_context().impl, connection)
         with context.begin_transaction():
             context.run_migrations()
 

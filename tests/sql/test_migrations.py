@@ -515,6 +515,62 @@ def test_upgrade_that_raises_half_way_leaves_the_former_revision_intact(database
     assert not inspect(database.engine).has_table("entropic_half")
 
 
+class Interrupted(Exception):
+    """Comes in the place of the n-th statement that changes a schema or a row."""
+
+    def __init__(self, database: Database, n: int) -> None:
+        self.left = n
+        event.listen(database.engine, "before_cursor_execute", self.count)
+
+    def count(self, connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.split(maxsplit=1)[0] in {"CREATE", "DROP", "ALTER", "INSERT", "UPDATE", "DELETE"}:
+            self.left -= 1
+        if self.left < 0:
+            raise self
+
+
+def move(database: Database, revision: str) -> None:
+    """Do what ``alembic upgrade`` and ``alembic downgrade`` do."""
+    with locks.schema_lock(database) as connection:
+        direction = (
+            command.upgrade if revision > (versions.read_version(connection) or "") else command.downgrade
+        )
+        direction(migrate._alembic_config(connection), revision)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 14, 17, 22, 25])
+def test_step_that_was_interrupted_on_mysql_is_taken_again(mysql_url, n):
+    database = Database(mysql_url)
+    move(database, "0001")
+    interrupted = Interrupted(database, n)
+    with pytest.raises(Interrupted):
+        migrate.upgrade(database)
+    event.remove(database.engine, "before_cursor_execute", interrupted.count)
+
+    migrate.upgrade(database)
+
+    assert migrate.current(database) == versions.HEAD
+    migrate.check(database)
+    with database.reading() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": versions.VERSION_TABLE})
+        assert compare_metadata(context, every_table()) == []
+
+
+@pytest.mark.parametrize("n", [3, 9])
+def test_step_back_that_was_interrupted_on_mysql_is_taken_again(mysql_url, n):
+    database = Database(mysql_url)
+    migrate.upgrade(database)
+    interrupted = Interrupted(database, n)
+    with pytest.raises(Interrupted):
+        move(database, "0002")
+    event.remove(database.engine, "before_cursor_execute", interrupted.count)
+
+    move(database, "0002")
+
+    assert migrate.current(database) == "0002"
+    assert not inspect(database.engine).has_table("entropic_component_types")
+
+
 def test_upgrade_twice_changes_nothing(database_url):
     database = Database(database_url)
     migrate.upgrade(database)
