@@ -557,6 +557,8 @@ class Store(Generic[ModelT]):
         ------
         ResultsDirUnavailableError
             If the folder is another table's.
+        SchemaError
+            If this user may not write in the database. The folder stays as it is.
         """
         self._table.adopt_root()
 

@@ -147,9 +147,10 @@ def adopt_root(database: Database, table: str, root: Path) -> Marker:
 
 
 def _write(connection: Connection, marker: Marker, root: Path) -> None:
-    write_marker(root, marker, replace=True)
+    # The row first: who may not write it must not have taken the folder from those who may.
     connection.execute(
         update(_tables)
         .where(_tables.c.table_name == marker.table)
         .values(root=marker.root, results_dir=str(root))
     )
+    write_marker(root, marker, replace=True)

@@ -264,7 +264,8 @@ class ResultTable(Generic[ModelT]):
 
     def adopt_root(self) -> None:
         """Make the folder this table's, whatever folder was before."""
-        self.marker = adopt_root(self.database, table_key(self.model), self.root)
+        with explained_denial(self.database):
+            self.marker = adopt_root(self.database, table_key(self.model), self.root)
         self.not_ours = None
 
     def find(self, identity: Identity, *, is_absent: bool = False) -> Found | None:

@@ -25,6 +25,10 @@ Needed = Mapping[Any, tuple[str, ...]]
 Lacks = list[tuple[str, str]]
 
 
+class _ReadOnlyError(Exception):
+    """Nobody may write, whatever the rights are: this is a replica, or a session or server that only reads."""
+
+
 def missing_rights(database: Database, table: Table) -> str | None:
     """Return what this role may not do that a run needs, and what would give it; None if nothing is missing.
 
@@ -39,8 +43,14 @@ def missing_rights(database: Database, table: Table) -> str | None:
         AttemptRow.__table__: ("SELECT", "INSERT"),
     }
     is_postgresql = database.dialect == "postgresql"
-    with database.reading() as connection:
-        role, lacks = (_ask_postgresql if is_postgresql else _ask_mysql)(connection, needed)
+    try:
+        with database.reading() as connection:
+            role, lacks = (_ask_postgresql if is_postgresql else _ask_mysql)(connection, needed)
+    except _ReadOnlyError:
+        return (
+            f"the database {shown(database.url)} may only be read here, as a replica may. Records can be read; nothing "
+            "was run. Name the server that may be written in the URL, or end what keeps it or this session read-only"
+        )
     if not lacks:
         return None
     rights = ", ".join(right for right in _ALL if any(right == one for _, one in lacks))
@@ -62,7 +72,10 @@ def _ask_postgresql(connection: Connection, needed: Needed) -> tuple[str, Lacks]
     quoted = connection.dialect.identifier_preparer.format_table
     asked = [(quoted(table), right) for table, rights in needed.items() for right in rights]
     columns = [func.has_table_privilege(literal(name), literal(right)) for name, right in asked]
-    role, *may = connection.execute(select(func.current_user(), *columns)).one()
+    is_read_only = func.current_setting("transaction_read_only")
+    role, read_only, *may = connection.execute(select(func.current_user(), is_read_only, *columns)).one()
+    if read_only == "on":
+        raise _ReadOnlyError
     return role, [one for one, is_given in zip(asked, may, strict=True) if not is_given]
 
 
@@ -89,6 +102,8 @@ def _denied(connection: Connection, statement: str) -> str | None:
         connection.exec_driver_sql(f"EXPLAIN {statement}")
     except DBAPIError as error:
         found = _LACKS.search(str(error.orig))
+        if found is None and is_denied(error):
+            raise _ReadOnlyError from error
         if found is None:
             raise
         return found[1]
@@ -97,13 +112,14 @@ def _denied(connection: Connection, statement: str) -> str | None:
 
 @contextmanager
 def explained_denial(database: Database) -> Iterator[None]:
-    """Raise `SchemaError` for what a role may not do that registers a table, or adds a column to it."""
+    """Raise `SchemaError` for what a role may not do that registers a table or its folder, or adds a column to it."""
     try:
         yield
     except DBAPIError as error:
         if not is_denied(error):
             raise
         raise SchemaError(
-            f"the database {shown(database.url)} does not let this user register the table or bring it up to date: "
-            f"{error.orig}. Nothing was run. Let somebody who may open the Store once, with the code of now"
+            f"the database {shown(database.url)} does not let this user register the table or its folder, or bring it "
+            f"up to date: {error.orig}. Nothing was run. Let somebody who may open the Store once, with the code of "
+            "now, and adopt the folder if that is what you want"
         ) from error

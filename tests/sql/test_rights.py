@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from entropic import Base, Database, Mapped, SchemaError, Store, memoize
+from entropic.disk.roots import MARKER
 
 RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
@@ -124,3 +125,42 @@ def test_role_that_may_not_alter_is_told_that_a_parameter_is_new(server_url, tmp
         function = memoize(grown, db_url=url, **options)
         with pytest.raises(SchemaError, match="bring it up to date"):
             function(1)
+
+
+def read_only(url: str) -> str:
+    """Return a URL of sessions that are as on a server of which nobody may write, such as a replica."""
+    made = make_url(url)
+    if made.get_backend_name() == "mysql":
+        query = {"init_command": "SET SESSION TRANSACTION READ ONLY"}
+    else:
+        query = {"options": "-c default_transaction_read_only=on"}
+    return made.update_query_dict(query).render_as_string(hide_password=False)
+
+
+def test_replica_gives_hits_and_is_told_as_one_before_anything_runs(server_url, folder, caplog):
+    store = open_store(read_only(server_url), folder)
+    read = store.run_or_retrieve({"n": 1})
+    for call in (lambda: store.run_or_retrieve({"n": 2}), lambda: store.sweep([{"n": 1}, {"n": 2}])):
+        with pytest.raises(SchemaError, match="may only be read"):
+            call()
+    store.close()
+
+    assert Path(read.result_file).read_text() == "1"
+    assert [record.getMessage() for record in caplog.records if "may only be read" in record.getMessage()]
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("to", ["the same folder", "another folder"])
+def test_role_that_may_only_select_adopts_no_folder_and_leaves_its_marker(server_url, folder, tmp_path, to):
+    marker = (folder / MARKER).read_bytes()
+    if to == "another folder":
+        folder = folder.rename(tmp_path / "other")
+    with role_on(server_url, "SELECT") as url:
+        store = open_store(url, folder)
+        with pytest.raises(SchemaError, match="somebody who may"):
+            store.adopt_root()
+        store.close()
+
+    assert (folder / MARKER).read_bytes() == marker
+    ran = open_store(server_url, folder).run_or_retrieve({"n": 2})
+    assert Path(ran.result_file).read_text() == "2"
