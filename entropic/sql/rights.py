@@ -70,7 +70,10 @@ def missing_rights(database: Database, table: Table) -> str | None:
 
 def _ask_postgresql(connection: Connection, needed: Needed) -> tuple[str, Lacks]:
     quoted = connection.dialect.identifier_preparer.format_table
-    asked = [(quoted(table), right) for table, rights in needed.items() for right in rights]
+    # As a value, not in the text of a statement, for which some drivers want percent signs doubled.
+    is_doubled = connection.dialect.paramstyle in {"format", "pyformat"}
+    names = {table: quoted(table).replace("%%", "%") if is_doubled else quoted(table) for table in needed}
+    asked = [(names[table], right) for table, rights in needed.items() for right in rights]
     columns = [func.has_table_privilege(literal(name), literal(right)) for name, right in asked]
     is_read_only = func.current_setting("transaction_read_only")
     role, read_only, *may = connection.execute(select(func.current_user(), is_read_only, *columns)).one()

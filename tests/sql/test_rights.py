@@ -24,6 +24,11 @@ class Unknown(Base):
     n: Mapped[int]
 
 
+class Percent(Base):
+    __tablename__ = "100%_%(of)s"
+    n: Mapped[int]
+
+
 def write(params):
     Path(params["result_file"]).write_text(str(params["n"]))
 
@@ -66,6 +71,13 @@ def grants_of(message: str) -> list[str]:
     """Return the statements that a message asks for."""
     asked = message.partition("Let the owner of the tables run: ")[2].partition("; or make")[0]
     return asked.split("; ")
+
+
+def test_table_with_a_percent_sign_is_asked_for_by_its_name(server_url, tmp_path):
+    store = open_store(server_url, tmp_path, Percent)
+
+    assert Path(store.run_or_retrieve({"n": 1}).result_file).read_text() == "1"
+    store.close()
 
 
 LACKING = ("INSERT", "UPDATE", "DELETE")
