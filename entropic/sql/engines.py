@@ -105,6 +105,8 @@ def prepare(engine: Engine, rest: Callable[[], None]) -> None:
     event.listen(engine, "handle_error", partial(_scrub, engine.url))
     if engine.dialect.name != "sqlite":
         event.listen(engine, "do_connect", Connector(engine.url, rest))
+        if engine.dialect.driver == "psycopg":
+            event.listen(engine, "connect", _prepare_psycopg)
         return
     file = _files[engine] = SQLiteFile(engine.url, is_memory=is_memory(engine.url))
     event.listen(engine, "do_connect", partial(_connect_sqlite, engine.url, file))
@@ -131,6 +133,18 @@ def why_unreadable(engine: Engine) -> str | None:
     """Return why a SQLite file cannot even be read by this user; None if it can, or nobody knows why not."""
     file = _files.get(engine)
     return None if file is None else file.trouble()
+
+
+def _prepare_psycopg(connection: Any, record: Any) -> None:
+    """Let psycopg prepare no statements on the server where a pooler, such as PgBouncer, is in between.
+
+    There the next transaction may be on another connection to the server, which has none of that name, or another one.
+    """
+    former, connection.autocommit = connection.autocommit, True
+    (backend,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+    connection.autocommit = former
+    if backend != connection.info.backend_pid:  # what the pooler says for itself
+        connection.prepare_threshold = None
 
 
 def _connect_sqlite(

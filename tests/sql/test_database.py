@@ -9,8 +9,10 @@ import threading
 import weakref
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import make_url
@@ -567,6 +569,35 @@ class Unreachable:
             return real(*arguments, **keywords)
 
         dialect.connect = connect
+
+
+class OfPooler(psycopg.ConnectionInfo):
+    """What a pooler says of itself: the server's process is another than the one that answered first."""
+
+    backend_pid = 1
+
+
+class Pooled(psycopg.Connection[Any]):
+    """A connection by way of a pooler."""
+
+    @property
+    def info(self) -> psycopg.ConnectionInfo:
+        return OfPooler(self.pgconn)
+
+
+@pytest.mark.parametrize("class_", [psycopg.Connection, Pooled])
+def test_statements_are_prepared_on_the_server_unless_a_pooler_is_in_between(postgres_url, class_):
+    asked = make_url(postgres_url)
+    plain = asked.set(drivername="postgresql").render_as_string(hide_password=False)
+    engine = create_engine(asked, creator=lambda: class_.connect(plain))
+    with Database(engine).engine.connect() as connection:
+        raw = connection.connection.dbapi_connection
+        is_idle = raw.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    engine.dispose()
+
+    assert (raw.prepare_threshold is None) == (class_ is Pooled)
+    assert is_idle
+    assert raw.autocommit is False
 
 
 @pytest.fixture
