@@ -1,5 +1,6 @@
 """Options: which place counts, what is refused, and what a memoized function makes of them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from entropic import SchemaError, memoize
 from entropic.options import Options
 from entropic.process.settings import NAMES, find_settings
 from entropic.store import LEASE_S
+from tests.support.processes import ProcessesFailedError
+from tests.support.users import ALICE, BOB, place_for_all
 
 
 @pytest.fixture
@@ -115,6 +118,61 @@ def test_file_that_the_environment_names_is_the_projects(project, tmp_path, monk
     other.unlink()
     with pytest.raises(FileNotFoundError, match=r"ENTROPIC_OPTIONS_FILE names '.*other\.toml'"):
         Options()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("entropic.toml", "lease_s = 1"), ("pyproject.toml", "[tool.entropic]\nlease_s = 1")]
+)
+def test_file_that_another_left_where_all_may_write_is_refused_and_named(project, monkeypatch, name, text):
+    own = project / "mine"
+    own.mkdir()
+    monkeypatch.chdir(own)
+    (project / name).write_text(text)
+    project.chmod(0o1777)
+    assert Options().lease_s == 1
+
+    os.chown(project / name, ALICE.uid, ALICE.uid)
+    for read in (Options, find_settings):
+        with pytest.raises(ValueError, match=rf"{project / name}.*uid {ALICE.uid}.*ENTROPIC_OPTIONS_FILE"):
+            read()
+
+    project.chmod(0o775)
+    assert Options().lease_s == 1
+    project.chmod(0o1777)
+    monkeypatch.setenv("ENTROPIC_OPTIONS_FILE", str(project / name))
+    assert Options().lease_s == 1
+    monkeypatch.delenv("ENTROPIC_OPTIONS_FILE")
+    (own / "entropic.toml").write_text("lease_s = 2")
+    assert Options().lease_s == 2
+
+
+def settings_in(folder):
+    os.chdir(folder)
+    return find_settings()
+
+
+def test_what_may_not_be_looked_at_is_passed_over(monkeypatch):
+    with place_for_all() as base:
+        monkeypatch.setenv("HOME", str(base / "closed"))
+        (base / "closed").mkdir(mode=0o700)
+        (base / "open").mkdir()
+        (base / "open").chmod(0o1777)
+        (base / "open" / "pyproject.toml").write_text("[tool.entropic]\nlease_s = 1")
+        (base / "open" / "pyproject.toml").chmod(0o600)
+        os.chown(base / "open" / "pyproject.toml", ALICE.uid, ALICE.uid)
+        monkeypatch.chdir(base / "closed")
+
+        assert BOB.does(find_settings) == []
+        assert BOB.does(settings_in, base / "open") == []
+
+
+def test_file_that_may_not_be_read_is_told():
+    with place_for_all() as base:
+        (base / "entropic.toml").write_text("lease_s = 1")
+        (base / "entropic.toml").chmod(0o600)
+
+        with pytest.raises(ProcessesFailedError, match=r"ValueError.*entropic.toml.*Permission denied"):
+            BOB.does(settings_in, base)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ directory in the same way. `entropic.options` says what the options mean; here t
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,7 @@ def find_settings() -> list[Settings]:
     Raises
     ------
     ValueError
-        If a file is no TOML.
+        If a file is no TOML, or may not be read; or if another user has left it in a folder where all may write.
     FileNotFoundError
         If the file that the environment names is not there.
     """
@@ -61,7 +62,7 @@ def find_settings() -> list[Settings]:
     if project is not None:
         found.append(Settings(_table(project), str(project), project.parent, is_personal=False))
     personal = _personal_folder() / FILE
-    if personal.is_file() and personal != project:
+    if os.path.isfile(personal) and personal != project:
         found.append(Settings(_table(personal), str(personal), personal.parent, is_personal=True))
     return [one for one in found if one.values]
 
@@ -108,16 +109,41 @@ def _working_directory() -> Path | None:
 def _upwards(start: Path) -> Iterator[Path]:
     for folder in (start, *start.parents):
         yield folder
-        if (folder / PROJECT).exists() or (folder / ".git").exists():
+        # By os.path, to which what may not be looked at is not there: a script may be run from a folder of root's.
+        if os.path.exists(folder / PROJECT) or os.path.exists(folder / ".git"):
             return
 
 
 def _files(folder: Path) -> Iterator[Path]:
     own, project = folder / FILE, folder / PROJECT
-    if own.is_file():
-        yield own
-    elif project.is_file() and b"tool.entropic" in project.read_bytes():
-        yield project
+    if os.path.isfile(own):
+        path = own
+    elif os.path.isfile(project) and _has_table(project):
+        path = project
+    else:
+        return
+    if (stranger := _stranger(path)) is not None:
+        raise ValueError(
+            f"the options in {str(path)!r} are of uid {stranger}, and in that folder everybody may write: whoever did "
+            "might lead this process to any database. If they are to count, name the file in ENTROPIC_OPTIONS_FILE, or "
+            f"let only those write there who are to say so; else put an {FILE} of your own beside the script"
+        )
+    yield path
+
+
+def _has_table(project: Path) -> bool:
+    try:
+        with project.open("rb") as file:
+            return b"tool.entropic" in file.read(LIMIT)
+    except OSError:  # what it says is not for us
+        return False
+
+
+def _stranger(path: Path) -> int | None:
+    """Return whose a file is that anybody may have put there: not our own, nor root's."""
+    uid = os.lstat(path).st_uid
+    is_open = os.stat(path.parent).st_mode & stat.S_IWOTH
+    return uid if is_open and uid not in {os.geteuid(), 0} else None
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -127,7 +153,7 @@ def _table(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             document = tomllib.loads(file.read(LIMIT).decode())
-    except ValueError as error:
+    except (ValueError, PermissionError) as error:
         raise ValueError(f"the options in {str(path)!r} cannot be read: {error}") from None
     if path.name != PROJECT:
         return document

@@ -16,7 +16,7 @@ from tests.support.processes import run_together
 
 NEEDED = (
     *("sqlite3", "sqlalchemy.dialects.sqlite.pysqlite", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"),
-    *("encodings.ascii", "encodings.latin_1", "encodings.idna", "email.parser"),
+    *("encodings.ascii", "encodings.latin_1", "encodings.idna", "email.parser", "tomllib"),
 )
 GROUP = 47100  # of the lab: no such group need exist
 UNINVITED = 47200
