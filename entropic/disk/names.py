@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import quote
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "is_name",
     "is_text",
     "plain_name",
+    "require_text",
     "safe_name",
     "safe_suffix",
 ]
@@ -102,6 +104,14 @@ def safe_suffix(suffix: str) -> str:
 def is_text(text: str) -> bool:
     """Whether databases and files can keep *text*: it has neither a NUL nor half of a surrogate pair."""
     return _NO_TEXT.search(text) is None
+
+
+def require_text(path: Path) -> None:
+    """Raise ValueError unless a row can say where *path* is."""
+    if not is_text(str(path)):
+        raise ValueError(
+            f"{str(path)!r} has bytes that are no UTF-8, so that no row can name it: rename it, or name a link to it"
+        )
 
 
 def check_name(name: str) -> str:

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from entropic.disk.files import digest_of, remove, sync_folder
 from entropic.disk.guarded import located, unlink
-from entropic.disk.names import is_name
+from entropic.disk.names import is_name, require_text
 from entropic.disk.registered import note_registered
 from entropic.disk.roots import quarantine
 from entropic.disk.staging import move
@@ -207,6 +207,7 @@ class Publisher:
         return receipt.other_name
 
     def _refuse_own(self, path: Path, key: str) -> None:
+        require_text(path)
         other = self.named.writer(path, key)
         if other is not None:
             of = "" if other.table_name == self._table else f" of table {other.table_name!r}"

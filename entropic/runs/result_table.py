@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Dialect, inspect
 from sqlalchemy.exc import NoSuchTableError
 
-from entropic.disk.names import safe_name
+from entropic.disk.names import require_text, safe_name
 from entropic.disk.roots import Marker, access_problem, read_marker, root_problem
 from entropic.errors import (
     AlreadyExistsError,
@@ -104,6 +104,8 @@ class ResultTable(Generic[ModelT]):
 
         Raises
         ------
+        ValueError
+            If the folder's path is no text.
         SchemaError
             If the library's tables are of another version, or the user's table does not fit the model.
         ResultsDirUnavailableError
@@ -111,6 +113,7 @@ class ResultTable(Generic[ModelT]):
         ClusterError
             If the database is in memory, and this is in a worker of a sweep whose database is, too.
         """
+        require_text(root)
         if database.is_memory:
             refuse_memory(str(database.url))
         table = inspect(model).local_table

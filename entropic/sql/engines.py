@@ -20,8 +20,10 @@ from sqlalchemy import (
     create_engine,
     event,
 )
+from sqlalchemy.exc import ArgumentError
 
 from entropic.disk.files import make_folders
+from entropic.disk.names import is_text
 from entropic.process.logs import get_logger
 from entropic.process.patience import chance
 from entropic.sql.outages import Connector, connected
@@ -242,7 +244,13 @@ def _is_on_network(path: str) -> bool:
 
 
 def normalise_url(url: URL) -> URL:
-    """Name the driver that entropic's extras install, and resolve a relative SQLite path."""
+    """Name the driver that entropic's extras install, and resolve a relative SQLite path.
+
+    Raises
+    ------
+    sqlalchemy.exc.ArgumentError
+        If SQLite cannot open a file of that path.
+    """
     if url.drivername in DRIVERS:
         return url.set(drivername=DRIVERS[url.drivername])
     if url.get_backend_name() != "sqlite" or is_memory(url):
@@ -251,7 +259,13 @@ def normalise_url(url: URL) -> URL:
     scheme, path = re.match(r"(file:)?(.*)", str(url.database), re.DOTALL).groups("")  # type: ignore[union-attr]
     if scheme and path.startswith("//"):
         return url
-    return url.set(database=scheme + str(Path(path).expanduser().absolute()))
+    path = str(Path(path).expanduser().absolute())
+    if not is_text(path):
+        raise ArgumentError(
+            f"the path of a SQLite file must be UTF-8, and that of {shown(url)!r} is not: rename it, or name a link "
+            "that leads to it"
+        )
+    return url.set(database=scheme + path)
 
 
 def is_memory(url: URL) -> bool:

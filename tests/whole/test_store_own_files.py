@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import ArgumentError
 
-from entropic import AlreadyExistsError, Base, Mapped, ResultFileError, Store
+from entropic import AlreadyExistsError, Base, Database, Mapped, ResultFileError, Store
 from entropic.disk.files import digest_of
 from tests.support.store_cases import PARAMS, Pendulum, Runner, results_in, rows_of, warnings_of
 from tests.support.stores import open_store
@@ -554,3 +555,22 @@ def test_delete_leaves_a_folder_in_which_results_lie_by_now(store, tmp_path, cap
 
     assert other.retrieve({"length": 1.0}, verify=True) is not None
     assert any("results folder" in text for text in warnings_of(caplog))
+
+
+def test_path_that_is_no_text_is_refused_before_anything_is_made(store, tmp_path, monkeypatch):
+    strange = os.fsdecode(b"caf\xe9")
+    before = set(os.listdir(tmp_path))
+    with pytest.raises(ValueError, match="no UTF-8"):
+        Store(Runner(), Bells, tmp_path / strange, ".json", store.database)
+    with pytest.raises(ArgumentError, match="must be UTF-8"):
+        Database(f"sqlite:///{tmp_path / strange}.sqlite3")
+    assert set(os.listdir(tmp_path)) == before
+
+    (tmp_path / strange).mkdir()
+    (tmp_path / strange / "mine.json").write_text("mine")
+    with pytest.raises(ValueError, match="no UTF-8"):
+        store.register(PARAMS, tmp_path / strange / "mine.json")
+    assert store.retrieve(PARAMS) is None
+    monkeypatch.chdir(tmp_path / strange)
+    with pytest.raises(ArgumentError, match="must be UTF-8"):
+        Database("sqlite:///db.sqlite3")
