@@ -14,12 +14,13 @@ import io
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from entropic.disk.exclusive import put_new
 from entropic.disk.files import sync_data, sync_folder
 from entropic.disk.guarded import open_file
 from entropic.errors import ClaimLostError, CorruptFileError
@@ -101,9 +102,12 @@ def _beside(path: Path) -> Path:
 def _read_journal(path: Path) -> _Journal | None:
     try:
         with open_file(str(_beside(path)), limit=LIMIT) as file:
-            journal = _Journal.of(file.read())
+            data = file.read()
     except FileNotFoundError:
         return None
+    if not data:
+        return None  # it has its name, and does not count yet
+    journal = _Journal.of(data)
     if journal is None:
         raise CorruptFileError(
             f"{str(_beside(path))!r} is damaged, and with it perhaps {str(path)!r}: restore both from a backup, or "
@@ -121,14 +125,11 @@ def _state(descriptor: int, path: Path) -> bytes:
 
 def recover(path: Path) -> None:
     """Finish what another writer began, who has ended; for who has the right to write *path*."""
-    journal = _read_journal(path)
-    if journal is None:
-        return
-    try:
-        descriptor = os.open(path, _WRITE)
-    except FileNotFoundError:
-        descriptor = None
-    if descriptor is not None:
+    journal, descriptor = _read_journal(path), None
+    if journal is not None:
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, _WRITE)
+    if journal is not None and descriptor is not None:
         try:
             if journal.fits(_state(descriptor, path)):
                 log.warning("finishing what another process was writing to %s", path)
@@ -304,7 +305,7 @@ class JournaledFile(io.RawIOBase):
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(own, _beside(self._path))
+            put_new(own, _beside(self._path))
             is_changed = _state(self._descriptor, self._path) != self._before
             if is_changed:
                 _beside(self._path).unlink(missing_ok=True)

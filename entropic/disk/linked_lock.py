@@ -1,8 +1,8 @@
 """The right to write a file, as a second file that names who has it: for folders that several hosts share.
 
-It is made whole by a link, which fails where there is one, on NFS too. An owner that has surely ended loses it at once;
-one of which that cannot be told, as on another host, when its lock has not changed for a lease by our own clock. That
-a late owner does no harm is up to what is written; `entropic.disk.journal` sees to it.
+It is made whole, or not at all where there is one (`entropic.disk.exclusive`). An owner that has surely ended loses it
+at once; one of which that cannot be told, as on another host, when its lock has not changed for a lease by our own
+clock. That a late owner does no harm is up to what is written; `entropic.disk.journal` sees to it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from entropic.disk.exclusive import put_new
 from entropic.disk.guarded import load_json, read_file
 from entropic.errors import ClaimLostError, ClaimTimeoutError
 from entropic.process.identity import Process, this_process
@@ -111,7 +112,7 @@ class LinkedLock:
         self._since = _now()
         try:
             own.write_bytes(self._data)
-            os.link(own, self._path)
+            put_new(own, self._path)
         except FileExistsError:
             return False
         finally:
@@ -139,7 +140,7 @@ class LinkedLock:
             return
         try:
             if aside.read_bytes() != data:  # another one broke it in between, and got it
-                os.link(aside, self._path)
+                put_new(aside, self._path)
         except FileExistsError:
             log.debug("%s was taken before it could be put back", self._path)
         finally:

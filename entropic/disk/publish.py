@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from entropic.disk.exclusive import put_new
 from entropic.disk.files import digest_of, sync_folder
 from entropic.errors import ResultFileMissingError
 
@@ -57,7 +58,8 @@ def publish(target: Path, *, replace: bool = False) -> Iterator[Part]:
     Notes
     -----
     Safe between threads and processes: of several that publish one name without *replace*, one does. A reader sees
-    what was there before or all of the new file. When the block is left the file and its name survive a power cut.
+    what was there before or all of the new file; on a file system without hard links, perhaps an empty one in between.
+    When the block is left the file and its name survive a power cut.
     """
     part = Part(target.with_name(f".entropic-{uuid4().hex}{target.suffix}"))
     try:
@@ -69,8 +71,7 @@ def publish(target: Path, *, replace: bool = False) -> Iterator[Part]:
             raise ResultFileMissingError(
                 f"nothing was written for {str(target)!r}: it must go to {str(part.path)!r}"
             ) from error
-        # link, not rename: it fails if the name is taken.
-        (os.replace if replace else os.link)(part.path, target)
+        (os.replace if replace else put_new)(part.path, target)
     finally:
         part.path.unlink(missing_ok=True)
     sync_folder(target.parent)

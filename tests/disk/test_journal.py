@@ -177,6 +177,18 @@ def test_damaged_journal_is_not_passed_over(path):
             act(path)
 
 
+def test_journal_that_only_has_its_name_does_not_count_and_goes(path):
+    before = path.read_bytes()
+    (path.parent / "data.h5.journal").touch()  # where there are no hard links, and its writer was killed
+
+    assert read_whole(path) == before
+    recover(path)
+    change(path, b"new", 5000)
+
+    assert path.read_bytes()[5000:5003] == b"new"
+    assert beside(path) == []
+
+
 def test_file_of_somebody_else_is_not_touched(tmp_path):
     strange = tmp_path / "strange.h5"
     strange.write_bytes(b"strange" * 1000)
