@@ -12,10 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from entropic.values.hashing import NoForm, array_form, canonical
+from entropic.values.pandas_parts import is_named_freq
 
-__all__ = ["array_kind", "copy_of", "form_of", "make_masked", "masked_parts"]
+__all__ = ["array_kind", "copy_of", "form_of", "make_masked", "masked_parts", "single_form"]
 
 Cell = Callable[[Any], Any]
+
+_TOLD_BY_TEXT = frozenset({"Timestamp", "Timedelta", "Period", "NaTType", "NAType"})
 
 
 def _loaded(module: str, name: str) -> Any:
@@ -135,9 +138,37 @@ def _index(value: Any, cell: Cell) -> Any:
     if isinstance(value, _loaded("pandas", "MultiIndex")):
         levels = [value.get_level_values(number) for number in range(value.nlevels)]
         is_of_tuples = value.nlevels == 1
+    is_of_times = value.dtype.kind in "mM"  # of periods the dtype tells it
     freq = getattr(value, "freqstr", None)
+    freq = _freq_form(value.freq, cell) if is_of_times and freq is not None else freq
     form = [[_column(level, cell) for level in levels], [cell(name) for name in value.names], freq]
     return [*form, "tuples"] if is_of_tuples else form
+
+
+def single_form(value: Any, cell: Cell) -> Any:
+    """Return what identifies a single value of pandas' in a cell, as JSON; None of anything else.
+
+    Arrays of pandas' own are no single values: their text leaves elements out.
+    """
+    kind = type(value).__name__
+    if kind in _TOLD_BY_TEXT:
+        return repr(value)
+    if kind == "Interval":
+        ends = value.left, value.right
+        # The text of other ends leaves out what they are: float32, a time in which zone.
+        return repr(value) if {*map(type, ends)} <= {int, float} else [*map(cell, ends), value.closed]
+    return _freq_form(value, cell) if hasattr(value, "is_on_offset") else None
+
+
+def _freq_form(freq: Any, cell: Cell) -> Any:
+    """Return the text of a frequency, and what else it is made of where that says less: holidays, hours of a day."""
+    if is_named_freq(freq):
+        return freq.freqstr
+    parts = dict(freq.kwds)
+    calendar = parts.pop("calendar", None)
+    if calendar is not None:
+        parts["calendar"] = [calendar.holidays, calendar.weekmask]
+    return [freq.freqstr, freq.n, bool(freq.normalize), cell(parts)]
 
 
 def copy_of(value: Any, kind: str, clone: Cell) -> Any:

@@ -12,7 +12,7 @@ from datetime import timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
-__all__ = ["is_labelled", "make_pandas", "pandas_parts", "require_short"]
+__all__ = ["is_labelled", "is_named_freq", "make_pandas", "pandas_parts", "require_short"]
 
 Parts = dict[str, Any]
 
@@ -357,12 +357,15 @@ def _zone(note: Any) -> Any:
 
 
 def _named_freq_parts(freq: Any) -> Parts | None:
-    text = freq.freqstr
+    return {"kind": "freq", "text": freq.freqstr} if is_named_freq(freq) else None
+
+
+def is_named_freq(freq: Any) -> bool:
+    """Whether the text of a frequency is all of it."""
     try:
-        is_told = _named_freq(text) == freq
+        return bool(_named_freq(freq.freqstr) == freq)
     except ValueError:
-        return None
-    return {"kind": "freq", "text": text} if is_told else None
+        return False
 
 
 def _freq_parts(freq: Any) -> Parts:

@@ -19,7 +19,7 @@ from operator import or_
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from entropic.values.arrays import array_kind, copy_of, form_of
+from entropic.values.arrays import array_kind, copy_of, form_of, single_form
 from entropic.values.documents import MARKER
 from entropic.values.hashing import NoForm, canonical, hasher_of, rounded_apart
 from entropic.values.kinds import CODECS
@@ -224,7 +224,9 @@ class Documents:
         if (array := array_kind(value)) is not None:
             return self._array(value, array, depth)
         if self._is_cell and kind.__module__.partition(".")[0] == "pandas":
-            return self._keep("cell", [class_name(kind), repr(value), getattr(value, "unit", None)], value)
+            form = single_form(value, lambda part: self._of(part, depth))
+            if form is not None:
+                return self._keep("cell", [class_name(kind), form, getattr(value, "unit", None)], value)
         shape = shape_of(kind)
         if shape is not None:
             return self._object(value, kind, shape, depth)

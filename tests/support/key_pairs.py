@@ -245,6 +245,11 @@ def daily(freq: str | None) -> pd.Series:
     return pd.Series([1, 2, 3], index=pd.DatetimeIndex(index, freq=freq) if freq else index._with_freq(None))
 
 
+def dated(freq: Any) -> pd.Series:
+    """Return a Series of three days, whose index has a frequency."""
+    return pd.Series([1, 2, 3], index=pd.date_range("2026-02-02", periods=3, freq=freq))
+
+
 def nested(depth: int) -> list[Any]:
     """Return lists in lists."""
     values: list[Any] = []

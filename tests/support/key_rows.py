@@ -648,6 +648,36 @@ OBJECTS = [
     ("pd.DataFrame({'a': [[1]]})", "pd.DataFrame({'a': [[1]]})", S, "equal cells"),
     ("pd.Series([1])", "with_attrs(pd.Series([1]), unit='m')", D, "attrs count"),
     ("daily(freq='D')", "daily(freq=None)", D, "the frequency of an index counts"),
+    (
+        "dated(pd.offsets.CDay(holidays=['2026-01-01']))",
+        "dated(pd.offsets.CDay(holidays=['2026-01-06']))",
+        D,
+        "its holidays count, which no text shows",
+    ),
+    (
+        "pd.Series([pd.offsets.CDay(holidays=['2026-01-01'])])",
+        "pd.Series([pd.offsets.CDay(holidays=['2026-01-06'])])",
+        D,
+        "holidays count, in cells too",
+    ),
+    (
+        "pd.Series([pd.Interval(0.1, 1.0)], dtype=object)",
+        "pd.Series([pd.Interval(np.float32(0.1), np.float32(1.0))], dtype=object)",
+        D,
+        "the ends have types, whatever their text is",
+    ),
+    (
+        "pd.Series([1, [0]])",
+        "pd.Series([1, pd.array(range(1000))], dtype=object)",
+        U,
+        "an array whose text elides: pass a list, or a Series",
+    ),
+    (
+        "with_attrs(pd.Series([1]), weights=list(range(1000)))",
+        "with_attrs(pd.Series([1]), weights=pd.array(range(1000)))",
+        U,
+        "an array whose text elides, in attrs too",
+    ),
     ("pd.Series([1], index=[1])", "pd.Series([1], index=['1'])", D, "types of labels count"),
     (
         "pd.Series([1], index=[7])",
