@@ -17,7 +17,7 @@ from sqlalchemy import Column, Connection, delete, inspect, null, select, text, 
 from entropic.model.base import is_output
 from entropic.model.folders import registered
 from entropic.model.parameters import Parameters
-from entropic.model.registration import compare_registered
+from entropic.model.registration import compare_registered, remembered
 from entropic.process.logs import get_logger
 from entropic.sql.columns import LONG_TEXT
 from entropic.sql.database import Database
@@ -42,6 +42,8 @@ class _Growth(NamedTuple):
     columns: list[Column[Any]]
     wants_null: bool
     """Whether a row must have a file, as before values stood in rows."""
+    registered: dict[str, Any]
+    """What is known of the parameters."""
 
 
 def grow_table(database: Database, parameters: Parameters) -> None:
@@ -71,21 +73,22 @@ def grow_table(database: Database, parameters: Parameters) -> None:
             _let_be_null(connection, table, "result_file")
         _add_columns(connection, table, growth.columns, parameters.by_column(parameters.defaults))
         change = update(_tables).where(_tables.c.table_name == table.fullname)
-        connection.execute(change.values(parameters=parameters.describe()))
+        connection.execute(change.values(parameters=remembered(parameters, growth.registered)))
 
 
 def _growth(connection: Connection, parameters: Parameters) -> _Growth:
     table: Any = parameters.model.__table__
     row = registered(connection, table.fullname)
     if row is None:
-        return _Growth([], wants_null=False)  # a new table, or one that is not ours
-    compare_registered(parameters, dict(row.parameters), may_be_required=False)
+        return _Growth([], wants_null=False, registered={})  # a new table, or one that is not ours
+    known = dict(row.parameters)
+    compare_registered(parameters, known, may_be_required=False)
     there = {
         column["name"]: column for column in inspect(connection).get_columns(table.name, schema=table.schema)
     }
     is_strict = "result_file" in there and not there["result_file"]["nullable"]
     columns = [column for column in table.columns if column.name not in there]
-    return _Growth(columns, wants_null=is_strict and table.columns["result_file"].nullable)
+    return _Growth(columns, is_strict and table.columns["result_file"].nullable, known)
 
 
 def _add_columns(

@@ -224,12 +224,16 @@ class Parameters:
         return {self._keys[name]: value for name, value in values.items()}
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """Return what the database remembers of the model: per parameter its type and, if it has one, its default."""
-        return {
+        """Return what the database remembers of the model: per parameter its type and, if it has one, its default.
+
+        Of what identifies nothing it remembers just that: the rows may be runs at any value of it.
+        """
+        described: dict[str, dict[str, Any]] = {
             name: {"type": kind_of(p.column)}
             | ({} if p.default is _ABSENT else {"default": _speakable(p.default_form)})
             for name, p in self._params.items()
         }
+        return described | {name: {"ignored": True} for name in sorted(self._ignored)}
 
     def identify(self, params: Mapping[str, Any], *, complete: bool = True) -> Identity:
         """Type *params*, fill in defaults, and make the key.

@@ -7,7 +7,7 @@ perhaps an unmounted share: both are refused rather than guessed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from entropic.sql.upsert import upsert
 from entropic.sql.versions import database_uuid
 from entropic.values.hashing import canonical
 
-__all__ = ["compare_keys", "compare_registered", "refuse_other_case", "register_table"]
+__all__ = ["compare_keys", "compare_registered", "refuse_other_case", "register_table", "remembered"]
 
 log = get_logger(__name__)
 
@@ -57,8 +57,8 @@ def register_table(database: Database, parameters: Parameters, root: Path) -> Ma
     if row is None or row.root is None:
         with schema_lock(database) as connection:
             return _register(connection, database, parameters, root)
-    described = parameters.describe()
     compare_registered(parameters, dict(row.parameters))
+    described = remembered(parameters, dict(row.parameters))
     if described != row.parameters:
         change = update(_tables).where(_tables.c.table_name == table).values(parameters=described)
         database.write(lambda connection: connection.execute(change))
@@ -84,6 +84,12 @@ def _register(connection: Connection, database: Database, parameters: Parameters
     }
     connection.execute(upsert(_tables, database.dialect, list(values)), values)
     return marker
+
+
+def remembered(parameters: Parameters, registered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is to be registered of a model, with all that was ever left out of the keys."""
+    ignored = {name: before for name, before in registered.items() if "ignored" in before}
+    return ignored | parameters.describe()
 
 
 def refuse_other_case(connection: Connection, parameters: Parameters) -> None:
@@ -116,7 +122,11 @@ def compare_registered(
 ) -> None:
     """Raise `SchemaError` if keys that are *registered* do not fit the model, or a new parameter cannot be added."""
     described = parameters.describe()
-    new = [name for name in described.keys() - registered.keys() if "default" not in described[name]]
+    new = [
+        name
+        for name in described.keys() - registered.keys()
+        if not described[name].keys() & {"default", "ignored"}
+    ]
     _refuse_other_keys(parameters, registered, described, () if may_be_required else sorted(new))
     for name in new:
         log.warning(
@@ -153,10 +163,18 @@ def _refuse_other_keys(
 def _key_change(
     name: str, before: dict[str, Any], now: dict[str, Any] | None, is_derived: bool
 ) -> Iterator[str]:
-    if now is None:
+    if "ignored" in before:
+        if now is not None and "ignored" not in now:
+            yield (
+                f"{name} was left out of the keys and is in them now: the rows may be runs at any value of it. Leave "
+                f"it out, as in ignore=[{name!r}]"
+            )
+        return
+    if now is None or "ignored" in now:
         form = f"with the default {before['default']!r}" if "default" in before else "without a default"
+        none = "none" if now is None else "left out of the keys"
         yield (
-            f"{name} was a parameter and is none now: the keys of the rows were made with it. Put it back as it was, "
+            f"{name} was a parameter and is {none} now: the keys of the rows were made with it. Put it back as it was, "
             f"of type {before['type']}, {form}"
         )
         return

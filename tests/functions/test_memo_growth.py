@@ -200,6 +200,44 @@ def test_any_other_change_is_refused_and_alters_nothing(tmp_path, database, chan
     assert version(tmp_path, before, database)(3) == pytest.approx(0.3)
 
 
+def ignoring(n: int, dt: float = 0.1, solver: str = "fast") -> float:
+    return n * dt if solver == "fast" else -1.0
+
+
+def test_parameter_that_was_left_out_of_the_keys_cannot_come_into_them(tmp_path, sqlite):
+    """Its rows are runs at any value of it: at the default they would be wrong hits."""
+    version(tmp_path, ignoring, sqlite, ignore=["solver"])(3, solver="exact")
+    version(tmp_path, before, sqlite)(4)  # which has no such parameter
+    known = registered(sqlite)
+
+    with pytest.raises(SchemaError, match=r"solver was left out .* as in ignore=\['solver'\]"):
+        version(tmp_path, ignoring, sqlite)(3)
+
+    assert registered(sqlite) == known
+    assert version(tmp_path, ignoring, sqlite, ignore=["solver"])(3) == -1.0
+
+
+def test_parameter_that_was_left_out_is_remembered_when_the_table_grows(tmp_path, sqlite):
+    def grown(n: int, dt: float = 0.1, more: int = 1) -> float:
+        return 0.0
+
+    def keyed(n: int, dt: float = 0.1, more: int = 1, solver: str = "fast") -> float:
+        return 0.0
+
+    version(tmp_path, ignoring, sqlite, ignore=["solver"])(3, solver="exact")
+    version(tmp_path, grown, sqlite)(3)
+
+    with pytest.raises(SchemaError, match="solver was left out of the keys and is in them now"):
+        version(tmp_path, keyed, sqlite)(3)
+
+
+def test_parameter_of_the_keys_cannot_be_left_out_of_them(tmp_path, sqlite):
+    version(tmp_path, ignoring, sqlite)(3, solver="exact")
+
+    with pytest.raises(SchemaError, match="solver was a parameter and is left out of the keys now"):
+        version(tmp_path, ignoring, sqlite, ignore=["solver"])(3)
+
+
 def test_function_that_lacks_a_column_that_was_added_is_refused(tmp_path, sqlite):
     """An old version of the code, after the new one ran: its keys would mean something else."""
     version(tmp_path, before, sqlite)(3)

@@ -21,7 +21,10 @@ class TableRow(LibraryBase):
     key_rule: Mapped[int]
     """Version of the rule that makes keys of parameters."""
     parameters: Mapped[dict[str, Any]] = mapped_column(FiniteJSON())
-    """``{name: {"type": ..., "default": ...}}``; ``default`` is absent where there is none."""
+    """``{name: {"type": ..., "default": ...}}``; ``default`` is absent where there is none.
+
+    What is in no key, or once was in none, is ``{"ignored": True}``.
+    """
     root: Mapped[str | None] = mapped_column(ByteString(32))
     """uuid of the results folder."""
     results_dir: Mapped[str | None] = mapped_column(LONG_TEXT)
