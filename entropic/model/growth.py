@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Column, Connection, delete, inspect, null, select, text, update
+from sqlalchemy import Column, Connection, delete, inspect, literal, null, select, text, update
 
+from entropic.errors import SchemaError
 from entropic.model.base import is_output
 from entropic.model.folders import registered
 from entropic.model.parameters import Parameters
@@ -21,6 +22,7 @@ from entropic.model.registration import compare_registered, remembered
 from entropic.process.logs import get_logger
 from entropic.sql.columns import LONG_TEXT
 from entropic.sql.database import Database
+from entropic.sql.drift import same_family
 from entropic.sql.schema_lock import schema_lock
 from entropic.sql.tables import MetaRow, TableRow
 from entropic.sql.upsert import insert_new
@@ -86,9 +88,34 @@ def _growth(connection: Connection, parameters: Parameters) -> _Growth:
     there = {
         column["name"]: column for column in inspect(connection).get_columns(table.name, schema=table.schema)
     }
+    for name, p in parameters.params.items():
+        if name not in known and p.column.name in there:
+            _require_at_default(connection, parameters, name, there[p.column.name]["type"])
     is_strict = "result_file" in there and not there["result_file"]["nullable"]
     columns = [column for column in table.columns if column.name not in there]
     return _Growth(columns, is_strict and table.columns["result_file"].nullable, known)
+
+
+def _require_at_default(connection: Connection, parameters: Parameters, name: str, actual: Any) -> None:
+    """Raise `SchemaError` if rows have another value of a new parameter: its column was that of an output.
+
+    One that was added and not registered, as by a process that was killed, has its default or nothing.
+    """
+    p = parameters.params[name]
+    filled = select(p.column).where(p.column.is_not(None))
+    if same_family(actual, p.column.type, connection.dialect):
+        with connection.execute(filled) as found:
+            is_at_default = all(parameters.is_equal(p, parameters.defaults[name], one) for (one,) in found)
+    else:
+        is_at_default = connection.scalar(select(literal(1)).where(filled.exists())) is None
+    if not is_at_default:
+        table: Any = parameters.model.__table__
+        raise SchemaError(
+            f"{name} is a new parameter, and the rows of the table {table.name!r} have other values in a column of "
+            "this name: perhaps those that the function returned. Nothing was run or altered. Give the parameter "
+            f"another name, such as {name + '_'!r}; or the function another table (memoize: "
+            f"table={table.name + '_2'!r})"
+        )
 
 
 def _add_columns(

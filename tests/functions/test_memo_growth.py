@@ -146,6 +146,40 @@ def test_new_output_is_added_and_null_in_old_rows(tmp_path, database):
     assert [(record.n, record.rmse) for record in new.records(order_by=new.model.n)] == [(2, None), (4, 0.25)]
 
 
+def scaled(n: int, dt: float = 0.1, value: float = 1.0) -> float:
+    return n * dt * value
+
+
+def labelled(n: int, dt: float = 0.1, value: str | None = None) -> float:
+    return n * dt
+
+
+@pytest.mark.parametrize("function", [scaled, labelled])
+def test_new_parameter_with_the_name_of_an_output_of_before_is_refused(tmp_path, database, function):
+    old = version(tmp_path, before, database)
+    old(3)
+    there, known = columns(database), registered(database)
+
+    with pytest.raises(SchemaError, match=r"value is a new parameter, .* such as 'value_'"):
+        version(tmp_path, function, database)(3)
+
+    assert (columns(database), registered(database)) == (there, known)
+    assert version(tmp_path, before, database).records()[0].value == pytest.approx(0.3)
+
+
+def test_new_parameter_takes_an_output_in_which_there_is_nothing(tmp_path, database):
+    def measured(n: int, dt: float = 0.1) -> dict:
+        return {"rmse": None}
+
+    def noisy(n: int, dt: float = 0.1, rmse: float = 0.5) -> dict:
+        return {"noise": rmse}
+
+    version(tmp_path, measured, database, outputs={"rmse": float})(3)
+    new = version(tmp_path, noisy, database)
+
+    assert (new(3), new(3, rmse=2.0), new(3)) == ({"rmse": None}, {"noise": 2.0}, {"rmse": None})
+
+
 def test_new_ignored_parameter_needs_no_column(tmp_path, database):
     def louder(n: int, dt: float = 0.1, verbose: bool = False) -> float:
         return 0.0
