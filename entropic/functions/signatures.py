@@ -46,7 +46,7 @@ from entropic.model.base import (
 )
 from entropic.model.contents import contents_of
 from entropic.sql.limits import free_name
-from entropic.values.hashing import NoForm
+from entropic.values.hashing import NoForm, has_hasher
 from entropic.values.objects import shape_of
 from entropic.values.parameter_documents import Documents
 
@@ -126,9 +126,19 @@ class Arguments:
     def _with_paths(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return parameters with the text of a path as the path has it: `./a` is `a`."""
         texts = {
-            name: _text_of_path(path, params[name]) for name, path in self._paths.items() if name in params
+            name: self._path_text(name, path, params[name])
+            for name, path in self._paths.items()
+            if name in params
         }
         return {**params, **texts}
+
+    def _path_text(self, name: str, path: type[PurePath], value: Any) -> Any:
+        if has_hasher(path):
+            raise ParameterError(
+                f"{self._name}.{name} is kept by the text of its paths, and since {self._name} was memoized "
+                f"register_hasher was told what else identifies a {path.__name__}: tell it before"
+            )
+        return _text_of_path(path, value)
 
     def _refuse(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
         """Raise what Python would, in its words, and say what may have been meant."""
@@ -184,7 +194,8 @@ class Arguments:
 
 def _path_class(kind: Kind) -> type[PurePath] | None:
     class_ = kind.annotation
-    return class_ if isinstance(class_, type) and issubclass(class_, PurePath) else None
+    is_path = isinstance(class_, type) and issubclass(class_, PurePath)
+    return class_ if is_path and not kind.is_json else None
 
 
 def _text_of_path(class_: type[PurePath], value: Any) -> Any:
@@ -412,12 +423,10 @@ def _require_column_name(name: str) -> None:
 
 
 def _stored(kind: Kind, default: Any) -> Any:
-    if isinstance(default, PurePath):
-        return str(default)
-    if (path := _path_class(kind)) is not None:
-        return _text_of_path(path, default)
     if not kind.is_json:
-        return default
+        if isinstance(default, PurePath):
+            return str(default)
+        return default if (path := _path_class(kind)) is None else _text_of_path(path, default)
     try:
         return Documents().of(default).stored
     except NoForm:

@@ -20,6 +20,7 @@ from entropic.sql.columns import TYPES, ByteString, FiniteJSON, exact_decimal
 from entropic.values.hashing import has_hasher
 
 __all__ = [
+    "PATH_LENGTH",
     "UNREADABLE",
     "Kind",
     "Unsupported",
@@ -183,7 +184,7 @@ def _type(annotation: Any) -> Any:
         raise Unsupported("which says nothing about what may be stored")
     if issubclass(class_, enum.Enum):
         return Enum(class_, native_enum=False, length=ENUM_LENGTH)
-    if issubclass(class_, PurePath):
+    if issubclass(class_, PurePath) and not has_hasher(class_):  # which may ask for what is in the file
         return ByteString(PATH_LENGTH)
     if class_ in _CONTAINERS or issubclass(class_, tuple | dict) or _is_hashable_object(class_):
         return FiniteJSON()

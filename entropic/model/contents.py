@@ -16,9 +16,11 @@ from typing import Any, Literal, NotRequired, Required, get_args, get_origin
 from sqlalchemy import Column, Dialect
 
 from entropic.display.text import described, written
-from entropic.model.annotations import Unsupported, bare, hints_of, kind_of, members_of
+from entropic.model.annotations import PATH_LENGTH, Unsupported, bare, hints_of, kind_of, members_of
 from entropic.model.coercion import Caster, caster, plain_scalar
 from entropic.model.refused import Refused
+from entropic.sql.columns import ByteString
+from entropic.values.hashing import has_hasher
 
 __all__ = ["contents_of"]
 
@@ -68,10 +70,17 @@ def _leaf(class_: type, annotation: Any, dialect: Dialect) -> Caster:
         kind = kind_of(annotation)
     except Unsupported:
         return partial(_instance, class_) if class_ in _OTHERS else _as_it_is
+    if issubclass(class_, PurePath):
+        text = caster(Column("item", ByteString(PATH_LENGTH), nullable=True), dialect)
+        return partial(_path, class_, partial(_cast, text, class_))
     if kind.is_json:
         return _as_it_is
-    cast = caster(Column("item", kind.type_, nullable=True), dialect)
-    return partial(_cast, cast, class_ if issubclass(class_, PurePath) else _as_it_is)
+    return partial(_cast, caster(Column("item", kind.type_, nullable=True), dialect), _as_it_is)
+
+
+def _path(class_: type, make: Caster, value: Any) -> Any:
+    """Return a path as it is if somebody said what identifies it, else one of its text."""
+    return value if isinstance(value, class_) and has_hasher(type(value)) else make(value)
 
 
 def _cast(cast: Caster, make: Caster, value: Any) -> Any:

@@ -159,7 +159,8 @@ def register_hasher(type_: type[T], function: Callable[[T], Any]) -> None:
 
     Notes
     -----
-    Safe to call from several threads. It holds for this process: processes that hash must each call it.
+    Safe to call from several threads. It holds for this process: processes that hash must each call it. Call it before
+    functions and models with such parameters are defined.
 
     Examples
     --------

@@ -354,6 +354,43 @@ def test_texts_of_one_path_are_one_call():
     assert parameters.identify({"path": "other"}).id not in ids
 
 
+def of_contents(path: Path, several: list[Path] = []):  # noqa: B006
+    return dict(locals())
+
+
+def test_hasher_says_that_a_path_is_what_is_in_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(hashing, "_hashers", {})
+    register_hasher(Path, lambda path: path.read_text())
+    arguments = Arguments(of_contents, kinds_of(of_contents))
+    parameters = Parameters(model_of(of_contents), sqlite.dialect())
+    file = tmp_path / "a"
+
+    def identity(text: str, path: Any, *several: Any) -> Any:
+        file.write_text(text)
+        return parameters.identify(arguments.bind((path,), {"several": list(several)}))
+
+    one, same = identity("one", file), identity("one", str(file))
+    several = identity("one", file, file)
+    other, others = identity("two", file), identity("two", file, file)
+
+    assert one.id == same.id
+    assert len({one.id, several.id, other.id, others.id}) == 4
+    assert arguments.call(of_contents, others.for_runner()) == {"path": file, "several": [file]}
+    with pytest.raises(ParameterError, match="was changed since it was given"):
+        one.for_runner()
+
+
+def test_hasher_of_paths_that_comes_too_late_is_refused(monkeypatch):
+    monkeypatch.setattr(hashing, "_hashers", {})
+    arguments = Arguments(of_paths, kinds_of(of_paths))
+    register_hasher(Path, str)
+
+    with pytest.raises(
+        ParameterError, match=r"of_paths\.path is kept by the text of its paths, .* tell it before"
+    ):
+        arguments.bind(("data",), {})
+
+
 def seen(
     n: int,
     x: float,
