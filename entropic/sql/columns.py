@@ -223,6 +223,7 @@ class Choice(TypeDecorator[Any]):
     """An `sqlalchemy.Enum` whose rows stay readable when its members change.
 
     A name that is no member's any more is read as a `GoneMember`; a string that is no choice any more, as it stands.
+    Where the choices are texts to the database, case and accents count: ``m`` is not ``M``.
     """
 
     impl = Enum
@@ -236,9 +237,20 @@ class Choice(TypeDecorator[Any]):
     def __repr__(self) -> str:
         return f"Choice{repr(self.impl).removeprefix('Enum')}"  # what Alembic writes into a migration
 
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"} and not self.enum.native_enum:
+            from sqlalchemy.dialects import mysql
+
+            return dialect.type_descriptor(mysql.VARCHAR(self.enum.length, binary=True))
+        return super().load_dialect_impl(dialect)
+
+    def literal_processor(self, dialect: Dialect) -> Any:
+        """Return the processor of the Enum, which knows the members, whatever the column is."""
+        return self.enum.dialect_impl(dialect).literal_processor(dialect)
+
     def bind_processor(self, dialect: Dialect) -> Any:
         """Return a processor that takes a gone member's name, for a search and for a row that has it."""
-        bind = super().bind_processor(dialect)
+        bind = self.enum.dialect_impl(dialect).bind_processor(dialect)
         plain = String().dialect_impl(dialect).bind_processor(dialect)
         enum_class, texts = self.enum.enum_class, texts_of(self.enum)
 
@@ -255,7 +267,7 @@ class Choice(TypeDecorator[Any]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         """Return a processor that reads what is no choice any more."""
-        result = super().result_processor(dialect, coltype)
+        result = self.enum.dialect_impl(dialect).result_processor(dialect, coltype)
         enum_class = self.enum.enum_class
 
         def process(value: Any) -> Any:

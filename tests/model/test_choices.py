@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from sqlalchemy import Enum
 from sqlalchemy.orm import Session
 
-from entropic import Base, Mapped, ParameterError, Store, hash_params, mapped_column, param
+from entropic import Base, Mapped, ParameterError, Store, hash_params, mapped_column, memoize, param
 from entropic.model.base import Choice
 from entropic.sql.columns import GoneMember
 
@@ -206,3 +207,25 @@ def test_gone_member_is_equal_to_itself_only_and_pickles():
 
 def test_type_of_a_choice_shows_what_alembic_can_write():
     assert repr(Choice("a", "b", name="kind")) == "Choice('a', 'b', name='kind')"
+
+
+class Unit(enum.Enum):
+    m = 1e-3
+    M = 1e6
+
+
+def test_choices_that_differ_in_case_or_accents_are_told_apart(tmp_path, database):
+    def measured(unit: Unit, label: Literal["a", "A", "ä"]) -> str:
+        return f"{unit.name} {label}"
+
+    calls = list(itertools.product(Unit, ["a", "A", "ä"]))
+    function = memoize(results_dir=tmp_path, db_url=database)(measured)
+    for unit, label in calls:
+        function(unit, label)
+
+    for unit, label in calls:
+        assert [record.load() for record in function.records(unit=unit, label=label)] == [
+            f"{unit.name} {label}"
+        ]
+        condition = (function.model.unit == unit) & (function.model.label == label)
+        assert function.store.count(condition) == 1
