@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Column, Connection, delete, inspect, literal, null, select, text, update
+from sqlalchemy import Column, Connection, Dialect, delete, inspect, literal, null, select, text, update
 
 from entropic.errors import SchemaError
 from entropic.model.base import is_output
@@ -22,7 +22,7 @@ from entropic.model.registration import compare_registered, remembered
 from entropic.process.logs import get_logger
 from entropic.sql.columns import LONG_TEXT
 from entropic.sql.database import Database
-from entropic.sql.drift import same_family
+from entropic.sql.drift import holds_same, same_family
 from entropic.sql.schema_lock import schema_lock
 from entropic.sql.tables import MetaRow, TableRow
 from entropic.sql.upsert import insert_new
@@ -91,6 +91,9 @@ def _growth(connection: Connection, parameters: Parameters) -> _Growth:
     for name, p in parameters.params.items():
         if name not in known and p.column.name in there:
             _require_at_default(connection, parameters, name, there[p.column.name]["type"])
+    for column in table.columns:
+        if is_output(column) and column.name in there:
+            _require_same_output(column, there[column.name]["type"], connection.dialect)
     is_strict = "result_file" in there and not there["result_file"]["nullable"]
     columns = [column for column in table.columns if column.name not in there]
     return _Growth(columns, is_strict and table.columns["result_file"].nullable, known)
@@ -115,6 +118,17 @@ def _require_at_default(connection: Connection, parameters: Parameters, name: st
             "this name: perhaps those that the function returned. Nothing was run or altered. Give the parameter "
             f"another name, such as {name + '_'!r}; or the function another table (memoize: "
             f"table={table.name + '_2'!r})"
+        )
+
+
+def _require_same_output(column: Any, actual: Any, dialect: Dialect) -> None:
+    """Raise `SchemaError` if an output is of another type than what rows have in its column."""
+    if not holds_same(column, actual, dialect):
+        raise SchemaError(
+            f"the column {column.name!r} of the table {column.table.name!r} has what was returned before, as "
+            f"{actual.compile(dialect=dialect)}, and what is returned now is {column.type.compile(dialect=dialect)}. "
+            "Nothing was run or altered. Keep that in another column, as in "
+            f"@memoize(outputs={{{column.name + '_2'!r}: {column.name!r}}}), or in none, with outputs={{}}"
         )
 
 

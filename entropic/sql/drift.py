@@ -24,7 +24,7 @@ from entropic.sql.capacity import Capacity, capacities
 from entropic.sql.columns import Choice, ExactDecimal
 from entropic.sql.database import Database
 
-__all__ = ["check_user_table", "drift", "same_family"]
+__all__ = ["check_user_table", "drift", "holds_same", "same_family"]
 
 log = get_logger(__name__)
 
@@ -53,6 +53,10 @@ FAMILY_OF = {word: family for family, words in FAMILIES.items() for word in word
 
 # PostgreSQL has these as types of their own and converts none of them to or from text or numbers by itself.
 STRICT = {"BOOLEAN": "boolean", "INTERVAL": "interval", "JSON": "json", "JSONB": "json", "UUID": "uuid"}
+
+# Which no other column of their family can stand in for: what was written as the one is not read as the other.
+TOLD_APART = frozenset({"BOOLEAN", "DATE", "DATETIME", "TIME"})
+SYNONYMS = {"BOOL": "BOOLEAN", "TINYINT": "BOOLEAN", "TIMESTAMP": "DATETIME"}
 
 SINGLE_PRECISION = {"postgresql": {"REAL"}, "mysql": {"FLOAT"}, "mariadb": {"FLOAT"}}
 
@@ -122,6 +126,16 @@ def same_family(one: TypeEngine[Any], other: TypeEngine[Any], dialect: Dialect) 
     """Whether both types are stored as the same kind of thing on *dialect*; true where one is not known."""
     families = {_family(one, dialect), _family(other, dialect)}
     return len(families) == 1 or None in families
+
+
+def holds_same(column: Column[Any], actual: TypeEngine[Any], dialect: Dialect) -> bool:
+    """Whether a column of type *actual* holds what *column* does, and gives what it has as that."""
+    if _type_hint(column, actual, dialect) is not None:
+        return False
+    stored, wanted = (
+        SYNONYMS.get(word, word) for word in (_word(actual, dialect), _word(column.type, dialect))
+    )
+    return stored == wanted or TOLD_APART.isdisjoint({stored, wanted})
 
 
 def _compare(connection: Connection, inspector: Inspector, table: Table) -> _Difference:

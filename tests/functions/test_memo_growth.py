@@ -2,6 +2,8 @@
 
 import datetime
 import enum
+import itertools
+import re
 import sys
 import uuid
 from decimal import Decimal
@@ -178,6 +180,37 @@ def test_new_parameter_takes_an_output_in_which_there_is_nothing(tmp_path, datab
     new = version(tmp_path, noisy, database)
 
     assert (new(3), new(3, rmse=2.0), new(3)) == ({"rmse": None}, {"noise": 2.0}, {"rmse": None})
+
+
+RETURNS = {
+    datetime.date: lambda n: datetime.date(2026, 1, n),
+    datetime.datetime: lambda n: datetime.datetime(2026, 1, n, tzinfo=datetime.UTC),
+    datetime.time: datetime.time,
+    bool: lambda n: n > 2,
+    int: lambda n: n,
+    str: str,
+}
+
+
+def returning(n: int) -> int:
+    return RETURNS[returning.__annotations__["return"]](n)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [*itertools.pairwise([*RETURNS, datetime.date]), (datetime.datetime, datetime.date)]
+)
+def test_output_of_another_type_is_refused_with_a_way_that_works(tmp_path, database, monkeypatch, one, other):
+    monkeypatch.setitem(returning.__annotations__, "return", one)
+    first = version(tmp_path, returning, database)(1)
+    monkeypatch.setitem(returning.__annotations__, "return", other)
+
+    with pytest.raises(SchemaError, match=r"the column 'value' .* has what was returned before") as caught:
+        version(tmp_path, returning, database)(1)
+
+    (column,) = re.findall(r"outputs={'(\w+)': 'value'}", str(caught.value))
+    new = version(tmp_path, returning, database, outputs={column: "value"})
+    assert (new(1), new(2)) == (first, RETURNS[other](2))
+    assert getattr(new.records(n=2)[0], column) == RETURNS[other](2)
 
 
 def test_new_ignored_parameter_needs_no_column(tmp_path, database):
