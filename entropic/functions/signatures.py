@@ -369,7 +369,7 @@ def _kind_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Kind
     if parameter.default is not parameter.empty and callable(parameter.default):
         raise Unsupported(
             f"the default of {name!r} is {parameter.default!r:.80}, a {type(parameter.default).__name__}, which is no "
-            f"value: leave it out of the key, with ignore=[{name!r}], or pass its name"
+            f"value: pass its name; or, if it changes no result, leave it out of the key, with ignore=[{name!r}]"
         )
     try:
         annotation = _evaluated(function, name, parameter.annotation)
@@ -385,7 +385,7 @@ def _kind_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Kind
         raise Unsupported(
             f"the parameter {name!r} is annotated as {shown(annotation)}, {reason}: use a type such as int, float, "
             "str, bool, datetime, an Enum, a Literal, list, dict, numpy.ndarray or a dataclass, or Annotated[..., a "
-            f"SQLAlchemy type]; or leave it out of the key, with ignore=[{name!r}]"
+            f"SQLAlchemy type]; or, if it changes no result, leave it out of the key, with ignore=[{name!r}]"
         ) from None
 
 

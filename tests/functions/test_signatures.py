@@ -246,6 +246,19 @@ def test_ignoring_what_is_not_there_or_is_needed_is_refused(ignore, named):
         kinds_of(function, ignore)
 
 
+def test_ignore_is_advised_for_what_changes_no_result_only():
+    def function(kernel: Callable = math.sqrt, generator: np.random.Generator = None):  # type: ignore[assignment]
+        pass
+
+    with pytest.raises(TypeError) as caught:
+        kinds_of(function)
+
+    for name in ("kernel", "generator"):
+        assert f"if it changes no result, leave it out of the key, with ignore=['{name}']" in str(
+            caught.value
+        )
+
+
 def test_default_that_is_no_value_of_its_column_is_refused():
     def function(x: float = math.nan):
         pass
