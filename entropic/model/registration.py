@@ -185,10 +185,20 @@ def _key_change(
     change = f"the default of {name} was {was!r} and is {has!r} now"
     if _is_same_default(before, now):
         return
-    if "default" not in before:
+    if "default" not in before and has is None:
+        yield (
+            f"{name} can be None now, and could not be before: no key was made with that. Take None out of its "
+            "annotation again, and give it no default"
+        )
+    elif "default" not in before:
         yield (
             f"{change}: rows that were made with {has!r} would not be found by calls that leave it out. Take the "
             "default away, and give the value each time"
+        )
+    elif "default" not in now and was is None:
+        yield (
+            f"{name} could be None, and cannot any more: rows that were made at None are found only while it can. "
+            "Annotate it as ... | None again, with the default that it had"
         )
     elif "default" not in now:
         yield f"{change}: rows that were made at it are found only while it is there. Put it back"

@@ -298,6 +298,19 @@ def test_advice_on_a_parameter_that_changed_works_when_it_is_followed(place, was
     assert (record.b, len(place.runner().calls)) == (0.5, 1)
 
 
+def test_advice_on_a_parameter_that_can_be_none_or_cannot_any_more_works(place, tmp_path):
+    open_model(place, a=(float, None), b=(float, None)).run_or_retrieve({**A, "b": 0.5})
+
+    with pytest.raises(SchemaError, match=r"b can be None now, .* Take None out of its annotation again"):
+        open_model(place, a=(float, None), b=(float | None, None))
+
+    assert open_model(place, a=(float, None), b=(float, None)).count() == 1
+    other = Place(f"sqlite:///{tmp_path / 'other.sqlite3'}", tmp_path / "other")
+    open_model(other, a=(float, None), b=(float | None, None)).run_or_retrieve(A)
+    with pytest.raises(SchemaError, match=r"b could be None, .* Annotate it as \.\.\. \| None again"):
+        open_model(other, a=(float, None), b=(float, None))
+
+
 def test_same_model_opens_again(place):
     open_model(place, a=(float, None), b=(float, param(default=0.25))).run_or_retrieve(A)
 
