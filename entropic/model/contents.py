@@ -104,6 +104,7 @@ def _instance(class_: type, value: Any) -> Any:
 
 
 def _choice(choices: tuple[Any, ...], value: Any) -> Any:
+    value = plain_scalar(value)
     for choice in choices:
         if type(choice) is type(value) and choice == value:
             return choice
