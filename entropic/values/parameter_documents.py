@@ -489,12 +489,23 @@ def _copy(document: dict[str, Any], kind: str, sources: Sources) -> Any:
     original = sources.originals[canonical(document)]
     if kind == "cell":
         return original  # immutable
-    made = copy.deepcopy(original) if kind == "hashed" else copy_of(original, kind, _clone)
+    made = _deep_copy(original) if kind == "hashed" else copy_of(original, kind, _clone)
     if Documents()._of(made, 0) != document:
         raise BadValue(
             f"is a {class_name(type(original))} that was changed since it was given: pass a copy of it"
         )
     return made
+
+
+def _deep_copy(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except Exception as error:  # of the user's class, or of what it holds: a lock, a connection
+        kind = type(value)
+        raise BadValue(
+            f"is a {class_name(kind)}, of which the function would be given a copy, and none can be made: "
+            f"{type(error).__name__}: {error}. Give {kind.__qualname__} a __deepcopy__, or pass what it is made of"
+        ) from error
 
 
 def _clone(cell: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from entropic import Base, Mapped, Store, hash_params, mapped_column, param
+from entropic import Base, Mapped, Store, hash_params, mapped_column, param, register_hasher
 from entropic.errors import HashCollisionError, ParameterError, UnhashableParamError
 from entropic.model.identities import Identity
 from entropic.model.parameters import Parameters
+from entropic.values import hashing
 from entropic.values.hashing import digest
 from tests.support import strategies
 from tests.support.counting import NumberedRunner
@@ -437,6 +439,20 @@ def test_array_that_was_changed_before_it_is_run_is_refused():
     with pytest.raises(
         ParameterError, match=r"'grid' is a numpy\.ndarray that was changed since it was given"
     ):
+        identity.for_runner()
+
+
+class Guarded:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+def test_object_with_a_hasher_that_cannot_be_copied_is_refused_before_it_is_run(monkeypatch):
+    monkeypatch.setattr(hashing, "_hashers", {})
+    register_hasher(Guarded, lambda value: 1)
+    identity = named({"rate": 1.0, "grid": {"client": Guarded()}})
+
+    with pytest.raises(ParameterError, match=r"is a .*Guarded, of which .* Give Guarded a __deepcopy__"):
         identity.for_runner()
 
 
