@@ -6,17 +6,14 @@ array is, and under which path. What there is can be listed: the containers them
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, Any
@@ -35,7 +32,14 @@ from entropic.extras import need
 from entropic.process.logs import get_logger
 from entropic.values.array_digests import differs_from_fill, digest_of, is_digest_of, little_endian
 from entropic.values.untrusted_zarr import require_plain_codecs
-from entropic.values.zarr_folders import METADATA, arrays_below, is_array, is_group
+from entropic.values.zarr_folders import (
+    METADATA,
+    arrays_below,
+    is_array,
+    is_group,
+    may_be_array,
+    require_groups,
+)
 
 if TYPE_CHECKING:
     import numpy
@@ -270,21 +274,13 @@ class LocalArrayStore(ArrayStore):
         allow = partial(_require_place, array_identifier, container, path, overwrite)
         allow()
         above, _, _ = path.rpartition("/")
-        new = [folder for folder in _groups(container, above) if not os.path.lexists(folder / METADATA)]
-        try:
-            # Beside the container: who lists that is not to find it.
-            with beside(container.parent, f"{container.name}/{path}") as own:
-                group = zarr.open_group(str(container), mode="a")
-                # In a container of the former format none of another would be listed.
-                _write(zarr, own / NEW, values, {"zarr_format": group.metadata.zarr_format} | options)
-                if above:
-                    group.require_group(above)
-                put(own, f"{container.name}/{path}", allow)
-        except BaseException as error:
-            _remove_torn(new)
-            if isinstance(error, TypeError | ValueError):
-                allow()  # zarr's error, if another process was faster
-            raise
+        # Beside the container: who lists that is not to find it.
+        with beside(container.parent, f"{container.name}/{path}") as own:
+            version = require_groups(zarr, _groups(container, above), own / "group")
+            allow()  # again: one of them may have become an array meanwhile, and now none can
+            # In a container of the former format none of another would be listed.
+            _write(zarr, own / NEW, values, {"zarr_format": version} | options)
+            put(own, f"{container.name}/{path}", allow)
         return zarr.open_array(str(container), path=path, mode="r+")
 
     def open(self, array_identifier: LocalArrayIdentifier, mode: str = "r") -> Any:
@@ -373,8 +369,7 @@ class LocalArrayStore(ArrayStore):
             recover(container.parent)
             run = container.parent.relative_to(self.basedir).as_posix()
             for path, array in _members(zarr, container):
-                if hasattr(array, "shape"):
-                    yield _record(LocalArrayIdentifier(container, path), run, array)
+                yield _record(LocalArrayIdentifier(container, path), run, array)
 
     def _containers(self, run_name: str | None) -> list[Path]:
         if run_name is not None:
@@ -443,15 +438,18 @@ class LocalArrayStore(ArrayStore):
         return need("zarr", "arrays", "an array store")
 
 
-def _members(zarr: Any, container: Path) -> list[tuple[str, Any]]:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # zarr's, of other things that lie there
-            return sorted(
-                zarr.open_group(str(container), mode="r").members(max_depth=None), key=itemgetter(0)
-            )
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        log.warning("%s cannot be listed, and is left out: %s", container, error)
-        return []
+def _members(zarr: Any, container: Path) -> Iterator[tuple[str, Any]]:
+    if not is_group(container):
+        log.warning("%s cannot be listed, and is left out: it is no group of zarr's", container)
+        return
+    for path in sorted(arrays_below(container, may_be_array)):
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of types that other releases may read otherwise
+                array = zarr.open_array(str(container), path=path, mode="r")
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            log.warning("%s cannot be listed, and is left out: %s", container / path, error)
+        else:
+            yield path, array
 
 
 def _write(zarr: Any, folder: Path, values: Any, options: dict[str, Any]) -> None:
@@ -470,6 +468,7 @@ def _write(zarr: Any, folder: Path, values: Any, options: dict[str, Any]) -> Non
         )
     array[...] = values
     array.attrs[_DIGEST] = digest_of(values)
+    zarr.open_array(str(folder), mode="r")  # of some types it writes what it cannot read
 
 
 def _require_place(identifier: LocalArrayIdentifier, container: Path, path: str, overwrite: bool) -> None:
@@ -499,16 +498,6 @@ def _groups(container: Path, path: str) -> list[Path]:
     """Return the folders of a container and of the groups of *path* in it."""
     parts = path.split("/") if path else []
     return [container.joinpath(*parts[:number]) for number in range(len(parts) + 1)]
-
-
-def _remove_torn(groups: Iterable[Path]) -> None:
-    """Remove what a write that failed has left of the metadata of new groups, which older releases write in place."""
-    for folder in groups:
-        with suppress(OSError):
-            try:
-                json.loads((folder / METADATA).read_bytes())
-            except ValueError:
-                (folder / METADATA).unlink()
 
 
 def check_path(path: str) -> str:

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -492,6 +494,85 @@ def test_what_others_left_there_keeps_nothing_from_being_listed(store, caplog):
     assert [record.message.split(" cannot be listed")[0] for record in caplog.records] == [
         str(damaged), str(store.validation_container("empty").container)
     ]  # fmt: skip
+
+
+def test_array_that_is_damaged_keeps_no_other_from_being_listed(store, caplog):
+    for name in "abc":
+        store.store_array(store.validation_prediction_array("r", 5, name), VALUES)
+    container = store.validation_container("r").container
+    container.joinpath("5/b/prediction/zarr.json").write_text("{")
+    container.joinpath("5/c/prediction/zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
+
+    assert [one.dataset for one in store.arrays("r")] == ["a"]
+    assert [record.message.split(" cannot be listed")[0] for record in caplog.records] == [
+        str(container / "5/b/prediction"), str(container / "5/c/prediction")
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize("version", [2, 3])
+def test_container_that_was_consolidated_is_listed_as_it_is_now(store, version):
+    container = store.validation_container("r").container
+    container.parent.mkdir(parents=True)
+    zarr.open_group(str(container), mode="w", zarr_format=version)
+    for name in "abc":
+        store.store_array(store.validation_prediction_array("r", 5, name), VALUES)
+    zarr.consolidate_metadata(str(container))
+
+    store.store_array(store.validation_prediction_array("r", 5, "a"), np.zeros(2), overwrite=True)
+    store.remove(store.validation_prediction_array("r", 5, "b"))
+    store.store_array(store.validation_output_array("r", 10, "p", "d"), VALUES)
+    store.store_array(
+        store.validation_output_array("r", 10, "q", "d"), VALUES
+    )  # in a group that was made since
+
+    assert [(one.identifier.dataset, one.shape) for one in store.arrays("r")] == [
+        ("10/d/output/p", (2, 3, 4)),
+        ("10/d/output/q", (2, 3, 4)),
+        ("5/a/prediction", (2,)),
+        ("5/c/prediction", (2, 3, 4)),
+    ]
+
+
+def test_arrays_that_are_the_first_of_a_container_can_be_stored_at_once(store):
+    together = threading.Barrier(4, timeout=20)
+
+    def store_all(name):
+        for number in range(12):
+            together.wait()
+            store.store_array(store.validation_prediction_array(f"r{number}", 5, name), VALUES)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(store_all, name) for name in "abcd"]:
+            done.result()
+
+    assert len(list(store.arrays())) == 48
+    assert zarr.open_group(str(store.validation_container("r0").container), mode="r")["5/a/prediction"].shape
+
+
+def test_group_that_became_an_array_meanwhile_is_left_alone(store, monkeypatch):
+    above = store.validation_container("r").array_identifier("5/d")
+    make_groups = array_store.require_groups
+
+    def require_groups(*given):
+        monkeypatch.undo()
+        store.store_array(above, VALUES)
+        return make_groups(*given)
+
+    monkeypatch.setattr(array_store, "require_groups", require_groups)
+    with pytest.raises(AlreadyExistsError, match="is an array itself"):
+        store.store_array(store.validation_prediction_array("r", 5, "d"), VALUES)
+
+    assert [one.identifier for one in store.arrays()] == [above]
+
+
+def test_values_that_zarr_writes_and_cannot_read_are_refused(store):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    store.store_array(identifier, VALUES)
+    with pytest.raises((TypeError, LookupError)):
+        store.store_array(identifier, np.array(["NaT"], "M8"), overwrite=True)
+
+    np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
 
 
 def test_array_that_is_stored_in_a_container_of_the_former_format_is_listed(store):
