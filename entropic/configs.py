@@ -55,8 +55,15 @@ class Typed(BaseModel):
 
     kind: ClassVar[str] = ""
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        for name in cls.model_fields:
+            if owners := [one for one in cls.__mro__ if one.__module__ == __name__ and name in vars(one)]:
+                raise TypeError(
+                    f"{full_name(cls)} has a field {name!r}, which is what each {owners[0].__name__} has anyway: give "
+                    "the field another name"
+                )
         if cls.kind:
             same = _classes.setdefault(cls.kind, {}).setdefault(_own_type(cls), [])
             same[:] = [one for one in same if full_name(one) != full_name(cls)] + [cls]
@@ -103,7 +110,8 @@ class Config(Typed):
     Notes
     -----
     In documents a class is called by its name. A class that is defined again, in a notebook, takes the place of the
-    former one. Of two classes of one kind and name, in different modules, one needs a ``__type__`` of its own.
+    former one. Of two classes of one kind and name, in different modules, one needs a ``__type__`` of its own. A field
+    that is called as an attribute or method that each config has is a TypeError where the class is defined.
     """
 
     name: Name

@@ -11,7 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from pydantic import AliasChoices, BaseModel, Field, RootModel, ValidationError, computed_field
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    Field,
+    RootModel,
+    ValidationError,
+    computed_field,
+    create_model,
+)
 from pydantic_core import PydanticSerializationError
 
 from entropic import DecodeError
@@ -407,6 +415,23 @@ def test_run_has_its_parts_and_its_defaults():
 def test_numbers_that_make_no_sense_are_refused(field):
     with pytest.raises(ValidationError, match=field):
         RunConfig(name="x", **{field: 0})
+
+
+@pytest.mark.filterwarnings("ignore:Field name:UserWarning")
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        (TaskConfig, "kind"), (TaskConfig, "document"), (TaskConfig, "verify"), (StartConfig, "kind"),
+        (RunConfig, "parts"), (RunConfig, "train_until"),
+    ],
+)  # fmt: skip
+def test_field_that_has_the_name_of_what_each_config_has_is_refused(base, name):
+    text = f"Shadow has a field '{name}', which is what each .*Config has anyway: give the field another name"
+    with pytest.raises(TypeError, match=text):
+        create_model("Shadow", __base__=base, __module__=__name__, **{name: (str, ...)})
+
+    with pytest.raises(DecodeError, match="no class 'Shadow'"):
+        restore(base, {"__type__": "Shadow", "name": "x"})
 
 
 def test_datasets_of_one_name_have_one_hash():
