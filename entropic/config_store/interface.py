@@ -519,7 +519,7 @@ class ConfigStore(ABC):
         if document is None:
             raise self._not_found(base.kind, name)
         try:
-            return restore(base, document)
+            return _restored(base, document, name)
         except DecodeError as error:
             if strict:
                 raise
@@ -537,6 +537,17 @@ class ConfigStore(ABC):
                 f"the {kind} config {name!r} is part of the runs {', '.join(map(repr, runs[:10]))}{more}: {what} it "
                 "when they are deleted"
             )
+
+
+def _restored(base: type[ConfigT], document: Any, name: str) -> ConfigT:
+    """Return the config that is stored under a name, or raise DecodeError."""
+    config = restore(base, document)
+    if config.name != name:  # as of a file that was copied by hand: its records would be the other's
+        raise DecodeError(
+            f"what is stored as the {base.kind} config {name!r} says that its name is {config.name!r}: give it the "
+            "name that it is stored under, or the other way round"
+        )
+    return config
 
 
 def _config_of(base: type[ConfigT], given: Any) -> ConfigT:

@@ -87,6 +87,29 @@ def test_file_with_a_mistake_says_what_is_wrong_and_where(store, tmp_path, text,
     assert (tmp_path / "tasks" / "x.yaml").read_text() == text
 
 
+def test_file_that_was_copied_under_another_name_is_told_from_its_original(store, tmp_path):
+    store.store_task_config(Distances(name="x", clip=1.0))
+    copied = tmp_path / "tasks" / "y.yaml"
+    copied.write_bytes((tmp_path / "tasks" / "x.yaml").read_bytes())
+
+    with pytest.raises(
+        DecodeError, match="as the task config 'y' says that its name is 'x': give it the name"
+    ):
+        store.retrieve_task_config("y")
+    assert store.retrieve_task_config("y", strict=False)["name"] == "x"
+    assert store.retrieve_task_config("x").clip == 1.0
+
+
+def test_name_that_looks_like_the_file_of_another_is_not_taken_for_that(store):
+    store.store_task_config(Distances(name="a/b", clip=1.0))
+    with pytest.raises(ConfigNotFoundError):
+        store.delete_task_config("a%2Fb")
+    store.store_task_config(Distances(name="a%2Fb", clip=2.0))
+
+    assert [store.retrieve_task_config(name).clip for name in ("a/b", "a%2Fb")] == [1.0, 2.0]
+    assert store.retrieve_task_config_names() == ["a%2Fb", "a/b"]
+
+
 def test_time_in_a_file_is_what_its_field_says(store, tmp_path):
     class Dated(Distances):
         label: str
