@@ -262,11 +262,18 @@ class LocalArrayStore(ArrayStore):
             If it is no container below the base directory.
         NotADirectoryError
             If a file is in the place of the container, or of a folder above it.
+        TypeError
+            If *values* are masked, or of a type that zarr has none for.
         ImportError
             If zarr is not installed.
         """
         import numpy
 
+        if isinstance(values, numpy.ma.MaskedArray):
+            raise TypeError(
+                f"{array_identifier} cannot be stored: the mask of a masked array would be lost. Give "
+                "values.filled(...), or the mask as an array of its own"
+            )
         zarr, values = self._zarr(), little_endian(numpy.asarray(values))
         container, path = self._checked(array_identifier)
         require_folder(container, below=container)

@@ -575,6 +575,12 @@ def test_values_that_zarr_writes_and_cannot_read_are_refused(store):
     np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
 
 
+def test_mask_of_values_is_not_dropped_silently(store):
+    with pytest.raises(TypeError, match="the mask of a masked array would be lost"):
+        store.store_array(store.best_validation_array("r", "f1"), np.ma.masked_greater(VALUES, 3))
+    assert not store.basedir.exists()
+
+
 def test_array_that_is_stored_in_a_container_of_the_former_format_is_listed(store):
     identifier = store.validation_prediction_array("r", 5, "d")
     identifier.container.parent.mkdir(parents=True)
