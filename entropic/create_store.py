@@ -35,12 +35,12 @@ def create_config_store(options: Options | None = None) -> ConfigStore:
     Raises
     ------
     ValueError
-        If an option is unknown or has no such value.
+        If an option is unknown or has no such value, or the database is one in memory.
     """
     options = options or Options()
     if options.type == "files":
         return FileConfigStore(options.runs_base_dir / "configs")
-    return SQLConfigStore(options.db_url)
+    return SQLConfigStore(_database(options))
 
 
 def create_stats_store(options: Options | None = None) -> StatsStore:
@@ -51,7 +51,7 @@ def create_stats_store(options: Options | None = None) -> StatsStore:
     options = options or Options()
     if options.type == "files":
         return FileStatsStore(options.runs_base_dir / "stats")
-    return SQLStatsStore(options.db_url)
+    return SQLStatsStore(_database(options))
 
 
 def create_weights_store(options: Options | None = None) -> LocalWeightsStore:
@@ -60,7 +60,7 @@ def create_weights_store(options: Options | None = None) -> LocalWeightsStore:
     Parameters and errors as of `create_config_store`.
     """
     options = options or Options()
-    return LocalWeightsStore(options.runs_base_dir, None if options.type == "files" else options.db_url)
+    return LocalWeightsStore(options.runs_base_dir, None if options.type == "files" else _database(options))
 
 
 def create_array_store(options: Options | None = None) -> LocalArrayStore:
@@ -107,8 +107,14 @@ def resume_point(run_name: str, options: Options | None = None) -> int:
     Returns
     -------
     int
-        0 if the training begins anew. Else there are weights of this iteration, and losses up to it; what statistics
-        go on beyond is overwritten when the run is stored again.
+        0 if the training begins anew. Else there are weights of this iteration, and losses up to it.
+
+    Notes
+    -----
+    Where weights were not stored in one transaction with the statistics, these may reach further. A training that
+    passes them before it is stored again is appended to them, and losses of the former attempt stay in between: store
+    first what is kept, ``losses.delete_after(resume_point(run))``, which replaces them; of 0 iterations there is
+    nothing to keep, and `delete_training_stats` does that.
     """
     options = options or Options()
     # A subsample has the last iteration, which is all that counts of what may be a million.
@@ -170,7 +176,15 @@ def delete_run(run_name: str, options: Options | None = None, *, force: bool = F
 
 
 def _database(options: Options) -> Database:
-    return Database(options.db_url) if options.type == "sql" else create_weights_store(options).database
+    if options.type == "files":
+        return create_weights_store(options).database
+    database = Database(options.db_url)
+    if database.is_memory:  # what one store writes no other would find
+        raise ValueError(
+            f"the option db_url is {options.db_url!r}, a database in memory, of which each store would have one of its "
+            "own: name a file, or make the stores yourself and give all of them one Database"
+        )
+    return database
 
 
 def _refuse_in_use(configs: ConfigStore, run_name: str) -> None:

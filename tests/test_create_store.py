@@ -65,6 +65,23 @@ def test_what_is_no_database_is_refused_and_nothing_is_written(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_database_in_memory_would_be_another_one_for_each_store(tmp_path, url):
+    options = Options(db_url=url, runs_base_dir=tmp_path / "runs")
+    for make in (
+        create_config_store,
+        create_stats_store,
+        create_weights_store,
+        lambda options: resume_point("r", options),
+        lambda options: claim_run("r", options),
+        lambda options: delete_run("r", options),
+    ):
+        with pytest.raises(ValueError, match="in memory, of which each store would have one of its own"):
+            make(options)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_arrays_lie_below_the_folder_of_runs(options, tmp_path):
     store = create_array_store(options("sql"))
     assert type(store) is LocalArrayStore
@@ -146,6 +163,21 @@ def test_run_goes_on_where_statistics_and_weights_agree(options, kind, iteration
     assert resume_point("r", made) == 0
     train(made, "r", iterations, weights)
     assert resume_point("r", made) == expected
+
+
+@BOTH
+def test_losses_of_a_former_attempt_are_replaced_by_what_is_kept_of_them(options, kind):
+    made = options(kind)
+    train(made, "r", 10, [5])
+    stats = create_stats_store(made)
+    losses = stats.retrieve_training_stats("r")
+    losses.delete_after(resume_point("r", made))
+    stats.store_training_stats("r", losses)
+    for iteration in range(5, 12):
+        losses.add_iteration_stats(TrainingIterationStats(iteration, -1.0, 0.1))
+    stats.store_training_stats("r", losses)
+
+    assert stats.retrieve_training_stats("r") == losses
 
 
 @BOTH
