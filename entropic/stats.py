@@ -279,7 +279,8 @@ def _has_shape(values: Any, shape: Sequence[int]) -> bool:
     if not shape:
         return not isinstance(values, list | tuple)
     return (
-        isinstance(values, Sequence)
+        hasattr(values, "__len__")
+        and not isinstance(values, str)
         and len(values) == shape[0]
         and all(_has_shape(value, shape[1:]) for value in values)
     )

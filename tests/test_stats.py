@@ -172,6 +172,16 @@ def test_scores_that_are_not_complete_are_named(scores):
         some.to_xarray()
 
 
+def test_scores_may_be_arrays():
+    some = validations(100)
+    some.add_iteration_scores(ValidationIterationScores(200, np.full((2, 2, 2), 0.5)))
+    assert some.to_xarray().sel(iterations=200).values.tolist() == [[[0.5] * 2] * 2] * 2
+
+    some.add_iteration_scores(ValidationIterationScores(300, np.full((2, 3, 2), 0.5)))
+    with pytest.raises(ValueError, match="the scores of iteration 300 are not 2 × 2 × 2"):
+        some.to_xarray()
+
+
 def test_best_score_of_each_criterion_goes_by_its_own_direction():
     some = validations(100, 200, 300)
     array = some.to_xarray().isel(datasets=0, parameters=0)
