@@ -431,9 +431,12 @@ def _labelled(
 
 
 def _metric_name(name: str) -> str:
-    if not name or name == "iteration" or not is_text(name):
+    if name in {"", "iteration", "iterations"} or not is_text(
+        name
+    ):  # of the column, and of xarray's dimension
         raise ValueError(
-            f"a metric has a name, other than 'iteration', without NUL and halves of surrogate pairs: {name!r}"
+            "a metric has a name, other than 'iteration' and 'iterations', without NUL and halves of surrogate pairs: "
+            f"{name!r:.300}"
         )
     return name
 
@@ -443,7 +446,7 @@ def _value(name: str, value: Any) -> float:
         raise TypeError(f"the metric {name!r} is a number, not {value!r}")
     try:
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"the metric {name!r} is a number, not {value!r:.200}") from error
 
 

@@ -544,16 +544,18 @@ def test_metrics_that_are_logged_after_a_delete_have_an_order_of_their_own(store
         assert store.delete_metrics(run) == len(names)
 
 
-@pytest.mark.parametrize("value", [None, "0.5", b"1", [1, 2], 1j, {}])
+@pytest.mark.parametrize("value", [None, "0.5", b"1", [1, 2], 1j, {}, pytest.param(10**400, id="huge")])
 def test_metric_that_is_no_number_is_refused_with_all_of_its_call(store, run, value):
     with pytest.raises(TypeError, match="the metric 'bad' is a number, not"):
         store.log(run, 1, good=1.0, bad=value)
     assert list(store.to_numpy(run, "metrics")) == ["iteration"]
 
 
-@pytest.mark.parametrize("name", ["", "iteration", "a\0b", "\ud800"])
+@pytest.mark.parametrize("name", ["", "iteration", "iterations", "a\0b", "\ud800"])
 def test_metric_whose_name_cannot_be_kept_is_refused(store, run, name):
-    with pytest.raises(ValueError, match="a metric has a name, other than 'iteration', without NUL"):
+    with pytest.raises(
+        ValueError, match="a metric has a name, other than 'iteration' and 'iterations', without NUL"
+    ):
         store.log(run, 1, **{name: 1.0})
 
 
