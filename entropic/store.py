@@ -23,9 +23,10 @@ from entropic.disk.files import digest_of
 from entropic.disk.names import safe_name, safe_suffix
 from entropic.display.frames import frame_of
 from entropic.display.text import Listing
-from entropic.errors import ClaimLostError, NotFoundError, ParameterError, ResultFileMissingError
-from entropic.model.base import RESERVED, Base
+from entropic.errors import ClaimLostError, NotFoundError, ResultFileMissingError
+from entropic.model.base import Base
 from entropic.model.hits import ABSENT
+from entropic.model.notes import checked_changes, refuse_parameters
 from entropic.model.records import Found
 from entropic.model.selection import NOT_GIVEN, selection
 from entropic.process.logs import get_logger
@@ -156,12 +157,13 @@ class Store(Generic[ModelT]):
         params : mapping
             By name of the model's parameters; those at their default may be left out. Never modified.
         **custom_data
-            JSON values for the row. Ignored on a hit: `annotate` changes the notes of a record that is there.
+            Notes: JSON values for the row. Ignored on a hit: `annotate` changes the notes of a record that is there.
 
         Raises
         ------
         ParameterError
-            If a name is unknown or missing, or a value does not fit its column. Nothing was run.
+            If a name is unknown or missing, a value does not fit its column, or a note has the name of a parameter.
+            Nothing was run.
         HashCollisionError
             If the row under the key holds other parameters. Nothing was run.
         ResultsDirUnavailableError
@@ -178,6 +180,8 @@ class Store(Generic[ModelT]):
         A hit is one SELECT (two for a row of the published release's under another key), and writes nothing. Safe to
         call from any number of processes: one runs, the others wait and get its record.
         """
+        if custom_data:
+            refuse_parameters(self._table.parameters, custom_data)
         record = self._table.hits.find(params)
         if record is None or record is ABSENT:
             identity = self._table.parameters.identify(params)
@@ -200,6 +204,7 @@ class Store(Generic[ModelT]):
 
         The good file stays until its successor is complete. Raises what `run_or_retrieve` raises.
         """
+        refuse_parameters(self._table.parameters, custom_data)
         identity = self._table.parameters.identify(params)
         found = self._table.find(identity)
         self._note_code()
@@ -258,7 +263,8 @@ class Store(Generic[ModelT]):
         Raises
         ------
         ParameterError
-            If the parameters are not those of the model, or a value does not fit its column.
+            If the parameters are not those of the model, a value does not fit its column, or one of *custom_data* has
+            the name of a parameter.
         ResultFileMissingError
             If the file is not there.
         ResultFileError
@@ -271,6 +277,7 @@ class Store(Generic[ModelT]):
         ClaimLostError
             If another process deleted the row meanwhile, or took the key over while the file was read.
         """
+        refuse_parameters(self._table.parameters, custom_data)
         outputs, rest = self._table.parameters.outputs.split_given(custom_data)
         custom = {**outputs, **checked_custom(rest)}
         path = Path(result_file).expanduser().absolute()
@@ -347,16 +354,8 @@ class Store(Generic[ModelT]):
         -----
         Several processes may annotate one record: each adds to what the others wrote.
         """
-        parameters = self._table.parameters
-        if columns := [
-            n for n in custom_data if n in {*parameters.names, *parameters.outputs.names, *RESERVED}
-        ]:
-            raise ParameterError(
-                f"{columns[0]!r} is a column of {self._table.model.__name__}, and no note on it: give the note another "
-                "name; an output is set by register(..., outputs) or a run"
-            )
-        notes = checked_custom(custom_data)
-        identity = parameters.identify(params, complete=False)
+        notes = checked_changes(self._table.parameters, custom_data)
+        identity = self._table.parameters.identify(params, complete=False)
         found = self._table.find(identity)
         if found is not None and self._table.publisher.annotate(found.id, notes):
             found = next(iter(self._table.reader.find((found.id,))), None)  # it may have been deleted since

@@ -75,6 +75,24 @@ def test_annotate_refuses_what_is_no_note(sqlite, tmp_path, notes, error, words)
     assert store.retrieve(PARAMS).custom_data == before
 
 
+@pytest.mark.parametrize("method", ["run_or_retrieve", "run", "register"])
+@pytest.mark.parametrize("is_there", [False, True], ids=["miss", "hit"])
+def test_parameter_that_is_given_as_a_keyword_is_no_note(sqlite, tmp_path, method, is_there):
+    """It would not be in the key, and its default would run: a wrong result, to whoever gave it so."""
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
+    path = tmp_path / "made.json"
+    path.touch()
+    if is_there:
+        store.run_or_retrieve(PARAMS)
+    before = rows_of(sqlite)
+
+    with pytest.raises(
+        ParameterError, match=r"'damping' is a parameter of Pendulum.* \{..., 'damping': ...\}"
+    ):
+        getattr(store, method)(PARAMS, *([path] if method == "register" else []), note="by day", damping=0.5)
+    assert (rows_of(sqlite), len(store.runner.seen)) == (before, int(is_there))
+
+
 def test_annotate_of_what_never_ran_is_not_found(store):
     with pytest.raises(NotFoundError, match=r"no record of \{'length': 1.5, 'swings': 3\}"):
         store.annotate(PARAMS, seen=True)
