@@ -108,9 +108,12 @@ class Store(Generic[ModelT]):
         lease_s: float = LEASE_S,
         wait_timeout_s: float | None = None,
     ) -> None:
-        if not (isinstance(result_cls, type) and issubclass(result_cls, Base)):
+        if not (
+            isinstance(result_cls, type) and issubclass(result_cls, Base) and hasattr(result_cls, "__table__")
+        ):
             raise TypeError(
-                f"result_cls must be a subclass of entropic.Base, not {result_cls!r}: write Store(runner, Model, ...)"
+                f"result_cls must be a subclass of entropic.Base, with a table, not {result_cls!r}: write "
+                "Store(runner, Model, ...)"
             )
         require_runner(runner)
         safe_name(result_cls.__tablename__)

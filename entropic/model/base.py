@@ -34,8 +34,9 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
-from sqlalchemy.types import NullType
+from sqlalchemy.orm import DeclarativeBase, InspectionAttr, Mapped, MappedColumn, declared_attr, mapped_column
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import NullType, TypeEngine
 
 from entropic.display.hints import did_you_mean
 from entropic.display.text import short
@@ -83,6 +84,9 @@ OWN_SERVER_DEFAULT = "entropic_server_default"  # which `param` made of the defa
 JSON_DEFAULT = "entropic_default"  # the value of which the default of a JSON column is the document
 TYPED_CONTENTS = "entropic_contents"  # of a JSON column: makes, for a dialect, what types the values in it
 
+# What SQLAlchemy makes something of where a class has it, each a column being a SchemaItem.
+_OF_ORM = (InspectionAttr, MappedColumn, SchemaItem, declared_attr)
+
 # Attribute of a record that a Store returns: path, size and digest of its result.
 RECORDED = "_entropic_recorded"
 
@@ -125,7 +129,7 @@ class Base(DeclarativeBase):
     ------
     SchemaError
         At class creation, if a reserved column is redefined, if a column would hide a method of the records, if an
-        annotation makes no column, or if another class has the same table.
+        annotation, or a value beside one, makes no column, or if another class has the same table.
 
     Notes
     -----
@@ -155,6 +159,7 @@ class Base(DeclarativeBase):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         _refuse_reserved(cls)
         _refuse_hiding(cls)
+        _refuse_values(cls)
         _replace_former(cls)
         documented = _documented(cls)
         of_users = cls.registry.type_annotation_map
@@ -286,6 +291,11 @@ def param(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
         The key default: giving this value and leaving the parameter out are one run. It becomes the server default
         too, so that the column can be added to a table with rows. A callable is no key default.
 
+    Raises
+    ------
+    SchemaError
+        If a default, or a type of Python's, is given without a name.
+
     Examples
     --------
     >>> class Decay(Base):
@@ -293,6 +303,7 @@ def param(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
     ...     rate: Mapped[float]
     ...     noise: Mapped[float] = param(default=0.0)
     """
+    _refuse_positional("param", args)
     default = kwargs.get("insert_default", kwargs.get("default"))
     if "server_default" not in kwargs and (clause := _server_default(default)) is not None:
         kwargs["server_default"] = clause
@@ -306,7 +317,7 @@ def param(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
 def output(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
     """Declare an output: a nullable column that is not in the key, filled from the mapping that the runner returns.
 
-    Takes what `sqlalchemy.orm.mapped_column` takes.
+    Takes what `sqlalchemy.orm.mapped_column` takes, and raises what `param` raises.
 
     Examples
     --------
@@ -315,6 +326,7 @@ def output(*args: Any, **kwargs: Any) -> MappedColumn[Any]:
     ...     degree: Mapped[int]
     ...     rmse: Mapped[float | None] = output()
     """
+    _refuse_positional("output", args)
     kwargs["nullable"] = True
     kwargs["info"] = {**kwargs.get("info", {}), OUTPUT: True}
     return mapped_column(*args, **kwargs)
@@ -345,6 +357,16 @@ def _server_default(value: Any) -> ColumnElement[Any] | TextClause | str | None:
     if isinstance(value, date) and not isinstance(value, datetime):
         return value.isoformat()
     return None
+
+
+def _refuse_positional(function: str, args: tuple[Any, ...]) -> None:
+    for given in args:
+        class_ = given if isinstance(given, type) else type(given)
+        if given is not None and not issubclass(class_, str | TypeEngine | SchemaItem):
+            raise SchemaError(
+                f"{function}({given!r:.100}) makes no column: a default is given by name, as in param(default=...), "
+                "and a type of Python's by the annotation, as in Mapped[float]"
+            )
 
 
 def is_output(column: Any) -> bool:
@@ -386,6 +408,24 @@ def _refuse_hiding(cls: type[Base]) -> None:
             )
 
 
+def _refuse_values(cls: type[Base]) -> None:
+    """Refuse a plain value where a column is meant: SQLAlchemy would leave it out, and no key would have it."""
+    for parent in cls.__mro__[: cls.__mro__.index(Base)]:
+        if "__dataclass_fields__" in vars(
+            parent
+        ):  # whose attributes may be the defaults of its fields by now
+            continue
+        for name, annotation in inspect.get_annotations(parent).items():
+            value = vars(parent).get(name)
+            if value is None or isinstance(value, _OF_ORM) or not _is_mapped(annotation):
+                continue
+            is_uncalled = any(value is one for one in (param, output, mapped_column))
+            meant = f"{value.__name__}()" if is_uncalled else f"param(default={value!r:.100})"
+            raise SchemaError(
+                f"{parent.__qualname__}.{name} = {value!r:.100} makes no column: write {name}: Mapped[...] = {meant}"
+            )
+
+
 def _is_mapped(annotation: Any) -> bool:
     return get_origin(annotation) is Mapped or (isinstance(annotation, str) and "Mapped[" in annotation)
 
@@ -416,6 +456,8 @@ def _annotation_problem(cls: type[Base]) -> str | None:
             if name.startswith("__") or not _wants_a_column(parent.__dict__.get(name)):
                 continue
             evaluated = _evaluated(parent, annotation)
+            if evaluated is Mapped:
+                return f"{parent.__qualname__}.{name} is annotated as Mapped: say of what, as in {name}: Mapped[int]"
             if isinstance(evaluated, type):
                 return (
                     f"{parent.__qualname__}.{name} is annotated as {shown(evaluated)}, which makes no column: write "

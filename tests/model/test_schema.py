@@ -382,11 +382,53 @@ def test_model_after_one_whose_definition_failed_is_defined():
         (Mapped[object], "object.*no column.*Use a type"),
         (int, r"int, which makes no column: write a: Mapped\[int\]"),
         ("int", r"int, which makes no column: write a: Mapped\[int\]"),
+        (Mapped, r"Mapped: say of what, as in a: Mapped\[int\]"),
     ],
 )
 def test_annotation_that_makes_no_column_raises_and_says_what_would(annotation, says):
     with pytest.raises(SchemaError, match=rf"^Unclear\.a is annotated as .*{says}"):
         type("Unclear", (Base,), {"__tablename__": "schema_unclear", "__annotations__": {"a": annotation}})
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (3.0, r"a = 3\.0 makes no column: write a: Mapped\[\.\.\.\] = param\(default=3\.0\)$"),
+        ("rk4", r"a = 'rk4' makes no column: .* = param\(default='rk4'\)$"),
+        (output, r"a = <function output.* makes no column: .* = output\(\)$"),
+        (mapped_column, r"a = <.* makes no column: .* = mapped_column\(\)$"),
+    ],
+    ids=["number", "text", "output", "mapped_column"],
+)
+@pytest.mark.parametrize("annotation", [Mapped[float], "Mapped[float]"], ids=["type", "text"])
+def test_value_in_the_place_of_a_column_raises_and_says_what_would_make_one(annotation, value, says):
+    """SQLAlchemy leaves it out: it would be no parameter, or no output, and nobody would know."""
+    contents = {"a": value, "__annotations__": {"a": annotation}}
+
+    with pytest.raises(SchemaError, match=rf"^Plain\.{says}"):
+        type("Plain", (Base,), {"__tablename__": "schema_plain", **contents})
+    with pytest.raises(SchemaError, match=rf"^Mixin\.{says}"):
+        type("Plain", (type("Mixin", (), contents), Base), {"__tablename__": "schema_plain"})
+    assert "schema_plain" not in Base.metadata.tables
+
+
+def test_none_in_the_place_of_a_mixins_column_takes_it_away():
+    class Timed:
+        seconds: Mapped[float] = mapped_column()
+
+    class Untimed(Timed, Base):
+        __tablename__ = "schema_untimed"
+        seconds = None
+        n: Mapped[int]
+
+    assert set(Untimed.__table__.columns.keys()) == {*RESERVED, "n"}
+
+
+@pytest.mark.parametrize("function", [param, output])
+@pytest.mark.parametrize("given", [3, 0.5, False, [1], float])
+def test_default_or_type_without_its_name_raises_and_says_how_it_is_given(function, given):
+    with pytest.raises(SchemaError, match=r"makes no column: a default is given by name, .*Mapped\[float\]"):
+        function(given)
 
 
 def test_annotation_that_makes_no_column_is_not_blamed_where_the_column_has_a_type():

@@ -254,6 +254,20 @@ def test_runner_that_takes_no_dict_is_refused_before_anything_is_made(in_folder,
     assert list(in_folder.iterdir()) == []
 
 
+class Untabled(Base):
+    __abstract__ = True
+    n: Mapped[int]
+
+
+@pytest.mark.parametrize("model", [Base, Untabled, dict, "walks"])
+def test_model_without_a_table_is_refused_before_anything_is_made(in_folder, model):
+    with pytest.raises(
+        TypeError, match=r"subclass of entropic\.Base, with a table, not .*Store\(runner, Model"
+    ):
+        Store(print, model)
+    assert list(in_folder.iterdir()) == []
+
+
 def test_missing_argument_of_a_call_is_said_in_sentences(in_folder):
     with pytest.raises(TypeError, match=r"missing a required argument: 'n'\. It is twice\(n, dt=0\.5\)"):
         memoize(twice)()
