@@ -230,7 +230,7 @@ class Store(Generic[ModelT]):
         CorruptFileError
             If they differ. Nothing was changed.
         ResultFileMissingError
-            If there is nothing to *verify*, or nothing to compare it with.
+            If there is nothing to *verify*, as the results folder is not there, or nothing to compare it with.
 
         Notes
         -----

@@ -218,6 +218,12 @@ class RecordReader(Generic[ModelT]):
         path = Path(self._unrecorded(found))  # as an earlier release or SQL wrote it
         return path.parent != self._root and not path.name.startswith(found.id)
 
+    def way_out(self, found: Found) -> str:
+        """Say what helps where the result of a row is gone: what was registered no run makes again."""
+        if self.is_registered(found):
+            return "Bring it back, or delete the row, so that the next call runs it"
+        return "Bring it back; or the next call runs it again"
+
     def require_intact(self, found: Found) -> None:
         """Raise `CorruptFileError` unless the result of a row is what its run made, byte for byte."""
         path = self.path(found)
@@ -228,8 +234,7 @@ class RecordReader(Generic[ModelT]):
             )
         if not self.is_present(found):
             raise ResultFileMissingError(
-                f"the result of {found.id!r} is not there: {self.place(found)!r}. Bring it back; or the next call runs "
-                "it again"
+                f"the result of {found.id!r} is not there: {self.place(found)!r}. Mount its folder, or bring it back"
             )
         recorded = int(found.size_bytes or 0), found.sha256
         if path is None:

@@ -325,9 +325,7 @@ class ResultTable(Generic[ModelT]):
         if damage is not None:
             raise damage
         log.warning(
-            "the result of %s is gone: %s. run_or_retrieve() runs it again",
-            found.id,
-            self.reader.place(found),
+            "the result of %s is gone: %s. %s", found.id, self.reader.place(found), self.reader.way_out(found)
         )
         return None
 
@@ -379,7 +377,7 @@ class ResultTable(Generic[ModelT]):
         if self.reader.is_registered(found):
             raise ResultFileMissingError(
                 f"the registered file {self.reader.place(found)!r} of {found.id!r} is not there. Nothing was run. "
-                "Bring it back, or delete the row, so that the next call runs it"
+                f"{self.reader.way_out(found)}"
             )
 
     def refuse_other_file(self, found: Found, path: Path) -> None:

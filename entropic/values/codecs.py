@@ -420,5 +420,5 @@ def _nested(path: str) -> DecodeError:
 
 def _missing(path: str) -> ResultFileMissingError:
     return ResultFileMissingError(
-        f"the result is not there: {path!r}. Bring it back; or run_or_retrieve() runs it again"
+        f"the result is not there: {path!r}. Bring it back; or, unless it was registered, the next call runs it again"
     )

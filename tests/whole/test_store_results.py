@@ -492,5 +492,7 @@ def test_verify_where_the_folder_is_not_mounted_raises(sqlite, tmp_path):
     store.run_or_retrieve(PARAMS)
     shutil.rmtree(tmp_path / "results")
 
-    with pytest.raises(ResultFileMissingError, match="is not there"):
+    with pytest.raises(
+        ResultFileMissingError, match=r"is not there: .*\. Mount its folder, or bring it back$"
+    ):
         store.retrieve(PARAMS, verify=True)

@@ -183,6 +183,23 @@ def test_registered_file_that_vanished_is_an_error_and_never_a_rerun(sqlite, tmp
     assert rows_of(sqlite)[0]["result_file"] == str(elsewhere)
 
 
+@pytest.mark.parametrize("is_registered", [True, False])
+def test_who_meets_a_result_that_is_gone_is_told_only_what_helps(
+    sqlite, tmp_path, elsewhere, is_registered, caplog
+):
+    """Nothing makes a registered file again, so nobody is to be sent to a run that raises."""
+    store = open_store(Pendulum, tmp_path, Runner(), sqlite)
+    record = store.register(PARAMS, elsewhere) if is_registered else store.run_or_retrieve(PARAMS)
+    Path(record.result_file).unlink()
+
+    assert store.retrieve(PARAMS) is None
+    with pytest.raises(ResultFileMissingError) as opened:
+        record.open()
+    way = "delete the row, so that the next call runs it" if is_registered else "the next call runs it again"
+    assert warnings_of(caplog)[0].endswith(f"or {way}")
+    assert str(opened.value).endswith("or, unless it was registered, the next call runs it again")
+
+
 def test_run_over_a_registered_file_leaves_that_file_alone(sqlite, tmp_path, elsewhere):
     store = open_store(Pendulum, tmp_path, Runner(), sqlite)
     store.register(PARAMS, elsewhere)
