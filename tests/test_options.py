@@ -1,6 +1,7 @@
 """Options: which place counts, what is refused, and what a memoized function makes of them."""
 
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -211,6 +212,35 @@ def test_own_file_says_nothing_of_places(home):
     personal(home, "lease_s = 5\ndb_url = 'sqlite:///mine.db'")
     with pytest.raises(ValueError, match=r"sets db_url: where results are is a matter of each project"):
         Options()
+
+
+def settings_at(home):
+    os.environ["HOME"] = str(home)
+    os.environ.pop("XDG_CONFIG_HOME", None)
+    os.chdir("/")
+    return find_settings()
+
+
+def test_home_that_may_not_be_looked_into_has_no_options():
+    """As under ``sudo``, or ``su`` without a dash: HOME is another user's."""
+    with place_for_all() as folder:
+        home = folder / "home"
+        personal(home, "lease_s = 5")
+        home.chmod(0o700)
+
+        assert ALICE.does(settings_at, home) == []
+
+
+def test_home_that_nobody_knows_has_no_options(project, monkeypatch):
+    """As in a container whose user has no name."""
+
+    def getpwuid(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+
+    assert find_settings() == []
 
 
 def test_password_is_not_in_the_text_of_options():

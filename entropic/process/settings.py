@@ -3,6 +3,9 @@
 The project's file is ``entropic.toml``, or the table ``[tool.entropic]`` of ``pyproject.toml``. It is looked for beside
 the script or notebook and in the folders above, up to one with a ``pyproject.toml`` or ``.git``; then from the working
 directory in the same way. `entropic.options` says what the options mean; here they are only found and read.
+
+A folder that this process may not look into has no file for it: `os.path` says so, where pathlib raises. A home may be
+somebody else's, as under ``sudo`` or ``su``.
 """
 
 from __future__ import annotations
@@ -61,8 +64,8 @@ def find_settings() -> list[Settings]:
     project = _project_file()
     if project is not None:
         found.append(Settings(_table(project), str(project), project.parent, is_personal=False))
-    personal = _personal_folder() / FILE
-    if os.path.isfile(personal) and personal != project:
+    personal = _personal_file()
+    if personal is not None and personal != project:
         found.append(Settings(_table(personal), str(personal), personal.parent, is_personal=True))
     return [one for one in found if one.values]
 
@@ -78,7 +81,7 @@ def _project_file() -> Path | None:
     named = os.environ.get(VARIABLE)
     if named:
         path = Path(named).expanduser().absolute()
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise FileNotFoundError(
                 f"{VARIABLE} names {str(path)!r}, and there is no such file: unset or mend it"
             )
@@ -109,7 +112,6 @@ def _working_directory() -> Path | None:
 def _upwards(start: Path) -> Iterator[Path]:
     for folder in (start, *start.parents):
         yield folder
-        # By os.path, to which what may not be looked at is not there: a script may be run from a folder of root's.
         if os.path.exists(folder / PROJECT) or os.path.exists(folder / ".git"):
             return
 
@@ -161,6 +163,8 @@ def _table(path: Path) -> dict[str, Any]:
     return dict(table) if isinstance(table, dict) else {"tool.entropic": table}  # which is no option
 
 
-def _personal_folder() -> Path:
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "entropic"
+def _personal_file() -> Path | None:
+    """Return the user's own file; None if there is none, or nobody knows where it would be, as in some containers."""
+    base = os.path.expanduser(os.environ.get("XDG_CONFIG_HOME") or "~/.config")
+    path = Path(base, "entropic", FILE)
+    return None if base.startswith("~") or not os.path.isfile(path) else path
