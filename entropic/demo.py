@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import URL
 from sqlalchemy.orm import Mapped
 
+from entropic.errors import ClusterError
 from entropic.model.base import Base, output, param
 from entropic.sql.urls import parse_url, shown
 from entropic.store import Store
@@ -282,6 +283,10 @@ def _local_cluster() -> Iterator[Any]:
     try:
         # The dashboard on any free port: where its usual one is taken, Dask warns.
         cluster = LocalCluster(n_workers=min(CPU_COUNT, 4), threads_per_worker=1, dashboard_address=":0")
+    except (OSError, RuntimeError) as error:  # as where no process may listen
+        raise ClusterError(
+            f"the local Dask cluster did not start: {error}. To do without it, say --serial"
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     with cluster, Client(cluster) as client:

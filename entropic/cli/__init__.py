@@ -1,11 +1,14 @@
 """The command line: ``entropic db upgrade | current | check`` for administrators, ``entropic demo`` for the curious.
 
-What entropic or the database has to say about a mistake is printed as a sentence, with exit status 1.
+What entropic or the database has to say about a mistake is printed as a sentence, with exit status 1. Ctrl-C, and a
+reader that goes, as ``head`` does, are no mistakes: they end a command without a traceback, with the status of a shell.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,17 +27,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that *argv* names (default: the process's arguments) and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _parser(with_demo=arguments[:1] == ["demo"]).parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
     try:
-        return command(options)
+        return _run(options)
+    except KeyboardInterrupt:
+        print(
+            "\nentropic: interrupted. What had finished is kept; the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # What is not written yet goes nowhere, or Python would complain of it as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except EntropicError as error:
         message = str(error)
     except DBAPIError as error:
-        message = str(error.orig)
+        message = ": ".join([str(error.orig), *getattr(error, "__notes__", ())])
     except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
         message = str(error)  # no such URL, driver, folder or option
     print(f"entropic: {printable(message)}", file=sys.stderr)
     return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    command: Callable[[argparse.Namespace], int] = options.command
+    status = command(options)
+    sys.stdout.flush()  # here, where a reader that has gone is caught
+    return status
 
 
 def _parser(*, with_demo: bool) -> argparse.ArgumentParser:
@@ -77,10 +96,12 @@ def _url(options: argparse.Namespace) -> str:
     """Return the database that the command line, the environment or a file of options names."""
     if options.url:
         return str(options.url)
-    if any("db_url" in settings.values for settings in find_settings()):
+    if places := find_settings():
         from entropic.options import Options
 
-        return Options().db_url
+        given = Options()  # which refuses an option that is none, as db_ur
+        if any("db_url" in settings.values for settings in places):
+            return given.db_url
     usage: argparse.ArgumentParser = options.usage
     usage.error(
         "the following arguments are required: --url, as in --url sqlite:///db.sqlite3; or set ENTROPIC_DB_URL, or put "

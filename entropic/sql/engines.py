@@ -47,11 +47,13 @@ log = get_logger(__name__)
 
 BEGIN = "entropic_begin"  # execution option: how a transaction begins on SQLite; "" for not at all
 BUSY_TIMEOUT_S = 30.0
-FILE_TROUBLES = {  # what SQLite says, and what that means for the folder
+FILE_TROUBLES = {  # what SQLite says, and what that means for the folder or the file
     "readonly database": "which may only be read by this process",
     "disk is full": "whose disk or quota is full",
     "unable to open": "which is not there, may not be read, or may only be read",
     "disk I/O error": "whose disk is full or does not answer",
+    "file is not a database": "and that file is something else, or damaged: give another path, or restore it",
+    "image is malformed": "and that file is damaged: restore it from a backup",
 }
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p", "afs"}
 
@@ -198,7 +200,7 @@ def _scrub(url: URL, context: ExceptionContext) -> None:
 
 
 def _explain(path: Path, context: ExceptionContext) -> None:
-    """Say which folder it is that SQLite's error leaves unnamed."""
+    """Say which file and folder it is that SQLite's error leaves unnamed."""
     for text, reason in FILE_TROUBLES.items():
         if context.sqlalchemy_exception is not None and text in str(context.original_exception):
             context.sqlalchemy_exception.add_note(

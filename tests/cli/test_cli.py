@@ -1,5 +1,6 @@
 """The command line: what it prints and with which status it ends, in a process of its own and in this one."""
 
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -64,6 +65,8 @@ def test_db_command_without_url_takes_that_of_the_options(tmp_path, monkeypatch,
     assert (tmp_path / "named.sqlite3").is_file()
 
     (tmp_path / "entropic.toml").write_text("db_ur = 'sqlite:///named.sqlite3'")
+    assert cli.main(["db", "check"]) == 1
+    assert "there is no option 'db_ur'; did you mean 'db_url'?" in capsys.readouterr().err
     assert cli.main(["db", "check", "--url", f"sqlite:///{tmp_path}/named.sqlite3"]) == 0
     monkeypatch.setenv(URL, "sqlite:///other.sqlite3")
     capsys.readouterr()
@@ -102,6 +105,50 @@ def test_upgrade_of_what_is_no_database_is_one_sentence_on_stderr(url, reason, c
     assert (status, printed.out) == (1, "")
     assert reason in printed.err
     assert "Traceback" not in printed.err
+
+
+def test_file_that_is_no_database_is_named(tmp_path, capsys):
+    (tmp_path / "notes.sqlite3").write_text("no database, but notes of mine")
+
+    status = cli.main(["db", "check", "--url", f"sqlite:///{tmp_path / 'notes.sqlite3'}"])
+
+    printed = capsys.readouterr()
+    assert (status, printed.out) == (1, "")
+    assert printed.err.startswith(
+        f"entropic: file is not a database: the database is 'notes.sqlite3' in the folder '{tmp_path}', "
+    )
+
+
+def test_interrupt_ends_a_command_without_a_traceback(sqlite_url, monkeypatch, capsys):
+    def upgrade(url):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(migrate, "upgrade", upgrade)
+
+    status = cli.main(["db", "upgrade", "--url", sqlite_url])
+
+    printed = capsys.readouterr()
+    assert (status, printed.out) == (130, "")
+    assert printed.err.strip().startswith("entropic: interrupted")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_reader_that_has_gone_ends_a_command_in_silence(sqlite_url, unbuffered):
+    """As ``head`` goes."""
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "entropic", "db", "current", "--url", sqlite_url],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_upgrade_constructs_no_user_table(sqlite_url):

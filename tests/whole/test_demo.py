@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import signal
 import sqlite3
 import sys
 from pathlib import Path
 
+import distributed
 import pytest
 
-from entropic import demo
+from entropic import cli, demo
 
 BEST = {"alpha": 0.48, "beta": 0.0238, "gamma": 0.94, "delta": 0.0276}
 WHOLE = {"ALPHAS": demo.ALPHAS, "GAMMAS": demo.GAMMAS}
@@ -212,6 +214,18 @@ def test_ctrl_c_reaches_no_worker_of_the_demo():
 
     assert set(blocked.values()) == {True}
     assert not is_blocked()
+
+
+def test_cluster_that_does_not_start_names_the_way_without_one(tmp_path, monkeypatch, capsys):
+    def refused(**arguments):
+        raise RuntimeError("Cluster failed to start: no socket for you")
+
+    monkeypatch.setattr(distributed, "LocalCluster", refused)
+
+    status = cli.main(["demo", "--out", str(tmp_path / "out")])
+
+    assert status == 1
+    assert re.search(r"^entropic: .*no socket for you\. .* --serial$", capsys.readouterr().err)
 
 
 def test_demo_python_lines_when_typed_find_the_best_fits(finished, capsys):
