@@ -77,10 +77,12 @@ def columns_of(
             raise error_of(function, str(problem)) from None
         except KeyError:
             has = ", ".join(repr(field or VALUE) for field in fields) or "none that makes a column"
+            is_type = said in [one.__name__ for one in _SCALARS]  # whose name was written, and not the type
+            meant = f"{name!r}: {said}" if is_type else f"{said!r}: float"
             raise error_of(
                 function,
                 f"the output {name!r} is to be the field {said!r} of what it returns, and its annotation has {has}: "
-                f"say the type, as in outputs={{{said!r}: float}}",
+                f"say the type, as in outputs={{{meant}}}",
             ) from None
     return columns
 

@@ -161,6 +161,13 @@ def test_output_that_cannot_be_one_is_refused(outputs, named):
         columns_of(returning(Fit), ["n"], outputs)
 
 
+def test_name_of_a_type_is_no_field_and_the_advice_has_the_type():
+    with pytest.raises(TypeError, match=r"say the type, as in outputs=\{'rmse': float\}$"):
+        columns_of(returning(dict), ["n"], {"rmse": "float"})
+    with pytest.raises(TypeError, match=r"say the type, as in outputs=\{'error': float\}$"):
+        columns_of(returning(dict), ["n"], {"rmse": "error"})
+
+
 def test_outputs_that_are_asked_for_are_told_apart():
     (asked,) = columns_of(returning(float), ["n"], {"rmse": "value"})
     (found,) = columns_of(returning(float), ["n"], None)
