@@ -12,7 +12,7 @@ from contextlib import suppress
 from entropic.process.logs import get_logger
 from entropic.process.termination import Terminated
 
-__all__ = ["note_on", "pickled", "text_of", "traceback_of", "unpickled"]
+__all__ = ["first_line", "note_on", "pickled", "text_of", "traceback_of", "unpickled"]
 
 log = get_logger(__name__)
 
@@ -30,6 +30,12 @@ def note_on(error: BaseException, text: str) -> None:
         # A frozen one refuses the attribute that the first note needs; the list takes any number.
         with suppress(AttributeError, TypeError):
             vars(error).setdefault("__notes__", [text])
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an exception says first; of SQLAlchemy's, what the driver said: the rest is the statement."""
+    cause = getattr(error, "orig", None) or error
+    return text_of(cause).partition("\n")[0] or type(cause).__name__
 
 
 def text_of(error: BaseException) -> str:

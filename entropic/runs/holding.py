@@ -16,6 +16,7 @@ from entropic.leases import held
 from entropic.leases.claims import Claims, Grant
 from entropic.leases.held import Hold, Mark
 from entropic.process.logs import get_logger
+from entropic.process.raised import first_line
 from entropic.runs.inside import inside_of, refuse_circle, wait_for
 
 __all__ = ["Holding", "Keys"]
@@ -87,12 +88,13 @@ class Holding:
         except RecursionError:
             # Too deep for a word about it: a run that this one was inside of gives them back.
             self._keys.claims.release_later(left)
-        except Exception:  # what is on its way matters more, and nobody here counts them as held any more
+        except (
+            Exception
+        ) as error:  # what is on its way matters more, and nobody here counts them as held any more
             log.warning(
-                "%d claims could not be released; they end with their lease",
-                len(left),
-                exc_info=True,
+                "%d claims could not be released; they end with their lease: %s", len(left), first_line(error)
             )
+            log.debug("why they could not", exc_info=True)
 
     def take_over(self, wanted: Iterable[str], *, takes: bool = True) -> dict[str, Any]:
         """Take what nobody in this process has begun, and commit what has ended; return what is ours now.

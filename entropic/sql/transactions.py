@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from entropic.errors import TransactionError
 from entropic.process.logs import get_logger
+from entropic.process.raised import first_line
 from entropic.sql.outages import is_lost, is_transient
 
 __all__ = ["LONG_S", "Transaction", "blocks", "forget_blocks", "joined", "opened", "within"]
@@ -128,7 +129,7 @@ class Transaction:
         if self._trouble is not None:
             raise TransactionError(
                 f"this transaction on {self._name} is over, and nothing of it is committed: "
-                f"{_first_line(self._trouble)}. Leave the block and run all of it again; "
+                f"{first_line(self._trouble)}. Leave the block and run all of it again; "
                 "database.atomically(function) does that by itself"
             ) from self._trouble
 
@@ -325,8 +326,3 @@ def _call_all(calls: list[Callable[[], object]]) -> None:
             first = first or error
     if first is not None:
         raise first
-
-
-def _first_line(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error
-    return str(cause).partition("\n")[0] or type(cause).__name__

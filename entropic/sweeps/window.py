@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from entropic.errors import ClusterError
 from entropic.process.logs import get_logger
+from entropic.process.raised import first_line
 from entropic.runs.jobs import WorkerDied
 from entropic.sweeps.backends.base import Backend
 from entropic.sweeps.chunks import Reply
@@ -450,12 +451,13 @@ class _Window(Generic[JobT, OutcomeT]):
         try:
             if outcomes:
                 self._finish(outcomes)
-        except Exception:
+        except Exception as error:
             log.warning(
-                "%d outcomes could not be handed over after an error; what finished is taken in when a Store opens",
+                "%d outcomes could not be handed over after an error; what finished is taken in when a Store opens: %s",
                 len(outcomes),
-                exc_info=True,
+                first_line(error),
             )
+            log.debug("why they could not", exc_info=True)
 
     def _relieve(self) -> None:
         """Give back what was not begun if what is at work waits for it, and would not end."""

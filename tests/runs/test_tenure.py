@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from entropic import ClaimTimeoutError
 from entropic.leases import held
@@ -308,7 +309,7 @@ def test_run_that_could_not_be_committed_is_taken_in_by_the_next_claim(place, st
 
 def test_claims_that_cannot_be_given_back_do_not_hide_what_happened(store, monkeypatch, caplog):
     def unreachable(*_):
-        raise OSError("the server is away")
+        raise OperationalError("DELETE ...", {}, OSError("the server is away"))
 
     def claim():
         with Tenure(store._table) as tenure:
@@ -319,7 +320,8 @@ def test_claims_that_cannot_be_given_back_do_not_hide_what_happened(store, monke
     with pytest.raises(ValueError, match="what happened"):
         claim()
 
-    assert "1 claims could not be released; they end with their lease" in caplog.text
+    said = "1 claims could not be released; they end with their lease: the server is away"
+    assert [(record.message, record.exc_info) for record in caplog.records] == [(said, None)]
 
 
 def test_claim_that_is_given_back_too_deep_goes_with_that_of_an_outer_run(place, store, monkeypatch, caplog):
