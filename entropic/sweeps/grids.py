@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from entropic.display.text import short
 from entropic.errors import ParameterError
 
 __all__ = ["ParameterSets", "expand_grid", "parameter_sets"]
@@ -27,7 +28,7 @@ def expand_grid(grid: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
     Raises
     ------
     ParameterError
-        If the values of a parameter are a string or not iterable: a single value goes into a list.
+        If the values of a parameter are one value: a string, a dict, a frame, or not iterable. One goes into a list.
 
     Examples
     --------
@@ -41,14 +42,18 @@ def expand_grid(grid: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
 
 
 def _values(name: str, values: Iterable[Any]) -> list[Any]:
-    if not isinstance(values, str | bytes):
+    if not _is_one(values):
         try:
             return list(values)
         except TypeError:
             pass
-    raise ParameterError(
-        f"grid[{name!r}] is {values!r}, not a list of values: wrap it in a list, [{values!r}]"
-    )
+    shown = short(values)
+    raise ParameterError(f"grid[{name!r}] is {shown}, not a list of values: wrap it in a list, [{shown}]")
+
+
+def _is_one(values: Any) -> bool:
+    """Whether *values* are one value, though they can be gone through: a dict or a frame gives only its names."""
+    return isinstance(values, str | bytes | Mapping) or hasattr(values, "columns")
 
 
 def parameter_sets(params: ParameterSets, single: str | None = None) -> Iterator[Mapping[str, Any]]:
@@ -71,9 +76,7 @@ def parameter_sets(params: ParameterSets, single: str | None = None) -> Iterator
     elif hasattr(params, "to_dict") and hasattr(params, "columns"):  # of pandas
         params = params.to_dict("records")
     elif isinstance(params, Mapping):
-        if not any(
-            isinstance(values, Iterable) and not isinstance(values, str | bytes) for values in params.values()
-        ):
+        if not any(isinstance(one, Iterable) and not _is_one(one) for one in params.values()):
             raise ParameterError(
                 f"{params!r:.300} is one parameter set: {_TAKES}; for one run, call the function"
             )

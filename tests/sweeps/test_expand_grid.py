@@ -1,8 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from entropic.errors import ParameterError
-from entropic.sweeps.grids import expand_grid
+from entropic.sweeps.grids import expand_grid, parameter_sets
 
 
 def test_expand_grid_gives_product_order():
@@ -22,10 +23,24 @@ def test_expand_grid_takes_numpy_arrays():
     assert [(p["x"], p["n"]) for p in grid] == [(1.5, 0), (1.5, 1), (2.5, 0), (2.5, 1)]
 
 
-@pytest.mark.parametrize("values", ["euler", b"raw", 3, np.array(3.0)])
+@pytest.mark.parametrize(
+    "values",
+    ["euler", b"raw", 3, np.array(3.0), {"tol": 0.1}, pd.DataFrame({"a": [1, 2]})],
+    ids=["text", "bytes", "number", "no dimensions", "dict", "frame"],
+)
 def test_expand_grid_with_a_bare_value_says_to_wrap_it(values):
     with pytest.raises(ParameterError, match=r"grid\['solver'\].*wrap it in a list"):
         expand_grid({"solver": values})
+
+
+@pytest.mark.parametrize("value", [{"tol": 0.1}, pd.DataFrame({"a": [1, 2]})], ids=["dict", "frame"])
+def test_sweep_takes_the_names_in_a_dict_or_a_frame_for_no_values(value):
+    """They would run: a sweep over one table would be one over the names of its columns."""
+    with pytest.raises(ParameterError, match="is one parameter set"):
+        parameter_sets({"data": value})
+    with pytest.raises(ParameterError, match=r"grid\['data'\].*wrap it in a list"):
+        parameter_sets({"n": [1, 2], "data": value})
+    assert len(list(parameter_sets({"n": [1, 2], "data": [value]}))) == 2
 
 
 def test_expand_grid_of_a_list_raises():
