@@ -17,7 +17,7 @@ _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def put_new(source: Path, target: Path) -> None:
-    """Give the file *source* the name *target* in the same folder; it may keep its own besides.
+    """Give the file *source* the name *target* on the same file system; it may keep its own besides.
 
     Raises
     ------

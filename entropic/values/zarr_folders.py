@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from entropic.disk.exclusive import put_new
 from entropic.disk.files import require_folder
 from entropic.disk.guarded import load_json, read_file
 
@@ -69,7 +70,7 @@ def require_groups(zarr: Any, folders: Sequence[Path], spare: Path) -> int:
     Notes
     -----
     Any number of threads and processes may make the same groups. Of zarr's own calls all but one would fail then, and
-    older releases write metadata in place, where others find half of them: so they are written aside, and linked.
+    older releases write metadata in place, where others find half of them: so they come whole.
     """
     container = folders[0]
     if _is_described(container):
@@ -81,11 +82,11 @@ def require_groups(zarr: Any, folders: Sequence[Path], spare: Path) -> int:
         require_folder(folder, below=container)
         if _is_described(folder):
             continue
-        if not spare.exists():
+        if not _is_described(spare):  # nor is it any more where there are no links
             zarr.create_group(str(spare), zarr_format=version)
-        for file in spare.iterdir():
+        for file in list(spare.iterdir()):
             with suppress(FileExistsError):
-                os.link(file, folder / file.name)
+                put_new(file, folder / file.name)
     return version
 
 
