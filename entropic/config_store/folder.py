@@ -72,9 +72,8 @@ class FileConfigStore(ConfigStore):
         """Return the file of a name, if there is one."""
         folder = self._handle(_COLLECTION_OF[kind])
         names = [encode_name(check_name(name), suffix) for suffix in READ]
-        if (
-            "/" not in name
-        ):  # as it was written by hand, or by DaCapo; unless the file is that of another name
+        if "/" not in name:
+            # As it was written by hand, or by DaCapo; unless the file is that of another name.
             written = [f"{name}{suffix}" for suffix in READ]
             names += [one for one in written if _name_of(Path(one)) in {name, None}]
         for path in map(folder.joinpath, names):

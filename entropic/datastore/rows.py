@@ -371,9 +371,8 @@ class ComponentRows:
             conditions.append(sums.c.total > int(min(max_bytes, MOST_BYTES)))
         if older_than_s is not None:
             now = self.now(connection)
-            age_s = min(
-                older_than_s, (now - EPOCH).total_seconds()
-            )  # nothing is older, and every time can be said
+            # Nothing is older than the epoch, and what is before some time no calendar has.
+            age_s = min(older_than_s, (now - EPOCH).total_seconds())
             conditions.append(_items.c.updated_at < now - timedelta(seconds=float(age_s)))
         query = _joined().join(sums, is_item).where(or_(*conditions))
         query = query.order_by(_items.c.updated_at, _items.c.state_id, _items.c.attribute)

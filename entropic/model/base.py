@@ -411,10 +411,8 @@ def _refuse_hiding(cls: type[Base]) -> None:
 def _refuse_values(cls: type[Base]) -> None:
     """Refuse a plain value where a column is meant: SQLAlchemy would leave it out, and no key would have it."""
     for parent in cls.__mro__[: cls.__mro__.index(Base)]:
-        if "__dataclass_fields__" in vars(
-            parent
-        ):  # whose attributes may be the defaults of its fields by now
-            continue
+        if "__dataclass_fields__" in vars(parent):
+            continue  # its attributes may be the defaults of its fields by now
         for name, annotation in inspect.get_annotations(parent).items():
             value = vars(parent).get(name)
             if value is None or isinstance(value, _OF_ORM) or not _is_mapped(annotation):

@@ -88,9 +88,8 @@ class Holding:
         except RecursionError:
             # Too deep for a word about it: a run that this one was inside of gives them back.
             self._keys.claims.release_later(left)
-        except (
-            Exception
-        ) as error:  # what is on its way matters more, and nobody here counts them as held any more
+        except Exception as error:
+            # What is on its way matters more, and nobody here counts them as held any more.
             log.warning(
                 "%d claims could not be released; they end with their lease: %s", len(left), first_line(error)
             )

@@ -185,10 +185,8 @@ class Publisher:
                 with suppress(OSError):  # of a slot that is gone, or in another's hands
                     unlink(former_of(receipt, self._root))
         for key, name in stale:
-            if not self.named.has_other(
-                self._root / name, key
-            ):  # a re-run's file has another name: the old one is nobody's now
-                remove(self._root / name)
+            if not self.named.has_other(self._root / name, key):
+                remove(self._root / name)  # a re-run's file has another name: the old one is nobody's now
 
     def _former(self, connection: Connection, keys: list[str]) -> dict[str, str | None]:
         """Return the rows that are there already, each with the name of its file if a run of ours made it."""

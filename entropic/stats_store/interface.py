@@ -52,6 +52,8 @@ log = get_logger(__name__)
 Step = Callable[[int], int]
 """Makes, of the last iteration that is stored, the step of a subsample."""
 
+_NO_METRICS = frozenset({"", "iteration", "iterations"})  # names of a column, and of xarray's dimension
+
 
 class BestScore(NamedTuple):
     """Where a run was best.
@@ -431,9 +433,7 @@ def _labelled(
 
 
 def _metric_name(name: str) -> str:
-    if name in {"", "iteration", "iterations"} or not is_text(
-        name
-    ):  # of the column, and of xarray's dimension
+    if name in _NO_METRICS or not is_text(name):
         raise ValueError(
             "a metric has a name, other than 'iteration' and 'iterations', without NUL and halves of surrogate pairs: "
             f"{name!r:.300}"
