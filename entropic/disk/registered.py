@@ -19,7 +19,7 @@ from entropic.disk.guarded import load_json, make_folder, open_file, open_folder
 from entropic.disk.owners import is_own
 from entropic.process.logs import get_logger
 
-__all__ = ["note_registered", "remove_registered"]
+__all__ = ["note_registered", "remove_registered", "unregistered"]
 
 log = get_logger(__name__)
 
@@ -43,8 +43,8 @@ def note_registered(root: Path, key: Key, path: Path) -> None:
         log.debug("that %s was registered could not be noted: %s", path, error)
 
 
-def remove_registered(root: Path, key: Key, path: Path) -> str | None:
-    """Remove a file or folder that this user registered; return why it was left, if it was.
+def remove_registered(root: Path, key: Key, path: Path) -> None:
+    """Remove a file or folder that this user registered, and the note on it.
 
     Raises
     ------
@@ -52,18 +52,20 @@ def remove_registered(root: Path, key: Key, path: Path) -> str | None:
         If it cannot be removed.
     """
     name, said = _note(key, path)
-    try:
-        with open_folder(root, NOTES) as folder:
-            is_noted = _says(name, folder, said)
-            if is_noted:
-                _, *parts = Path(said[-1]).parent.parts
-                with open_folder(Path("/"), *parts) as above:
-                    remove_at(path.name, above)
-                os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        is_noted = False
-    if is_noted:
-        return None
+    with open_folder(root, NOTES) as folder:
+        if _says(name, folder, said):
+            _, *parts = Path(said[-1]).parent.parts
+            with open_folder(Path("/"), *parts) as above:
+                remove_at(path.name, above)
+            os.unlink(name, dir_fd=folder)
+
+
+def unregistered(root: Path, key: Key, path: Path) -> str | None:
+    """Say why a file or folder is not this user's to remove; None if a note says that it is."""
+    name, said = _note(key, path)
+    with suppress(FileNotFoundError), open_folder(root, NOTES) as folder:
+        if _says(name, folder, said):
+            return None
     return (
         f"no note says that this user (uid {os.geteuid()}) registered {str(path)!r}, and what is outside the results "
         "folder is removed for nobody else. If it is yours, remove it"

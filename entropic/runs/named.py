@@ -77,7 +77,7 @@ class Named:
         """Say which results folder *path* has to do with, whose rows nobody here knows; None if there is none."""
         own = read_marker(self.root)
         for folder, marker in _marked(_real(path)).items():
-            if own is None or marker is None or marker.database != own.database:
+            if own is None or marker.database != own.database:
                 return f"{str(path)!r} lies in the results folder {str(folder)!r} of another database"
         below = next((above for above, _, names in os.walk(path) if MARKER in names), None)
         return None if below is None else f"in {str(path)!r} lies the results folder {below!r}"
@@ -88,7 +88,7 @@ class Named:
         tables = {
             folder: marker.table
             for folder, marker in _marked(real).items()
-            if own is not None and marker is not None and marker.database == own.database
+            if own is not None and marker.database == own.database
         }
         if real.is_relative_to(self.root.resolve()):
             tables[self.root.resolve()] = self.table
@@ -113,10 +113,7 @@ def _real(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def _marked(real: Path) -> dict[Path, Marker | None]:
-    """Return the folders above that are marked as results folders, with what their markers say."""
-    return {
-        folder: read_marker(folder)
-        for folder in real.parents
-        if os.path.lexists(os.path.join(folder, MARKER))
-    }
+def _marked(real: Path) -> dict[Path, Marker]:
+    """Return the results folders above, with their markers. What is no marker, as anybody may write, makes none."""
+    markers = {folder: read_marker(folder) for folder in real.parents}
+    return {folder: marker for folder, marker in markers.items() if marker is not None}

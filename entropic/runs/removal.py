@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from entropic.disk.files import remove
-from entropic.disk.registered import remove_registered
+from entropic.disk.registered import remove_registered, unregistered
 from entropic.model.base import table_key
 from entropic.model.records import Found
 from entropic.process.logs import get_logger
@@ -40,13 +40,17 @@ def _remove(table: ResultTable[Any], found: Found, path: Path) -> str | None:
     is_inside = path.parent == table.root
     if found.sha256 is None and not is_inside:
         return f"no file record says that {str(path)!r} is its result"
+    key = (table_key(table.model), found.id)
+    if not is_inside and (reason := unregistered(table.root, key, path)) is not None:
+        return reason
     named = table.publisher.named
     if named.has_other(path, found.id):
         return f"{str(path)!r}, or a part of it, is the result of another row too"
     is_runs = is_inside and path.name.startswith(found.id)  # which may have results of its own in it
     if not is_runs and (reason := named.strange_root(path)) is not None:
         return reason
-    if not is_inside:
-        return remove_registered(table.root, (table_key(table.model), found.id), path)
-    remove(path)
+    if is_inside:
+        remove(path)
+    else:
+        remove_registered(table.root, key, path)
     return None

@@ -153,7 +153,7 @@ _marker = st.fixed_dictionaries(
 
 @given(_marker | _json)
 def test_whatever_a_marker_says_it_is_read_as_one_of_texts_or_as_none(tmp_path_factory, said):
-    root = tmp_path_factory.getbasetemp()
+    root = tmp_path_factory.mktemp("root")
     (root / ".entropic-root.json").write_text(json.dumps(said))
 
     marker = read_marker(root)
