@@ -13,11 +13,26 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-__all__ = ["AXES", "Kind", "Scores", "curves", "frame", "score_array", "score_columns", "wide"]
+__all__ = [
+    "AXES",
+    "LABELLED",
+    "METRIC",
+    "Kind",
+    "Scores",
+    "curves",
+    "frame",
+    "score_array",
+    "score_columns",
+    "wide",
+]
 
 Kind = Literal["training", "metrics", "scores"]
 
 AXES = ("dataset", "parameters", "criterion")
+METRIC = "metric"
+LABELLED: Mapping[Kind, Sequence[str]] = {"training": (), "scores": AXES, "metrics": (METRIC,)}
+"""By kind, the axes whose numbers have labels: of metrics their names."""
+
 _DIMS = {"dataset": "datasets", "parameters": "parameters", "criterion": "criteria"}
 
 

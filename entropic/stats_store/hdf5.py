@@ -18,7 +18,7 @@ from entropic.disk.names import check_name, encode_name
 from entropic.disk.publish import publish
 from entropic.errors import CorruptFileError
 from entropic.stats_store.collector import Collected, Collector
-from entropic.stats_store.columns import AXES, Kind, Scores
+from entropic.stats_store.columns import AXES, LABELLED, METRIC, Kind, Scores
 from entropic.stats_store.interface import StatsStore, Step
 from entropic.stats_store.plans import (
     NO_LABEL,
@@ -46,7 +46,6 @@ COLUMNS: Mapping[Kind, Mapping[str, str]] = {
     },
     "metrics": {"metric": "i4", "iteration": "i8", "value": "f8"},
 }  # fmt: skip
-LABELS: Mapping[Kind, Sequence[str]] = {"training": (), "scores": AXES, "metrics": ("metric",)}
 DIRECTION = "higher_is_better"
 UNKNOWN = -1  # which direction
 
@@ -188,7 +187,7 @@ class FileStatsStore(StatsStore):
         def work(file: Any) -> dict[str, Any]:
             return {name: file[name][:] for name in COLUMNS["training"]}
 
-        columns = self._read("training", run_name, work, otherwise=_no_columns("training"))
+        columns = self._read("training", run_name, work, otherwise=_empty_arrays(COLUMNS["training"]))
         return {name: column[_chosen(columns["iteration"], step)] for name, column in columns.items()}
 
     # Validations
@@ -252,7 +251,7 @@ class FileStatsStore(StatsStore):
         def work(file: Any) -> bool:
             values = collected()
             names = list(dict.fromkeys(name for name, _ in values))
-            numbers = dict(zip(names, _numbered(file, "metric", names), strict=True))
+            numbers = dict(zip(names, _numbered(file, METRIC, names), strict=True))
             _append(
                 file,
                 {
@@ -308,7 +307,7 @@ def _made(kind: Kind, work: Callable[[Any], bool]) -> bytes | None:
             file.create_dataset(
                 name, (0,), dtype or texts, maxshape=(None,), chunks=(CHUNK if dtype else 64,)
             )
-        for axis in LABELS[kind]:
+        for axis in LABELLED[kind]:
             file.create_dataset(f"labels/{axis}", (0,), texts, maxshape=(None,), chunks=(64,))
         if kind == "scores":
             file.create_dataset(f"labels/{DIRECTION}", (0,), "i1", maxshape=(None,), chunks=(64,))
@@ -336,10 +335,10 @@ def _until(file: Any) -> int:
     return int(numbers[-1]) + 1 if len(numbers) else 0
 
 
-def _no_columns(kind: Kind) -> dict[str, Any]:
+def _empty_arrays(dtypes: Mapping[str, str]) -> dict[str, Any]:
     import numpy
 
-    return {name: numpy.empty(0, dtype) for name, dtype in COLUMNS[kind].items()}
+    return {name: numpy.empty(0, dtype) for name, dtype in dtypes.items()}
 
 
 def _chosen(iterations: Any, step: Step | None) -> Any:
@@ -440,16 +439,8 @@ def _read_scores(file: Any, step: Step | None) -> Scores:
 
 
 def _no_scores() -> Scores:
-    return Scores([], [], _no_columns_of_scores(), {})
-
-
-def _no_columns_of_scores() -> dict[str, Any]:
-    columns = {
-        name: dtype for name, dtype in COLUMNS["scores"].items() if name in {"iteration", "score", *AXES}
-    }
-    import numpy
-
-    return {name: numpy.empty(0, dtype) for name, dtype in columns.items()}
+    dtypes = {name: COLUMNS["scores"][name] for name in ("iteration", *AXES, "score")}
+    return Scores([], [], _empty_arrays(dtypes), {})
 
 
 # Metrics

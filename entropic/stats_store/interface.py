@@ -178,14 +178,8 @@ class StatsStore(ABC):
             Whether to return about 1 000 iterations: those at the multiples of a step, and the last one.
         """
         columns = self._training(self._checked(run_name), step_of if subsample else None)
-        return TrainingStats(
-            list(
-                map(
-                    TrainingIterationStats,
-                    *(columns[name].tolist() for name in ("iteration", "loss", "time")),
-                )
-            )
-        )
+        values = (columns[name].tolist() for name in ("iteration", "loss", "time"))
+        return TrainingStats(list(map(TrainingIterationStats, *values)))
 
     def delete_training_stats(self, run_name: str) -> int:
         """Delete a training, if there is one; return how many iterations that was."""

@@ -21,7 +21,7 @@ from entropic.sql.tables.stats import (
 from entropic.sql.upsert import insert_new
 from entropic.sql.versions import ensure_schema
 from entropic.stats_store.collector import Collected, Collector
-from entropic.stats_store.columns import AXES, Kind, Scores
+from entropic.stats_store.columns import AXES, LABELLED, METRIC, Kind, Scores
 from entropic.stats_store.interface import StatsStore, Step
 from entropic.stats_store.plans import (
     NO_LABEL,
@@ -42,9 +42,7 @@ _METRICS: Any = MetricRow.__table__
 _Labels = Mapping[str, Mapping[int, str]]  # by axis and number
 
 NOBODY = 0  # no run has that number
-METRIC = "metric"  # the axis of their names
 GONE = "gone "  # and an axis: of its last label that was deleted
-LABELLED: Mapping[Kind, Sequence[str]] = {"training": (), "scores": AXES, "metrics": (METRIC,)}
 
 
 class SQLStatsStore(StatsStore):
