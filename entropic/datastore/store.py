@@ -45,7 +45,6 @@ from entropic.errors import (
     CorruptFileError,
     NotFoundError,
     ResultFileMissingError,
-    ResultsDirUnavailableError,
 )
 from entropic.process.logs import get_logger
 from entropic.process.patience import Patience, checked_lease, checked_timeout
@@ -350,7 +349,7 @@ class DataStore:
 
     def _publish(self, name: str, payload: Payload, former: list[str]) -> tuple[Part, Note]:
         """Write a file, and return it with the note that names it and the former one."""
-        self._require_root()
+        self._exchange.require_root("data")
         target = self.root_dir / name
         if not target.parent.is_dir():
             target.parent.mkdir(exist_ok=True)
@@ -360,7 +359,7 @@ class DataStore:
     def _note(self, files: Iterable[str]) -> Note | None:
         named = list(files)
         if named:
-            self._require_root()
+            self._exchange.require_root("data")
         return self._notes.write(SUBJECT, named) if named else None
 
     def _change(self, work: Callable[..., T], note: Note | None = None) -> T:
@@ -455,7 +454,7 @@ class DataStore:
         self.database.refuse_block("compute_once", f"compute {name!r} first, then open the block")
         if self.database.is_memory:
             refuse_memory(str(self.database.url))
-        self._require_root()
+        self._exchange.require_root("data")
         chain = chain_of(component, self.key_generator)  # before: *fn* may change the component
         # Nor is it to compute for a night what cannot be stored.
         self.database.read(partial(self._rows.refuse_collisions, chain=chain))
@@ -474,21 +473,11 @@ class DataStore:
         try:
             return self._read(state, found)
         except ResultFileMissingError as error:
-            self._require_root()
+            self._exchange.require_root("data")
             if found.writing not in told:
                 told.append(found.writing)
                 log.warning("computed again: %s", error)
             return None
-
-    def _require_root(self) -> None:
-        """Raise `ResultsDirUnavailableError` if there are files, and this is not the folder where they are."""
-        if (self.root_dir / NOTES).is_dir() or self.database.read(self._rows.is_empty):
-            return
-        raise ResultsDirUnavailableError(
-            f"{str(self.root_dir)!r} is not the folder of the data in {self.database!r}: it has no folder {NOTES!r}. "
-            "Nothing was run or written. Mount it, or give the folder that the other data are in; if their files were "
-            f"removed on purpose, make {NOTES!r} in it"
-        )
 
 
 def _reopened(

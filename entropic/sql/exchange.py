@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from entropic.disk.notes import Note, Notes
 from entropic.disk.publish import Part, publish
+from entropic.errors import ResultsDirUnavailableError
 from entropic.process.logs import get_logger
 from entropic.sql.database import Database
 
@@ -33,6 +34,9 @@ class Rows(Protocol):
 
     def folder(self, subject: str) -> Path:
         """Return where the files of a subject are; raise ValueError if it cannot be one."""
+
+    def is_empty(self, connection: Connection) -> bool:
+        """Whether no row has a file."""
 
     def is_ours(self, file: str) -> bool:
         """Whether a file of this name may be removed if no row has it."""
@@ -62,6 +66,17 @@ class Exchange:
     database: Database
     notes: Notes
     rows: Rows
+
+    def require_root(self, what: str) -> None:
+        """Raise `ResultsDirUnavailableError` if there are files of *what*, and they are in another folder."""
+        root, name = self.notes.folder.parent, self.notes.folder.name
+        if self.notes.folder.is_dir() or self.database.read(self.rows.is_empty):
+            return
+        raise ResultsDirUnavailableError(
+            f"{str(root)!r} is not the folder of the {what} in {self.database!r}: it has no folder {name!r}. Nothing "
+            f"was run or written. Mount it, or give the folder that the other {what} are in; if their files were "
+            f"removed on purpose, make {name!r} in it"
+        )
 
     def write(
         self, subject: str, target: Path, save: Callable[[Part], object], former: Iterable[str] = ()

@@ -22,7 +22,7 @@ from entropic.disk.names import check_name, encode_name
 from entropic.disk.notes import Note, Notes
 from entropic.disk.publish import Part
 from entropic.disk.recorded import read_recorded
-from entropic.errors import ResultsDirUnavailableError, WeightsNotFoundError
+from entropic.errors import WeightsNotFoundError
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.exchange import Exchange
 from entropic.sql.versions import database_uuid, ensure_schema
@@ -120,7 +120,7 @@ class LocalWeightsStore(WeightsStore):
             If there is something in them that is no array, tensor, scalar, dict, list or tuple. Nothing is stored.
         """
         name, number = _name(run), _iteration(iteration)
-        self._require_root()
+        self._exchange.require_root("weights")
         given = _weights_of(run, weights)
         encoded = encode_states({"model": given.model, "optimizer": given.optimizer})
         # Not in a block, which begins with its first statement: nobody is to wait while the file is written.
@@ -216,7 +216,7 @@ class LocalWeightsStore(WeightsStore):
             If they are the best of something, unless *force*; the text says of what.
         """
         name, number = _name(run), _iteration(iteration)
-        self._require_root()
+        self._exchange.require_root("weights")
         note = self._exchange.notes.write(name, [self._require(name, number).file_name])
         take = partial(self._rows.take, name=name, number=number, note=note, force=force)
         self._exchange.change(note, take)
@@ -240,7 +240,7 @@ class LocalWeightsStore(WeightsStore):
         old = self.database.read(partial(self._rows.older, name=name, keep_last=keep_last))
         if not old:
             return []
-        self._require_root()
+        self._exchange.require_root("weights")
         note = self._exchange.notes.write(name, old.values())
         thin_out = partial(self._rows.thin_out, name=name, keep_last=keep_last, note=note)
         return self._exchange.change(note, thin_out)
@@ -322,16 +322,6 @@ class LocalWeightsStore(WeightsStore):
 
     def _path(self, stored: StoredWeights) -> Path:
         return self._folder(stored.run_name) / stored.file_name
-
-    def _require_root(self) -> None:
-        """Raise `ResultsDirUnavailableError` if there are weights, and this is not the folder where they are."""
-        if (self.basedir / NOTES).is_dir() or self.database.read(self._rows.is_empty):
-            return
-        raise ResultsDirUnavailableError(
-            f"{str(self.basedir)!r} is not the folder of the weights in {self.database!r}: it has no folder {NOTES!r}. "
-            "Nothing was written. Mount it, or give the folder that the other weights are in; if their files were "
-            f"removed on purpose, make {NOTES!r} in it"
-        )
 
 
 def _name(given: Any) -> str:
