@@ -21,7 +21,7 @@ from entropic.runs.publishing import Publisher
 from entropic.runs.tenure import Tenure
 from entropic.sweeps import window
 from entropic.sweeps.backends.processes import Processes
-from entropic.sweeps.sweep import Sweep
+from entropic.sweeps.tasks import Tasks
 from tests.support.counting import append_line
 from tests.support.executors import executor_of
 from tests.support.protocol_cases import kill_self
@@ -349,7 +349,7 @@ def arm(point: str) -> None:
 def sweep_until(needs: Needs, numbers: Sequence[int], point: str, where: str) -> None:
     """Sweep in a process that dies at a point; its chunks are of three, and it begins at the first key."""
     needs.store()
-    Sweep._go_elsewhere = lambda self: None  # type: ignore[method-assign]
+    Tasks.go_elsewhere = lambda self: None  # type: ignore[method-assign]
     window._Pace.size = lambda self: 3  # type: ignore[method-assign]
     arm(point)
     sweep_at(needs, numbers, where)

@@ -10,9 +10,11 @@ import pytest
 from entropic import ClusterError, Store
 from entropic.disk.sidecars import WAITS
 from entropic.process.patience import Patience
+from entropic.runs.tenure import Tenure
 from entropic.runs.wait_notes import ASKED
+from entropic.sweeps.plan import Plan
 from entropic.sweeps.result import SweepOptions
-from entropic.sweeps.sweep import Sweep
+from entropic.sweeps.tasks import Tasks
 from tests.support.clusters import local_client
 from tests.support.executors import Immediate, Narrow, executor_of
 from tests.support.nested_cases import (
@@ -337,9 +339,9 @@ def test_what_a_worker_has_finished_is_committed_for_who_waits_while_its_chunk_g
 
 def test_key_that_is_left_to_others_is_come_back_to_later_each_time(tmp_path, sqlite_url, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("entropic.sweeps.sweep.time", SimpleNamespace(monotonic=lambda: now[0]))
-    store = Needs(str(tmp_path), sqlite_url, {}).store()
-    one = Sweep(store._table, store.runner, SweepOptions(Patience(longest_pause_s=1.0)))
+    monkeypatch.setattr("entropic.sweeps.tasks.time", SimpleNamespace(monotonic=lambda: now[0]))
+    table = Needs(str(tmp_path), sqlite_url, {}).store()._table
+    one = Tasks(table, Tenure(table), SweepOptions(Patience(longest_pause_s=1.0)), Plan({}, {}, {}, []))
 
     left = []
     for now[0], leaves in [(0.0, True), (1.9, True), (2.0, False), (3.0, True), (6.9, False), (7.0, False)]:
