@@ -6,21 +6,21 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-__all__ = ["Listing", "described", "listed", "printed", "short", "written"]
+__all__ = ["DIGITS_BITS", "Listing", "described", "listed", "printed", "short", "written"]
 
 T = TypeVar("T")
 
 WIDTH = 60  # characters of one value
 LINE = 100
 LINES = 30
-_DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
+DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
 
 
 class _Brief(reprlib.Repr):
     """Prints whatever there is, ints of any size among it."""
 
     def repr_int(self, x: int, level: int) -> str:
-        return repr(x) if x.bit_length() <= _DIGITS_BITS else f"{hex(x):.20}... ({x.bit_length()} bits)"
+        return repr(x) if x.bit_length() <= DIGITS_BITS else f"{hex(x):.20}... ({x.bit_length()} bits)"
 
 
 _brief = _Brief()

@@ -20,7 +20,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from entropic.display.text import printed
+from entropic.display.text import DIGITS_BITS, printed
 from entropic.errors import DecodeError
 from entropic.values.kinds import (
     CODECS,
@@ -56,7 +56,6 @@ __all__ = [
 
 MARKER = "__entropic__"
 
-_DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
 # Two halves of a surrogate pair beside each other, which JSON would give back as one character.
 _PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 _UNNAMED = "#"  # of an array whose place in the value makes no good name
@@ -223,7 +222,7 @@ class Encoder:
         if kind is bool or value is None:
             return value
         if kind is int:
-            return value if value.bit_length() <= _DIGITS_BITS else tagged("int", hex(value))
+            return value if value.bit_length() <= DIGITS_BITS else tagged("int", hex(value))
         if kind is float:
             return value if math.isfinite(value) else tagged("float", repr(value))
         if kind is dict:

@@ -97,7 +97,7 @@ def from_text(text: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"the text is no JSON ({error}): {text:.80}") from error
     if type(document) is not dict or document.get(MARKER) != ARRAYS:
-        return decode(document, _no_array)
+        return decode(document)
     try:
         document, arrays = document["value"]
         return decode(document, lambda name: _unpacked(arrays[name]))
@@ -141,10 +141,6 @@ def _unpacked(text: str) -> Any:
     from numpy.lib.format import read_array
 
     return read_array(BytesIO(b64decode(text, validate=True)), allow_pickle=False)
-
-
-def _no_array(name: str) -> Any:
-    raise DecodeError(f"the document refers to the array {name!r}, and has none")
 
 
 def reworded(text: str) -> str:

@@ -95,11 +95,7 @@ def parse_payload(text: str) -> Any:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"the text is no JSON ({error}): {text:.80}") from error
-    return decode(document, _no_array)
-
-
-def _no_array(name: str) -> Any:
-    raise DecodeError(f"the document refers to the array {name!r}, and is kept without arrays")
+    return decode(document)
 
 
 def load_payload(path: str) -> Any:

@@ -16,12 +16,11 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-from entropic.display.text import printed
+from entropic.display.text import DIGITS_BITS, printed
 from entropic.errors import ParameterError
 
 __all__ = ["checked_custom", "non_finite", "plain", "plain_key"]
 
-_DIGITS_BITS = 2000  # above, Python may refuse to write an int as decimal digits
 
 _FINITE = frozenset({str, int, bool, type(None)})
 
@@ -96,7 +95,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value
     if isinstance(value, int):
-        return value if value.bit_length() <= _DIGITS_BITS else _writable(value)
+        return value if value.bit_length() <= DIGITS_BITS else _writable(value)
     if isinstance(value, Mapping):
         return {plain_key(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

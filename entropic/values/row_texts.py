@@ -67,7 +67,7 @@ def load_text(
             )
         require_text(text, *recorded, record_id=record_id)
     try:
-        return decode(json.loads(text), _no_array)
+        return decode(json.loads(text))
     except (ValueError, RecursionError) as error:
         if recorded is not None and not verify:
             require_text(text, *recorded, record_id=record_id)
@@ -90,7 +90,3 @@ def require_text(text: str, size_bytes: int, sha256: str, *, record_id: str) -> 
             f"{found[1]}, not {size_bytes} and {sha256}. store.check(fix=True) deletes the row, so that the next call "
             "runs it again"
         )
-
-
-def _no_array(name: str) -> Any:
-    raise DecodeError(f"the document refers to the array {name!r}, but JSON has none")
