@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entropic.display.hints import did_you_mean
+from entropic.process.patience import LEASE_S
 from entropic.process.settings import Settings, find_settings
 
 __all__ = ["Options"]
@@ -60,7 +61,7 @@ class Options(BaseModel):
     runs_base_dir: Path = Path("runs")
     db_url: str = Field(default="sqlite:///db.sqlite3", repr=False)  # a password may be in it
     results_dir: Path = Path("results")
-    lease_s: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    lease_s: float = Field(default=LEASE_S, gt=0, allow_inf_nan=False)
     wait_timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     def __init__(self, **given: Any) -> None:

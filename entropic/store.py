@@ -30,7 +30,7 @@ from entropic.model.notes import checked_changes, refuse_parameters
 from entropic.model.records import Found
 from entropic.model.selection import NOT_GIVEN, selection
 from entropic.process.logs import get_logger
-from entropic.process.patience import Patience, checked_lease, checked_timeout
+from entropic.process.patience import LEASE_S, Patience, checked_lease, checked_timeout
 from entropic.process.provenance import CodeState, code_label, git_state, source_folder
 from entropic.runs.attempts import Runner, require_runner
 from entropic.runs.recovery import recover
@@ -54,8 +54,6 @@ __all__ = ["Store"]
 log = get_logger(__name__)
 
 ModelT = TypeVar("ModelT", bound=Base)
-
-LEASE_S = 120.0
 
 
 class Store(Generic[ModelT]):

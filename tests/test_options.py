@@ -10,8 +10,8 @@ import pytest
 
 from entropic import SchemaError, memoize
 from entropic.options import Options
+from entropic.process.patience import LEASE_S
 from entropic.process.settings import NAMES, find_settings
-from entropic.store import LEASE_S
 from tests.support.processes import ProcessesFailedError
 from tests.support.users import ALICE, BOB, place_for_all
 
@@ -41,7 +41,7 @@ def personal(home, text):
 
 def test_options_are_those_that_settings_are_looked_for():
     assert tuple(Options.model_fields) == NAMES
-    assert Options.model_fields["lease_s"].default == LEASE_S
+    assert Options.model_fields["lease_s"].default == 120.0
 
 
 def test_options_of_nobody_are_the_defaults_in_the_working_directory(project):

@@ -47,7 +47,7 @@ from entropic.errors import (
     ResultFileMissingError,
 )
 from entropic.process.logs import get_logger
-from entropic.process.patience import Patience, checked_lease, checked_timeout
+from entropic.process.patience import LEASE_S, Patience, checked_lease, checked_timeout
 from entropic.runs.inside import refuse_memory
 from entropic.sql.clock import Clock, database_now
 from entropic.sql.columns import ID_LENGTH
@@ -62,7 +62,6 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-LEASE_S = 120.0
 NOTES = ".entropic-components"
 SUBJECT = "data"  # of all notes
 IF_EXISTS = ("replace", "error", "verify")

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from sqlalchemy import inspect
 
 from entropic.errors import SchemaError
+from entropic.process.patience import LEASE_S
 from entropic.process.settings import find_settings
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.urls import shown
-from entropic.store import LEASE_S
 
 __all__ = ["Places", "located"]
 

@@ -19,7 +19,7 @@ from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
 from entropic.process.blocks import transparent
 from entropic.process.logs import get_logger
-from entropic.process.patience import Patience, Wait, checked_lease, checked_timeout
+from entropic.process.patience import LEASE_S, Patience, Wait, checked_lease, checked_timeout
 from entropic.sql.columns import ID_LENGTH
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.tables import ClaimRow
@@ -29,7 +29,6 @@ __all__ = ["TrainingClaim", "claim_training"]
 
 log = get_logger(__name__)
 
-LEASE_S = 120.0
 # Whose claims these are: no table of a user's has the name of one of the library's.
 TABLE = "entropic_weights"
 

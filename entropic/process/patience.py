@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-__all__ = ["Patience", "Wait", "chance", "checked_lease", "checked_timeout"]
+__all__ = ["LEASE_S", "Patience", "Wait", "chance", "checked_lease", "checked_timeout"]
+
+LEASE_S = 120.0
+"""How long a lease is, unless another length is asked for."""
 
 chance = random.SystemRandom()
 """What leaves the generator of the process alone: programs seed that, and what they draw is to depend on the seed only.
