@@ -1,8 +1,11 @@
-"""A Store of the tests of this folder."""
+"""A Store of the tests of this folder, and a results folder where there is none."""
+
+from pathlib import Path
 
 import pytest
 
-from tests.support.protocol_cases import Place
+from entropic.disk.roots import write_marker
+from tests.support.protocol_cases import MARKER, Place
 
 
 @pytest.fixture
@@ -11,3 +14,12 @@ def store(place: Place):
     store = place.store()
     yield store
     store.database.dispose()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A results folder that is marked as `MARKER` says, for work that asks no database."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    write_marker(folder, MARKER)
+    return folder

@@ -22,9 +22,7 @@ from entropic.runs.inside import inside_of
 from entropic.runs.jobs import Failure, Job, NotBegun, Receipt
 from tests.support.counting import append_line
 from tests.support.processes import outcomes_of, run_together
-from tests.support.protocol_cases import kill_self
-
-MARKER = Marker("root", "database", "table")
+from tests.support.protocol_cases import MARKER, kill_self
 
 
 class TwoArguments(Exception):
@@ -43,14 +41,6 @@ class HoldsALock(Exception):
     def __init__(self) -> None:
         super().__init__("held")
         self.generator = (n for n in range(3))
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "results"
-    folder.mkdir()
-    roots.write_marker(folder, MARKER)
-    return folder
 
 
 def job(record_id: str = "k1", **fields) -> Job:

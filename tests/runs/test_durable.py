@@ -8,26 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from entropic.disk import roots, sidecars, staging
+from entropic.disk import sidecars, staging
 from entropic.disk.files import sync_together
-from entropic.disk.roots import Marker
 from entropic.disk.staging import Staging, staging_for, sync_noted
 from entropic.runs.attempts import Work
 from entropic.runs.jobs import Failure, Job, Receipt
 from tests.support.disk_order import disk_order
 from tests.support.gone import Left
+from tests.support.protocol_cases import MARKER
 from tests.support.waiting import wait_for
 
-MARKER = Marker("root", "database", "table")
 A_LINE = {"record_id": "k", "attempt": "a1"}
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "results"
-    folder.mkdir()
-    roots.write_marker(folder, MARKER)
-    return folder
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from entropic import ResultFileError, ResultsDirUnavailableError, Store
-from entropic.disk.roots import Marker, write_marker
 from entropic.disk.staged import stage
 from entropic.disk.staging import Staging
 from entropic.process.identity import this_process
@@ -14,17 +13,9 @@ from entropic.runs.attempts import Work
 from entropic.sweeps.backends.task_notes import NotedWork
 from entropic.sweeps.backends.tickets import TicketedWork
 from tests.support.hostile import make_victim, snapshot
-from tests.support.protocol_cases import Place, Sim
+from tests.support.protocol_cases import MARKER, Place, Sim
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "results"
-    folder.mkdir()
-    write_marker(folder, Marker("root", "database", "table"))
-    return folder
 
 
 @pytest.fixture
@@ -109,7 +100,7 @@ def test_link_that_another_user_made_is_not_copied(root, victim):
 
 @pytest.mark.parametrize("class_", [TicketedWork, NotedWork])
 def test_chunks_are_noted_in_no_folder_that_a_link_leads_to(root, victim, class_):
-    work = Work(print, str(root), Marker("root", "database", "table"), "s", holder=this_process().as_dict())
+    work = Work(print, str(root), MARKER, "s", holder=this_process().as_dict())
     tasks = root / ".entropic" / "tasks-s"
     tasks.parent.mkdir()
     tasks.symlink_to(victim)

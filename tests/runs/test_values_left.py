@@ -7,14 +7,12 @@ from uuid import uuid4
 import pytest
 
 from entropic import ClaimLostError, hash_params
-from entropic.disk import roots
-from entropic.disk.roots import Marker
 from entropic.runs.attempts import Work
 from entropic.runs.jobs import InRow, Job, Receipt
 from tests.support import protocol_cases as cases
 from tests.support.gone import Left, dead, digest, living
 from tests.support.processes import run_together
-from tests.support.protocol_cases import Place
+from tests.support.protocol_cases import MARKER, Place
 
 A = {"a": 1.5}
 KEY = hash_params(A)
@@ -156,17 +154,6 @@ def test_sweep_runs_a_value_again_whose_row_was_refused(place, store):
 
 
 # In a worker, which asks no database
-
-
-MARKER = Marker("root", "database", "table")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "root"
-    folder.mkdir()
-    roots.write_marker(folder, MARKER)
-    return folder
 
 
 def in_row(params) -> InRow:

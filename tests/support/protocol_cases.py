@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 from entropic import Base, Database, Mapped, Store, param
 from entropic.disk import sidecars, staging
+from entropic.disk.roots import Marker
 from entropic.leases import claims
 from entropic.model.base import CallBase, ModelOptions
 from entropic.runs import attempts, publishing
@@ -83,6 +84,10 @@ class VersionedRunner:
     def calls(self) -> list[str]:
         """The ids that were begun, in any process."""
         return self.log.read_text().split() if self.log.exists() else []
+
+
+MARKER = Marker("root", "database", "table")
+"""What the marker of a results folder says where no database is asked."""
 
 
 @dataclass(frozen=True)
