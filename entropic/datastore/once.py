@@ -24,10 +24,10 @@ from entropic.leases.claims import Claims
 from entropic.leases.heartbeat import Heartbeat
 from entropic.process.patience import Patience
 from entropic.process.termination import terminable
+from entropic.runs.abandoned import clear_abandoned
 from entropic.runs.calls import call_inside, explain
 from entropic.runs.holding import Holding
 from entropic.runs.inside import Run
-from entropic.runs.recovery import clear_abandoned
 from entropic.runs.turns import Turn
 from entropic.sql.database import Database
 

@@ -19,7 +19,8 @@ from entropic.errors import ResultFileError
 from entropic.model.records import CHUNK, Found
 from entropic.printable import one_line
 from entropic.process.logs import get_logger
-from entropic.runs.recovery import is_abandoned, is_nameless, recover, unfinished, unreadable
+from entropic.runs.abandoned import is_abandoned, is_nameless
+from entropic.runs.recovery import recover, unfinished, unreadable
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure
 from entropic.sql.tables import FileRow

@@ -2,14 +2,13 @@
 
 The sidecars say what was finished, the table of attempts what of it is settled. Whatever is neither settled nor
 superseded is published under its claim, as its own process would have done; a claim that somebody alive holds is left
-alone. A process's folder goes when the process is gone and all its lines are settled. What does not say whose it was
-is never cleared away, and whose runs are not believed is not read.
+alone. A process's folder goes when the process is gone (`abandoned`) and all its lines are settled. Whose runs are not
+believed is not read.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,39 +17,29 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.exc import OperationalError, StatementError
 
-from entropic.disk.files import newest_change, remove
+from entropic.disk.files import remove
 from entropic.disk.names import is_name
 from entropic.disk.owners import Stranger, strangers
 from entropic.disk.roots import STATE, quarantine
-from entropic.disk.sidecars import Sidecar, clear_away, count_lines, is_blank, process_folders, read_sidecar
+from entropic.disk.sidecars import Sidecar, clear_away, count_lines, process_folders, read_sidecar
 from entropic.disk.staging import is_of_sweep, move, own_staging
 from entropic.leases.claims import CHUNK, Grant
 from entropic.model.base import table_key
-from entropic.process.identity import Process, this_process
 from entropic.process.logs import get_logger
+from entropic.runs.abandoned import is_abandoned, is_at_work
 from entropic.runs.attempts import index_of
 from entropic.runs.durable import sync_runs
-from entropic.runs.holding import Holding, Keys
+from entropic.runs.holding import Holding
 from entropic.runs.jobs import Receipt
 from entropic.runs.result_table import ResultTable
 from entropic.sql.tables import FileRow
 from entropic.sql.upsert import chunks
 
-__all__ = [
-    "clear_abandoned",
-    "is_abandoned",
-    "is_nameless",
-    "leftovers",
-    "recover",
-    "take_in_values",
-    "unfinished",
-    "unreadable",
-]
+__all__ = ["leftovers", "recover", "take_in_values", "unfinished", "unreadable"]
 
 log = get_logger(__name__)
 
 _files: Any = FileRow.__table__
-_PROCESS_FIELDS = {"owner": 32, "host": 255, "boot": 255, "started": 255}  # text, and how long it can be
 _ROW_FAULTS = (StatementError, ValueError, TypeError, OverflowError, RecursionError)
 
 _said: dict[str, list[Stranger]] = {}  # by results folder: whom a warning has named
@@ -79,7 +68,7 @@ def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> i
     trouble: list[OSError] = []
     for folder in process_folders(table.root):
         sidecar = read_sidecar(folder)
-        if _is_at_work(sidecar):
+        if is_at_work(sidecar):
             continue
         try:
             count += _recover_lines(table, sidecar, held)
@@ -356,55 +345,6 @@ def _is_wanted(table: ResultTable[Any], receipt: Receipt) -> bool:
     return stored is not None and stored == receipt.replaces
 
 
-def _is_at_work(sidecar: Sidecar) -> bool:
-    """Whether both who writes here and who commits it are surely alive: no need to read on."""
-    here = this_process()
-    writer = _process(sidecar.process)
-    holder = _process(sidecar.process["holder"]) if sidecar.process.get("holder") else writer
-    if writer is None or holder is None or holder.owner == here.owner:
-        return False
-    return all(process.is_alive() for process in (writer, holder))
-
-
-def clear_abandoned(keys: Keys) -> None:
-    """Clear away the folders of processes that have ended, where nothing is staged: all that they had was notes."""
-    for folder in process_folders(keys.root):
-        sidecar = read_sidecar(folder)
-        if not sidecar.lines and not sidecar.malformed and is_abandoned(keys, sidecar):
-            clear_away(folder)
-
-
-def is_abandoned(keys: Keys, sidecar: Sidecar) -> bool:
-    """Whether nobody writes to a folder any more: its process is dead or, where that cannot be seen, silent.
-
-    Silent is who has written nothing for a lease, and holds no claim that is alive, nor does the process for which it
-    works: a run of an hour may write at its end only. A folder that does not say whose it is, is nobody's to give up,
-    unless nothing is in it: a kill came as it was made, or removed.
-    """
-    writer = _process(sidecar.process)
-    if writer is None:
-        return is_blank(sidecar.folder) and _is_old(sidecar, keys.claims.lease_s)
-    is_alive = writer.is_alive()
-    if is_alive is not None:
-        return not is_alive
-    if not _is_old(sidecar, keys.claims.lease_s):
-        return False
-    holder = _process(sidecar.process.get("holder"))
-    return not keys.claims.has_live(process.owner for process in (writer, holder) if process is not None)
-
-
-def _is_old(sidecar: Sidecar, age_s: float) -> bool:
-    try:
-        return time.time() - newest_change(sidecar.folder) > age_s
-    except OSError:
-        return False
-
-
-def is_nameless(sidecar: Sidecar) -> bool:
-    """Whether there is something in a process's folder, and it does not say in a form to be believed whose it is."""
-    return _process(sidecar.process) is None and not is_blank(sidecar.folder)
-
-
 def _foreign(table: ResultTable[Any], sidecar: Sidecar) -> bool:
     return any(
         (line.get("database"), line.get("table")) != (table.marker.database, table.marker.table)
@@ -441,16 +381,3 @@ def leftovers(table: ResultTable[Any], sweep: str, committed: Mapping[str, int])
         is_done = committed.get(folder.name) == count_lines(folder)
         if is_done or not unfinished(table, read_sidecar(folder)):
             clear_away(folder)
-
-
-def _process(values: Any) -> Process | None:
-    """Return the process that a folder names; None if it says so in no form that can be believed."""
-    if not isinstance(values, dict):
-        return None
-    texts = {name: values.get(name) for name in _PROCESS_FIELDS}
-    pid = values.get("pid")
-    if type(pid) is not int or not 0 < pid < 1 << 31:
-        return None
-    if not all(isinstance(text, str) and len(text) <= _PROCESS_FIELDS[name] for name, text in texts.items()):
-        return None
-    return Process(pid=pid, **texts)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import pytest
 from entropic import hash_params
 from entropic.disk.sidecars import Sidecar, read_sidecar
 from entropic.process.identity import this_process
-from entropic.runs.recovery import clear_abandoned, is_abandoned, is_nameless
+from entropic.runs.abandoned import clear_abandoned, is_abandoned, is_nameless
 from tests.support.gone import Left, claim, dead, digest, elsewhere, living
 from tests.support.protocol_cases import Place, Sim
 
