@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from entropic.model.records import CHUNK, Found
 from entropic.printable import one_line
 from entropic.process.logs import get_logger
 from entropic.runs.abandoned import is_abandoned, is_nameless
+from entropic.runs.attempts import UNREAD
 from entropic.runs.recovery import recover, unfinished, unreadable
 from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure
@@ -89,7 +91,8 @@ def check_table(table: ResultTable[Any], suffix: str, *, checksum: bool, fix: bo
     """
     if fix:
         table.require_root()
-        recover(table)  # a re-run that was killed between move and commit looks like a corrupt file
+        with suppress(OSError):  # which is among the findings
+            recover(table)  # a re-run that was killed between move and commit looks like a corrupt file
     elif not table.has_root():
         sentence = f"{str(table.root)!r} is absent or another table's: its files were not looked at"
         return Report([Finding("results-dir", None, str(table.root), sentence)])
@@ -281,10 +284,14 @@ class _Check:
             yield Finding("not-believed", None, str(stranger.path), str(stranger))
         for folder in process_folders(self._table.root):
             sidecar = read_sidecar(folder)
-            for receipt in unfinished(self._table, sidecar):
+            unread: dict[str, OSError] = {}
+            for receipt in unfinished(self._table, sidecar, unread):
                 sentence = f"{receipt.record_id} was finished and not committed; store.recover() does it"
                 path = None if receipt.value is not None else str(receipt.path(self._table.root))
                 yield Finding("unfinished", receipt.record_id, path, sentence)
+            for key, error in unread.items():
+                sentence = f"{UNREAD.format(key)}: {error}"
+                yield Finding("unfinished", key, error.filename, sentence)
             if lines := unreadable(self._table, sidecar):
                 fixed = self._fix and is_abandoned(self._table, sidecar)
                 fixed = fixed and self._put_aside(folder)

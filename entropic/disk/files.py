@@ -59,7 +59,12 @@ def digest_of(path: Path, *, sync: bool = False) -> tuple[int, str]:
         If it is something else, such as a FIFO, or a folder that holds such a thing.
     """
     with located(path) as (name, folder):
-        return digest_at(name, folder, path, sync=sync)
+        try:
+            return digest_at(name, folder, path, sync=sync)
+        except OSError as error:
+            if error.filename == path.name:
+                error.filename = str(path)  # not the name below some descriptor
+            raise
 
 
 def digest_at(name: str, folder: int | None, path: Path, *, sync: bool = False) -> tuple[int, str]:

@@ -29,7 +29,7 @@ from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
 from entropic.process.identity import Process, this_process, where_now
 from entropic.process.logs import get_logger
-from entropic.process.raised import text_of, traceback_of
+from entropic.process.raised import note_on, text_of, traceback_of
 from entropic.runs.calls import call_inside, explain
 from entropic.runs.durable import not_kept
 from entropic.runs.inside import Chunk, Run
@@ -39,6 +39,7 @@ from entropic.values.plain import plain, plain_key
 from entropic.values.row_texts import digest_of_text
 
 __all__ = [
+    "UNREAD",
     "Place",
     "Runner",
     "Work",
@@ -50,6 +51,11 @@ __all__ = [
 log = get_logger(__name__)
 
 Runner = Callable[[dict[str, Any]], Any]
+
+UNREAD = (
+    "{} was finished by an earlier attempt and is not committed, and its result cannot be read: it is not run again. "
+    "Let the user who ran it open a Store, or run() it anew, or remove that result"
+)
 
 _LOOK_S = 0.2
 _LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
@@ -180,14 +186,19 @@ class Work:
                     continue
                 on_begin(number)
                 lines = index.get(job.record_id) if job.look else []
-                receipt = next(
-                    (r for line in lines if (r := self._finished(root, job, line)) is not None), None
-                )
-                if receipt is not None:
-                    log.info("%s was finished by an earlier attempt, which is taken", job.record_id)
-                    outcomes.append(replace(receipt, custom={**receipt.custom, **job.custom}))
+                try:
+                    receipt = next(
+                        (r for line in lines if (r := self._finished(root, job, line)) is not None), None
+                    )
+                except OSError as error:  # of a disk that fails, or it is another user's alone
+                    note_on(error, UNREAD.format(job.record_id))
+                    outcomes.append(_failure(job, token_hex(16), time.time(), 0.0, place.where, error))
                 else:
-                    self._attempt(job, place, outcomes)
+                    if receipt is None:
+                        self._attempt(job, place, outcomes)
+                    else:
+                        log.info("%s was finished by an earlier attempt, which is taken", job.record_id)
+                        outcomes.append(replace(receipt, custom={**receipt.custom, **job.custom}))
                 if is_holder:
                     held.end(mark, self.sweep, outcomes[-1])
 

@@ -32,6 +32,8 @@ def keep_former(receipt: Receipt, root: Path, name: str) -> None:
         except OSError as error:
             if path.is_symlink() or isinstance(error, FileNotFoundError | FileExistsError):
                 return
-            # A file system without hard links.
-            with open_file(str(path), limit=sys.maxsize) as source:
-                copy_new(source, kept, slot)
+            try:  # a file system without hard links, or another user's file
+                with open_file(str(path), limit=sys.maxsize) as source:
+                    copy_new(source, kept, slot)
+            except PermissionError:  # which nobody else may read: so nobody misses it for a moment
+                os.replace(path, kept, dst_dir_fd=slot)

@@ -26,8 +26,9 @@ from entropic.disk.staging import is_of_sweep, move, own_staging
 from entropic.leases.claims import CHUNK, Grant
 from entropic.model.base import table_key
 from entropic.process.logs import get_logger
+from entropic.process.raised import note_on
 from entropic.runs.abandoned import is_abandoned, is_at_work
-from entropic.runs.attempts import index_of
+from entropic.runs.attempts import UNREAD, index_of
 from entropic.runs.durable import sync_runs
 from entropic.runs.holding import Holding
 from entropic.runs.jobs import Receipt
@@ -58,27 +59,36 @@ def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> i
     int
         How many rows were committed.
 
+    Raises
+    ------
+    OSError
+        If something could not be recovered; with *held*, if it is of one of these keys. All else is, by then.
+
     Notes
     -----
     Safe to call from several processes at once: each line is published under its key's claim.
     """
     _warn_of_strangers(table.root)
     count = 0
+    asked = None if held is None else set(held)
     held = {} if held is None else held
-    trouble: list[OSError] = []
+    trouble: dict[str, OSError] = {}  # by key: a full disk, or what this user may not read
     for folder in process_folders(table.root):
         sidecar = read_sidecar(folder)
         if is_at_work(sidecar):
             continue
+        unread: dict[str, OSError] = {}
         try:
-            count += _recover_lines(table, sidecar, held)
-        except OSError as error:  # a full disk: the others may be there all the same
+            count += _recover_lines(table, sidecar, held, unread)
+        except OSError as error:  # the others may be there all the same
+            unread |= dict.fromkeys([str(line.get("record_id")) for line in sidecar.lines] or [""], error)
+        if unread:
             log.warning(
                 "what a process left in %r could not be recovered, and stays there; store.recover() tries again: %s",
                 str(folder),
-                error,
+                next(iter(unread.values())),
             )
-            trouble.append(error)
+            trouble |= unread
         else:
             _clear_if_done(table, sidecar)
     kept = set(held.values())
@@ -88,8 +98,9 @@ def recover(table: ResultTable[Any], *, held: dict[str, str] | None = None) -> i
         first = min(left, key=lambda holder: holder.record_id)
         more = f", and {len(left) - 1} more" if len(left) > 1 else ""
         log.info("freed %s, which %s had begun and not finished%s", first.record_id, first, more)
-    if trouble:  # what is finished must not be run again because it could not be read
-        raise trouble[0]
+    # What is finished must not be run again because it could not be read.
+    if reasons := [reason for key, reason in trouble.items() if asked is None or key in asked]:
+        raise reasons[0]
     return count
 
 
@@ -117,11 +128,29 @@ def _warn_of_strangers(root: Path) -> None:
         log.warning("%s%s", first, more)
 
 
-def unfinished(table: ResultTable[Any], sidecar: Sidecar) -> list[Receipt]:
-    """Return the finished runs of a sidecar that are not settled and whose results are still there."""
+def unfinished(
+    table: ResultTable[Any], sidecar: Sidecar, unread: dict[str, OSError] | None = None
+) -> list[Receipt]:
+    """Return the finished runs of a sidecar that are not settled and whose results are still there.
+
+    Parameters
+    ----------
+    unread : dict, optional
+        Where to put, by its key, why a result cannot be read. Default: that is raised.
+    """
     receipts = {receipt.attempt: receipt for receipt in _receipts(table, sidecar)[0]}
     settled = table.endings.settled(list(receipts))
-    return [r for attempt, r in receipts.items() if attempt not in settled and _has_file(table, r)]
+    found = []
+    for receipt in (r for attempt, r in receipts.items() if attempt not in settled):
+        try:
+            if _has_file(table, receipt):
+                found.append(receipt)
+        except OSError as error:
+            if unread is None:
+                raise
+            note_on(error, UNREAD.format(receipt.record_id))
+            unread[receipt.record_id] = error
+    return found
 
 
 def unreadable(table: ResultTable[Any], sidecar: Sidecar) -> int:
@@ -157,8 +186,13 @@ def _has_file(table: ResultTable[Any], receipt: Receipt) -> bool:
     return receipt.placed(table.root) is not None and _is_wanted(table, receipt)
 
 
-def _recover_lines(table: ResultTable[Any], sidecar: Sidecar, held: dict[str, str]) -> int:
-    receipts = _synced(table, unfinished(table, sidecar))
+def _recover_lines(
+    table: ResultTable[Any],
+    sidecar: Sidecar,
+    held: dict[str, str],
+    unread: dict[str, OSError] | None = None,
+) -> int:
+    receipts = _synced(table, unfinished(table, sidecar, unread))
     unmoved = [receipt for receipt, _ in _unmoved(table, sidecar)]
     if not (receipts or unmoved):
         return 0

@@ -107,8 +107,7 @@ class Sweep(Generic[ModelT]):
 
     def _run_tasks(self) -> None:
         self._table.require_root()
-        if recover(self._table):
-            self._refresh()
+        self._recover()
         # Else in order: of runs that need each other the small ones come first, as a rule.
         if self._table.claims.has_others():
             self._tasks.go_elsewhere()
@@ -136,7 +135,17 @@ class Sweep(Generic[ModelT]):
                 leftovers(self._table, self._sweep, self._committed)
                 if not self._has_orphans:
                     unlink(self._stop)
-        recover(self._table)
+        with suppress(OSError):
+            recover(self._table)
+
+    def _recover(self) -> None:
+        """Take in what crashes have left. What cannot be is logged, and said of its keys when their turn comes."""
+        try:
+            is_changed = recover(self._table) > 0
+        except OSError:
+            is_changed = True
+        if is_changed:
+            self._refresh()
 
     def _refresh(self) -> None:
         """Read the hits again: a re-run that was recovered may have replaced some of them."""

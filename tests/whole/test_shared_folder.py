@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from entropic import Store
 from entropic.disk.sidecars import process_folders, read_sidecar
+from entropic.runs import publishing
 from tests.support import hostile
 from tests.support import protocol_cases as cases
 from tests.support.hostile import FOLDERS, Target
 from tests.support.processes import ProcessesFailedError
-from tests.support.protocol_cases import Place
+from tests.support.protocol_cases import Place, Sim
 from tests.support.users import ALICE, BOB, GROUP, UNINVITED, User, give, place_for_all
 
 OWNER = 47009
@@ -227,3 +230,60 @@ def test_run_of_a_group_that_was_invited_is_recovered(lab):
 
     assert (count, findings) == (1, [])
     assert any("recovered" in text for text in said)
+
+
+class Private:
+    """A runner that writes what nobody else may read, as a program does that writes aside and renames."""
+
+    def __call__(self, params: dict[str, Any]) -> None:
+        path = Path(params["result_file"])
+        path.write_text("private")
+        path.chmod(0o600)
+
+
+def private_store(place: Place) -> Store[Sim]:
+    return Store(Private(), Sim, place.results, ".txt", place.url)
+
+
+def finish_privately(place: Place) -> None:
+    """Leave a run that is finished and not committed, and one that is."""
+    store = private_store(place)
+    store.run_or_retrieve({"a": 0.5})
+    publishing.Publisher.publish = lambda *_: os._exit(9)  # type: ignore[method-assign]
+    store.run_or_retrieve({"a": 1.5})
+
+
+def go_on(place: Place) -> dict[str, Any]:
+    store, seen = private_store(place), {}
+    seen["sweep"] = [one.a for one in store.sweep([{"a": 2.5}, {"a": 3.5}], progress=False)]
+    result = store.sweep([{"a": 1.5}, {"a": 4.5}], on_error="continue", progress=False)
+    seen["failed"] = [(one.params["a"], one.error_type) for one in result.failed]
+    for call in (store.run_or_retrieve, lambda params: store.recover()):
+        with pytest.raises(PermissionError) as caught:
+            call({"a": 1.5})
+        seen.setdefault("notes", []).append("".join(caught.value.__notes__))
+    seen["found"] = [finding.sentence for finding in store.check(fix=True) if finding.kind == "unfinished"]
+    seen["again"] = store.run({"a": 0.5}).a
+    return seen
+
+
+def take_in(place: Place) -> tuple[list[float], str]:
+    store = place.store()
+    return sorted(one.a for one in store.records()), str(store.check())
+
+
+def test_finished_run_that_only_its_user_may_read_is_not_run_again_and_in_nobodys_way(lab):
+    alice, bob = replace(ALICE, umask=0o002), replace(BOB, umask=0o002)
+    with pytest.raises(ProcessesFailedError, match="exit code 9"):
+        alice.does(finish_privately, lab)
+
+    seen = bob.does(go_on, lab)
+    records, problems = alice.does(take_in, lab)
+
+    assert seen["sweep"] == [2.5, 3.5]
+    assert seen["failed"] == [(1.5, "PermissionError")]
+    assert all("was finished by an earlier attempt" in text for text in (*seen["notes"], *seen["found"]))
+    assert len(seen["found"]) == 1
+    assert seen["again"] == 0.5
+    assert records == [0.5, 1.5, 2.5, 3.5, 4.5]
+    assert problems == "no findings"
