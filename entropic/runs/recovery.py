@@ -192,7 +192,7 @@ def _recover_lines(
     held: dict[str, str],
     unread: dict[str, OSError] | None = None,
 ) -> int:
-    receipts = _synced(table, unfinished(table, sidecar, unread))
+    receipts = unfinished(table, sidecar, unread)
     unmoved = [receipt for receipt, _ in _unmoved(table, sidecar)]
     if not (receipts or unmoved):
         return 0
@@ -202,7 +202,8 @@ def _recover_lines(
         if unmoved:
             _move_again(table, sidecar, taken)
         with table.heartbeat.beating(is_run_here=False):  # there may be thousands
-            for receipt in receipts:
+            # Not before they are ours: what a process that lives on another host has finished is for that to sync.
+            for receipt in _synced(table, [receipt for receipt in receipts if receipt.record_id in taken]):
                 key = receipt.record_id
                 if key in recovered:  # a run, and now its re-run
                     taken.acquire([key])

@@ -14,8 +14,8 @@ from entropic.disk.staging import Staging, staging_for, sync_noted
 from entropic.runs.attempts import Work
 from entropic.runs.jobs import Failure, Job, Receipt
 from tests.support.disk_order import disk_order
-from tests.support.gone import Left
-from tests.support.protocol_cases import MARKER
+from tests.support.gone import Left, claim, elsewhere
+from tests.support.protocol_cases import MARKER, Place
 from tests.support.waiting import wait_for
 
 A_LINE = {"record_id": "k", "attempt": "a1"}
@@ -427,6 +427,19 @@ def test_finished_run_that_the_disk_does_not_keep_is_not_recovered(place, store,
     assert store.count() == 0
     assert "could not be brought to the disk" in caplog.text
     assert list((place.results / ".entropic" / "quarantine").glob(f"*/{staged.name}"))
+
+
+def test_finished_run_of_a_process_that_may_live_is_neither_synced_nor_put_aside(place, store, refusing):
+    process = elsewhere()
+    left = Left(place, process)
+    staged = left.finish(1.5, "1")
+    claim(place, store.key({"a": 1.5}), process, left_s=60.0)
+    refusing.add(staged.name)
+
+    store.recover()
+
+    assert staged.exists()
+    assert not (place.results / ".entropic" / "quarantine").exists()
 
 
 def test_run_of_a_serial_sweep_that_the_disk_does_not_keep_has_failed_alone(place, store, refusing):
