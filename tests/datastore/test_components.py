@@ -4,6 +4,7 @@ import collections
 import hashlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 from decimal import Decimal
@@ -207,6 +208,53 @@ def test_type_in_a_script_is_that_of_its_file_however_it_is_started(tmp_path, ho
 
     same = component("experiment.C", version=1, parameters={"x": 1e-13, "s": {"c", "b", "a"}})
     assert done.stdout.split() == ["experiment.C", "experiment", "__main__.C", hash_state(same)]
+
+
+SPAWNS = """
+import cloudpickle, multiprocessing, pathlib, sys
+from entropic.datastore import components, hash_state, join_with_underscores
+
+class C:
+    version, parameters, input = 1, {"x": 1.5}, None
+
+def told(one):
+    return components.full_type(one), hash_state(one), join_with_underscores(one)
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(told, [C()]) == told(C())
+    pathlib.Path("sent").write_bytes(cloudpickle.dumps(C()))
+"""
+RECEIVES = """
+import pathlib, pickle
+from entropic.datastore import hash_state, join_with_underscores
+
+one = pickle.loads(pathlib.Path("sent").read_bytes())
+print(join_with_underscores(one))
+try:
+    hash_state(one)
+except TypeError as error:
+    print(error)
+one.full_type = "experiment.C"
+print(hash_state(one))
+"""
+
+
+def test_type_in_a_script_is_the_same_in_the_processes_that_it_starts_or_is_refused(tmp_path):
+    (tmp_path / "experiment.py").write_text(SPAWNS)
+    (tmp_path / "worker.py").write_text(RECEIVES)
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "experiment.py"], check=True, cwd=tmp_path, env=environment)
+    worker = [sys.executable, "worker.py"]
+    done = subprocess.run(worker, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    key, refusal, digest = done.stdout.splitlines()
+    assert key == "__main__.C-r1_{'x'_1.5}"
+    assert (
+        "nobody can tell in this process which script or notebook the class C is of: give it a full_type"
+        in refusal
+    )
+    assert digest == hash_state(component("experiment.C", version=1, parameters={"x": 1.5}))
 
 
 def test_module_can_be_a_component():
