@@ -24,6 +24,8 @@ from entropic.sql.listeners import unheard
 
 __all__ = ["Direct"]
 
+SEEN_S = 1.0  # after which a reader looks again whether the file is there; what is written to one that is not is lost
+
 _KEY_COLUMNS = ("store_id", "name", "policy", "version", "created_us", "updated_us", "expires_us", "value")
 _EVENT_COLUMNS = ("store_id", "number", "name", "operation", "at_us")
 
@@ -60,7 +62,7 @@ class Direct:
 
     def read(self, store_name: str, key: str) -> tuple[str] | None:
         """Return the text of a key that is there; None if it is not, or this is not the way."""
-        raw = self._raw()
+        raw = self._raw(seen_s=SEEN_S)
         if raw is None:
             return None
         try:
@@ -83,12 +85,13 @@ class Direct:
         except raw.Error:
             return None
 
-    def _raw(self) -> Any:
-        """Return the driver's connection; None if this is not the way."""
+    def _raw(self, *, seen_s: float = 0.0) -> Any:
+        """Return the driver's connection, to the file that is there, or was then; None if this is not the way."""
         if self._is_unheard is None or not self._is_unheard():
             return None
         raw = self._database.kept
-        if raw is None and not self._database.is_in_block:
+        is_anew = raw is None or not self._database.keeps_file(seen_s=seen_s)
+        if is_anew and not self._database.is_in_block:
             self._database.look(_nothing)  # connects, and keeps the connection
             raw = self._database.kept
         return raw

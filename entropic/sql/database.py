@@ -335,6 +335,19 @@ class Database:
         held: Held | None = getattr(self._held, "value", None)
         return None if held is None or joined(self._token) is not None else held.raw
 
+    def keeps_file(self, *, seen_s: float) -> bool:
+        """Whether `kept` is to the SQLite file that is there, or was so many seconds ago: to look takes time.
+
+        If not, `look` says that the file was removed, or connects to the one that has replaced it.
+        """
+        held: Held | None = getattr(self._held, "value", None)
+        now = time.monotonic()
+        if held is not None and now - held.seen_at > seen_s:
+            if is_replaced(held.connection):
+                return False
+            held.seen_at = now
+        return held is not None
+
     def _look_anew(self, work: Callable[[Connection], T]) -> T:
         try:
             with self._statement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from contextlib import nullcontext
 from typing import Any
@@ -33,6 +34,7 @@ class Held:
             self.raw = raw
             self.cursor = raw.cursor()  # for `entropic.sql.asking`
             self.is_asked = False
+            self.seen_at = time.monotonic()  # its file, in its place
         except BaseException:
             self.connection.close()
             raise

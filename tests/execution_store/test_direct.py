@@ -1,5 +1,6 @@
 """The short way to single keys does what the long one does, and leaves to that what it cannot do."""
 
+import os
 import pickle
 import sqlite3
 import threading
@@ -7,9 +8,11 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from entropic import DecodeError
 from entropic.execution_store import ExecutionStore
+from entropic.execution_store import direct as direct_module
 from tests.support.counting import statements
 from tests.support.waiting import wait_for
 
@@ -185,6 +188,40 @@ def test_interrupt_in_a_write_leaves_no_transaction(store, sqlite, monkeypatch):
     assert not sqlite.kept.in_transaction
     store.set("k", 1)
     assert store.get("k") == 1
+
+
+def moved(path, to):
+    for end in ("", "-wal", "-shm"):
+        if os.path.exists(path + end):
+            os.rename(path + end, to + end)
+
+
+def test_file_that_is_replaced_is_written_to_and_soon_read(store, sqlite, monkeypatch, tmp_path):
+    other = ExecutionStore.create("jobs", "d", database=f"sqlite:///{tmp_path / 'other.sqlite3'}")
+    other.set("first", "other")
+    other._service.database.dispose()
+    moved(sqlite.url.database, str(tmp_path / "aside"))
+    moved(str(tmp_path / "other.sqlite3"), sqlite.url.database)
+
+    monkeypatch.setattr(direct_module, "SEEN_S", 0.0)
+    assert store.get("first") == "other"
+    moved(sqlite.url.database, str(tmp_path / "other.sqlite3"))
+    moved(str(tmp_path / "aside"), sqlite.url.database)
+    monkeypatch.setattr(direct_module, "SEEN_S", 3600.0)
+    store.set("second", 2)
+    assert store.items() == {"first": 1, "second": 2}
+
+
+def test_nothing_is_written_once_the_file_is_removed(store, sqlite, monkeypatch, tmp_path):
+    moved(sqlite.url.database, str(tmp_path / "aside"))
+
+    with pytest.raises(OperationalError, match="was removed while this process used it"):
+        store.set("first", 2)
+    monkeypatch.setattr(direct_module, "SEEN_S", 0.0)
+    with pytest.raises(OperationalError, match="was removed while this process used it"):
+        store.get("first")
+    moved(str(tmp_path / "aside"), sqlite.url.database)
+    assert store.get("first") == 1
 
 
 def test_every_thread_has_a_connection_of_its_own(store, sqlite):
