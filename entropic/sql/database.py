@@ -37,6 +37,7 @@ from entropic.sql.engines import (
     make_engine,
     normalise_url,
     prepare,
+    require_transactions,
     synchronous,
 )
 from entropic.sql.forks import keep_for_ever, statements
@@ -291,6 +292,7 @@ class Database:
     def _write_once(self, work: Callable[[Connection], T], durable: bool) -> T:
         options = {BEGIN: "IMMEDIATE"}
         with self._statement, self.engine.connect().execution_options(**options) as connection:
+            require_transactions(connection)
             level = synchronous(connection, "FULL") if durable else None
             try:
                 return within(connection.begin(), work, connection)
@@ -479,6 +481,7 @@ class Database:
             try:
                 if self.dialect == "sqlite":
                     connection.info["level"] = synchronous(connection, "FULL")
+                require_transactions(connection)
                 connection.begin()
             except BaseException:
                 self._ended(connection)

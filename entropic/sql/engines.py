@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,9 @@ __all__ = [
     "make_engine",
     "normalise_url",
     "prepare",
+    "require_transactions",
     "synchronous",
+    "transaction",
     "why_unreadable",
 ]
 
@@ -276,6 +278,26 @@ def is_memory(url: URL) -> bool:
         return False
     database = url.database or ""
     return database in {"", ":memory:"} or "mode=memory" in database or url.query.get("mode") == "memory"
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a transaction, which is committed after the block."""
+    with engine.connect() as connection:
+        require_transactions(connection)
+        with connection.begin():
+            yield connection
+
+
+def require_transactions(connection: Connection) -> None:
+    """Let a connection have transactions, of which an engine of a user's may have none: what is written is a whole."""
+    if connection.dialect.name == "sqlite":  # there BEGIN is all that there is to it
+        return
+    raw: Any = connection.connection.dbapi_connection
+    ask = getattr(raw, "get_autocommit", None)  # of MySQL's drivers; the others have an attribute
+    has_none = ask() if ask is not None else getattr(raw, "autocommit", False)
+    if has_none:
+        connection.execution_options(isolation_level="READ COMMITTED")
 
 
 def synchronous(connection: Connection, level: str) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from entropic.errors import SchemaError
 from entropic.process.patience import chance
 from entropic.sql.database import Database
-from entropic.sql.engines import BEGIN, synchronous
+from entropic.sql.engines import BEGIN, synchronous, transaction
 from entropic.sql.urls import shown
 
 __all__ = ["schema_lock"]
@@ -92,7 +92,7 @@ def _begun(engine: Engine) -> Connection | None:
 
 @contextmanager
 def _postgres_lock(database: Database) -> Iterator[Connection]:
-    with database.engine.begin() as connection:
+    with transaction(database.engine) as connection:
         try:
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(LOCK_TIMEOUT_S * 1000)}")
             # The transaction's own lock: a session's would be lost in a pooler between client and server.
@@ -111,7 +111,7 @@ def _mysql_lock(database: Database) -> Iterator[Connection]:
         if holder.scalar(select(func.get_lock(MYSQL_LOCK, LOCK_TIMEOUT_S))) != 1:
             raise _timed_out(database)
         try:
-            with database.engine.begin() as connection:
+            with transaction(database.engine) as connection:
                 yield connection
         finally:
             holder.scalar(select(func.release_lock(MYSQL_LOCK)))

@@ -7,11 +7,12 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, update
+from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from entropic import Database, TransactionError
 from entropic.sql import transactions
+from entropic.sql.schema_lock import schema_lock
 from tests.support.lost_commits import lose_commit, lose_connection
 from tests.support.waiting import wait_for
 
@@ -457,6 +458,31 @@ def test_block_that_keeps_others_waiting_is_a_warning_with_the_reason(sqlite, mo
         "heartbeats of running sweeps too: write files and compute before its first statement"
         in record.message
     )
+
+
+def test_engine_without_transactions_has_them_for_what_is_written(server_url):
+    engine = create_engine(server_url, isolation_level="AUTOCOMMIT")
+    database = Database(engine)
+    database.write(lambda connection: TABLE.create(connection))
+
+    def put_and_fail(connection):
+        connection.execute(insert(TABLE).values(n=1, word="never"))
+        return 1 // 0
+
+    with pytest.raises(ZeroDivisionError):
+        database.write(put_and_fail)
+    with pytest.raises(ZeroDivisionError), database.transaction():
+        database.write(put_and_fail)
+    with pytest.raises(ZeroDivisionError), schema_lock(database) as connection:
+        put_and_fail(connection)
+    with database.transaction():
+        put(database, 3)
+
+    assert numbers(database) == [3]
+    with engine.connect() as connection:  # it is as it was
+        connection.execute(insert(TABLE).values(n=4, word="own"))
+    assert numbers(database) == [3, 4]
+    engine.dispose()
 
 
 def test_foreign_thread_ends_nothing_of_the_block(sqlite):
