@@ -501,6 +501,29 @@ def test_subscriber_that_cannot_be_called_is_refused(store):
         store.subscribe("print")
 
 
+async def told_later(change):
+    raise AssertionError
+
+
+def told_bit_by_bit(change):
+    yield change
+
+
+class ToldLater:
+    async def __call__(self, change):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("callback", [told_later, told_bit_by_bit, ToldLater()], ids=["def", "yield", "call"])
+def test_subscriber_whose_calls_do_nothing_yet_is_refused(store, callback):
+    with pytest.raises(
+        TypeError, match="is still to be run, as of each coroutine and generator: give a plain"
+    ):
+        store.subscribe(callback)
+    with pytest.raises(TypeError, match=r"update needs a function of the value, and what .* still to be run"):
+        store.update("k", callback)
+
+
 def test_database_that_cannot_be_read_is_asked_again(sqlite, caplog, monkeypatch):
     monkeypatch.setattr(subscriptions, "TROUBLE_S", 0.01)
     store = ExecutionStore.create("jobs", database=sqlite)
