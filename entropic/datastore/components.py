@@ -8,18 +8,16 @@ tell apart have one key, and none of them depends on the order in which a dict h
 from __future__ import annotations
 
 import hashlib
-import inspect
-import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from entropic.errors import HashCollisionError, UnhashableParamError
+from entropic.process.scripts import MAIN, module_of
 from entropic.values.documents import MARKER
 from entropic.values.hashing import NoForm, canonical
 from entropic.values.parameter_documents import Documents
@@ -43,11 +41,6 @@ KeyGenerator = Callable[[Any], str]
 NAME_LENGTH = 255
 LARGEST = 1 << 20  # characters of parameters, or of a key: every server takes as much in a statement
 MOST = 100_000  # components that one of them depends on
-
-_MAIN = (
-    "__mp_main__",
-    "__main__",
-)  # the first one is a script's as the processes have it that it has started
 
 _REPLACED = str.maketrans({"/": "_", " ": "_", **dict.fromkeys("[]:,")})
 
@@ -174,9 +167,9 @@ def full_type(component: Any) -> str:
         return said
     if isinstance(component, ModuleType):
         file = getattr(component, "__file__", None)
-        return component.__name__ if component.__name__ not in _MAIN or file is None else Path(file).stem
+        return component.__name__ if component.__name__ not in MAIN or file is None else Path(file).stem
     kind = _class_of(component)
-    return f"{_module_of(kind)}.{kind.__name__}"
+    return f"{module_of(kind)}.{kind.__name__}"
 
 
 def _class_of(component: Any) -> type:
@@ -188,7 +181,7 @@ def _type_in_full(component: Any, name: str) -> str:
     if isinstance(component, ModuleType) or _full_type_said(component) is not None:
         return name
     kind = _class_of(component)
-    return f"{_module_of(kind)}.{kind.__qualname__}"
+    return f"{module_of(kind)}.{kind.__qualname__}"
 
 
 def _full_type_said(component: Any) -> str | None:
@@ -205,50 +198,8 @@ def _type_as_it_is(component: Any) -> str:
     if isinstance(component, ModuleType):
         return full_type(component)
     kind = _class_of(component)
-    module = "__main__" if kind.__module__ in _MAIN else kind.__module__
+    module = "__main__" if kind.__module__ in MAIN else kind.__module__
     return _full_type_said(component) or f"{module}.{kind.__name__}"
-
-
-def _module_of(kind: type) -> str:
-    """Return the module of a class; of one in a script the name of the script's file, whatever this process runs.
-
-    Raises
-    ------
-    TypeError
-        If the class is of a script that this process does not know.
-    """
-    if kind.__module__ not in _MAIN:
-        return kind.__module__
-    mains = [sys.modules[name] for name in _MAIN if name in sys.modules]
-    scripts = [getattr(main, "__file__", None) for main in mains]
-    for main, script in zip(mains, scripts, strict=True):
-        if hasattr(main, kind.__qualname__.partition(".")[0]):
-            return "__main__" if script is None else Path(script).stem
-    known = [script for script in scripts if script is not None]
-    if not known:  # a notebook, or a process that one has started
-        return "__main__"
-    written = [file for file in sorted(_files_of(kind)) if os.path.exists(file)]
-    if not written and _was_sent(kind):  # and two scripts may have a class of one name
-        raise TypeError(
-            f"nobody can tell in this process which script or notebook the class {kind.__qualname__} is of: give it a "
-            "full_type, such as 'lab.Source', or define it in a module"
-        )
-    return Path([*written, *known][0]).stem
-
-
-def _was_sent(kind: type) -> bool:
-    """Whether a class is one that cloudpickle has made, as of those that joblib and Dask send to their processes."""
-    copies = [
-        module for name, module in list(sys.modules.items()) if name.endswith("cloudpickle.cloudpickle")
-    ]
-    return any(kind in getattr(module, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", ()) for module in copies)
-
-
-def _files_of(kind: type) -> set[str]:
-    """Return where the methods of a class were written."""
-    functions = [inspect.unwrap(one) for one in vars(kind).values() if isinstance(one, FunctionType)]
-    own = [one.__code__.co_filename for one in functions if one.__module__ == kind.__module__]
-    return {os.path.abspath(name) for name in own if not name.startswith("<")}  # as of what a dataclass makes
 
 
 def inputs_of(component: Any) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from entropic.errors import ClusterError
 from entropic.process.raised import note_on, pickled, traceback_of, unpickled
+from entropic.process.scripts import name_of_main, sent_by
 from entropic.runs.inside import outside
 from entropic.runs.jobs import WorkerDied
 from entropic.sweeps.cuts import CutShort
@@ -99,7 +100,7 @@ def dump_work(work: Work) -> bytes:
     import cloudpickle
 
     try:
-        return bytes(cloudpickle.dumps(work))
+        return bytes(cloudpickle.dumps((name_of_main(), work)))
     except Exception as error:  # a __reduce__ of the user's may raise anything
         raise ClusterError(
             f"{_blame(work, 'the work')} cannot be pickled for another process ({type(error).__name__}: {error}). "
@@ -170,11 +171,11 @@ def run_timed(work: Work, jobs: list[Any], sweep: str | None = None) -> Reply:
 
 
 @functools.lru_cache(maxsize=4)
-def _load_work(payload: bytes) -> Work:
+def _load_work(payload: bytes) -> tuple[str, Work]:
     import cloudpickle
 
-    work: Work = cloudpickle.loads(payload)
-    return work
+    script, work = cloudpickle.loads(payload)
+    return script, work
 
 
 def run_chunk(payload: bytes, jobs: bytes, sweep: str | None = None, task: str | None = None) -> bytes:
@@ -188,10 +189,11 @@ def run_chunk(payload: bytes, jobs: bytes, sweep: str | None = None, task: str |
     import cloudpickle
 
     def call() -> Reply:
-        work = _load_work(payload)
+        script, work = _load_work(payload)
         if task is not None and (noting := as_noting(work)) is not None:
             work = noting.for_task(task)
-        return run_timed(work, cloudpickle.loads(jobs), sweep)
+        with sent_by(script):
+            return run_timed(work, cloudpickle.loads(jobs), sweep)
 
     return answer(call)
 

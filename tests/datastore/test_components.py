@@ -26,6 +26,7 @@ from entropic.datastore.components import (
     state_of,
 )
 from tests.support.component_cases import Component, Filter, Source, chain
+from tests.support.scripts import run_script
 from tests.support.strategies import json_scalars
 
 
@@ -255,6 +256,40 @@ def test_type_in_a_script_is_the_same_in_the_processes_that_it_starts_or_is_refu
         in refusal
     )
     assert digest == hash_state(component("experiment.C", version=1, parameters={"x": 1.5}))
+
+
+SWEEPS = """
+import pathlib, threading
+from entropic import Base, Mapped, Store
+from entropic.datastore import hash_state
+
+class Told(Base):
+    __tablename__ = "told"
+    n: Mapped[int]
+
+class C:
+    version, parameters, input = 1, {"x": 1.5}, None
+
+def tell(params):
+    keys = [hash_state(C())]
+    thread = threading.Thread(target=lambda: keys.append(hash_state(C())))
+    thread.start()
+    thread.join()
+    pathlib.Path(params["result_file"]).write_text(" ".join(keys))
+
+if __name__ == "__main__":
+    store = Store(tell, Told, "results", ".txt", "sqlite:///told.sqlite3")
+    here, there = store.run({"n": 1}), store.sweep([{"n": 2}], workers=1, progress=False)[0]
+    print(*(pathlib.Path(record.result_file).read_text() for record in (here, there)))
+"""
+
+
+def test_type_in_a_script_is_the_same_in_the_processes_of_a_sweep(tmp_path):
+    (tmp_path / "experiment.py").write_text(SWEEPS)
+    done = run_script(tmp_path / "experiment.py")
+
+    expected = hash_state(component("experiment.C", version=1, parameters={"x": 1.5}))
+    assert done.stdout.split() == [expected] * 4, done.stderr
 
 
 def test_module_can_be_a_component():
