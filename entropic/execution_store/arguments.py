@@ -33,6 +33,7 @@ LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1
 LONGEST_S = 1e12  # more than the calendar has, and no float is too small for it
 LAST_CHARACTER = 0x10FFFF
 _LATER: Any = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+_DATABASE = re.compile(r"(sqlite|postgresql|mysql|mariadb)(\+\w+)?://")
 _OBJECT_ID = re.compile(r"[0-9a-f]{24}")
 
 
@@ -90,11 +91,15 @@ def scope_of(dataset_id: Any) -> str:
     Raises
     ------
     ValueError
-        If it is no text, number, UUID or ObjectId.
+        If it is no text, number, UUID or ObjectId, or the URL of a database.
     """
     if dataset_id is None:
         return ""
     if isinstance(dataset_id, str):
+        if _DATABASE.match(dataset_id):  # all would go to the database of the options
+            raise ValueError(
+                "the dataset_id is the URL of a database (not shown, a password may be in it): say database=..."
+            )
         return check_name(dataset_id, "a dataset_id")
     is_number = isinstance(dataset_id, int) and not isinstance(dataset_id, bool)
     if is_number or isinstance(dataset_id, UUID) or _OBJECT_ID.fullmatch(str(dataset_id)):

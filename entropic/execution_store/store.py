@@ -29,6 +29,8 @@ class ExecutionStore:
     ------
     ValueError
         If the name or the policy is none, or later a key, a policy or a time to live. Nothing is written then.
+    TypeError
+        If *store_service* is no service.
 
     Notes
     -----
@@ -39,6 +41,11 @@ class ExecutionStore:
         self, store_name: str, store_service: ExecutionStoreService, default_policy: str = "persist"
     ) -> None:
         self.store_name = check_name(store_name)
+        if not isinstance(store_service, ExecutionStoreService):
+            raise TypeError(
+                f"a store needs an ExecutionStoreService, not {type(store_service).__name__!r}: "
+                "ExecutionStore.create(store_name, database=...) makes both"
+            )
         self._service = store_service
         self._default_policy = policy_of(default_policy)
 

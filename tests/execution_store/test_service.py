@@ -770,6 +770,21 @@ def test_context_that_is_none_is_refused(shared, wrong):
         ExecutionStoreService(wrong, database=shared)
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite:///lab.sqlite3", "postgresql+psycopg://me:secret@host/lab", "mysql://host/lab"]
+)
+def test_database_in_the_place_of_a_context_is_refused(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for act in (ExecutionStoreService, partial(ExecutionStore.create, "jobs")):
+        with pytest.raises(ValueError, match="the dataset_id is the URL of a database") as raised:
+            act(url)
+        assert "secret" not in str(raised.value)
+    with pytest.raises(TypeError, match="a store needs an ExecutionStoreService, not 'str'"):
+        ExecutionStore("jobs", url)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_store_is_made_in_one_call(shared):
     store = ExecutionStore.create("s", "d1", "evict", database=shared)
     assert store.store_name == "s"
