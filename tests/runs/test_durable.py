@@ -15,7 +15,7 @@ from entropic.runs.attempts import Work
 from entropic.runs.jobs import Failure, Job, Receipt
 from tests.support.disk_order import disk_order
 from tests.support.gone import Left, claim, elsewhere
-from tests.support.protocol_cases import MARKER, Place
+from tests.support.protocol_cases import MARKER
 from tests.support.waiting import wait_for
 
 A_LINE = {"record_id": "k", "attempt": "a1"}
