@@ -26,6 +26,7 @@ __all__ = [
     "digest_of",
     "is_digest",
     "make_folders",
+    "may_replace",
     "newest_change",
     "remove",
     "require_digest",
@@ -314,6 +315,17 @@ def require_folder(folder: Path, *, below: Path) -> None:
                 f"{str(one)!r} is a file, where a folder is wanted: give another path, or move it away"
             ) from None
         sync_folder(one.parent)
+
+
+def may_replace(path: str) -> bool:
+    """Whether this user may rename another file to *path*: in a sticky folder, as /tmp is, only owners may."""
+    above = os.stat(os.path.dirname(path))
+    if not above.st_mode & stat.S_ISVTX or os.geteuid() in {0, above.st_uid}:
+        return True
+    try:
+        return os.lstat(path).st_uid == os.geteuid()
+    except FileNotFoundError:
+        return True
 
 
 def remove(path: Path) -> None:

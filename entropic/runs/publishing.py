@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
-from entropic.disk.files import digest_of, remove, sync_folder
+from entropic.disk.files import digest_of, may_replace, remove, sync_folder
 from entropic.disk.guarded import located, unlink
 from entropic.disk.names import is_name, require_text
 from entropic.disk.registered import note_registered
@@ -185,8 +185,18 @@ class Publisher:
                 with suppress(OSError):  # of a slot that is gone, or in another's hands
                     unlink(former_of(receipt, self._root))
         for key, name in stale:
+            # A re-run's file has another name: the old one is nobody's now.
             if not self.named.has_other(self._root / name, key):
-                remove(self._root / name)  # a re-run's file has another name: the old one is nobody's now
+                self._remove_former(self._root / name)
+
+    def _remove_former(self, path: Path) -> None:
+        try:
+            remove(path)
+            is_there = os.path.lexists(path)
+        except OSError:  # in a folder in which each may only remove what is theirs
+            is_there = True
+        if is_there:
+            log.warning("%r was replaced and could not be removed: whose it is may delete it", str(path))
 
     def _former(self, connection: Connection, keys: list[str]) -> dict[str, str | None]:
         """Return the rows that are there already, each with the name of its file if a run of ours made it."""
@@ -198,7 +208,8 @@ class Publisher:
         if receipt.value is not None:
             return None
         name = receipt.final_name
-        if former.get(receipt.record_id) == name or not os.path.lexists(os.path.join(self._root, name)):
+        path = os.path.join(self._root, name)
+        if not os.path.lexists(path) or (former.get(receipt.record_id) == name and may_replace(path)):
             return name
         if not receipt.is_at(receipt.path(self._root)) and (there := receipt.placed(self._root)) is not None:
             return there  # a crash came between its move and its commit

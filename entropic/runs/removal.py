@@ -53,4 +53,6 @@ def _remove(table: ResultTable[Any], found: Found, path: Path) -> str | None:
         remove(path)
     else:
         remove_registered(table.root, key, path)
+    if os.path.lexists(path):
+        return f"what is in the folder {str(path)!r} may be removed by its owner only"
     return None

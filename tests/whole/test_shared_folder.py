@@ -287,3 +287,68 @@ def test_finished_run_that_only_its_user_may_read_is_not_run_again_and_in_nobody
     assert seen["again"] == 0.5
     assert records == [0.5, 1.5, 2.5, 3.5, 4.5]
     assert problems == "no findings"
+
+
+# A folder in which each may only remove what is theirs
+
+
+def write_folder(params: dict[str, Any]) -> None:
+    Path(params["result_file"]).mkdir()
+    (Path(params["result_file"]) / "part").write_text(str(os.geteuid()))
+
+
+def write_file(params: dict[str, Any]) -> None:
+    Path(params["result_file"]).write_text(str(os.geteuid()))
+
+
+def run_again(place: Place, runner: Any, suffix: str) -> dict[str, Any]:
+    """Run a key that has a result perhaps, read it, look for trouble, and delete it with its file."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("entropic").addHandler(handler)
+    store = Store(runner, cases.Sim, place.results, suffix, place.url)
+    path = Path(store.run({"a": 1.0}).result_file)
+    found = {
+        "text": (path / "part" if path.is_dir() else path).read_text(),
+        "findings": [finding.kind for finding in store.check(checksum=True, fix=True)],
+        "is_intact": store.retrieve({"a": 1.0}, verify=True) is not None,
+        "said": [text for text in said if "heartbeat" not in text],
+    }
+    store.close()
+    found["left"] = len(list((place.results / ".entropic").iterdir()))
+    return found
+
+
+def delete(place: Place, runner: Any, suffix: str) -> tuple[int, list[str]]:
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("entropic").addHandler(handler)
+    store = Store(runner, cases.Sim, place.results, suffix, place.url)
+    deleted = store.delete({"a": 1.0}, remove_file=True)
+    store.close()
+    return deleted, said
+
+
+@pytest.mark.parametrize(
+    ("runner", "suffix"), [(write_file, ".txt"), (write_folder, "")], ids=["file", "folder"]
+)
+@pytest.mark.parametrize("mode", [0o3775, 0o1777], ids=["of a group", "of all"])
+def test_result_of_another_user_in_a_sticky_folder_is_followed_by_one_of_ones_own(lab, runner, suffix, mode):
+    lab.results.chmod(mode)
+    (lab.folder / "runs.sqlite3").chmod(0o666)
+    lab.folder.chmod(0o2777)
+    alice, bob = replace(ALICE, umask=0), replace(BOB, umask=0)
+
+    first = alice.does(run_again, lab, runner, suffix)
+    second = bob.does(run_again, lab, runner, suffix)
+    deleted, why = alice.does(delete, lab, runner, suffix)
+
+    assert (first["text"], first["said"], first["findings"]) == (str(ALICE.uid), [], [])
+    assert (second["text"], second["is_intact"]) == (str(BOB.uid), True)
+    assert set(second["findings"]) <= {"stray-file"}
+    assert second["left"] == 0
+    assert [text for text in second["said"] if "was replaced and could not be removed" in text]
+    assert deleted
+    assert [text for text in why if "is yours to delete" in text]
