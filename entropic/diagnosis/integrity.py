@@ -147,9 +147,9 @@ class _Check:
         # A registered file elsewhere may have the name of a stray one.
         if Path(path).parent == self._table.root:
             self._known.add(Path(path).name)
-        if not self._table.reader.is_present(row):
-            return self._absent(row, path)
         try:
+            if not self._table.reader.is_present(row):
+                return self._absent(row, path)
             if row.sha256 is None:
                 return self._unrecorded(row, path, digest_of(Path(path)) if is_held else None)
             sentence = self._difference(row, Path(path))

@@ -8,6 +8,7 @@ session would have loaded and then detached them.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -37,6 +38,7 @@ ModelT = TypeVar("ModelT", bound=Base)
 CHUNK = 1000
 
 _files: Any = FileRow.__table__
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE}
 
 
 class Found(NamedTuple):
@@ -320,7 +322,9 @@ def _is_there(path: str, listed: dict[str, set[str]]) -> bool:
     """Whether there is a file or a folder of this path; *listed* has the names in folders that were listed for it."""
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in _ABSENT:
+            raise  # what may not be looked at, or a disk that fails, is no result that is gone
         folder, name = os.path.split(path)
         if folder not in listed:
             # Network file systems remember for a while that a name was absent.

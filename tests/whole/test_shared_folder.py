@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from entropic import Store
+from entropic import Store, hash_params
 from entropic.disk.sidecars import process_folders, read_sidecar
 from entropic.runs import publishing
 from tests.support import hostile
@@ -287,6 +287,53 @@ def test_finished_run_that_only_its_user_may_read_is_not_run_again_and_in_nobody
     assert seen["again"] == 0.5
     assert records == [0.5, 1.5, 2.5, 3.5, 4.5]
     assert problems == "no findings"
+
+
+# A file that another user registered, in a folder of their own
+
+
+def register_own(place: Place, path: Path) -> None:
+    path.parent.mkdir()
+    path.parent.chmod(0o700)
+    path.write_text("measured")
+    place.store().register({"a": 1.0}, path)
+
+
+def ask_for_it(place: Place) -> tuple[list[str], list[str], int]:
+    store = place.store()
+    said = []
+    for ask in (
+        lambda: store.run_or_retrieve({"a": 1.0}),
+        lambda: store.retrieve({"a": 1.0}),
+        lambda: store.sweep([{"a": 1.0}, {"a": 2.0}], progress=False),
+    ):
+        try:
+            said.append(str(ask()))
+        except OSError as error:
+            said.append(f"{type(error).__name__} {error}")
+    kinds = [finding.kind for finding in store.check(fix=True)]
+    return said, kinds, store.count(a=1.0)
+
+
+@pytest.mark.parametrize("is_recorded", [True, False], ids=["registered", "written by SQL"])
+def test_file_that_may_not_be_looked_at_is_not_taken_for_one_that_is_gone(lab, is_recorded):
+    alice, bob = replace(ALICE, umask=0o002), replace(BOB, umask=0o002)
+    alice.does(open_and_look, lab)
+    (lab.folder / "home").mkdir()
+    give(lab.folder / "home", ALICE.uid, GROUP)
+    path = lab.folder / "home" / "own" / f"{hash_params({'a': 1.0})}.txt"
+    alice.does(register_own, lab, path)
+    if not is_recorded:
+        lab.sql("DELETE FROM entropic_files")
+
+    said, kinds, count = bob.does(ask_for_it, lab)
+
+    for text in said:
+        assert text.startswith("PermissionError")
+        assert str(path) in text
+    assert kinds == ["corrupt-file"]
+    assert count == 1
+    assert alice.does(open_and_look, lab)[0] == 1
 
 
 # A folder in which each may only remove what is theirs
