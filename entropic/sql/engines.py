@@ -75,8 +75,8 @@ def make_engine(url: URL, rest: Callable[[], None]) -> Engine:
         engine = _created(url, **arguments)
     else:
         arguments = {"pool_pre_ping": True, "pool_recycle": 1800, "pool_use_lifo": True}
-        if url.get_backend_name() in {"mysql", "mariadb"}:
-            arguments["isolation_level"] = "READ COMMITTED"  # a poller must see what others commit meanwhile
+        # Whatever the server's default: a poller must see what others commit meanwhile.
+        arguments["isolation_level"] = "READ COMMITTED"
         engine = _created(url, **arguments)
     prepare(engine, rest)
     return engine

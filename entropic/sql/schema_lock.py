@@ -92,7 +92,10 @@ def _begun(engine: Engine) -> Connection | None:
 
 @contextmanager
 def _postgres_lock(database: Database) -> Iterator[Connection]:
-    with transaction(database.engine) as connection:
+    # In any other isolation the wait for the lock would be part of what the transaction sees: nothing of what was made
+    # meanwhile.
+    options = {"isolation_level": "READ COMMITTED"}
+    with database.engine.connect().execution_options(**options) as connection, connection.begin():
         try:
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(LOCK_TIMEOUT_S * 1000)}")
             # The transaction's own lock: a session's would be lost in a pooler between client and server.

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,6 +46,7 @@ from entropic.sql.tables import NAMES, FileRow, every_table
 from tests.assets.schema import make
 from tests.support.processes import run_together
 from tests.support.scripts import run_text
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(make.__file__).parent
@@ -316,6 +318,27 @@ def test_upgrades_and_first_starts_at_once_all_succeed_and_agree(database_url):
     uuids = run_together(_start_or_upgrade, [(database_url, i % 2 == 0) for i in range(6)])
 
     assert len(set(uuids)) == 1
+
+
+@pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("is_users", [False, True], ids=["URL", "engine"])
+def test_who_waits_for_the_lock_of_postgresql_sees_what_was_made_meanwhile(postgres_url, isolation, is_users):
+    option = f"-c default_transaction_isolation={isolation.lower().replace(' ', chr(92) + ' ')}"
+    url = make_url(postgres_url).update_query_dict({"options": option})
+    engine = create_engine(postgres_url, isolation_level=isolation)
+    second = Database(engine if is_users else url)
+    first = Database(postgres_url)
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with ThreadPoolExecutor(1) as pool:
+        with locks.schema_lock(first) as connection:
+            made = pool.submit(versions.ensure_schema, second, [user_table()])
+            wait_for(lambda: connection.scalar(waiting))
+            versions.make_library_tables(first, connection)
+        made.result()
+    second.dispose()
+    engine.dispose()
+
+    migrate.check(first)
 
 
 def test_tables_that_cannot_all_be_made_are_not_made_at_all(sqlite_url):
