@@ -277,6 +277,8 @@ def is_memory(url: URL) -> bool:
     if url.get_backend_name() != "sqlite":
         return False
     database = url.database or ""
+    if database == "file::memory:" and "uri" in url.query:
+        return True
     return database in {"", ":memory:"} or "mode=memory" in database or url.query.get("mode") == "memory"
 
 

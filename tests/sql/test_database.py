@@ -831,6 +831,17 @@ def test_memory_is_shared_by_threads_and_stores(tmp_path):
     assert isinstance(database.engine.pool, QueuePool)
 
 
+@pytest.mark.parametrize("place", ["file::memory:?uri=true", "file::memory:?cache=shared&uri=true"])
+def test_memory_that_is_named_by_a_uri_is_no_file(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    database = Database(f"sqlite:///{place}")
+    database.write(lambda connection: connection.execute(text("CREATE TABLE t (x INTEGER)")))
+
+    assert database.is_memory
+    assert list(tmp_path.iterdir()) == []
+    database.dispose()
+
+
 def test_two_databases_in_memory_are_two():
     one, two = Database("sqlite://"), Database("sqlite://")
     one.write(lambda connection: connection.execute(text("CREATE TABLE t (x INTEGER)")))
