@@ -296,7 +296,8 @@ class RecordReader(Generic[ModelT]):
         marks = [f"id_{place}" for place in range(n)]
         expanded = self._by_ids.compile(dialect=dialect).construct_expanded_state({"ids": marks})
         sql, parameters = expanded.statement, list(expanded.positional_parameters)
-        first = parameters.index(marks[0])
+        # From the end: the first one is the table's name, which may be anything.
+        first = len(parameters) - parameters[::-1].index(marks[-1]) - n
         before, after = parameters[:first], parameters[first + n :]
         made = {
             name: column.type.dialect_impl(dialect).result_processor(dialect, None)

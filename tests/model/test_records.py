@@ -1,13 +1,14 @@
 """Records are made without a session, and must be what a session would have made."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect, select, text
 from sqlalchemy.orm import Session
 
 from benchmarks.data import Run, params, write_result
-from entropic import Database, SchemaError, Store
+from entropic import Base, Database, Mapped, SchemaError, Store
 from entropic.model.records import CHUNK
 from tests.support.counting import statements
 
@@ -129,3 +130,19 @@ def test_key_that_the_database_takes_for_another_is_refused(tmp_path, request, u
     assert opened.run_or_retrieve({**one, "id": "RunA"}).created_at == record.created_at
     assert opened.count() == 1
     database.dispose()
+
+
+class NamedLikeAParameter(Base):
+    __tablename__ = "id_0"
+    n: Mapped[int]
+
+
+def test_rows_of_a_table_that_is_named_like_a_parameter_are_found(sqlite, tmp_path):
+    def write_number(given):
+        Path(given["result_file"]).write_text(str(given["n"]))
+
+    store = Store(write_number, NamedLikeAParameter, tmp_path, ".txt", sqlite)
+    records = [store.run_or_retrieve({"n": n}) for n in range(3)]
+
+    assert [record.n for record in store.sweep({"n": range(3)}, progress=False)] == [0, 1, 2]
+    assert [store.retrieve({"n": n}).id for n in range(3)] == [record.id for record in records]
