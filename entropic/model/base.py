@@ -201,7 +201,7 @@ class Base(DeclarativeBase):
         ResultFileMissingError
             If the file is not there, or there is no digest to *verify* it with.
         CorruptFileError
-            If it is not what the run wrote.
+            If it is not what the run wrote, or was changed while it was verified and read.
         ValueError
             If there is no loader for its suffix.
         ImportError

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import stat
 from abc import ABC
 from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
@@ -238,7 +239,7 @@ def load(path: str, recorded: tuple[int, str] | None = None, *, verify: bool = F
     ResultFileMissingError
         If there is nothing at *path*, or nothing *recorded* to verify it with.
     CorruptFileError
-        If it is not what was recorded.
+        If it is not what was recorded, or was changed between that and the end of the reading.
     ValueError
         If there is no loader for its suffix.
     ImportError
@@ -251,10 +252,11 @@ def load(path: str, recorded: tuple[int, str] | None = None, *, verify: bool = F
                 f"there is no digest to compare {path!r} with: no Store retrieved the record, or an earlier release or "
                 "SQL wrote it"
             )
+        before = _state(path)
         _compare(path, recorded)
     try:
         require_regular(path)
-        return loader(path)
+        value = loader(path)
     except FileNotFoundError as error:
         raise _missing(path) from error
     except ImportError:
@@ -268,6 +270,11 @@ def load(path: str, recorded: tuple[int, str] | None = None, *, verify: bool = F
             except CorruptFileError as corrupt:
                 raise corrupt from error
         raise
+    if verify and _state(path) != before:
+        raise CorruptFileError(
+            f"{path!r} was changed or replaced while it was read, perhaps by another run: ask for the record again"
+        )
+    return value
 
 
 def open_file(path: str) -> Any:
@@ -405,6 +412,17 @@ def _suffix_of(path: str, known: Container[str]) -> str:
             return name[at:]
         at = name.find(".", at + 1)
     return ""
+
+
+def _state(path: str) -> tuple[int, ...]:
+    """Return what tells the file or folder at *path* from another, and a file from what it was before a change."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    is_folder = stat.S_ISDIR(status.st_mode)  # in which a loader may leave something
+    changes = () if is_folder else (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return status.st_dev, status.st_ino, *changes
 
 
 def _compare(path: str, recorded: tuple[int, str]) -> None:

@@ -1,6 +1,7 @@
 """`record.load()` and `record.open()`: each suffix as its library reads it, damage told from a loader that fails."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -188,6 +189,28 @@ def test_flipped_byte_is_found_on_request(record_of):
     flip(record.result_file)
 
     with pytest.raises(CorruptFileError, match="is not what its run wrote"):
+        record.load(verify=True)
+
+
+@pytest.mark.parametrize("how", ["replaced", "changed", "gone"])
+def test_file_that_changes_after_it_was_verified_is_not_taken_for_verified(record_of, tmp_path, how):
+    record = record_of(".swapped", lambda path: Path(path).write_text("first"))
+
+    def read_another(path):
+        if how == "replaced":
+            (tmp_path / "other").write_text("other")
+            os.replace(tmp_path / "other", path)
+        elif how == "changed":
+            Path(path).write_text("other")
+        text = Path(path).read_text()
+        if how == "gone":
+            os.unlink(path)
+        return text
+
+    register_loader(".swapped", read_another)
+
+    error, says = (ResultFileMissingError, "not there") if how == "gone" else (CorruptFileError, "replaced")
+    with pytest.raises(error, match=says):
         record.load(verify=True)
 
 
