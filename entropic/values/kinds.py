@@ -7,6 +7,7 @@ error, and nothing is worked out of it that a few characters could make endless.
 from __future__ import annotations
 
 import re
+import sys
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
@@ -23,6 +24,8 @@ __all__ = [
     "decode_masked",
     "decode_numpy",
     "decode_scalar",
+    "decode_zone",
+    "encode_zone",
     "from_text",
     "has_description",
     "is_plain_dtype",
@@ -33,7 +36,8 @@ __all__ = [
 
 
 _NUMBER = (float, int)  # PostgreSQL's JSONB gives 1 for 1.0
-_TIME = (str,), (int,), (timedelta, str, tuple, type(None))  # with fold and zone
+_TIME = (str,), (int,), (timedelta, str, tuple, dict, type(None))  # with fold and zone
+_PYDANTIC = "pydantic"  # whose own zones are what it reads "Z" and "+01:00" as
 _ARRAY_KINDS = frozenset("biufcmMSUV")
 _FRACTION = re.compile(r"-?\d+(/\d+)?")
 
@@ -84,30 +88,41 @@ def from_text(function: Callable[[str], Any]) -> Callable[[Any], Any]:
 
 
 def _encode_datetime(value: datetime) -> list[Any] | None:
-    if type(value.tzinfo) is ZoneInfo and value.tzinfo.key:
-        return [value.replace(tzinfo=None).isoformat(), value.fold, value.tzinfo.key]
-    if value.tzinfo is not None and type(value.tzinfo) is not timezone:
+    zone = value.tzinfo and encode_zone(value.tzinfo)
+    if zone is None and value.tzinfo is not None:
         return None  # of a zone without a name only the offset would be kept
+    return [value.replace(tzinfo=None).isoformat(), value.fold, zone]
+
+
+def encode_zone(zone: Any) -> str | timedelta | tuple[timedelta, str] | dict[str, timedelta] | None:
+    """Return what `decode_zone` makes an equal zone of, of the same type; None if there is no such thing."""
+    if type(zone) is ZoneInfo:
+        return zone.key or None
+    if type(zone) is getattr(sys.modules.get("pydantic_core"), "TzInfo", None):
+        return {_PYDANTIC: zone.utcoffset(None)}
+    if type(zone) is not timezone:
+        return None
     # The offset by itself: fromisoformat() reads one of less than a second as UTC.
-    return [value.replace(tzinfo=None).isoformat(), value.fold, value.tzinfo and _encode_offset(value.tzinfo)]
-
-
-def _encode_offset(zone: timezone) -> timedelta | tuple[timedelta, str]:
     offset, name = zone.utcoffset(None), zone.tzname(None)
     return offset if name == timezone(offset).tzname(None) else (offset, name)
 
 
-def _decode_zone(zone: Any) -> Any:
+def decode_zone(zone: Any) -> Any:
+    """Return the zone of which `encode_zone` made this; a list may stand for a tuple."""
     if zone is None:
         return None
     if isinstance(zone, str):
         return ZoneInfo(zone)
-    return timezone(*zone) if isinstance(zone, tuple) else timezone(zone)
+    if isinstance(zone, dict):
+        from pydantic_core import TzInfo
+
+        return TzInfo(of_type(zone[_PYDANTIC], timedelta).total_seconds())
+    return timezone(*zone) if isinstance(zone, tuple | list) else timezone(zone)
 
 
 def _decode_datetime(content: Any) -> datetime:
     text, fold, zone = parts_as(content, *_TIME)
-    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=_decode_zone(zone))
+    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=decode_zone(zone))
 
 
 def _encode_time(value: time) -> list[Any] | None:
@@ -115,16 +130,15 @@ def _encode_time(value: time) -> list[Any] | None:
     text = [value.replace(tzinfo=None).isoformat(), value.fold]
     if zone is None:
         return text
-    if type(zone) is ZoneInfo and zone.key:
-        return [*text, zone.key]
-    return [*text, _encode_offset(zone)] if type(zone) is timezone else None
+    encoded = encode_zone(zone)
+    return None if encoded is None else [*text, encoded]
 
 
 def _decode_time(content: Any) -> time:
     if len(of_type(content, list)) == 2:  # without a zone
         content = [*content, None]
     text, fold, zone = parts_as(content, *_TIME)
-    return time.fromisoformat(text).replace(fold=fold, tzinfo=_decode_zone(zone))
+    return time.fromisoformat(text).replace(fold=fold, tzinfo=decode_zone(zone))
 
 
 def is_plain_dtype(dtype: Any) -> bool:

@@ -11,18 +11,17 @@ import copy
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from datetime import datetime, time, timezone, tzinfo
+from datetime import datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum, Flag
 from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 from entropic.values.arrays import array_kind, copy_of, form_of, single_form
 from entropic.values.documents import MARKER
 from entropic.values.hashing import NoForm, canonical, hasher_of, rounded_apart
-from entropic.values.kinds import CODECS
+from entropic.values.kinds import CODECS, decode_zone, encode_zone
 from entropic.values.objects import Shape, class_name, shape_of, state_of
 
 __all__ = [
@@ -379,25 +378,16 @@ _WAYS: list[tuple[Any, str]] = [
 
 
 def _zone(value: Any) -> Any:
-    zone = value.tzinfo
-    if zone is None:
+    if value.tzinfo is None:
         return None
-    if type(zone) is timezone:
-        # The offset by itself: fromisoformat() reads one of less than a second as UTC.
-        offset = zone.utcoffset(None)
-        name = zone.tzname(None)
-        return [offset] if name == timezone(offset).tzname(None) else [offset, name]
-    if type(zone) is ZoneInfo and zone.key is not None:
-        return zone.key
-    raise NoForm(
-        f"is in the zone {zone!r}, which has no name to find it by: use zoneinfo or datetime.timezone"
-    )
-
-
-def _tzinfo(zone: Any) -> Any:
+    zone = encode_zone(value.tzinfo)
     if zone is None:
-        return None
-    return ZoneInfo(zone) if isinstance(zone, str) else timezone(*zone)
+        raise NoForm(
+            f"is in the zone {value.tzinfo!r}, which has no name to find it by: use zoneinfo or datetime.timezone"
+        )
+    if isinstance(zone, timedelta | tuple):
+        return [zone] if isinstance(zone, timedelta) else list(zone)
+    return zone
 
 
 def _finite(value: Decimal) -> str:
@@ -414,12 +404,12 @@ _OWN: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "datetime": (
         datetime,
         lambda value: [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, _zone(value)],
-        lambda c: datetime.fromisoformat(c[0]).replace(fold=c[1], tzinfo=_tzinfo(c[2])),
+        lambda c: datetime.fromisoformat(c[0]).replace(fold=c[1], tzinfo=decode_zone(c[2])),
     ),
     "time": (
         time,
         lambda value: [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, _zone(value)],
-        lambda c: time.fromisoformat(c[0]).replace(fold=c[1], tzinfo=_tzinfo(c[2])),
+        lambda c: time.fromisoformat(c[0]).replace(fold=c[1], tzinfo=decode_zone(c[2])),
     ),
     "decimal": (Decimal, _finite, Decimal),
     "slice": (slice, lambda value: [value.start, value.stop, value.step], lambda parts: slice(*parts)),

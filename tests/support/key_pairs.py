@@ -29,6 +29,7 @@ import attrs
 import numpy as np
 import pandas as pd
 import pydantic
+import pydantic_core
 from sqlalchemy import JSON
 
 from entropic import Base, Mapped, mapped_column, param
@@ -299,6 +300,7 @@ NAMES: dict[str, Any] = {
     "Path": pathlib.Path,
     "PurePosixPath": pathlib.PurePosixPath,
     "ZoneInfo": zoneinfo.ZoneInfo,
+    "TzInfo": pydantic_core.TzInfo,
     "context": decimal.Context(prec=40),
 }
 

@@ -724,6 +724,18 @@ OBJECTS = [
         D,
         "the zone counts",
     ),
+    (
+        "datetime(2026, 1, 2, tzinfo=UTC)",
+        "datetime(2026, 1, 2, tzinfo=TzInfo(0))",
+        D,
+        "the class of a zone counts, also of pydantic's",
+    ),
+    (
+        "time(1, tzinfo=TzInfo(3600))",
+        "time(1, tzinfo=TzInfo(3600.0))",
+        S,
+        "equal zones of pydantic's",
+    ),
     ("datetime(2026, 1, 2)", "datetime(2026, 1, 2, fold=1)", D, "the fold counts"),
     ("datetime(2026, 1, 2)", "date(2026, 1, 2)", D, "a date is no time"),
     ("time(1)", "time(1, tzinfo=UTC)", D, "the zone counts"),

@@ -7,6 +7,7 @@ import json
 import math
 
 import numpy as np
+import pydantic
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -129,6 +130,18 @@ def test_name_of_an_offset_comes_back():
 
     assert (moment.tzname(), clock.tzname()) == ("there", "there")
     assert moment.utcoffset() == clock.utcoffset() == datetime.timedelta(hours=2)
+
+
+def test_zone_of_pydantics_comes_back_as_one():
+    read = pydantic.TypeAdapter(list[datetime.datetime]).validate_json(
+        '["2026-01-02T00:00Z", "2026-01-02T00:00-01:30"]'
+    )
+
+    back = there_and_back([*read, datetime.time(1, tzinfo=read[1].tzinfo)])
+
+    assert back[:2] == read
+    assert [type(one.tzinfo) for one in back] == [type(read[0].tzinfo)] * 3
+    assert [one.utcoffset() for one in back[1:]] == [-datetime.timedelta(minutes=90)] * 2
 
 
 def test_what_json_has_stands_as_it_is():
