@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ForwardRef, get_args, get_origin
 
 from sqlalchemy import (
     JSON,
+    Column,
     ColumnElement,
     Enum,
     MetaData,
@@ -34,7 +35,15 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.orm import DeclarativeBase, InspectionAttr, Mapped, MappedColumn, declared_attr, mapped_column
+from sqlalchemy.orm import (
+    ColumnProperty,
+    DeclarativeBase,
+    InspectionAttr,
+    Mapped,
+    MappedColumn,
+    declared_attr,
+    mapped_column,
+)
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import NullType, TypeEngine
 
@@ -129,7 +138,8 @@ class Base(DeclarativeBase):
     ------
     SchemaError
         At class creation, if a reserved column is redefined, if a column would hide a method of the records, if an
-        annotation, or a value beside one, makes no column, or if another class has the same table.
+        annotation, or a value beside one, makes no column, if there is a `column_property`, or if another class has the
+        same table.
 
     Notes
     -----
@@ -160,6 +170,7 @@ class Base(DeclarativeBase):
         _refuse_reserved(cls)
         _refuse_hiding(cls)
         _refuse_values(cls)
+        _refuse_expressions(cls)
         _replace_former(cls)
         documented = _documented(cls)
         of_users = cls.registry.type_annotation_map
@@ -422,6 +433,16 @@ def _refuse_values(cls: type[Base]) -> None:
             raise SchemaError(
                 f"{parent.__qualname__}.{name} = {value!r:.100} makes no column: write {name}: Mapped[...] = {meant}"
             )
+
+
+def _refuse_expressions(cls: type[Base]) -> None:
+    for parent in cls.__mro__[: cls.__mro__.index(Base)]:
+        for name, value in vars(parent).items():
+            if isinstance(value, ColumnProperty) and not isinstance(value.columns[0], Column):
+                raise SchemaError(
+                    f"{parent.__qualname__}.{name} is a column_property, which is no column of the table, so that no "
+                    "record would have it: make it a property, or a hybrid_property to ask for it in SQL"
+                )
 
 
 def _is_mapped(annotation: Any) -> bool:

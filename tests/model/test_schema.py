@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import PickleType, create_engine, insert, inspect, select, text
+from sqlalchemy import Double, PickleType, create_engine, insert, inspect, select, text
 from sqlalchemy.exc import ArgumentError, StatementError
-from sqlalchemy.orm import MappedAsDataclass, Session, declared_attr
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import MappedAsDataclass, Session, column_property, declared_attr
 from sqlalchemy.schema import CreateColumn, CreateTable
 
 from entropic import Base, Database, Mapped, SchemaError, Store, mapped_column, output, param
@@ -59,6 +60,22 @@ def test_columns_of_a_mixin_are_parameters():
         radius: Mapped[float] = param(default=1.0)
 
     assert {column.name for column in Ball.__table__.columns} == {*RESERVED, "radius", "mass"}
+
+
+def test_expression_is_refused_with_what_works(tmp_path):
+    mass = param(Double)
+    body = {"__tablename__": "schema_area", "mass": mass}
+    with pytest.raises(SchemaError, match=r"Box\.double is a column_property, .* a hybrid_property"):
+        type("Box", (Base,), {**body, "double": column_property(mass * 2)})
+
+    doubled = hybrid_property(lambda self: self.mass * 2)
+    model = type("Box", (Base,), {**body, "double": doubled})
+    store = Store(
+        lambda params: Path(params["result_file"]).write_text(""), model, tmp_path, ".txt", "sqlite://"
+    )
+
+    assert store.run_or_retrieve({"mass": 2.0}).double == 4.0
+    assert len(store.records(model.double > 3)) == 1
 
 
 # A model defined again
