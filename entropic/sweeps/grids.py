@@ -87,9 +87,11 @@ def parameter_sets(params: ParameterSets, single: str | None = None) -> Iterator
 
 
 def _each(params: Iterable[Any], single: str | None) -> Iterator[Mapping[str, Any]]:
+    is_drawn = isinstance(params, Iterator)
     for number, one in enumerate(params):
         if isinstance(one, dict):
-            yield one
+            # A generator may yield one dict again and again, and change it meanwhile.
+            yield dict(one) if is_drawn else one
         elif hasattr(one, "keys"):
             yield dict(one)
         elif single is not None:

@@ -46,3 +46,13 @@ def test_sweep_takes_the_names_in_a_dict_or_a_frame_for_no_values(value):
 def test_expand_grid_of_a_list_raises():
     with pytest.raises(ParameterError, match="maps each parameter"):
         expand_grid([("a", [1])])
+
+
+def test_one_dict_that_a_generator_changes_and_yields_again_is_many_sets():
+    def drawn():
+        params = {"scale": 0.5}
+        for n in range(3):
+            params["n"] = n
+            yield params
+
+    assert list(parameter_sets(drawn())) == [{"scale": 0.5, "n": n} for n in range(3)]
