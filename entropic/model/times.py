@@ -21,6 +21,8 @@ def plain_time(value: Any) -> Any:
     """Return the datetime or timedelta of a pandas or NumPy time; other values as they are."""
     for convert in ("to_pydatetime", "to_pytimedelta"):
         if hasattr(value, convert):
+            if type(value).__name__ == "NaTType":
+                raise Refused("is NaT, which is no time; use None in a nullable column")
             if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
                 raise Refused(
                     f"has nanoseconds, but a time column holds microseconds: {described(value)}; round it, as in "

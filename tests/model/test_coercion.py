@@ -381,6 +381,12 @@ def test_time_column_refuses_what_it_would_change(python, value):
         cast(kind, value)
 
 
+@pytest.mark.parametrize("kind", [*(TYPES[one] for one in (datetime, timedelta, time)), Date()], ids=repr)
+def test_missing_time_of_pandas_is_refused_as_what_it_is(kind):
+    with pytest.raises(Refused, match="is NaT, which is no time; use None in a nullable column"):
+        cast(kind, pd.NaT)
+
+
 # Everything else
 
 
