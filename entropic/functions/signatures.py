@@ -22,7 +22,6 @@ from typing import Any, NoReturn
 
 from entropic.display.hints import did_you_mean
 from entropic.errors import ParameterError
-from entropic.functions.closures import UNDEFINED, closure_of, varying_in
 from entropic.model.annotations import (
     UNREADABLE,
     Kind,
@@ -46,6 +45,7 @@ from entropic.model.base import (
 )
 from entropic.model.contents import contents_of
 from entropic.sql.limits import free_name
+from entropic.values.closures import UNDEFINED, closure_of, varying_in
 from entropic.values.hashing import NoForm, has_hasher
 from entropic.values.objects import shape_of
 from entropic.values.parameter_documents import Documents

@@ -19,6 +19,7 @@ from operator import or_
 from typing import Any, NamedTuple
 
 from entropic.values.arrays import array_kind, copy_of, form_of, single_form
+from entropic.values.closures import varying_in_class
 from entropic.values.documents import MARKER
 from entropic.values.hashing import NoForm, canonical, hasher_of, rounded_apart
 from entropic.values.kinds import CODECS, decode_zone, encode_zone
@@ -240,6 +241,17 @@ class Documents:
             )
         return name
 
+    def _own_class(self, kind: type) -> str:
+        """Return the name of a class of whose objects the class is a part: it must be all that they are told by."""
+        name = self._class(kind)
+        if (varying := varying_in_class(kind)) is not None:
+            raise NoForm(
+                f"is of the class {name}, which was made in a function and hangs there on {'.'.join(varying)!r}: "
+                "another call may make one of this name that does something else. Make that a field, or define the "
+                f"class outside of functions, or {_advice(kind)}"
+            )
+        return name
+
     def _keep(self, kind: str, content: Any, value: Any) -> dict[str, Any]:
         document = _marked(kind, content)
         self.sources.originals[canonical(document)] = value
@@ -247,13 +259,13 @@ class Documents:
 
     def _member(self, value: Enum, kind: Any) -> dict[str, Any]:
         if not isinstance(value, Flag):
-            return _marked("enum", [self._class(kind), value.name])
+            return _marked("enum", [self._own_class(kind), value.name])
         members = [member for member in kind if member in value]
         if reduce(or_, members, kind(0)) != value:
             raise BadValue(
                 f"is {value!r}, which has bits without a name: give {kind.__qualname__} members for them"
             )
-        return _marked("flag", [self._class(kind), sorted(str(member.name) for member in members)])
+        return _marked("flag", [self._own_class(kind), sorted(str(member.name) for member in members)])
 
     def _array(self, value: Any, kind: str, depth: int) -> dict[str, Any]:
         if kind == "objects":
@@ -274,7 +286,7 @@ class Documents:
             except NoForm as refused:
                 refused.steps.append(f".{name}")
                 raise
-        content = {"class": self._class(kind), "fields": fields}
+        content = {"class": self._own_class(kind), "fields": fields}
         extra = getattr(value, "__pydantic_extra__", None)
         if extra:
             content["extra"] = self._dict(extra, depth)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import enum
 import fractions
 import functools
 import json
 import threading
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import attrs
 import numpy as np
@@ -248,6 +249,132 @@ def test_two_classes_of_one_name_in_one_call_are_refused():
 
     assert Documents().of(one(1)) == Documents().of(other(1))  # a notebook's cell that ran again
     assert "Local, and so is something else in this call" in refusal([one(1), other(1)])
+
+
+def closing(width: int) -> Any:
+    @dataclasses.dataclass
+    class Kernel:
+        name: str
+
+        @property
+        def scaled(self) -> str:
+            return self.name * width
+
+    return Kernel("k")
+
+
+def calling(function: Any) -> Any:
+    class Kernel(pydantic.BaseModel):
+        name: str
+
+        def apply(self) -> Any:
+            return function(self.name)
+
+    return Kernel(name="k")
+
+
+def inheriting(width: int) -> Any:
+    class Base:
+        def scaled(self) -> int:
+            return width
+
+    @dataclasses.dataclass
+    class Kernel(Base):
+        name: str
+
+    return Kernel("k")
+
+
+def helping(width: int) -> Any:
+    def helper() -> int:
+        return width
+
+    @attrs.define
+    class Kernel:
+        name: str
+
+        def scaled(self) -> int:
+            return helper()
+
+    return Kernel("k")
+
+
+def having(width: int) -> Any:
+    @dataclasses.dataclass
+    class Kernel:
+        name: str
+        scale: ClassVar[int] = width
+
+    return Kernel("k")
+
+
+def of_members(width: int) -> Any:
+    class Kernel(enum.Enum):
+        K = 1
+
+        def scaled(self) -> int:
+            return width
+
+    return Kernel.K
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (closing, "width"),
+        (calling, "function"),
+        (inheriting, "width"),
+        (helping, "helper.width"),
+        (having, "width"),
+        (of_members, "width"),
+    ],
+    ids=shown,
+)
+def test_class_that_another_call_would_make_otherwise_is_refused(make, name):
+    assert f"which was made in a function and hangs there on {name!r}" in refusal([make(1)])
+
+
+def test_class_that_every_call_makes_alike_is_taken():
+    import fractions as numbers
+    from math import sin
+
+    count = 3
+
+    def helper(x: float) -> float:
+        return sin(x)
+
+    class Method(enum.Enum):
+        RK4 = count
+
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Part:
+        x: int = 3
+        order: ClassVar[int] = 4
+
+        def scaled(self) -> float:
+            return helper(super().__hash__()) * self.x
+
+    @attrs.define
+    class Whole:
+        parts: list[Part]
+        share: numbers.Fraction = attrs.field(default=numbers.Fraction(1, 3))
+
+        @functools.cached_property
+        def first(self) -> Any:
+            return Part(self.parts[0].x)
+
+    class Settings(pydantic.BaseModel):
+        whole: Any
+        method: Method = Method.RK4
+
+        @pydantic.field_validator("method")
+        @classmethod
+        def take(cls, method: Method) -> Method:
+            return method
+
+    value = Settings(whole=Whole([Part()]))
+
+    assert made([value]) == [value]
 
 
 def test_hasher_says_what_identifies_an_object_and_its_class_counts(monkeypatch):

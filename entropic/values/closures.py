@@ -1,22 +1,28 @@
-"""What a function that another function makes has of that one: what another call of the maker could make otherwise.
+"""What a function or class that a function makes has of that one: what another call of the maker could make otherwise.
 
-The results of a function are kept under its name, which is the same whatever the maker was called with. So nothing that
-it reaches may hang on that: its closure and those of its decorators, and, of what is defined beside it, also defaults,
-attributes and classes. A value does not say where it is from; the code of the maker does.
+The results of a function are kept under its name, which is the same whatever the maker was called with; and the class
+of an object is known by its name. So nothing that they reach may hang on that: of a function its closure and those of
+its decorators, and, of what is defined beside it, also defaults, attributes and classes. A value does not say where it
+is from; the code of the maker does.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import dis
 import functools
 import inspect
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from functools import partial
+from itertools import starmap
 from types import CodeType
 from typing import Any
+from weakref import WeakKeyDictionary
 
-__all__ = ["UNDEFINED", "closure_of", "varying_in"]
+__all__ = ["UNDEFINED", "closure_of", "varying_in", "varying_in_class"]
 
 UNDEFINED: Any = object()
 """Stands for what is closed over and has no value yet."""
@@ -68,6 +74,23 @@ def varying_in(function: Callable[..., Any]) -> Trail | None:
     return found[0] if found else None
 
 
+def varying_in_class(class_: type) -> tuple[str, ...] | None:
+    """Return the names that lead to something in a class that another call of its maker could make otherwise.
+
+    Fields are nothing of the kind, nor are members of an Enum: the one have values, and the others names.
+    """
+    if _LOCAL not in class_.__qualname__:
+        return None
+    if class_ not in _varying:
+        search = _Search(class_.__name__, set(map(id, class_.__mro__)))
+        found = itertools.chain.from_iterable(map(search.of_object, class_.__mro__))
+        _varying[class_] = next((names for names, _ in found), None)
+    return _varying[class_]
+
+
+_varying: WeakKeyDictionary[type, tuple[str, ...] | None] = WeakKeyDictionary()
+
+
 class _Search:
     """Looks through what a function reaches.
 
@@ -93,6 +116,21 @@ class _Search:
                 continue
             at = next((at for at, code in enumerate(makers) if name in code.co_cellvars), len(makers))
             yield from self._of_value(name, value, makers[at:])
+
+    def of_object(self, class_: type) -> Iterator[Trail]:
+        """Look through what objects of a class have of it."""
+        if _LOCAL not in class_.__qualname__:
+            return
+        within, looked_at = f"{class_.__qualname__}.", set[str]()
+        for value in vars(class_).values():
+            for function in _functions_of(value):
+                if function.__code__.co_qualname.startswith(within):  # and was not generated
+                    looked_at.update(function.__code__.co_freevars)
+                    yield from self.of_closure(function)
+        codes = _codes(class_.__qualname__, _names_of(class_))
+        if codes and any(starmap(partial(_is_constant, class_), vars(class_).items())):
+            read = _read(codes[0], codes[1:])
+            yield from (((name,), UNDEFINED) for name in read if name not in looked_at)
 
     def of_wrapper(self, one: Any) -> Iterator[Trail]:
         """Look through a function that is no parameter's, or what a decorator made of one."""
@@ -129,7 +167,7 @@ class _Search:
             return
         if inspect.isclass(value) and code is not None and code.co_qualname == value.__qualname__:
             self.seen.add(id(value))
-            inside = self._of_class(value, [code, *makers])
+            inside = self.of_class(value, [code, *makers])
         elif inspect.isfunction(chain[-1]) and chain[-1].__code__ is code:
             self.seen.update(map(id, chain))
             inside = itertools.chain.from_iterable(map(self.of_wrapper, chain))
@@ -138,7 +176,7 @@ class _Search:
             return
         yield from (((name, *trail), found) for trail, found in inside)
 
-    def _of_class(self, class_: Any, makers: Codes) -> Iterator[Trail]:
+    def of_class(self, class_: Any, makers: Codes) -> Iterator[Trail]:
         """Look through a class, whose body is the first of *makers*."""
         body, maker, *_ = makers
         stored = {one.argval for one in dis.get_instructions(maker) if one.opname == "STORE_ATTR"}
@@ -153,10 +191,7 @@ class _Search:
                 if function.__code__ in body.co_consts:
                     looked_at.update(function.__code__.co_freevars)
                     yield from self.of_closure(function)
-        # Of what the body itself read, there is only what it made of it.
-        for name in body.co_freevars:
-            if name not in looked_at and not _is_special(name):
-                yield (name,), UNDEFINED
+        yield from (((name,), UNDEFINED) for name in _read(body, makers[1:]) if name not in looked_at)
         for base in class_.__bases__:
             if _LOCAL in base.__qualname__:
                 if id(base) not in self.seen:
@@ -210,6 +245,25 @@ def _is_usual(name: str, value: Any) -> bool:
     )
 
 
+def _is_constant(class_: type, name: str, value: Any) -> bool:
+    """Whether an attribute of a class is a value that all its objects have, and no field."""
+    fields = {one.name for one in dataclasses.fields(class_)} if dataclasses.is_dataclass(class_) else set()
+    is_method = hasattr(type(value), "__get__") or name in fields or issubclass(class_, Enum)
+    return not (is_method or _is_usual(name, value))
+
+
+def _read(body: CodeType, makers: Codes) -> Iterator[str]:
+    """Return what the body of a class reads of its *makers*, but for modules and the like: what it made is left."""
+    for name in body.co_freevars:
+        maker = next((code for code in makers if name in code.co_cellvars), None)
+        if not (_is_special(name) or (maker is not None and _is_fixed(maker, name))):
+            yield name
+
+
+def _is_fixed(maker: CodeType, name: str) -> bool:
+    return name not in _arguments_of(maker) and (_imports(maker, name) or _defined(name, maker) is not None)
+
+
 def _imports(maker: CodeType, name: str) -> bool:
     """Whether what *maker* calls *name* is what it imports as that, and nothing else."""
     before = ""
@@ -239,23 +293,33 @@ def _makers(function: Any) -> Codes:
     wanted = function.__code__
     if _LOCAL not in wanted.co_qualname:
         return []
-    return next(filter(None, (_around(root, wanted) for root in _roots(function))), [])
+    return _codes(wanted.co_qualname, function.__globals__, wanted)[1:]
 
 
-def _around(code: CodeType, wanted: CodeType) -> Codes:
-    for one in code.co_consts:
-        if one is wanted:
-            return [code]
-        if isinstance(one, CodeType) and (found := _around(one, wanted)):
-            return [*found, code]
-    return []
+def _codes(qualified_name: str, names: Mapping[str, Any], wanted: CodeType | None = None) -> Codes:
+    """Return the code of this name, if that is the *wanted* one, and those around it; none if it is not found."""
+
+    def around(code: CodeType) -> Codes:
+        for one in code.co_consts:
+            if isinstance(one, CodeType):
+                if one is wanted or (wanted is None and one.co_qualname == qualified_name):
+                    return [one, code]
+                if found := around(one):
+                    return [*found, code]
+        return []
+
+    return next(filter(None, map(around, _roots(qualified_name, names))), [])
 
 
-def _roots(function: Any) -> Iterator[CodeType]:
-    """Return codes in which that of *function* may be: of its module's function or method, and of all that run."""
-    first, *names = function.__code__.co_qualname.partition(_LOCAL)[0].split(".")
-    found = function.__globals__.get(first)
-    for name in names:
+def _names_of(class_: type) -> Mapping[str, Any]:
+    return vars(sys.modules[class_.__module__]) if class_.__module__ in sys.modules else {}
+
+
+def _roots(qualified_name: str, names: Mapping[str, Any]) -> Iterator[CodeType]:
+    """Return codes in which that of this name may be: of its module's function or method, and of all that run."""
+    first, *inner = qualified_name.partition(_LOCAL)[0].split(".")
+    found = names.get(first)
+    for name in inner:
         found = inspect.getattr_static(found, name, None)
     yield from (one.__code__ for one in _functions_of(found))
     frame = inspect.currentframe()
