@@ -225,7 +225,7 @@ def _union(members: list[tuple[Any, Caster]], value: Any) -> Any:
             cast is _as_it_is
             and isinstance(class_, type)
             and class_ is not Any
-            and not isinstance(value, class_)
+            and not _may_be_of(class_, value)
         ):
             continue
         try:
@@ -248,6 +248,13 @@ def _union(members: list[tuple[Any, Caster]], value: Any) -> Any:
     if not made:
         raise Refused(f"must be one of {names}, not {described(value)}")
     raise Refused(f"may become more than one of {names}: pass one of them exactly, not {described(value)}")
+
+
+def _may_be_of(class_: type, value: Any) -> bool:
+    try:
+        return isinstance(value, class_)
+    except TypeError:  # a protocol that nobody can ask when the program runs
+        return True
 
 
 def _is_exactly(one: Any, other: Any) -> bool:

@@ -8,7 +8,7 @@ import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, Protocol, TypedDict, TypeVar
 
 import numpy as np
 import pytest
@@ -61,6 +61,12 @@ def local_class() -> Any:
         inner: Inner
 
     return Outer
+
+
+class Unasked(Protocol):
+    """Which no value is asked for, as nobody says that it can be when the program runs."""
+
+    def __float__(self) -> float: ...
 
 
 class Day(datetime.date):
@@ -132,6 +138,7 @@ def exactly(value: Any) -> Any:
         (list[tuple[int, int] | int], [(1, 2), 3], [(1, 2), 3]),
         (list[Literal[1, "a", Scheme.RK4]], [1, "a", Scheme.RK4], [1, "a", Scheme.RK4]),
         (list[Literal[1, "a"]], [np.int64(1), np.str_("a")], [1, "a"]),
+        (list[Unasked | None], [1.5, None], [1.5, None]),
         (list[Any], [(1,), "a", None], [(1,), "a", None]),
         (list[Kelvin], [1], [1.0]),
         (list[Point], [Point(1, 2)], [Point(1, 2)]),
