@@ -9,7 +9,7 @@ import sys
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -190,6 +190,8 @@ def _type(annotation: Any) -> Any:
         return FiniteJSON()
     if class_.__module__ == "numpy" and hasattr(class_, "dtype"):
         raise Unsupported("whose values are given as Python's own: write int, float, bool or str for it")
+    if issubclass(class_, datetime | timedelta):  # of pandas
+        raise Unsupported("whose values are given as Python's own: write datetime or timedelta for it")
     raise Unsupported(
         "whose values have no column and no stable hash (entropic.register_hasher gives them one)"
     )
@@ -203,6 +205,12 @@ def _is_hashable_object(class_: type) -> bool:
         or hasattr(class_, "__attrs_attrs__")
         or hasattr(class_, "model_fields")
         or (numpy is not None and class_ in (numpy.ndarray, numpy.ma.MaskedArray))
-        or class_.__module__.partition(".")[0] == "pandas"
+        or (class_.__module__.partition(".")[0] == "pandas" and issubclass(class_, _labelled()))
         or has_hasher(class_)
     )
+
+
+def _labelled() -> tuple[type, ...]:
+    """Return the classes of pandas' whose objects have documents."""
+    pandas = sys.modules.get("pandas")
+    return () if pandas is None else (pandas.DataFrame, pandas.Series, pandas.Index)

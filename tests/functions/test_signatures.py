@@ -138,6 +138,16 @@ def test_annotation_that_makes_no_column_is_refused(annotation):
         kind_of(annotation)
 
 
+@pytest.mark.parametrize("class_", [pd.Timestamp, pd.Timedelta, pd.Categorical, pd.Interval])
+def test_class_of_pandas_whose_values_have_no_document_is_refused_at_once(class_, monkeypatch):
+    with pytest.raises(Unsupported, match=r"write datetime or timedelta|no stable hash"):
+        kind_of(class_)
+
+    monkeypatch.setattr(hashing, "_hashers", {})
+    register_hasher(class_, repr)
+    assert kind_of(class_).is_json
+
+
 def test_numeric_of_an_annotation_keeps_every_digit_on_every_database():
     def function(x: Annotated[Decimal, Numeric(40, 0)]):
         return x
