@@ -417,6 +417,11 @@ def _is_same(one: Any, other: Any) -> bool:
 def _member_of(content: Any, class_: Any = None) -> Any:
     name, members = parts_as(content, (str,), (list,))
     class_ = _class_of(name) if class_ is None else class_
+    if gone := [member for member in members if member not in class_.__members__]:
+        raise DecodeError(
+            f"the value holds the member {gone[0]} of {name}, and the class has {', '.join(class_.__members__)} now: "
+            "run the function again"
+        )
     if issubclass(class_, Flag):
         return reduce(or_, (class_[member] for member in members), class_(0))
     return class_[members[0]]

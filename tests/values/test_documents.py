@@ -2,9 +2,11 @@
 
 import collections
 import datetime
+import enum
 import fractions
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -13,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from entropic import DecodeError
-from entropic.values.documents import MARKER, decode, encode
+from entropic.values.documents import MARKER, decode, encode, know
 from tests.support.strategies import nested
 from tests.support.values import Mesh, is_same, plain
 
@@ -142,6 +144,19 @@ def test_zone_of_pydantics_comes_back_as_one():
     assert back[:2] == read
     assert [type(one.tzinfo) for one in back] == [type(read[0].tzinfo)] * 3
     assert [one.utcoffset() for one in back[1:]] == [-datetime.timedelta(minutes=90)] * 2
+
+
+def test_member_that_is_gone_is_said_with_those_that_there_are():
+    def methods(*names: str) -> Any:
+        return enum.Enum("Method", names, module=__name__, qualname="Method")
+
+    document, _ = encode([methods("EULER").EULER])
+    know([methods("RK4", "HEUN")])
+
+    with pytest.raises(
+        DecodeError, match=r"the member EULER of .*Method, and the class has RK4, HEUN now: run"
+    ):
+        decode(document)
 
 
 def test_what_json_has_stands_as_it_is():
