@@ -319,6 +319,10 @@ class Parameters:
             )
 
     def _explicit(self, given: Any) -> str:
+        if given is None or (isinstance(given, float) and math.isnan(given)):  # which a frame has for None
+            raise ParameterError(
+                f"the id of {self._name} is {given!r}: leave it out, for the key of the parameters, or give a text"
+            )
         key = safe_name(str(given), self.suffix)
         capacity = self.capacities.get("id")
         if capacity is not None and (reason := capacity.refusal(key, key)) is not None:

@@ -442,6 +442,12 @@ def test_array_that_was_changed_before_it_is_run_is_refused():
         identity.for_runner()
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float64("nan")])
+def test_id_that_is_missing_is_no_key(missing):
+    with pytest.raises(ParameterError, match="leave it out, for the key of the parameters"):
+        named({"rate": 1.0, "grid": {}, "id": missing})
+
+
 class Guarded:
     def __init__(self) -> None:
         self.lock = threading.Lock()
