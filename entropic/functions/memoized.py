@@ -30,6 +30,7 @@ from entropic.functions.returned import columns_of, outputs_in
 from entropic.functions.runner import CallRunner, by_name, named
 from entropic.functions.signatures import (
     Arguments,
+    classes_in,
     derive_model,
     error_of,
     kinds_of,
@@ -138,6 +139,7 @@ class MemoizedFunction(Generic[P, R]):
             require_function(function)
         kinds = kinds_of(function, options.ignore)
         _require_storable(function)
+        know(classes_in(kind.annotation for kind in kinds.values()))  # which it may well return
         functools.update_wrapper(self, function)
         self.__wrapped__ = function
         signature = f"{function.__name__}{inspect.signature(function)}"

@@ -54,6 +54,7 @@ __all__ = [
     "COLUMN_BYTES",
     "TAKEN",
     "Arguments",
+    "classes_in",
     "derive_model",
     "error_of",
     "kind_of_output",
@@ -438,17 +439,17 @@ def error_of(function: Callable[..., Any], what: str) -> TypeError:
     return TypeError(f"cannot memoize {function.__qualname__}: {what}")
 
 
-def returned_classes(function: Callable[..., Any]) -> dict[type, bool]:
-    """Return the classes in the return annotation: those of unions and containers, of fields, and their subclasses.
+def classes_in(annotations: Iterable[Any]) -> dict[type, bool]:
+    """Return the classes in annotations: those of unions and containers, of fields, and their subclasses.
 
     Returns
     -------
     dict
-        For each class whether it is in the annotation itself, and not of a field or a subclass.
+        For each class whether it is in an annotation itself, and not of a field or a subclass.
     """
     found: dict[type, bool] = {}
     seen: list[Any] = []
-    waiting = [(returned(function), True)]
+    waiting = [(one, True) for one in annotations]
     while waiting:
         annotation, is_direct = waiting.pop()
         annotation = bare(annotation)
@@ -469,6 +470,11 @@ def returned_classes(function: Callable[..., Any]) -> dict[type, bool]:
         for subclass in _subclasses_of(class_):
             found.setdefault(subclass, False)
     return found
+
+
+def returned_classes(function: Callable[..., Any]) -> dict[type, bool]:
+    """Return the classes in the return annotation, as `classes_in` does."""
+    return classes_in([returned(function)])
 
 
 def _subclasses_of(class_: type) -> Iterator[type]:

@@ -302,6 +302,17 @@ def test_class_is_found_by_what_this_process_has_named_and_never_imported(tmp_pa
     assert load(str(tmp_path / "value.value.json")) == Fit(1.0)
 
 
+def test_class_that_a_parameter_names_is_known_to_results(tmp_path, monkeypatch):
+    save({"fits": [Fit(1.0)], "choice": Scheme.RK4}, str(tmp_path / "value"))
+    monkeypatch.setattr(documents, "_classes", {})  # as in another process
+
+    def used(fits: dict[str, Fit], choice: Scheme) -> dict:
+        return {}
+
+    memoize(used)
+    assert load(str(tmp_path / "value.value.json")) == {"fits": [Fit(1.0)], "choice": Scheme.RK4}
+
+
 def test_class_that_was_defined_again_takes_the_place_of_the_former(tmp_path):
     first, second = (NamedTuple("Again", [("x", float)]) for _ in range(2))
     save(first(1.0), str(tmp_path / "value"))
