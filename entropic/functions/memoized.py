@@ -48,8 +48,9 @@ from entropic.sql.database import Database, DatabaseLike
 from entropic.store import Store
 from entropic.sweeps.grids import ParameterSets, parameter_sets
 from entropic.sweeps.result import SweepOptions, SweepResult
-from entropic.values.codecs import can_save
+from entropic.values.codecs import adopt, can_save, registered_codecs
 from entropic.values.documents import know
+from entropic.values.hashing import adopt_hashers, hashers_of
 from entropic.values.row_texts import INLINE_BYTES
 
 if TYPE_CHECKING:
@@ -365,6 +366,13 @@ class MemoizedFunction(Generic[P, R]):
             count += self.store.delete(hash=record.id, remove_file=is_own)
         return count
 
+    def _registered(self) -> tuple[Any, ...]:
+        """Return what was registered for the function's values, which another process may not know."""
+        kinds = kinds_of(self.__wrapped__, self._options.ignore)
+        kept = {base for class_ in returned_classes(self.__wrapped__) for base in class_.__mro__}
+        codecs = [one for one in registered_codecs() if not kept.isdisjoint(one.types)]
+        return hashers_of(classes_in(kind.annotation for kind in kinds.values())), codecs
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         if named(self.__wrapped__) == self:
             return self._name
@@ -374,7 +382,7 @@ class MemoizedFunction(Generic[P, R]):
 
         token = _pickling.set(_pickling.get() | {self._uid})
         try:
-            pickled = cloudpickle.dumps((self.__wrapped__, self._options))
+            pickled = cloudpickle.dumps((self.__wrapped__, self._options, self._registered()))
         finally:
             _pickling.reset(token)
         return _restore, (self._uid, self.__module__, self._name, self.table, pickled)
@@ -548,7 +556,9 @@ def _restore(
     import cloudpickle
 
     made = _known[uid] = MemoizedFunction.__new__(MemoizedFunction)
-    function, options = cloudpickle.loads(pickled)
+    function, options, (hashers, codecs) = cloudpickle.loads(pickled)
+    adopt_hashers(hashers)
+    adopt(codecs)
     MemoizedFunction.__init__(made, function, options, uid)
     return made
 

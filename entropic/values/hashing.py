@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from enum import Enum
@@ -30,6 +30,7 @@ from entropic.process.forked_locks import ForkedLock
 
 __all__ = [
     "NoForm",
+    "adopt_hashers",
     "array_form",
     "canonical",
     "digest",
@@ -37,6 +38,7 @@ __all__ = [
     "has_hasher",
     "hash_params",
     "hasher_of",
+    "hashers_of",
     "normalise",
     "register_hasher",
     "rounded",
@@ -193,6 +195,18 @@ def hasher_of(type_: type) -> Callable[[Any], Any] | None:
     if not _hashers:
         return None
     return next((_hashers[class_] for class_ in type_.__mro__ if class_ in _hashers), None)
+
+
+def hashers_of(types: Iterable[type]) -> dict[type, Callable[[Any], Any]]:
+    """Return what `register_hasher` was given for *types* and their bases, for another process."""
+    return {class_: _hashers[class_] for type_ in types for class_ in type_.__mro__ if class_ in _hashers}
+
+
+def adopt_hashers(hashers: Mapping[type, Callable[[Any], Any]]) -> None:
+    """Register what came from another process, but for types that have a hasher here."""
+    for type_, function in hashers.items():
+        if type_ not in _hashers:
+            register_hasher(type_, function)
 
 
 def normalise(value: Any, number: Number = rounded, *, name: str = "params") -> Any:

@@ -723,6 +723,42 @@ def test_registered_types_go_with_a_sweep_to_its_workers(tmp_path):
     assert run_script(tmp_path / "script.py").stdout == "[0, 1, 2, 3, 4]\n"
 
 
+def test_registered_types_go_with_a_function_that_is_called_in_a_worker(tmp_path):
+    """The script is none that a worker could import: what it memoizes and registers travels by value."""
+    script = textwrap.dedent(
+        """
+        from pathlib import Path
+        from entropic import memoize, register_codec, register_hasher
+
+        class Mesh:
+            def __init__(self, cells):
+                self.cells = cells
+
+        register_hasher(Mesh, lambda mesh: mesh.cells)
+        register_codec(
+            Mesh, ".mesh",
+            save=lambda mesh, path: Path(path).write_text(str(mesh.cells)),
+            load=lambda path: Mesh(int(Path(path).read_text())),
+        )
+
+        @memoize
+        def refined(mesh: Mesh) -> Mesh:
+            return Mesh(2 * mesh.cells)
+
+        @memoize
+        def cells(n: int) -> int:
+            return refined(Mesh(n)).cells
+
+        if __name__ == "__main__":
+            print([r.load() for r in cells.sweep({"n": [1, 2]}, workers=2, fallback="raise")], refined(Mesh(1)).cells)
+            print(len(refined.records()))
+        """
+    )
+    (tmp_path / "script.py").write_text(script)
+
+    assert run_script(tmp_path / "script.py").stdout == "[2, 4] 2\n2\n"
+
+
 # Pickling
 
 
