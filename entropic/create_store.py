@@ -168,7 +168,7 @@ def delete_run(run_name: str, options: Options | None = None, *, force: bool = F
             return count
 
         count = database.atomically(work)
-        count += arrays.remove_run(run_name)
+        count += arrays.remove_run(run_name) + weights.remove_exported(run_name)
     if not count:
         raise ConfigNotFoundError(
             f"there is nothing of a run {run_name!r} in {configs}, nor in {options.runs_base_dir}"

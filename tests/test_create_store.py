@@ -188,12 +188,14 @@ def test_deleted_run_is_gone_from_all_stores_and_another_stays(options, kind):
         arrays = create_array_store(made)
         arrays.store_array(arrays.validation_prediction_array(name, 3, "d"), np.ones((2, 2)))
     create_weights_store(made).store_best("r", 3, "d", "f1")
+    exported = create_weights_store(made).export_best("r", "d", "f1")
     everything = left(made, "s")
     assert everything == {"config", "losses", "scores", "metrics", "weights", "files", "arrays"}
 
     delete_run("r", made)
 
     assert left(made, "r") == set()
+    assert not exported.exists()
     assert left(made, "s") == everything
     assert create_config_store(made).retrieve_task_config_names() == ["t"]
     with pytest.raises(ConfigNotFoundError, match="there is nothing of a run 'r'"):

@@ -8,21 +8,22 @@ Which weights were the best is a row that refers to theirs: it cannot point to w
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import operator
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import URL
 
 from entropic.disk.files import require_folder
 from entropic.disk.names import check_name, encode_name
 from entropic.disk.notes import Note, Notes
-from entropic.disk.publish import Part
+from entropic.disk.publish import Part, publish
 from entropic.disk.recorded import read_recorded
-from entropic.errors import WeightsNotFoundError
+from entropic.errors import CorruptFileError, WeightsNotFoundError
 from entropic.sql.database import Database, DatabaseLike
 from entropic.sql.exchange import Exchange
 from entropic.sql.versions import database_uuid, ensure_schema
@@ -36,11 +37,28 @@ from entropic.weights_store.rows import (
     new_file_name,
 )
 
-__all__ = ["LocalWeightsStore"]
+__all__ = ["LocalWeightsStore", "WeightsProblem"]
 
 DATABASE = "weights.sqlite3"
 NOTES = ".entropic-weights"
+EXPORTED = ".json"
 LARGEST = 2**63 - 1  # that a column holds
+
+
+class WeightsProblem(NamedTuple):
+    """Weights that cannot be had as they were stored.
+
+    Attributes
+    ----------
+    run : str
+    iteration : int
+    problem : str
+        What is wrong with their file.
+    """
+
+    run: str
+    iteration: int
+    problem: str
 
 
 class LocalWeightsStore(WeightsStore):
@@ -176,8 +194,8 @@ class LocalWeightsStore(WeightsStore):
                 if stored != former:  # they were replaced between the row and the file
                     continue
                 raise WeightsNotFoundError(
-                    f"the weights of the run {name!r} at iteration {number} are recorded, but their file "
-                    f"{str(self._path(stored))!r} is gone: mount its folder, restore it, or remove the weights"
+                    f"the weights of the run {name!r} at iteration {number} are recorded, but "
+                    f"{self._gone(stored)}: mount its folder, restore it, or remove the weights"
                 ) from error
 
     def _read(self, stored: StoredWeights, verify: bool, lazy: bool) -> Weights:
@@ -245,6 +263,41 @@ class LocalWeightsStore(WeightsStore):
         thin_out = partial(self._rows.thin_out, name=name, keep_last=keep_last, note=note)
         return self._exchange.change(note, thin_out)
 
+    def check(self, *, checksum: bool = False) -> list[WeightsProblem]:
+        """Return which weights cannot be had as they were stored, as their file is gone or another one by now.
+
+        Parameters
+        ----------
+        checksum : bool
+            Whether to compare the SHA-256 of each file, which reads all of them; the size always is.
+
+        Raises
+        ------
+        ResultsDirUnavailableError
+            If the database has weights, but not in this folder.
+        """
+        self._require_root()
+        found = []
+        for stored in self.database.read(self._rows.every):
+            problem = self._problem_of(stored, checksum)
+            # They may have been replaced or removed since the rows were read.
+            if problem and self._find(stored.run_name, stored.iteration) == stored:
+                found.append(WeightsProblem(stored.run_name, stored.iteration, problem))
+        return found
+
+    def _problem_of(self, stored: StoredWeights, checksum: bool) -> str | None:
+        path, sha256 = self._path(stored), stored.sha256
+        try:
+            read_recorded(path, stored.size_bytes, sha256, str, what="weights", verify=checksum)
+        except FileNotFoundError:
+            return self._gone(stored)
+        except CorruptFileError as error:
+            return str(error)
+        return None
+
+    def _gone(self, stored: StoredWeights) -> str:
+        return f"their file {str(self._path(stored))!r} is gone"
+
     # The best
 
     def store_best(
@@ -305,6 +358,42 @@ class LocalWeightsStore(WeightsStore):
         """
         best = partial(self._rows.best, name=_name(run), dataset=_name(dataset), criterion=_name(criterion))
         return self.database.read(best)
+
+    def export_best(self, run: Any, dataset: Any, criterion: str) -> Path:
+        """Write which weights are the best to a file, for programs that look for it as DaCapo's do.
+
+        Returns
+        -------
+        Path
+            ``<basedir>/<run>/checkpoints/<dataset>/<criterion>.json``, which has ``{"iteration": 100}``.
+
+        Raises
+        ------
+        BestNotFoundError
+            If nobody has said which they are.
+        NotADirectoryError
+            If a file or a link is in the place of a folder.
+
+        Notes
+        -----
+        It is a copy: when other weights become the best, it stays as it is until it is exported again.
+        """
+        best = self.retrieve_best(run, dataset, criterion)
+        folder = self._folder(_name(run)).parent / encode_name(_name(dataset))
+        require_folder(folder, below=self.basedir)
+        target = folder / encode_name(_name(criterion), EXPORTED)
+        with publish(target, replace=True) as part:
+            part.path.write_text(json.dumps({"iteration": best}))
+        return target
+
+    def remove_exported(self, run: Any) -> int:
+        """Remove what `export_best` has written of a run; return how many files that were."""
+        checkpoints, count = self._folder(_name(run)).parent, 0
+        for path in checkpoints.glob(f"*/*{EXPORTED}"):
+            if not (checkpoints.is_symlink() or path.parent.is_symlink()) and path.is_file():
+                path.unlink(missing_ok=True)
+                count += 1
+        return count
 
     # Files
 

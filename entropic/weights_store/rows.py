@@ -70,6 +70,12 @@ class WeightRows:
         found = connection.execute(select(*columns).where(_key(name, number))).first()
         return None if found is None else StoredWeights(name, number, *found)
 
+    def every(self, connection: Connection) -> list[StoredWeights]:
+        """Return all rows, by run and iteration."""
+        columns = [_weights.c[name] for name in StoredWeights.__dataclass_fields__]
+        found = connection.execute(select(*columns).order_by(_weights.c.run_name, _weights.c.iteration))
+        return [StoredWeights(*row) for row in found]
+
     def is_empty(self, connection: Connection) -> bool:
         """Whether there are no weights of any run."""
         return connection.execute(select(_weights.c.iteration).limit(1)).first() is None

@@ -116,6 +116,86 @@ def test_pointer_to_no_weights_is_refused_by_the_database_itself(tmp_path, datab
         connection.execute(insert(BestWeightsRow.__table__), row)
 
 
+def test_all_weights_that_cannot_be_had_are_told(tmp_path, database):
+    store = LocalWeightsStore(tmp_path, database)
+    for iteration in range(4):
+        store.store_weights("r", iteration, weights(iteration))
+    assert store.check(checksum=True) == []
+
+    gone, cut, changed, _ = sorted(folder_of(store).iterdir())
+    gone.unlink()
+    os.truncate(cut, 100)
+    with changed.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(b"\xff" * 8)
+
+    assert [(one.run, one.iteration) for one in store.check()] == [("r", 0), ("r", 1)]
+    found = store.check(checksum=True)
+    assert [(one.run, one.iteration) for one in found] == [("r", 0), ("r", 1), ("r", 2)]
+    assert all(
+        told in one.problem
+        for one, told in zip(found, ["is gone", "it has 100 bytes", "its SHA-256"], strict=True)
+    )
+
+    store.store_weights("r", 0, weights(NEW))
+    store.remove("r", 1)
+    assert [one.iteration for one in store.check(checksum=True)] == [2]
+
+
+def test_weights_that_are_replaced_while_they_are_checked_are_no_problem(store, monkeypatch):
+    store.store_weights("r", 1, weights(OLD))
+    of_before = store._rows.every
+
+    def every(connection):
+        found = of_before(connection)
+        monkeypatch.undo()
+        store.store_weights("r", 1, weights(NEW))
+        return found
+
+    monkeypatch.setattr(type(store._rows), "every", lambda rows, connection: every(connection))
+
+    assert store.check() == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "file"), [("d", "d"), ("group/d", "group%2Fd"), ("iterations", "iterations")]
+)
+def test_best_weights_are_exported_where_others_look_for_them(store, dataset, file):
+    for iteration in (100, 200):
+        store.store_weights("r", iteration, weights(OLD))
+    store.store_best("r", 100, SimpleNamespace(name=dataset), "c")
+    with pytest.raises(BestNotFoundError):
+        store.export_best("r", dataset, "e")
+
+    path = store.export_best("r", SimpleNamespace(name=dataset), "c")
+    assert path == store.basedir / "r" / "checkpoints" / file / "c.json"
+    assert path.read_text() == '{"iteration": 100}'
+
+    store.store_best("r", 200, dataset, "c")
+    assert store.export_best("r", dataset, "c").read_text() == '{"iteration": 200}'
+    assert store.iterations("r") == [100, 200]
+    assert (store.remove_exported("r"), store.remove_exported("r"), store.remove_exported("absent")) == (
+        1,
+        0,
+        0,
+    )
+    assert store.check() == []
+
+
+def test_best_weights_are_not_exported_through_a_link(store, tmp_path):
+    store.store_weights("r", 1, weights(OLD))
+    store.store_best("r", 1, "d", "c")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    outside.joinpath("theirs.json").touch()
+    store.basedir.joinpath("r", "checkpoints", "d").symlink_to(outside)
+
+    with pytest.raises(NotADirectoryError, match="is a link"):
+        store.export_best("r", "d", "c")
+    assert store.remove_exported("r") == 0
+    assert [path.name for path in outside.iterdir()] == ["theirs.json"]
+
+
 # Storing
 
 
@@ -503,6 +583,7 @@ def test_folder_that_is_not_that_of_the_weights_is_not_written_to(tmp_path, sqli
         lambda: store.store_weights("s", 1, weights(NEW)),
         lambda: store.remove("r", 1),
         lambda: store.prune("r", keep_last=0),
+        store.check,
         lambda: LocalWeightsStore(tmp_path / "another", sqlite_url).store_weights("r", 1, weights(NEW)),
     ):
         with pytest.raises(
