@@ -43,7 +43,7 @@ from entropic.sql.engines import (
 from entropic.sql.forks import keep_for_ever, statements
 from entropic.sql.held import Held
 from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient
-from entropic.sql.transactions import Transaction, forget_blocks, joined, opened, within
+from entropic.sql.transactions import Transaction, blocks, forget_blocks, joined, opened, within
 from entropic.sql.urls import parse_url, scrub_error, shown
 
 __all__ = ["Database", "DatabaseLike"]
@@ -90,9 +90,11 @@ class Database:
             self.__setstate__(url_or_engine.__getstate__())
             return
         if isinstance(url_or_engine, Engine):
-            url, token = url_or_engine.url, uuid4().hex
+            url = url_or_engine.url
             prepare(url_or_engine, _rest_all)
-            with _engines_lock:
+            with _engines_lock:  # all that are given the same engine are in one block
+                known = [token for token, engine in _engines.items() if engine is url_or_engine]
+                token = known[0] if known else uuid4().hex
                 _engines[token] = url_or_engine
         else:
             url = normalise_url(parse_url(url_or_engine))
@@ -290,6 +292,7 @@ class Database:
         return self._tried_again(once, is_in_doubt)
 
     def _write_once(self, work: Callable[[Connection], T], durable: bool) -> T:
+        self._refuse_own_lock()
         options = {BEGIN: "IMMEDIATE"}
         with self._statement, self.engine.connect().execution_options(**options) as connection:
             require_transactions(connection)
@@ -476,6 +479,7 @@ class Database:
         return Transaction(begin, self._ended, self.read, self._statement, shown(self.url))
 
     def _begun(self) -> Connection:
+        self._refuse_own_lock()
         with self._statement:
             connection = self.engine.connect().execution_options(**{BEGIN: "IMMEDIATE"})
             try:
@@ -487,6 +491,19 @@ class Database:
                 self._ended(connection)
                 raise
             return connection
+
+    def _refuse_own_lock(self) -> None:
+        """Raise `TransactionError` if a block of this thread has locked this SQLite file, by another engine."""
+        there = blocks.open
+        if not there or self.dialect != "sqlite" or self.is_memory:
+            return
+        for one in _members(_databases):
+            block = there.get(one.token)
+            if block is not None and block.has_begun and _file_of(one.url) == _file_of(self.url):
+                raise TransactionError(
+                    f"this thread has a transaction on {shown(self.url)} open by another engine, and would wait for "
+                    "itself: give all stores the same Database, or the same engine"
+                )
 
     def _ended(self, connection: Connection) -> None:
         if self.dialect == "sqlite" and not connection.invalidated and "level" in connection.info:
@@ -548,6 +565,10 @@ class Database:
 
 
 DatabaseLike = Database | Engine | URL | str
+
+
+def _file_of(url: URL) -> str:
+    return os.path.realpath(str(normalise_url(url).database))
 
 
 def _token(url: URL) -> str:

@@ -124,6 +124,11 @@ class Transaction:
             self._since = time.monotonic()
         return self._connection
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a statement was made in it, and it is not over."""
+        return self._connection is not None
+
     def require_alive(self) -> None:
         """Raise `TransactionError` if the database has dropped what the block wrote so far."""
         if self._trouble is not None:

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import pickle
 import threading
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func, insert, select, update
@@ -258,6 +260,48 @@ def test_stores_that_were_given_the_same_url_are_in_one_block(sqlite_url):
         work()
 
     assert numbers(other) == []
+
+
+@pytest.mark.parametrize("make", [Database, lambda engine: pickle.loads(pickle.dumps(Database(engine)))])
+def test_stores_that_were_given_the_same_engine_are_in_one_block(sqlite_url, make):
+    engine = create_engine(sqlite_url)
+    one, other = Database(engine), make(engine)
+    one.write(lambda connection: TABLE.create(connection))
+
+    def work():
+        with one.transaction():
+            put(one, 1)
+            put(other, 2)
+            1 / 0  # noqa: B018
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+
+    assert numbers(other) == []
+    assert Database(Database(sqlite_url).engine).token == Database(sqlite_url).token
+
+
+def test_write_that_would_wait_for_the_block_of_its_own_thread_is_refused(sqlite_url, tmp_path, monkeypatch):
+    one, elsewhere = Database(sqlite_url), Database(f"sqlite:///{tmp_path / 'other.sqlite3'}")
+    monkeypatch.chdir(tmp_path)
+    Path("link.sqlite3").symlink_to(one.url.database)
+    other = Database(create_engine("sqlite:///link.sqlite3"))
+    for database in (one, elsewhere):
+        database.write(lambda connection: TABLE.create(connection))
+
+    with one.transaction():
+        put(other, 1)  # nobody has it locked yet
+        put(one, 2)
+        put(elsewhere, 3)
+        for write in (lambda: put(other, 4), lambda: other.atomically(lambda: put(other, 5))):
+            with pytest.raises(
+                TransactionError, match="would wait for itself: give all stores the same Database"
+            ):
+                write()
+        assert numbers(other) == [1]
+
+    put(other, 6)
+    assert numbers(one) == [1, 2, 6]
 
 
 def test_child_of_a_fork_is_not_in_the_block(shared):
