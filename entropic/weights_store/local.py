@@ -276,7 +276,7 @@ class LocalWeightsStore(WeightsStore):
         ResultsDirUnavailableError
             If the database has weights, but not in this folder.
         """
-        self._require_root()
+        self._exchange.require_root("weights")
         found = []
         for stored in self.database.read(self._rows.every):
             problem = self._problem_of(stored, checksum)
