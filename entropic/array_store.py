@@ -305,7 +305,14 @@ class LocalArrayStore(ArrayStore):
             If it is not there.
         DecodeError
             If reading it would unpickle.
+        ValueError
+            If *mode* is another one, of which zarr's "w" would remove the array.
         """
+        if mode not in {"r", "r+"}:
+            raise ValueError(
+                f"an array is opened with the mode 'r' or 'r+', not {mode!r}: to put another one in its place, call "
+                "store_array with overwrite=True"
+            )
         zarr = self._zarr()
         container, path = self._there(array_identifier)
         array = zarr.open_array(str(container), path=path, mode=mode)

@@ -214,6 +214,16 @@ def test_part_of_an_array_is_read(store):
     assert store.open(identifier)[1, 2].tolist() == VALUES[1, 2].tolist()
 
 
+@pytest.mark.parametrize("mode", ["w", "w-", "a", "x", None])
+def test_mode_in_which_an_array_could_be_lost_is_refused(store, mode):
+    identifier = store.validation_prediction_array("r", 5, "d")
+    store.store_array(identifier, VALUES)
+    with pytest.raises(ValueError, match="is opened with the mode 'r' or 'r\\+', not"):
+        store.open(identifier, mode)
+
+    np.testing.assert_array_equal(store.retrieve_array(identifier, verify=True), VALUES)
+
+
 def test_damaged_array_is_found_out(store):
     identifier = store.validation_prediction_array("r", 5, "d")
     store.store_array(identifier, VALUES)
