@@ -393,7 +393,8 @@ class LocalArrayStore(ArrayStore):
             for above, folders, _ in os.walk(self.basedir):
                 found += [Path(above, name) for name in folders if name in _PATHS]
                 folders[:] = [name for name in folders if not name.endswith(SUFFIX)]
-        return sorted(path for path in found if path.is_dir() and not path.is_symlink())
+        # Not of Path's: a run whose name is too long for a folder has no arrays, which is no error.
+        return sorted(path for path in found if os.path.isdir(path) and not os.path.islink(path))
 
     def remove(self, array_identifier: LocalArrayIdentifier) -> None:
         """Remove an array, or all below its path; what is not there is a warning, and so is a file, which stays.

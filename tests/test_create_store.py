@@ -202,6 +202,17 @@ def test_deleted_run_is_gone_from_all_stores_and_another_stays(options, kind):
         delete_run("r", made)
 
 
+def test_run_whose_name_is_too_long_for_a_folder_can_be_deleted(options):
+    made, name = options("sql"), "ä" * 255
+    train(made, name, 3, [3])
+
+    delete_run(name, made)
+
+    assert create_weights_store(made).iterations(name) == []
+    assert create_config_store(made).retrieve_run_config_names() == []
+    assert list(made.runs_base_dir.rglob("*.h5")) == []
+
+
 @BOTH
 def test_run_that_others_start_from_or_that_is_trained_is_not_deleted(options, kind):
     made = options(kind)
