@@ -8,6 +8,7 @@ silent for a lease, and lost the run to another, commits nothing more.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 
 from sqlalchemy import update
@@ -94,22 +95,25 @@ def claim_training(
     key = check_name(run_name)
     if len(key) > ID_LENGTH:
         key = hashlib.sha256(key.encode()).hexdigest()
-    token = claims.new_token()
+    token, process = claims.new_token(), os.getpid()
     held.know([token])
     try:
         _acquire(claims, run_name, key, token, wait_timeout_s)
         with Heartbeat(database, claims).beating():
             yield TrainingClaim(database, run_name, key, token)
     finally:
-        held.forget([token])  # first: should the rest fail, what is left is nobody's any more
-        try:
-            claims.release([(key, token)])
-        except Exception:  # what is on its way matters more
-            log.warning(
-                "the claim on the run %r could not be released; it ends with its lease",
-                run_name,
-                exc_info=True,
-            )
+        if os.getpid() == process:  # not a forked child that leaves the block, too: it has no claim
+            _give_back(claims, run_name, key, token)
+
+
+def _give_back(claims: Claims, run_name: str, key: str, token: str) -> None:
+    held.forget([token])  # first: should the rest fail, what is left is nobody's any more
+    try:
+        claims.release([(key, token)])
+    except Exception:  # what is on its way matters more
+        log.warning(
+            "the claim on the run %r could not be released; it ends with its lease", run_name, exc_info=True
+        )
 
 
 def _acquire(claims: Claims, run_name: str, key: str, token: str, wait_timeout_s: float | None) -> None:

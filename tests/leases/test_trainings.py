@@ -60,6 +60,24 @@ def test_claim_that_cannot_be_given_back_hides_no_error_and_keeps_nothing_from_t
     assert claims(sqlite) == []
 
 
+def test_forked_child_that_leaves_the_block_gives_nothing_back(sqlite_url):
+    database = Database(sqlite_url)
+    block = claim_training(database, NAME)
+    claim = block.__enter__()
+    child = os.fork()
+    if child == 0:
+        try:
+            block.__exit__(None, None, None)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+    claim.require()
+    assert claims(database) == [NAME]
+    block.__exit__(None, None, None)
+    assert claims(database) == []
+
+
 def test_name_of_any_length_can_be_claimed(sqlite):
     with claim_training(sqlite, "x" * 255):
         with pytest.raises(ClaimTimeoutError):
