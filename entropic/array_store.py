@@ -367,8 +367,11 @@ class LocalArrayStore(ArrayStore):
         return values
 
     def _values(self, identifier: LocalArrayIdentifier) -> tuple[numpy.ndarray, Any]:
+        import numpy
+
         array = self.open(identifier)
-        return array[...], array.attrs.get(_DIGEST)
+        # Of no dimensions zarr gives a scalar, and a text in it is no longer filled up to its length.
+        return numpy.asarray(array[...], array.dtype), array.attrs.get(_DIGEST)
 
     def arrays(self, run_name: str | None = None) -> Iterator[ArrayRecord]:
         """Yield what there is, of one run or of all, by run, container and path; what is no container is a warning.

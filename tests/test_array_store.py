@@ -124,6 +124,9 @@ GAPS = np.dtype([("a", "i1"), ("b", "f8")], align=True)
         (np.arange(6, dtype=">f4").reshape(2, 3), {}),
         (np.arange(6, dtype=">i8"), {"zarr_format": 2}),
         pytest.param(np.array(["a", "bc"], dtype=">U2"), {}, marks=TEXTS),
+        pytest.param(np.array("ab", dtype="U5"), {}, marks=TEXTS),
+        pytest.param(np.array(b"ab", dtype="S5"), {}, marks=TEXTS),
+        (np.array(-0.0), {}),
         (np.full((4, 4), -0.0), {"chunks": (2, 2)}),
         (np.full(3, complex(-0.0, -0.0)), {}),
         (np.full(3, complex(-0.0, 0.0)), {"config": {"write_empty_chunks": False, "order": "C"}}),
@@ -138,6 +141,7 @@ def test_values_come_back_to_the_last_bit(store, values, options):
 
     back = store.retrieve_array(identifier, verify=True)
 
+    assert isinstance(back, np.ndarray)
     assert back.dtype == values.dtype.newbyteorder("<")
     assert back.tobytes() == values.astype(back.dtype).tobytes()
 
