@@ -82,6 +82,14 @@ def test_database_in_memory_would_be_another_one_for_each_store(tmp_path, url):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_rows_of_no_database_lie_where_the_options_say(tmp_path, monkeypatch):
+    monkeypatch.setenv("ENTROPIC_DB_URL", f"sqlite:///{tmp_path / 'named.sqlite3'}")
+    SQLConfigStore(None).store_task_config(TaskConfig(name="t"))
+
+    assert create_config_store().retrieve_task_config_names() == ["t"]
+    assert SQLStatsStore(None).database.token == create_stats_store().database.token
+
+
 def test_arrays_lie_below_the_folder_of_runs(options, tmp_path):
     store = create_array_store(options("sql"))
     assert type(store) is LocalArrayStore

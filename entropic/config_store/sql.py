@@ -42,8 +42,8 @@ class SQLConfigStore(ConfigStore):
 
     Parameters
     ----------
-    database : Database, sqlalchemy.Engine, sqlalchemy.URL or str
-        Its tables are made if it has none.
+    database : Database, sqlalchemy.Engine, sqlalchemy.URL, str or None
+        Its tables are made if it has none. None: ``Options().db_url``.
 
     Raises
     ------
@@ -57,7 +57,11 @@ class SQLConfigStore(ConfigStore):
     names: what one stored first, the others find. The database itself keeps a part that a stored run is made of.
     """
 
-    def __init__(self, database: DatabaseLike) -> None:
+    def __init__(self, database: DatabaseLike | None) -> None:
+        if database is None:
+            from entropic.options import Options
+
+            database = Options().db_url
         self.database = Database.of(database)
         ensure_schema(self.database, [])
 

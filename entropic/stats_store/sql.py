@@ -50,8 +50,8 @@ class SQLStatsStore(StatsStore):
 
     Parameters
     ----------
-    database : Database, Engine, URL or str
-        What is missing of the tables is made.
+    database : Database, Engine, URL, str or None
+        What is missing of the tables is made. None: ``Options().db_url``.
 
     Raises
     ------
@@ -74,7 +74,11 @@ class SQLStatsStore(StatsStore):
     is unpickled in another one has nothing of it.
     """
 
-    def __init__(self, database: DatabaseLike) -> None:
+    def __init__(self, database: DatabaseLike | None) -> None:
+        if database is None:
+            from entropic.options import Options
+
+            database = Options().db_url
         self._attach(Database.of(database))
         self.database.refuse_block("opening a SQLStatsStore", "open it before")
         ensure_schema(self.database, [])
