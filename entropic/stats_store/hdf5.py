@@ -138,7 +138,14 @@ class FileStatsStore(StatsStore):
         """Return what ``work(file)`` makes of an open HDF5 file, as it was when it was last written whole."""
         path = self._file(kind, run_name)
         data = read_whole(path)
-        return otherwise if data is None else _with_hdf5(io.BytesIO(data), "r", work, path)
+        if data is None:
+            return otherwise
+        try:
+            return _with_hdf5(io.BytesIO(data), "r", work, path)
+        except CorruptFileError:
+            raise
+        except (OSError, ValueError, RuntimeError, LookupError) as error:  # whatever HDF5 makes of damage
+            raise _damaged(path, error) from error
 
     def _edit(self, kind: Kind, run_name: str, work: Callable[[Any], bool]) -> bool:
         """Let ``work(file)`` change a file that is there, as a whole, unless it returns False."""
@@ -288,11 +295,14 @@ def _with_hdf5(file: Any, mode: str, work: Callable[[Any], T], path: Path) -> T:
     import h5py
 
     try:
-        hdf5 = h5py.File(file, mode)
-    except OSError as error:
-        raise CorruptFileError(f"{str(path)!r} is no HDF5 file, or is damaged: {error}") from error
-    with hdf5:
-        return work(hdf5)
+        with h5py.File(file, mode) as hdf5:
+            return work(hdf5)
+    except OSError as error:  # nothing of it is written to a disk yet
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CorruptFileError:
+    return CorruptFileError(f"{str(path)!r} is no HDF5 file, or is damaged: {error}")
 
 
 def _made(kind: Kind, work: Callable[[Any], bool]) -> bytes | None:

@@ -133,6 +133,20 @@ def test_damaged_file_is_said_to_be_damaged(store):
         store.retrieve_training_stats("r")
 
 
+@pytest.mark.parametrize(("part", "other"), [(b"TREE", b"TREF"), (b"iteration\0", b"iteratiom\0")])
+def test_file_that_is_damaged_inside_is_named(store, part, other):
+    store.store_training_stats("r", training(range(3)))
+    path = store.training_stats / "r.h5"
+    damaged = path.read_bytes().replace(part, other)
+    path.write_bytes(damaged)
+
+    with pytest.raises(CorruptFileError, match=r"r\.h5' is no HDF5 file, or is damaged"):
+        store.retrieve_training_stats("r")
+    with pytest.raises((CorruptFileError, KeyError)):
+        store.store_training_stats("r", training(range(5)))
+    assert path.read_bytes() == damaged
+
+
 def test_refused_training_leaves_the_file_as_it_was(store):
     store.store_training_stats("r", training(range(3)))
     before = (store.training_stats / "r.h5").read_bytes()
