@@ -471,7 +471,7 @@ class Store(Generic[ModelT]):
         limit : int, optional
             At most so many. The parameter, if the model has one of this name.
         **equals
-            By attribute name; values are typed as parameters are.
+            By attribute name, of outputs too; values are typed as parameters are.
 
         Raises
         ------
@@ -496,6 +496,7 @@ class Store(Generic[ModelT]):
         """Return records as a `pandas.DataFrame`: a row each, a column per attribute.
 
         With *bookkeeping* also the library's own columns, indexed by ``id``: the default but for memoized functions.
+        Conditions, ``order_by`` and ``limit`` as for `records`.
 
         Raises
         ------

@@ -330,6 +330,7 @@ class MemoizedFunction(Generic[P, R]):
     ) -> pandas.DataFrame:
         """Return records as a `pandas.DataFrame`, as `Store.to_frame` does: parameters, and what was returned.
 
+        Conditions, ``order_by`` and ``limit`` as for `records`.
         Where results are older than the columns of what is returned, a WARNING names `fill_columns`.
         """
         frame = self.store.to_frame(*where, bookkeeping=bookkeeping, **equals)

@@ -161,12 +161,12 @@ class Parameters:
         return dict(self._defaults)
 
     def typed_filters(self, equals: Mapping[str, Any]) -> dict[str, Any]:
-        """Return values to compare columns with, parameters typed as `identify` types them.
+        """Return values to compare columns with, typed as `identify` types parameters.
 
         Raises
         ------
         ParameterError
-            If the model has no such column, or it is JSON, which SQL cannot compare.
+            If the model has no such column, it cannot hold the value, or it is JSON, which SQL cannot compare.
 
         Notes
         -----
@@ -182,23 +182,26 @@ class Parameters:
                     f"{self._name}.{name} is JSON, which SQL cannot compare: select the records by other columns and "
                     "filter them in Python"
                 )
-            typed[name] = self._filter(self._params[name], value) if name in self._params else value
+            typed[name] = self._filter(name, inspect(self.model).column_attrs[name].columns[0], value)
         return typed
 
-    def _filter(self, p: Param, value: Any) -> Any:
-        enum_class = getattr(p.column.type, "enum_class", None)
+    def _filter(self, name: str, column: Any, value: Any) -> Any:
+        enum_class = getattr(column.type, "enum_class", None)
         if isinstance(value, list | tuple | set):
             raise ParameterError(
-                f"{self._name}.{p.name} is compared with one value, not with {value!r:.80}; one of several is a "
-                f"condition, as in records(Model.{p.name}.in_([...]))"
+                f"{self._name}.{name} is compared with one value, not with {value!r:.80}; one of several is a "
+                f"condition, as in records(Model.{name}.in_([...]))"
             )
         is_name = isinstance(value, str) and not isinstance(value, enum.Enum) and enum_class is not None
-        if is_name and value not in p.column.type.enums:  # type: ignore[attr-defined]
+        if is_name and value not in column.type.enums:
             value = GoneMember(enum_class, value)  # type: ignore[arg-type]
         is_gone = isinstance(value, GoneMember) and enum_class is not None
-        declared = replace(p, cast=caster(p.column, self._dialect))
-        typed = value if is_gone else self._cast(declared, value)
-        is_held = typed is None or p.capacity is None or holds(p.capacity, p.column, self._dialect, typed)
+        try:
+            typed = value if is_gone else caster(column, self._dialect)(value)
+        except (Refused, UnhashableParamError) as reason:
+            raise self._unfit(name, reason) from reason.__cause__
+        capacity = self.capacities.get(column.name)
+        is_held = typed is None or capacity is None or holds(capacity, column, self._dialect, typed)
         return typed if is_held else NO_ROW
 
     def dump(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,7 +277,7 @@ class Parameters:
                 try:
                     typed = values[name] = p.cast(value)
                 except (Refused, UnhashableParamError) as reason:
-                    raise self._unfit(p, reason) from reason.__cause__
+                    raise self._unfit(name, reason) from reason.__cause__
                 form = p.form(typed)
                 if typed is not value or not p.is_plain or (type(form) is float and _is_apart(typed, form)):
                     json.has_changed = True
@@ -345,16 +348,10 @@ class Parameters:
             ) from reason.__cause__
         return document
 
-    def _cast(self, p: Param, value: Any) -> Any:
-        try:
-            return p.cast(value)
-        except (Refused, UnhashableParamError) as reason:
-            raise self._unfit(p, reason) from reason.__cause__
-
-    def _unfit(self, p: Param, reason: Refused | UnhashableParamError) -> Exception:
+    def _unfit(self, name: str, reason: Refused | UnhashableParamError) -> Exception:
         if isinstance(reason, UnhashableParamError):
-            return UnhashableParamError(f"{self._name}.{p.name}: {reason}")
-        return ParameterError(f"{self._name}.{p.name} {reason}")
+            return UnhashableParamError(f"{self._name}.{name}: {reason}")
+        return ParameterError(f"{self._name}.{name} {reason}")
 
     def _former_key(self, params: Mapping[str, Any], key: str) -> str | None:
         try:

@@ -58,7 +58,7 @@ class Selection:
 
 def selection(
     parameters: Parameters,
-    where: Sequence[ColumnElement[bool]],
+    where: Sequence[Any],
     equals: Mapping[str, Any],
     *,
     order_by: Any = NOT_GIVEN,
@@ -78,6 +78,8 @@ def selection(
     if "order_by" in columns and order_by is not NOT_GIVEN and not _is_sql(order_by):
         equals["order_by"], order_by = order_by, None
     for condition in where:
+        if isinstance(condition, list | tuple) and _is_sql(condition):
+            raise ParameterError("conditions are given one by one, not in a list, as in records(*conditions)")
         if not _is_sql(condition):
             raise ParameterError(
                 f"{condition!r} is no condition: one is an expression of a column, as in records(Model.n > 3), or "

@@ -2,6 +2,7 @@
 
 import enum
 import types
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from sqlalchemy import func, or_, select
 
-from entropic import Base, Mapped, ParameterError, Store, memoize, param
+from entropic import Base, Mapped, ParameterError, Store, memoize, output, param
 
 
 def define(**more):
@@ -144,3 +145,63 @@ def test_conditions_that_databases_know_are_theirs(shaped):
         Shaped.name.like("a%"),
     ):
         assert shaped.count(condition) == 1
+
+
+@pytest.fixture
+def measured(database, tmp_path):
+    class Measured(Base):
+        __tablename__ = "selected_outputs"
+        n: Mapped[int]
+        steps: Mapped[int | None] = output()
+        error: Mapped[float | None] = output()
+        ended: Mapped[datetime | None] = output()
+
+    def run(params):
+        Path(params["result_file"]).touch()
+        return {"steps": 7 * params["n"], "error": params["n"] / 2, "ended": datetime(2026, 1, params["n"])}
+
+    store = Store(run, Measured, tmp_path, ".txt", database)
+    store.sweep({"n": [1, 2, 3]}, progress=False)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", np.int64(14)),
+        ("steps", np.int8(14)),
+        ("steps", 14.0),
+        ("error", np.float32(1.0)),
+        ("error", 1),
+        ("ended", datetime(2026, 1, 2, tzinfo=UTC)),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_output_is_found_by_whatever_is_a_value_of_it(measured, name, value):
+    """SQLite takes NumPy's ints for bytes, and finds no row: nobody would know."""
+    assert [record.n for record in measured.records(**{name: value})] == [2]
+    assert (measured.count(**{name: value}), measured.to_frame(**{name: value})["n"].tolist()) == (1, [2])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("steps", "14", r"Measured\.steps must be an integer, not '14'"),
+        ("error", [0.5, 1.0], r"Measured\.error is compared with one value"),
+        ("error", float("nan"), r"Measured\.error is NaN"),
+        ("ended", "2026-01-02", r"Measured\.ended must be a datetime"),
+        ("created_at", "2026-01-02", r"Measured\.created_at must be a datetime"),
+        ("id", 5, r"Measured\.id must be a string"),
+    ],
+)
+def test_value_that_no_output_and_no_column_of_the_library_has_is_refused(measured, name, value, says):
+    with pytest.raises(ParameterError, match=says):
+        measured.records(**{name: value})
+
+
+def test_columns_of_the_library_are_asked_for_by_name(measured):
+    (record,) = measured.records(n=2)
+
+    asked = {name: getattr(record, name) for name in ("id", "created_at", "result_file")}
+
+    assert [one.n for name in asked for one in measured.records(**{name: asked[name]})] == [2, 2, 2]

@@ -152,6 +152,17 @@ def test_question_that_cannot_be_meant_says_what_can(in_folder, asked, words):
         memoize(once).records(**asked)
 
 
+@pytest.mark.parametrize("of", [list, tuple])
+def test_conditions_in_a_list_are_told_how_they_are_given(in_folder, of):
+    function = memoize(once)
+    function.sweep([1, 2, 3], progress=False)
+    conditions = of([function.model.n > 1, function.model.n < 3])
+
+    with pytest.raises(ParameterError, match=r"one by one, not in a list, as in records\(\*conditions\)"):
+        function.records(conditions)
+    assert [record.n for record in function.records(*conditions)] == [2]
+
+
 def test_limit_of_zero_and_of_none_are_what_they_say(in_folder):
     function = memoize(once)
     function.sweep([1, 2], progress=False)
