@@ -438,6 +438,11 @@ class LocalArrayStore(ArrayStore):
 
     def _checked(self, identifier: LocalArrayIdentifier) -> tuple[Path, str]:
         """Return container and path of an identifier, which anybody may have made."""
+        if not isinstance(identifier, LocalArrayIdentifier):
+            raise TypeError(
+                f"an array is named by a LocalArrayIdentifier, as snapshot_container(run).array_identifier(path) gives "
+                f"one, not by {identifier!r:.200}"
+            )
         container = Path(identifier.container)
         if container.suffix != SUFFIX:
             raise InvalidContainerError(

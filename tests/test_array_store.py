@@ -679,6 +679,13 @@ def test_path_that_leads_elsewhere_is_refused(store, path):
     assert len(list(store.arrays())) == 1
 
 
+@pytest.mark.parametrize("identifier", ["r/validation.zarr/d", None], ids=["path", "nothing"])
+def test_what_is_no_identifier_is_refused_with_one_that_is(store, identifier):
+    for act in (store.open, store.retrieve_array, store.remove, lambda one: store.store_array(one, VALUES)):
+        with pytest.raises(TypeError, match="an array is named by a LocalArrayIdentifier"):
+            act(identifier)
+
+
 def test_container_elsewhere_is_refused(store, tmp_path):
     outside = tmp_path / "other" / "validation.zarr"
     outside.joinpath("d").mkdir(parents=True)

@@ -214,9 +214,11 @@ def require_function(function: Any) -> None:
     if hasattr(function, "adopt_code"):
         raise error_of(function, f"it is memoized already: {function!r}")
     if not inspect.isfunction(function):
+        is_place = isinstance(function, str | os.PathLike)
+        hint = f". Options are given by name, as in @memoize(results_dir={function!r})" if is_place else ""
         raise TypeError(
             f"memoize takes a function defined with def, not {function!r}: the results are kept under its module and "
-            "name, and its annotations make the columns"
+            f"name, and its annotations make the columns{hint}"
         )
     if function.__name__ == "<lambda>":
         raise error_of(function, "a lambda has no name, under which its results could be kept: use def")

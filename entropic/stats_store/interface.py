@@ -156,10 +156,13 @@ class StatsStore(ABC):
         ------
         ValueError
             If the iterations do not ascend, or the name is none. Nothing is stored then.
+        TypeError
+            If it is no training, but its list for instance.
         AlreadyExistsError
             With ``on_behind="error"``.
         """
         self._checked(run_name)
+        _require(training_stats, "iteration_stats", TrainingStats)
         change = self._change_training(
             run_name, lambda until: plan_training(training_stats, until, on_behind)
         )
@@ -206,10 +209,13 @@ class StatsStore(ABC):
         ValueError
             If an iteration is there twice, scores are no lists of lists of lists of numbers, or a name cannot be kept.
             Nothing is stored then.
+        TypeError
+            If they are no validations, but their list for instance.
         AlreadyExistsError
             With ``on_behind="error"``.
         """
         self._checked(run_name)
+        _require(validation_scores, "scores", ValidationScores)
         change = self._change_scores(run_name, lambda until: plan_scores(validation_scores, until, on_behind))
         if change is not None and change.replaces:
             log.warning(
@@ -447,3 +453,8 @@ def _value(name: str, value: Any) -> float:
 def _check_kind(kind: str) -> None:
     if kind not in get_args(Kind):
         raise ValueError(f"there are the kinds {', '.join(map(repr, get_args(Kind)))}, not {kind!r}")
+
+
+def _require(given: Any, attribute: str, class_: type) -> None:
+    if not hasattr(given, attribute):
+        raise TypeError(f"a {class_.__name__} is wanted, not {given!r:.200}. Nothing was stored")

@@ -71,7 +71,7 @@ def register_codec(
     ValueError
         If the suffix is another type's or one that entropic knows, or *type_* is a plain one.
     TypeError
-        If *type_* is no class, or *save* or *load* cannot be called.
+        If *type_* is no class, *suffix* no text, or *save* or *load* cannot be called.
 
     Notes
     -----
@@ -121,7 +121,7 @@ def register_loader(suffix: str, function: Loader) -> None:
     ValueError
         If *suffix* does not begin with a dot, or says how `memoize` wrote a value.
     TypeError
-        If *function* cannot be called.
+        If *suffix* is no text, or *function* cannot be called.
 
     Notes
     -----
@@ -369,7 +369,9 @@ def _register(codec: Format) -> None:
 
 
 def _check_suffix(suffix: str) -> None:
-    """Raise ValueError unless a loader may be registered for *suffix*."""
+    """Raise ValueError, or TypeError, unless a loader may be registered for *suffix*."""
+    if not isinstance(suffix, str):
+        raise TypeError(f"a suffix is a text, such as '.vtk', not {suffix!r:.200}")
     if not suffix.startswith(".") or len(suffix) < 2 or "/" in suffix:
         raise ValueError(f"a suffix is a dot and what follows it, such as '.vtk', not {suffix!r}")
     if suffix.lower() in FORMATS and FORMATS[suffix.lower()].is_of_values:

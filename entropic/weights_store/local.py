@@ -135,7 +135,10 @@ class LocalWeightsStore(WeightsStore):
         NotADirectoryError
             If a file or a link is in the place of the run's folder. Nothing is stored.
         TypeError
-            If there is something in them that is no array, tensor, scalar, dict, list or tuple. Nothing is stored.
+            If there is something in them that is no array, tensor, scalar, dict, list or tuple; or if the iteration is
+            no integer. Nothing is stored.
+        ValueError
+            If the run's name is none, or the iteration is negative.
         """
         name, number = _name(run), _iteration(iteration)
         self._exchange.require_root("weights")
@@ -421,9 +424,14 @@ def _name(given: Any) -> str:
 
 
 def _iteration(given: Any) -> int:
-    number = operator.index(given)
+    try:
+        number = None if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"an iteration is an integer, not {given!r:.200} ({type(given).__name__})")
     if not 0 <= number <= LARGEST:
-        raise ValueError(f"an iteration is 0 or more: {number}")
+        raise ValueError(f"an iteration is 0 or more, and has at most 63 bits: {number}")
     return number
 
 

@@ -210,6 +210,18 @@ def test_deleting_a_training_leaves_all_else(store, run):
     assert store.retrieve_training_stats(run) == training(range(1))
 
 
+def test_list_in_the_place_of_statistics_is_refused_and_nothing_is_lost(store, run):
+    store.store_training_stats(run, training(range(2)))
+    store.store_validation_iteration_scores(run, validation({100: 1}))
+
+    with pytest.raises(TypeError, match=r"a TrainingStats is wanted, not \[TrainingIterationStats"):
+        store.store_training_stats(run, training(range(3)).iteration_stats)
+    with pytest.raises(TypeError, match=r"a ValidationScores is wanted, not {'f1': 0\.5}"):
+        store.store_validation_iteration_scores(run, {"f1": 0.5})
+    assert store.retrieve_training_stats(run) == training(range(2))
+    assert shown(store.retrieve_validation_iteration_scores(run)) == {100: full(1)}
+
+
 @pytest.mark.parametrize("name", [None, 3, "", "..", "/abs", "a/../b", "nul\0", "half\ud800", "x" * 256])
 def test_what_is_no_name_is_refused(store, name):
     for act in (

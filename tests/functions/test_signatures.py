@@ -623,6 +623,7 @@ def test_function_that_its_parameters_describe_is_taken(function):
         (Body, "memoize takes a function"),
         (len, "memoize takes a function"),
         ("simulate", "memoize takes a function"),
+        ("results", r"Options are given by name, as in @memoize\(results_dir='results'\)$"),
         (made(2), "a closure over 'scale', of type int: another call of made"),
         (made([2]), "a closure over 'scale', of type list"),
         (made(positions), "a closure over 'scale', of type function"),

@@ -352,6 +352,7 @@ def test_type_of_the_same_name_takes_the_place_of_the_former():
         (("Mesh", ".x"), TypeError, "'Mesh'"),
         ((Mesh, "x"), ValueError, "'x'"),
         ((Mesh, "."), ValueError, "'.'"),
+        ((Mesh, Path), TypeError, "a suffix is a text, such as '.vtk', not <class 'pathlib.Path'>"),
         ((Mesh, ".npy"), ValueError, "'.npy'"),
         ((Mesh, ".H5"), ValueError, "'.H5'"),
         ((Mesh, ".value.json"), ValueError, "'.value.json'"),

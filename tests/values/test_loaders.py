@@ -170,6 +170,11 @@ def test_suffix_that_cannot_be_registered_is_refused(suffix):
         register_loader(suffix, len)
 
 
+def test_suffix_and_function_in_each_others_place_are_refused():
+    with pytest.raises(TypeError, match=r"a suffix is a text, such as '\.vtk', not <built-in function len>"):
+        register_loader(len, ".vtk")
+
+
 def test_loader_that_is_no_function_is_refused():
     with pytest.raises(TypeError, match="'len'"):
         register_loader(".x", "len")

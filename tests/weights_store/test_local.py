@@ -286,6 +286,8 @@ def test_weights_that_another_process_stored_meanwhile_are_not_replaced_unasked(
         (lambda s: s.store_weights("r", -1, weights(1)), ValueError, "an iteration is 0 or more"),
         (lambda s: s.store_weights("r", 2**63, weights(1)), ValueError, "an iteration is 0 or more"),
         (lambda s: s.store_weights("r", 1.5, weights(1)), TypeError, "float"),
+        (lambda s: s.store_weights("r", "7", weights(1)), TypeError, "an iteration is an integer, not '7'"),
+        (lambda s: s.store_weights("r", True, weights(1)), TypeError, "an iteration is an integer, not True"),
         (lambda s: s.store_weights("", 1, weights(1)), ValueError, "a name has 1 to 255 characters"),
         (lambda s: s.store_weights(None, 1, weights(1)), ValueError, "a name has 1 to 255 characters"),
         (lambda s: s.store_weights("../r", 1, weights(1)), ValueError, "a name is no path"),
