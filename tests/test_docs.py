@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,31 @@ def links(path):
 @pytest.mark.parametrize("name", entropic.__all__)
 def test_public_name_is_in_the_documentation(name):
     assert any(re.search(rf"\b{name}\b", text_of(page)) for page in PAGES)
+
+
+def modules_of_the_index():
+    table = sections("index.md")["The public names"].partition("modules of its own")[2]
+    return re.findall(r"^\| `(entropic\.\w+)` \|(.*?)\|", table, flags=re.MULTILINE)
+
+
+def test_index_has_every_module_that_says_what_is_public():
+    package = Path(entropic.__file__).parent
+    found = {path.stem for path in package.glob("*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    public = {name for name in found if vars(import_module(f"entropic.{name}")).get("__all__")}
+
+    # `entropic` itself has the Store; the command line and the demo are programs, the last two are not for users.
+    others = {"__init__", "store", "cli", "demo", "extras", "printable"}
+    assert {name for name, _ in modules_of_the_index()} == {f"entropic.{name}" for name in public - others}
+
+
+@pytest.mark.parametrize(("module", "row"), modules_of_the_index(), ids=lambda one: one[:30].strip())
+def test_index_names_all_that_a_module_has_for_users(module, row):
+    names = import_module(module).__all__
+
+    if module != "entropic.errors":  # a page has these
+        assert [name for name in names if f"`{name}`" not in row and not name.endswith("Error")] == []
 
 
 @pytest.mark.parametrize(
