@@ -357,7 +357,7 @@ class Sweep(Generic[ModelT]):
             note_on(
                 error,
                 f"{len(failed)} of {len(self._order)} runs of the sweep failed, and this is the first of them; "
-                "the others are stored. on_error='continue' returns them; store.failures() lists what failed",
+                "what succeeded is stored. on_error='continue' returns that; store.failures() lists what failed",
             )
             raise error
         records = self._records
