@@ -198,8 +198,8 @@ class Base(DeclarativeBase):
     def load(self, *, verify: bool = False) -> Any:
         """Return what the result file holds, read by its suffix.
 
-        npy gives an array, npz, HDF5 and zarr dicts of arrays, JSON what it says, CSV and parquet a DataFrame, netCDF
-        a Dataset; `register_loader` adds suffixes. A memoized call's gives the value that the function returned,
+        npy gives an array, npz and HDF5 dicts of arrays, zarr either, JSON what it says, CSV and parquet a DataFrame,
+        netCDF a Dataset; `register_loader` adds suffixes. A memoized call's gives the value that the function returned,
         whether that is a file or stands in the row.
 
         Parameters
@@ -215,6 +215,8 @@ class Base(DeclarativeBase):
             If it is not what the run wrote, or was changed while it was verified and read.
         ValueError
             If there is no loader for its suffix.
+        DecodeError
+            If it claims to hold more than its bytes can, or leads to other files.
         ImportError
             If its loader needs a package that is not installed.
         """
@@ -239,6 +241,10 @@ class Base(DeclarativeBase):
         ------
         ResultFileMissingError
             If the file is not there.
+        IsADirectoryError
+            If it is a folder, and none of zarr's.
+        ImportError
+            If that needs a package that is not installed.
         """
         path = vars(self).get(RECORDED, (self.result_file,))[0]
         if path is None:

@@ -284,6 +284,8 @@ def open_file(path: str) -> Any:
     ------
     ResultFileMissingError
         If there is nothing at *path*.
+    IsADirectoryError
+        If it is a folder, of no format that is one.
     ImportError
         If that needs a package that is not installed.
     """
@@ -293,6 +295,8 @@ def open_file(path: str) -> Any:
         return FORMATS[suffix].open(path) if suffix else open_binary(path)
     except FileNotFoundError as error:
         raise _missing(path) from error
+    except IsADirectoryError as error:
+        raise IsADirectoryError(_described_folder(Path(path), Path(path).suffix)) from error
     except RecursionError as error:
         raise _nested(path) from error
 

@@ -142,6 +142,18 @@ def test_open_of_an_unknown_suffix_gives_the_bytes(record_of):
         assert file.read() == b"\x00\x01"
 
 
+@pytest.mark.parametrize("suffix", ["", ".runs", ".csv"])
+def test_open_of_a_folder_says_what_is_in_it(record_of, suffix):
+    def write(path):
+        Path(path).mkdir()
+        Path(path, "mean.txt").write_text("1.5")
+
+    record = record_of(suffix, write)
+
+    with pytest.raises(IsADirectoryError, match=r"is a folder with 'mean\.txt': .*Path\(record\.result_file"):
+        record.open()
+
+
 def test_load_of_an_unknown_suffix_says_how_to_register_it(record_of):
     record = record_of(".raw", lambda path: Path(path).write_bytes(b"abc"))
 
