@@ -445,8 +445,7 @@ class Store(Generic[ModelT]):
             threads_per_run=threads_per_run,
         )
         self.database.refuse_block("a sweep", "sweep first, then open the block")
-        names = self._table.parameters.names
-        sets = parameter_sets(params, names[0] if len(names) == 1 else None)
+        sets = parameter_sets(params, self._table.parameters.names)
         self._note_code()
         return Sweep(self._table, self.runner, options).run(sets)
 

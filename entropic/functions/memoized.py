@@ -306,8 +306,7 @@ class MemoizedFunction(Generic[P, R]):
         )
 
     def _bound(self, params: ParameterSets) -> Iterable[dict[str, Any]]:
-        names = self._arguments.names
-        for number, one in enumerate(parameter_sets(params, names[0] if len(names) == 1 else None)):
+        for number, one in enumerate(parameter_sets(params, self._arguments.names)):
             try:
                 yield self._arguments.bind_named(one)
             except ParameterError as error:

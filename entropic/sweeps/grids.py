@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from entropic.display.text import short
@@ -56,15 +56,15 @@ def _is_one(values: Any) -> bool:
     return isinstance(values, str | bytes | Mapping) or hasattr(values, "columns")
 
 
-def parameter_sets(params: ParameterSets, single: str | None = None) -> Iterator[Mapping[str, Any]]:
+def parameter_sets(params: ParameterSets, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """Yield the parameter sets of a sweep.
 
     Parameters
     ----------
     params
         Dicts of parameters; a dict of lists, which is a grid; or a frame of pandas or polars, taken row by row.
-    single : str, optional
-        The only parameter that there is: values that are no dicts are values of it.
+    names : sequence of str
+        All parameters that there are: if that is one, values that are no dicts are values of it.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def parameter_sets(params: ParameterSets, single: str | None = None) -> Iterator
         params = expand_grid(params)
     if isinstance(params, str | bytes) or not isinstance(params, Iterable):
         raise ParameterError(f"{params!r:.300} is no parameter sets: {_TAKES}")
-    return _each(params, single)
+    return _each(params, names[0] if len(names) == 1 else None)
 
 
 def _each(params: Iterable[Any], single: str | None) -> Iterator[Mapping[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,7 @@ from entropic.display.frames import frame_of
 from entropic.display.text import Listing
 from entropic.model.base import Base
 from entropic.process.patience import Patience
-from entropic.sweeps.grids import parameter_sets
+from entropic.sweeps.grids import ParameterSets, parameter_sets
 
 if TYPE_CHECKING:
     import pandas
@@ -37,17 +37,22 @@ class SweepResult(Listing[ModelT]):
         failed: Sequence[FailedRun],
         *,
         key_of: Callable[[Mapping[str, Any]], str],
+        parameters: Sequence[str],
         names: Callable[[bool | None], Sequence[str]],
     ) -> None:
         super().__init__(records.values())
         self.failed: list[FailedRun] = Listing(failed)
         self._by_key = records
         self._key_of = key_of
+        self._parameters = parameters
         self._names = names
 
-    def align(self, params: Iterable[Mapping[str, Any]]) -> list[ModelT | None]:
-        """Return one entry for each of *params*: its record, or None where the run failed or was not part of this."""
-        return [self._by_key.get(self._key_of(one)) for one in parameter_sets(params)]
+    def align(self, params: ParameterSets) -> list[ModelT | None]:
+        """Return one entry for each of *params*: its record, or None where the run failed or was not part of this.
+
+        They are given as to the sweep: dicts, a grid, a frame, or values of the only parameter.
+        """
+        return [self._by_key.get(self._key_of(one)) for one in parameter_sets(params, self._parameters)]
 
     def to_frame(self, bookkeeping: bool | None = None) -> pandas.DataFrame:
         """Return the records as a `pandas.DataFrame`: a row each, a column per attribute.

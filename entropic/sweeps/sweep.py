@@ -367,6 +367,7 @@ class Sweep(Generic[ModelT]):
             records,
             failed,
             key_of=lambda params: self._table.parameters.identify(params).id,
+            parameters=self._table.parameters.names,
             names=self._table.names_of_columns,
         )
 

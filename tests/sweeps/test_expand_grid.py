@@ -37,10 +37,10 @@ def test_expand_grid_with_a_bare_value_says_to_wrap_it(values):
 def test_sweep_takes_the_names_in_a_dict_or_a_frame_for_no_values(value):
     """They would run: a sweep over one table would be one over the names of its columns."""
     with pytest.raises(ParameterError, match="is one parameter set"):
-        parameter_sets({"data": value})
+        parameter_sets({"data": value}, ["data"])
     with pytest.raises(ParameterError, match=r"grid\['data'\].*wrap it in a list"):
-        parameter_sets({"n": [1, 2], "data": value})
-    assert len(list(parameter_sets({"n": [1, 2], "data": [value]}))) == 2
+        parameter_sets({"n": [1, 2], "data": value}, ["n", "data"])
+    assert len(list(parameter_sets({"n": [1, 2], "data": [value]}, ["n", "data"]))) == 2
 
 
 def test_expand_grid_of_a_list_raises():

@@ -56,11 +56,9 @@ def test_sweep_takes_any_shape_that_says_what_is_meant(in_folder, sets):
     function = memoize(once)
 
     assert [record.load() for record in function.sweep(sets, progress=False)] == [10, 20]
-    assert [record.n for record in function.store.sweep(sets, progress=False).align(sets_of(sets))] == [1, 2]
-
-
-def sets_of(sets):
-    return sets if isinstance(sets, dict | pd.DataFrame) else [{"n": 1}, {"n": 2}]
+    result = function.store.sweep(sets, progress=False)
+    assert [record.n for record in result.align(sets)] == [1, 2]
+    assert result.align([{"n": 1}, {"n": 2}]) == result.align(sets)
 
 
 def test_sweep_takes_a_grid_of_several_and_a_frame_with_the_types_of_its_columns(in_folder):
