@@ -116,6 +116,8 @@ def _ordering(one: Any, columns: Mapping[str, Any], model_name: str) -> Any:
         return one
     if one not in columns:
         hint = did_you_mean(one, columns) or "."
+        if one.startswith("-") and one[1:] in columns:
+            hint = f": the other way round is Model.{one[1:]}.desc()."
         raise ParameterError(
             f"{model_name} has no column {one!r} to order by{hint} It has: {', '.join(columns)}."
         )

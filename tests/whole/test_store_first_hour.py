@@ -143,6 +143,10 @@ def test_condition_that_is_none_is_refused(in_folder, where, words):
         ({"limit": 2.5}, r"at least 0, not 2\.5"),
         ({"n": [1, 2]}, r"once.n is compared with one value, not with \[1, 2\]; .*Model\.n\.in_"),
         ({"order_by": "nn"}, r"once has no column 'nn' to order by; did you mean 'n'\?"),
+        (
+            {"order_by": "-n"},
+            r"no column '-n' to order by: the other way round is Model\.n\.desc\(\)\. It has",
+        ),
     ],
 )
 def test_question_that_cannot_be_meant_says_what_can(in_folder, asked, words):
