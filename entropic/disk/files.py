@@ -148,7 +148,8 @@ def require_digest(path: Path, size_bytes: int, sha256: str) -> None:
         raise CorruptFileError(
             f"{str(path)!r} is not what its run wrote: it has {found[0]} bytes and SHA-256 {found[1]}, not "
             f"{size_bytes} and {sha256}. store.check(checksum=True, fix=True) moves it to quarantine, so that the next "
-            "call runs it again"
+            "call runs it again; but a file that was registered is yours to restore, or to register again with "
+            "overwrite=True"
         )
 
 

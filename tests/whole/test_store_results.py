@@ -471,8 +471,12 @@ def test_verify_of_a_damaged_registered_file_raises(sqlite, tmp_path):
     store.register(PARAMS, tmp_path / "measured.dat")
     (tmp_path / "measured.dat").write_text("13")
 
-    with pytest.raises(CorruptFileError):
+    with pytest.raises(
+        CorruptFileError, match=r"yours to restore, or to register again with overwrite=True$"
+    ):
         store.retrieve(PARAMS, verify=True)
+    store.register(PARAMS, tmp_path / "measured.dat", overwrite=True)
+    assert store.retrieve(PARAMS, verify=True) is not None
 
 
 def test_verify_without_a_digest_says_how_to_get_one(sqlite, tmp_path):
