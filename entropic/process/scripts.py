@@ -63,10 +63,8 @@ def module_of(kind: type) -> str:
             return _name(main)
     if len(_senders) == 1 and _was_sent(kind):  # to a run that has started this thread
         return next(iter(_senders))
-    if not _senders and all(
-        _name(main) == "__main__" for main in mains
-    ):  # a notebook, or what one has started
-        return "__main__"
+    if not _senders and all(_name(main) == "__main__" for main in mains):
+        return "__main__"  # of a notebook, or of what one has started
     for file in sorted(_files_of(kind)):
         if os.path.exists(file):
             return Path(file).stem

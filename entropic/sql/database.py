@@ -43,7 +43,7 @@ from entropic.sql.engines import (
 from entropic.sql.forks import keep_for_ever, statements
 from entropic.sql.held import Held
 from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient
-from entropic.sql.transactions import Transaction, blocks, forget_blocks, joined, opened, within
+from entropic.sql.transactions import Transaction, forget_blocks, joined, opened, refuse_own_lock, within
 from entropic.sql.urls import parse_url, scrub_error, shown
 
 __all__ = ["Database", "DatabaseLike"]
@@ -292,7 +292,7 @@ class Database:
         return self._tried_again(once, is_in_doubt)
 
     def _write_once(self, work: Callable[[Connection], T], durable: bool) -> T:
-        self._refuse_own_lock()
+        refuse_own_lock(self.url)
         options = {BEGIN: "IMMEDIATE"}
         with self._statement, self.engine.connect().execution_options(**options) as connection:
             require_transactions(connection)
@@ -476,10 +476,10 @@ class Database:
 
     def _block(self) -> Transaction:
         begin = partial(self._tried_again, self._begun)
-        return Transaction(begin, self._ended, self.read, self._statement, shown(self.url))
+        return Transaction(begin, self._ended, self.read, self._statement, self.url)
 
     def _begun(self) -> Connection:
-        self._refuse_own_lock()
+        refuse_own_lock(self.url)
         with self._statement:
             connection = self.engine.connect().execution_options(**{BEGIN: "IMMEDIATE"})
             try:
@@ -491,19 +491,6 @@ class Database:
                 self._ended(connection)
                 raise
             return connection
-
-    def _refuse_own_lock(self) -> None:
-        """Raise `TransactionError` if a block of this thread has locked this SQLite file, by another engine."""
-        there = blocks.open
-        if not there or self.dialect != "sqlite" or self.is_memory:
-            return
-        for one in _members(_databases):
-            block = there.get(one.token)
-            if block is not None and block.has_begun and _file_of(one.url) == _file_of(self.url):
-                raise TransactionError(
-                    f"this thread has a transaction on {shown(self.url)} open by another engine, and would wait for "
-                    "itself: give all stores the same Database, or the same engine"
-                )
 
     def _ended(self, connection: Connection) -> None:
         if self.dialect == "sqlite" and not connection.invalidated and "level" in connection.info:
@@ -565,10 +552,6 @@ class Database:
 
 
 DatabaseLike = Database | Engine | URL | str
-
-
-def _file_of(url: URL) -> str:
-    return os.path.realpath(str(normalise_url(url).database))
 
 
 def _token(url: URL) -> str:

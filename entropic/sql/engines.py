@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import weakref
@@ -34,6 +35,7 @@ from entropic.sql.urls import DRIVERS, scrub_error, shown
 __all__ = [
     "BEGIN",
     "begin_anew",
+    "file_of",
     "is_memory",
     "is_replaced",
     "make_engine",
@@ -270,6 +272,13 @@ def normalise_url(url: URL) -> URL:
             "that leads to it"
         )
     return url.set(database=scheme + path)
+
+
+def file_of(url: URL) -> str:
+    """Return where the file of a SQLite database is, whatever links lead there; "" if it is in none."""
+    if url.get_backend_name() != "sqlite" or is_memory(url):
+        return ""
+    return os.path.realpath(str(normalise_url(url).database))
 
 
 def is_memory(url: URL) -> bool:

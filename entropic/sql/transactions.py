@@ -16,15 +16,26 @@ from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
 from entropic.errors import TransactionError
 from entropic.process.logs import get_logger
 from entropic.process.raised import first_line
+from entropic.sql.engines import file_of
 from entropic.sql.outages import is_lost, is_transient
+from entropic.sql.urls import shown
 
-__all__ = ["LONG_S", "Transaction", "blocks", "forget_blocks", "joined", "opened", "within"]
+__all__ = [
+    "LONG_S",
+    "Transaction",
+    "blocks",
+    "forget_blocks",
+    "joined",
+    "opened",
+    "refuse_own_lock",
+    "within",
+]
 
 log = get_logger(__name__)
 
@@ -46,8 +57,8 @@ class Transaction:
         Runs a look-up on another connection, as the answer to a COMMIT was lost.
     lock : context manager
         Held during each statement.
-    name : str
-        Of the database, for people.
+    url : sqlalchemy.URL
+        Of the database.
 
     Notes
     -----
@@ -60,13 +71,14 @@ class Transaction:
         close: Callable[[Connection], None],
         ask: Callable[[Callable[[Connection], bool]], bool],
         lock: AbstractContextManager[Any],
-        name: str,
+        url: URL,
     ) -> None:
         self._begin = begin
         self._disconnect = close
         self._ask = ask
         self._lock = lock
-        self._name = name
+        self._name = shown(url)
+        self._file = file_of(url)
         self._pid = os.getpid()
         self._connection: Connection | None = None
         self._since = 0.0
@@ -124,10 +136,9 @@ class Transaction:
             self._since = time.monotonic()
         return self._connection
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether a statement was made in it, and it is not over."""
-        return self._connection is not None
+    def locks(self, file: str) -> bool:
+        """Whether it has begun to write to a SQLite file, and is not over."""
+        return self._file == file and self._connection is not None
 
     def require_alive(self) -> None:
         """Raise `TransactionError` if the database has dropped what the block wrote so far."""
@@ -310,6 +321,15 @@ class opened:
             # First: what is called after a commit, or asked because of one, is no part of the block.
             (blocks.open or {}).pop(self._token, None)
             self._block.end(error)
+
+
+def refuse_own_lock(url: URL) -> None:
+    """Raise `TransactionError` if a block of this thread has locked this SQLite file, by another engine."""
+    if blocks.open and (file := file_of(url)) and any(block.locks(file) for block in blocks.open.values()):
+        raise TransactionError(
+            f"this thread has a transaction on {shown(url)} open by another engine, and would wait for itself: give "
+            "all stores the same Database, or the same engine"
+        )
 
 
 def forget_blocks() -> list[Transaction]:
