@@ -12,9 +12,11 @@ WHERE_USERS_MAKE_MISTAKES = ("functions", "store.py", "sweeps", "diagnosis", "mi
 
 NAMES_ITS_VALUE = {  # by itself, or whoever catches it puts the value before it
     "is NaN, which is equal to nothing and no key; use None in a nullable column",
+    "is NaT, which is no time; use None in a nullable column",
     "is None, which its annotation does not say that it may be",
     "which says nothing about what may be stored",
     "whose values are given as Python's own: write int, float, bool or str for it",
+    "whose values are given as Python's own: write datetime or timedelta for it",
     "whose values have no column and no stable hash (entropic.register_hasher gives them one)",
 }
 HAS_NO_VALUE = {

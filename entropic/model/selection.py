@@ -79,7 +79,10 @@ def selection(
         equals["order_by"], order_by = order_by, None
     for condition in where:
         if isinstance(condition, list | tuple) and _is_sql(condition):
-            raise ParameterError("conditions are given one by one, not in a list, as in records(*conditions)")
+            shown = ", ".join(str(one) for one in condition)
+            raise ParameterError(
+                f"{shown:.200} are in a list: conditions are given one by one, as in records(*conditions)"
+            )
         if not _is_sql(condition):
             raise ParameterError(
                 f"{condition!r} is no condition: one is an expression of a column, as in records(Model.n > 3), or "

@@ -43,7 +43,7 @@ from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend, SerialBackend
-from entropic.sweeps.backends.executor import RunsHere, is_thread_of
+from entropic.sweeps.backends.executor import RunsHere, is_thread_of, prepares_processes
 from entropic.sweeps.backends.task_notes import NotedWork
 from entropic.sweeps.backends.tickets import TicketedWork
 from entropic.sweeps.cuts import Outcomes, run_noted, run_whole
@@ -226,6 +226,11 @@ class Sweep(Generic[ModelT]):
                 raise cause
             raise ClusterError(
                 f"the cluster failed: {said}. What is finished is stored: sweep again"
+            ) from cause
+        if prepares_processes(self._options.executor):
+            raise ClusterError(
+                f"the executor failed: {said}. Its initializer prepares each of its processes and was not called in "
+                "this one, so that nothing is run here. What is finished is stored: sweep again with a new executor"
             ) from cause
         log.warning("the cluster failed, what is left runs in this process: %s", said)
         self._tasks.take_back(remaining)

@@ -160,7 +160,9 @@ def test_conditions_in_a_list_are_told_how_they_are_given(in_folder, of):
     function.sweep([1, 2, 3], progress=False)
     conditions = of([function.model.n > 1, function.model.n < 3])
 
-    with pytest.raises(ParameterError, match=r"one by one, not in a list, as in records\(\*conditions\)"):
+    with pytest.raises(
+        ParameterError, match=r"are in a list: conditions are given one by one, as in records\(\*"
+    ):
         function.records(conditions)
     assert [record.n for record in function.records(*conditions)] == [2]
 

@@ -27,7 +27,7 @@ from entropic.sweeps.chunks import (
     run_timed,
 )
 
-__all__ = ["ExecutorBackend", "RunsHere", "is_thread_of"]
+__all__ = ["ExecutorBackend", "RunsHere", "is_thread_of", "prepares_processes"]
 
 log = get_logger(__name__)
 
@@ -56,11 +56,18 @@ def _this_thread() -> tuple[str, int]:
     return this_process().owner, threading.get_ident()
 
 
+def prepares_processes(executor: Executor | None) -> bool:
+    """Whether processes of an executor do something before all else: what a run counts on is nowhere but there."""
+    is_prepared = getattr(executor, "_initializer", None) is not None
+    return is_prepared and not isinstance(executor, ThreadPoolExecutor)
+
+
 class ExecutorBackend(Backend):
     """Run chunks in an executor of the user's, which is never shut down here.
 
     Threads call the work itself. Processes get it pickled; once their pool is broken, processes of our own take over,
-    since a broken executor cannot be repaired and is not ours to replace. What waits in its queue can be had back where
+    since a broken executor cannot be repaired and is not ours to replace; but not for one whose initializer prepared
+    them. What waits in its queue can be had back where
     the work has tickets: an executor's futures say that they run before they do. One that runs a chunk in this very
     thread is no place beside it: such a chunk is not begun, and its future fails with `RunsHere`.
     """
@@ -84,7 +91,8 @@ class ExecutorBackend(Backend):
             try:
                 return self._submit(jobs)
             except BrokenExecutor:
-                if self._threads:  # which none of ours need take the place of
+                # None of ours need take the place of threads, or can of what is prepared.
+                if self._threads or prepares_processes(self._executor):
                     raise
                 log.warning("The executor's pool is broken; going on with %d new processes", self._slots)
                 self._pool = PoolBackend(self._payload, self._slots)
