@@ -160,9 +160,7 @@ def delete_run(run_name: str, options: Options | None = None, *, force: bool = F
         def work() -> int:
             count = stats.delete_training_stats(run_name) + stats.delete_validation_scores(run_name)
             count += stats.delete_metrics(run_name)
-            for iteration in weights.iterations(run_name):
-                weights.remove(run_name, iteration, force=True)
-                count += 1
+            count += weights.remove_run(run_name)
             count += run_name in configs.retrieve_run_config_names()
             configs.delete_run_config(run_name, missing_ok=True)
             return count

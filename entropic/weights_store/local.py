@@ -266,6 +266,16 @@ class LocalWeightsStore(WeightsStore):
         thin_out = partial(self._rows.thin_out, name=name, keep_last=keep_last, note=note)
         return self._exchange.change(note, thin_out)
 
+    def remove_run(self, run: Any) -> int:
+        """Remove all weights of a run, those too that are the best of something; return how many there were."""
+        name = _name(run)
+        files = self.database.read(partial(self._rows.files, name=name))
+        if not files:
+            return 0
+        self._require_root()
+        note = self._exchange.notes.write(name, files)
+        return self._exchange.change(note, partial(self._rows.take_all, name=name, note=note))
+
     def check(self, *, checksum: bool = False) -> list[WeightsProblem]:
         """Return which weights cannot be had as they were stored, as their file is gone or another one by now.
 

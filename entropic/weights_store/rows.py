@@ -139,6 +139,19 @@ class WeightRows:
         connection.execute(delete(_best).where(pointing))
         connection.execute(delete(_weights).where(key))
 
+    def files(self, connection: Connection, name: str) -> list[str]:
+        """Return the files of a run."""
+        return list(connection.scalars(select(_weights.c.file_name).where(_weights.c.run_name == name)))
+
+    def take_all(self, connection: Connection, name: str, note: Note) -> int:
+        """Delete all rows of a run, and what refers to them; return how many weights there were."""
+        of_run = select(_weights.c.file_name).where(_weights.c.run_name == name)
+        found = connection.scalars(of_run.with_for_update()).all()
+        _name_in(note, found)
+        for table in (_best, _weights):
+            connection.execute(delete(table).where(table.c.run_name == name))
+        return len(found)
+
     def older(self, connection: Connection, name: str, keep_last: int) -> dict[int, str]:
         """Return the iterations before the last of a run that are not the best of anything, and their files.
 
@@ -247,8 +260,9 @@ def already_there(name: str, number: int) -> AlreadyExistsError:
 
 
 def _name_in(note: Note, files: Iterable[str]) -> None:
+    known = set(note.files)
     for file in files:
-        if file not in note.files:
+        if file not in known:
             note.add(file)
 
 

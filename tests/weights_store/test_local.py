@@ -116,6 +116,32 @@ def test_pointer_to_no_weights_is_refused_by_the_database_itself(tmp_path, datab
         connection.execute(insert(BestWeightsRow.__table__), row)
 
 
+def test_all_weights_of_a_run_are_removed_together(tmp_path, database):
+    store = LocalWeightsStore(tmp_path, database)
+    for run in ("r", "s"):
+        for iteration in range(3):
+            store.store_weights(run, iteration, weights(iteration))
+        store.store_best(run, 1, "d", "c")
+
+    def taken_back():
+        with store.database.transaction():
+            assert store.remove_run("r") == 3
+            assert store.iterations("r") == []
+            1 / 0  # noqa: B018
+
+    with pytest.raises(ZeroDivisionError):
+        taken_back()
+    assert store.iterations("r") == [0, 1, 2]
+    assert value_of(store.retrieve_weights("r", store.retrieve_best("r", "d", "c"))) == 1
+
+    assert (store.remove_run("r"), store.remove_run("r")) == (3, 0)
+    assert store.iterations("r") == []
+    with pytest.raises(BestNotFoundError):
+        store.retrieve_best("r", "d", "c")
+    assert store.retrieve_best("s", "d", "c") == 1
+    assert len(files_of(tmp_path)) == 3
+
+
 def test_all_weights_that_cannot_be_had_are_told(tmp_path, database):
     store = LocalWeightsStore(tmp_path, database)
     for iteration in range(4):
@@ -585,6 +611,7 @@ def test_folder_that_is_not_that_of_the_weights_is_not_written_to(tmp_path, sqli
         lambda: store.store_weights("s", 1, weights(NEW)),
         lambda: store.remove("r", 1),
         lambda: store.prune("r", keep_last=0),
+        lambda: store.remove_run("r"),
         store.check,
         lambda: LocalWeightsStore(tmp_path / "another", sqlite_url).store_weights("r", 1, weights(NEW)),
     ):
