@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -79,6 +79,11 @@ class SQLConfigStore(ConfigStore):
     def _names(self, kind: str) -> list[str]:
         query = select(_configs.c.name).where(_configs.c.kind == kind).order_by(_configs.c.id)
         return self.database.read(lambda connection: list(connection.scalars(query)))
+
+    def _runs(self) -> Iterator[tuple[str, Any]]:
+        query = select(_configs.c.name, _configs.c.document).where(_configs.c.kind == "run")
+        found = self.database.read(lambda connection: connection.execute(query.order_by(_configs.c.id)).all())
+        return ((name, decode(document, _no_array)) for name, document in found)
 
     def _run_names(self, wanted: Mapping[str, set[str]]) -> list[str]:
         # In chunks, as a filter may have more names than a statement takes; so the sets meet here, not in SQL.

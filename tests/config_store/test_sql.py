@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from entropic import DuplicateNameError, InUseError
 from entropic.config_store import SQLConfigStore
-from entropic.configs import RunConfig
+from entropic.configs import RunConfig, StartConfig
 from tests.support.config_cases import ONE_OF_EACH, OTHER, Distances, Gunpowder, run
 from tests.support.counting import statements
 from tests.support.processes import run_together
@@ -129,6 +129,16 @@ def test_what_is_stored_already_is_looked_up_and_nothing_is_written(store):
     with statements(store.database.engine) as executed:
         store.store_run_config(run())
     assert [one.split()[0] for one in executed] == ["SELECT"] * 5
+
+
+def test_runs_that_start_from_another_are_found_by_one_statement(store):
+    for name in ("r1", "r2", "r3"):
+        start = StartConfig(run="r1", criterion="f1") if name == "r3" else None
+        store.store_run_config(RunConfig(name=name, start_config=start))
+
+    with statements(store.database.engine) as executed:
+        assert store.runs_that_start_from("r1") == ["r3"]
+    assert len(executed) == 1
 
 
 def _store_all(url, number):
