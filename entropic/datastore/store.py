@@ -46,6 +46,7 @@ from entropic.errors import (
     NotFoundError,
     ResultFileMissingError,
 )
+from entropic.process.callables import STILL_TO_BE_RUN, returns_later
 from entropic.process.logs import get_logger
 from entropic.process.patience import LEASE_S, Patience, checked_lease, checked_timeout
 from entropic.runs.inside import refuse_memory
@@ -446,6 +447,11 @@ class DataStore:
         """
         if not callable(fn):
             raise TypeError(f"compute_once needs a function without arguments, not {fn!r:.200}")
+        if returns_later(fn):
+            raise TypeError(
+                f"what {fn!r:.200} returns {STILL_TO_BE_RUN}: give compute_once a plain function, be it one that calls "
+                "asyncio.run(...)"
+            )
         state, name = self._state(component), _attribute(attribute)
         present: Callable[[], tuple[T] | None] = partial(self._present, state, name, [])
         if (there := present()) is not None:

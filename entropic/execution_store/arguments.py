@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from entropic.execution_store.documents import STORE_KEY, KeyPolicy
+from entropic.process.callables import STILL_TO_BE_RUN, returns_later
 
 __all__ = [
     "EPOCH",
@@ -32,7 +32,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 LONGEST_S = 1e12  # more than the calendar has, and no float is too small for it
 LAST_CHARACTER = 0x10FFFF
-_LATER: Any = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 _DATABASE = re.compile(r"(sqlite|postgresql|mysql|mariadb)(\+\w+)?://")
 _OBJECT_ID = re.compile(r"[0-9a-f]{24}")
 
@@ -78,10 +77,10 @@ def check_function(function: Any, what: str) -> None:
     """Raise TypeError if *function* cannot be called, or a call of it does nothing yet."""
     if not callable(function):
         raise TypeError(f"{what}, not {function!r:.100}")
-    if any(is_later(one) for is_later in _LATER for one in (function, type(function).__call__)):
+    if returns_later(function):
         raise TypeError(
-            f"{what}, and what {function!r:.100} returns is still to be run, as of each coroutine and generator: give "
-            "a plain function, be it one that calls asyncio.run(...)"
+            f"{what}, and what {function!r:.100} returns {STILL_TO_BE_RUN}: give a plain function, be it one that "
+            "calls asyncio.run(...)"
         )
 
 

@@ -27,6 +27,7 @@ from entropic.disk.staging import LATEST_S, Staging, folder_name, is_of_sweep, s
 from entropic.display.text import printed
 from entropic.errors import ResultsDirUnavailableError
 from entropic.leases import held
+from entropic.process.callables import STILL_TO_BE_RUN, returns_later
 from entropic.process.identity import Process, this_process, where_now
 from entropic.process.logs import get_logger
 from entropic.process.raised import note_on, text_of, traceback_of
@@ -58,7 +59,6 @@ UNREAD = (
 )
 
 _LOOK_S = 0.2
-_LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 _indices: dict[str, SidecarIndex] = {}
 os.register_at_fork(after_in_child=_indices.clear)  # a lock of theirs may have been held at the fork
@@ -68,11 +68,10 @@ def require_runner(runner: Any) -> None:
     """Raise TypeError unless *runner* can be called with one dict."""
     if not callable(runner):
         raise TypeError(f"runner must be a function of one dict, not {runner!r}")
-    call: Any = type(runner).__call__
-    if any(is_later(one) for is_later in _LATER for one in (runner, call)):
+    if returns_later(runner):
         raise TypeError(
-            f"what the runner {runner!r} returns is still to be run, as of each coroutine and generator: write the "
-            "result in a plain function, be it by asyncio.run(...)"
+            f"what the runner {runner!r} returns {STILL_TO_BE_RUN}: write the result in a plain function, be it by "
+            "asyncio.run(...)"
         )
     try:
         signature = inspect.signature(runner, follow_wrapped=False)  # what it wraps is called by itself

@@ -105,9 +105,17 @@ def test_component_that_changes_while_its_data_are_computed_has_them_as_it_was(l
     assert not local.has(one, "x")
 
 
+async def computed_later():
+    raise AssertionError
+
+
 def test_what_is_no_function_and_what_is_in_a_transaction_is_refused(local):
     with pytest.raises(TypeError, match="compute_once needs a function without arguments, not 3"):
         local.compute_once(Component(), "x", 3)
+    with pytest.raises(
+        TypeError, match="returns is still to be run, as of each coroutine and generator: give comp"
+    ):
+        local.compute_once(Component(), "x", computed_later)
     with local.database.transaction():
         local.store(Component(), "y", 1)
         assert local.compute_once(Component(), "y", lambda: 2) == 1  # nothing has to be computed
