@@ -288,7 +288,7 @@ class LocalArrayStore(ArrayStore):
             # In a container of the former format none of another would be listed.
             _write(zarr, own / NEW, values, {"zarr_format": version} | options)
             put(own, f"{container.name}/{path}", allow)
-        return zarr.open_array(str(container), path=path, mode="r+")
+        return zarr.open_array(container, path=path, mode="r+")
 
     def open(self, array_identifier: LocalArrayIdentifier, mode: str = "r") -> Any:
         """Return an array as `zarr.Array`, of which only what is asked for is read.
@@ -315,7 +315,7 @@ class LocalArrayStore(ArrayStore):
             )
         zarr = self._zarr()
         container, path = self._there(array_identifier)
-        array = zarr.open_array(str(container), path=path, mode=mode)
+        array = zarr.open_array(container, path=path, mode=mode)
         require_plain_codecs(array, str(container / path))
         return array
 
@@ -468,7 +468,7 @@ def _members(zarr: Any, container: Path) -> Iterator[tuple[str, Any]]:
     for path in sorted(arrays_below(container, may_be_array)):
         try:
             with warnings.catch_warnings(action="ignore"):  # of types that other releases may read otherwise
-                array = zarr.open_array(str(container), path=path, mode="r")
+                array = zarr.open_array(container, path=path, mode="r")
         except (OSError, ValueError, TypeError, LookupError) as error:
             log.warning("%s cannot be listed, and is left out: %s", container / path, error)
         else:
@@ -476,7 +476,7 @@ def _members(zarr: Any, container: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _write(zarr: Any, folder: Path, values: Any, options: dict[str, Any]) -> None:
-    array = zarr.create_array(str(folder), shape=values.shape, dtype=values.dtype, **options)
+    array = zarr.create_array(folder, shape=values.shape, dtype=values.dtype, **options)
     if values.dtype.names or values.dtype.kind != array.dtype.kind:
         # What comes back has no gaps between fields, and of older releases no text of fixed length.
         values = values.astype(array.dtype)
@@ -486,12 +486,10 @@ def _write(zarr: Any, folder: Path, values: Any, options: dict[str, Any]) -> Non
         options = options | {
             "config": config | every if isinstance(config, dict) else replace(config, **every)
         }
-        array = zarr.create_array(
-            str(folder), shape=values.shape, dtype=values.dtype, overwrite=True, **options
-        )
+        array = zarr.create_array(folder, shape=values.shape, dtype=values.dtype, overwrite=True, **options)
     array[...] = values
     array.attrs[_DIGEST] = digest_of(values)
-    zarr.open_array(str(folder), mode="r")  # of some types it writes what it cannot read
+    zarr.open_array(folder, mode="r")  # of some types it writes what it cannot read
 
 
 def _require_place(identifier: LocalArrayIdentifier, container: Path, path: str, overwrite: bool) -> None:

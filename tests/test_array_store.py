@@ -69,6 +69,17 @@ def test_array_is_where_the_layout_says(store, tmp_path, call, container, path):
     assert not (tmp_path / "arrays").exists()
 
 
+def test_array_in_a_folder_whose_path_looks_like_a_url_is_kept_there(tmp_path):
+    store = LocalArrayStore(tmp_path / "a::b")
+    array = store.snapshot_container("r").array_identifier("raw")
+
+    store.store_array(array, np.arange(3))
+
+    assert store.retrieve_array(array).tolist() == [0, 1, 2]
+    assert store.open(array).shape == (3,)
+    assert (tmp_path / "a::b" / "r" / "snapshot.zarr" / "raw").is_dir()
+
+
 def test_identifiers_are_values(tmp_path):
     one = LocalContainerIdentifier(Path("c.zarr"))
     array = one.array_identifier("d")

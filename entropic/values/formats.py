@@ -175,7 +175,7 @@ def open_zarr(path: str) -> Any:
     if not Path(path).exists():  # zarr's own errors differ from release to release
         raise FileNotFoundError(path)
     require_no_links(path)
-    opened = zarr.open(path, mode="r")
+    opened = zarr.open(Path(path), mode="r")  # a text with "::" in it would be a URL to zarr
     require_plain_codecs(opened, path)
     return opened
 

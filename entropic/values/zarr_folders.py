@@ -74,16 +74,16 @@ def require_groups(zarr: Any, folders: Sequence[Path], spare: Path) -> int:
     """
     container = folders[0]
     if _is_described(container):
-        group = zarr.open_group(str(container), mode="r", use_consolidated=False)
+        group = zarr.open_group(container, mode="r", use_consolidated=False)
     else:
-        group = zarr.create_group(str(spare))
+        group = zarr.create_group(spare)
     version: int = group.metadata.zarr_format
     for folder in folders:
         require_folder(folder, below=container)
         if _is_described(folder):
             continue
         if not _is_described(spare):  # nor is it any more where there are no links
-            zarr.create_group(str(spare), zarr_format=version)
+            zarr.create_group(spare, zarr_format=version)
         for file in list(spare.iterdir()):
             with suppress(FileExistsError):
                 put_new(file, folder / file.name)

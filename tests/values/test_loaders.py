@@ -281,6 +281,22 @@ def test_record_that_travelled_loads_and_verifies(record_of):
     assert record.load(verify=True).tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("suffix", sorted(WRITERS))
+def test_file_whose_path_looks_like_a_url_is_read(tmp_path, suffix):
+    def runner(params):
+        write = zarr.storage.LocalStore(params["result_file"]) if suffix == ".zarr" else params["result_file"]
+        WRITERS[suffix](write)
+
+    store = Store(runner, Loaded, tmp_path / "a::b", suffix, f"sqlite:///{tmp_path / 'db.sqlite3'}")
+    record = store.run_or_retrieve({"id": "file::x", "n": 3})
+
+    opened = record.open()
+    getattr(opened, "close", lambda: None)()
+
+    assert opened is not None
+    assert record.load(verify=True) is not None
+
+
 def test_registered_file_loads_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("mine.npy", np.arange(2))
