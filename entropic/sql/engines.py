@@ -85,18 +85,25 @@ def make_engine(url: URL, rest: Callable[[], None]) -> Engine:
 
 
 def _created(url: URL, **arguments: Any) -> Engine:
+    backend = url.get_backend_name()
     try:
-        return create_engine(url, **arguments)
+        engine = create_engine(url, **arguments)
     except ModuleNotFoundError as error:
-        backend = url.get_backend_name()
         extra = "postgres" if backend == "postgresql" else "mysql"
         way = f"pip install 'entropic[{extra}]'"
         if url.drivername != DRIVERS.get(backend):
-            way = f"install it, or use {backend}:// with the driver of {way}"
+            ours = f" with the driver of {way}" if backend in DRIVERS else ""
+            way = f"install it, or use {backend}://{ours}"
         raise ImportError(
             f"the database {shown(url)} ({url.drivername}://) needs the driver {error.name!r}, which is not "
             f"installed: {way}"
         ) from error
+    if engine.dialect.is_async:
+        raise ArgumentError(
+            f"the driver of {url.drivername}:// is asynchronous, and entropic is not: write {backend}://, which is the "
+            "same database"
+        )
+    return engine
 
 
 def _announce(path: Path) -> None:

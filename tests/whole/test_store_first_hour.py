@@ -404,6 +404,7 @@ def test_url_that_cannot_be_parsed_is_not_shown_with_its_password():
             "postgresql+asyncpg://lab:secret@db/runs",
             r"'asyncpg'.*postgresql:// with the driver of pip install",
         ),
+        ("sqlite+aiosqlite:///runs.sqlite3", r"'aiosqlite'.*: install it, or use sqlite://$"),
     ],
 )
 def test_driver_that_is_missing_is_named_with_the_extra(url, words, monkeypatch):
@@ -416,6 +417,12 @@ def test_driver_that_is_missing_is_named_with_the_extra(url, words, monkeypatch)
 
     with pytest.raises(ImportError, match=words) as caught:
         Database(url).engine  # noqa: B018
+    assert "secret" not in str(caught.value)
+
+
+def test_driver_that_is_asynchronous_is_refused_with_one_that_is_not():
+    with pytest.raises(ArgumentError, match=r"psycopg_async.*asynchronous.*postgresql://") as caught:
+        Database("postgresql+psycopg_async://lab:secret@db/runs").engine  # noqa: B018
     assert "secret" not in str(caught.value)
 
 
