@@ -461,9 +461,10 @@ def _round_trip(kind: Any, dialect: Dialect) -> Caster:
     foreign = isinstance(kind, TypeDecorator) and not ours
     wanted = None if foreign or isinstance(kind, Enum) else _python_type(kind)
     most_bytes = None if isinstance(kind, LongBytes) else byte_limit(kind, dialect)
+    is_date = isinstance(kind, Date)
 
     def cast(value: Any) -> Any:
-        value = plain_time(value)
+        value = plain_time(value, is_date=is_date)
         if wanted is not None and not isinstance(value, wanted):
             is_text = isinstance(value, str) and hasattr(wanted, "fromisoformat")
             hint = f"; write {wanted.__name__}.fromisoformat({value!r})" if is_text else ""

@@ -17,8 +17,14 @@ __all__ = ["plain_time", "refuse_lossy_time"]
 FULL_FSP = 6  # MySQL's name for microseconds
 
 
-def plain_time(value: Any) -> Any:
-    """Return the datetime or timedelta of a pandas or NumPy time; other values as they are."""
+def plain_time(value: Any, *, is_date: bool = False) -> Any:
+    """Return the datetime or timedelta of a pandas or NumPy time; other values as they are.
+
+    Parameters
+    ----------
+    is_date : bool
+        Whether a date is wanted, which is what NumPy calls a time without hours.
+    """
     for convert in ("to_pydatetime", "to_pytimedelta"):
         if hasattr(value, convert):
             if type(value).__name__ == "NaTType":
@@ -33,6 +39,8 @@ def plain_time(value: Any) -> Any:
         return _plain_datetime(value)
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.datetime64 | numpy.timedelta64):
+        if is_date and type(day := value.item()) is date:
+            return day
         micros = value.astype(f"{value.dtype.name.partition('[')[0]}[us]")
         # A month has no length; and beyond its range NumPy gives a number.
         is_exact = (

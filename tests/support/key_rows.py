@@ -315,6 +315,8 @@ DATES = [
     ("date(2026, 1, 2)", "date(2026, 2, 1)", D, "day and month"),
     ("date(2026, 1, 2)", "datetime(2026, 1, 2)", E, "the time of day would be lost"),
     ("date(2026, 1, 2)", "pd.Timestamp('2026-01-02')", E, "the time of day would be lost"),
+    ("date(2026, 1, 2)", "np.datetime64('2026-01-02')", S, "a NumPy scalar is its Python value"),
+    ("date(2026, 1, 2)", "np.datetime64('2026-01-02T00')", E, "the time of day would be lost"),
     ("date(2026, 1, 2)", "'2026-01-02'", E, "text is no date"),
     ("date(2026, 1, 2)", "None", E, "the column is not nullable"),
     ("date(2026, 1, 2)", "Holiday(2026, 1, 2)", S, "a subclass is its date, and the runner is given that"),
