@@ -235,7 +235,7 @@ def _functions_of(value: Any) -> Iterator[Any]:
 
 def _is_usual(name: str, value: Any) -> bool:
     """Whether an attribute that its body does not write is one that Python, or what makes the class, gives it."""
-    is_field = inspect.ismemberdescriptor(value) or type(value).__module__ == "_collections"
+    is_field = inspect.ismemberdescriptor(value) or type(value).__name__ == "_tuplegetter"
     if not (is_field or (name.startswith("_") and name.endswith("_")) or name in _GIVEN):
         return False
     return all(
