@@ -272,7 +272,7 @@ class LocalWeightsStore(WeightsStore):
         files = self.database.read(partial(self._rows.files, name=name))
         if not files:
             return 0
-        self._require_root()
+        self._exchange.require_root("weights")
         note = self._exchange.notes.write(name, files)
         return self._exchange.change(note, partial(self._rows.take_all, name=name, note=note))
 
