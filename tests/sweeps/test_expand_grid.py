@@ -55,4 +55,4 @@ def test_one_dict_that_a_generator_changes_and_yields_again_is_many_sets():
             params["n"] = n
             yield params
 
-    assert list(parameter_sets(drawn())) == [{"scale": 0.5, "n": n} for n in range(3)]
+    assert list(parameter_sets(drawn(), ["scale", "n"])) == [{"scale": 0.5, "n": n} for n in range(3)]
