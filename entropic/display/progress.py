@@ -23,8 +23,18 @@ def progress_bar(total: int | None, enabled: bool | None = None) -> ProgressBar:
         None draws it in a terminal and in a notebook, and nowhere else.
     """
     if enabled is None:
-        enabled = sys.stderr.isatty() or _is_notebook()
+        enabled = _is_terminal() or _is_notebook()
     return ProgressBar(_make_bar(total) if enabled else None)
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (
+        AttributeError,
+        ValueError,
+    ):  # there is none, as of a daemon; it was closed, or is a program's own
+        return False
 
 
 def _is_notebook() -> bool:

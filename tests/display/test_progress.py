@@ -1,4 +1,9 @@
+import io
+import sys
 import time
+from types import SimpleNamespace
+
+import pytest
 
 from entropic.display.progress import ProgressBar, progress_bar
 
@@ -17,6 +22,19 @@ def test_progress_bar_by_default_is_off_without_a_terminal(capsys):
         bar.add(done=10)
 
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("stream", ["none", "closed", "writes only"])
+def test_progress_bar_by_default_is_off_where_nothing_is_shown(monkeypatch, stream):
+    closed = io.StringIO()
+    closed.close()
+    streams = {"none": None, "closed": closed, "writes only": SimpleNamespace(write=len)}
+    monkeypatch.setattr(sys, "stderr", streams[stream])
+
+    with progress_bar(2) as bar:
+        bar.add(done=1)
+
+    assert (bar.done, bar._bar) == (1, None)
 
 
 def test_progress_bar_shows_the_counts(capsys):
