@@ -140,11 +140,15 @@ class Staging:
                         return oldest
                 self._waiting.append(oldest)
         with self._opened() as own:
-            slot = self.folder / str(self.made)
-            self.made += 1
             self._has_slots = True  # not before there is a folder, without which `is_gone`
-            # Never for the world to write, which finished runs are not taken from.
-            os.mkdir(slot.name, 0o775, dir_fd=own)
+            while True:
+                slot = self.folder / str(self.made)
+                self.made += 1
+                # One may be there: this process's from before the results folder was moved or copied.
+                with suppress(FileExistsError):
+                    # Never for the world to write, which finished runs are not taken from.
+                    os.mkdir(slot.name, 0o775, dir_fd=own)
+                    break
         self._has_new_names = True
         return slot
 

@@ -171,6 +171,26 @@ def test_moved_results_folder_is_found_without_a_write(database, tmp_path):
     assert rows_of(database)[0]["result_file"] == record.result_file
 
 
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_results_folder_at_another_place_takes_new_runs_of_the_same_process(database, tmp_path, how):
+    before = open_store(Pendulum, tmp_path, Runner(), database)
+    for swings in range(3):
+        before.run_or_retrieve({**PARAMS, "swings": swings})
+    (tmp_path / "new").mkdir()
+    (shutil.move if how == "moved" else shutil.copytree)(tmp_path / "results", tmp_path / "new" / "results")
+
+    store = open_store(Pendulum, tmp_path / "new", Runner(), database)
+    for swings in range(3, 6):
+        store.run_or_retrieve({**PARAMS, "swings": swings})
+    store.run({**PARAMS, "swings": 0})
+    records = store.sweep([{**PARAMS, "swings": swings} for swings in range(9)], progress=False)
+
+    assert {Path(record.result_file).parent for record in records} == {tmp_path / "new" / "results"}
+    assert all(Path(record.result_file).exists() for record in records)
+    assert not store.check(checksum=True)
+    store.close()
+
+
 def test_row_without_a_file_record_has_its_stored_path_while_something_is_there(sqlite, tmp_path):
     """Of a row that 2.3.0 wrote a copied folder may hold a namesake; where the file was moved, that is it."""
     store = open_store(Pendulum, tmp_path, Runner(), sqlite)
