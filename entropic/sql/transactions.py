@@ -9,6 +9,7 @@ the server has dropped all of it: such a block is over, and says so to every fur
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -62,7 +63,8 @@ class Transaction:
 
     Notes
     -----
-    Belongs to the thread that opened it; other threads and forked children have none.
+    Belongs to the thread that opened it; other threads and forked children have none. To other tasks of an event loop
+    in that thread it is an error.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Transaction:
         self._name = shown(url)
         self._file = file_of(url)
         self._pid = os.getpid()
+        self._task = _current_task()
         self._connection: Connection | None = None
         self._since = 0.0
         self._trouble: BaseException | None = None
@@ -148,6 +151,14 @@ class Transaction:
                 f"{first_line(self._trouble)}. Leave the block and run all of it again; "
                 "database.atomically(function) does that by itself"
             ) from self._trouble
+
+    def require_own_task(self) -> None:
+        """Raise `TransactionError` in another task of an event loop: what that wrote would be part of this block."""
+        if self._task is not None and self._task is not _current_task():
+            raise TransactionError(
+                f"another task of this thread's event loop has a transaction on {self._name} open, and awaits "
+                "something inside of it: await nothing in a transaction, or have it in a thread, by asyncio.to_thread"
+            )
 
     def spoil(self, error: BaseException) -> None:
         """Let the block come to nothing, because of *error*."""
@@ -296,7 +307,18 @@ blocks = _Blocks()
 def joined(token: str) -> Transaction | None:
     """Return the block of this thread on a database, if one is open."""
     there = blocks.open
-    return None if there is None else there.get(token)
+    block = None if there is None else there.get(token)
+    if block is not None:
+        block.require_own_task()
+    return block
+
+
+def _current_task() -> object | None:
+    """Return the task of asyncio's that this thread runs now, if it runs one."""
+    asyncio: Any = sys.modules.get("asyncio")
+    # A thread without a loop has none, and need not pay for the error that says so.
+    loop = asyncio._get_running_loop() if asyncio is not None else None
+    return None if loop is None else asyncio.current_task(loop)
 
 
 class opened:

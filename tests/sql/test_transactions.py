@@ -1,5 +1,6 @@
 """One transaction over several stores: all of a block is committed, or nothing of it."""
 
+import asyncio
 import logging
 import os
 import pickle
@@ -244,6 +245,50 @@ def test_other_threads_are_not_in_the_block(shared):
         thread.join()
 
     assert there == [False]
+
+
+def test_other_tasks_of_the_event_loop_are_not_in_the_block(sqlite_url):
+    database = Database(sqlite_url)
+    database.write(lambda connection: TABLE.create(connection))
+
+    async def block():
+        with database.transaction():
+            put(database, 1)
+            await asyncio.sleep(0.01)
+            put(database, 2)
+            assert numbers(database) == [1, 2]
+
+    async def other(use):
+        await asyncio.sleep(0.001)
+        with pytest.raises(
+            TransactionError, match="another task of this thread's event loop has a transaction"
+        ):
+            use()
+
+    def another_block():
+        with database.transaction():
+            pass
+
+    async def together():
+        await asyncio.gather(block(), other(lambda: put(database, 3)), other(another_block))
+        put(database, 4)
+
+    asyncio.run(together())
+    assert numbers(database) == [1, 2, 4]
+
+
+def test_task_that_a_block_runs_itself_is_in_it(sqlite_url):
+    database = Database(sqlite_url)
+    database.write(lambda connection: TABLE.create(connection))
+
+    async def work():
+        put(database, 1)
+
+    with database.transaction():
+        asyncio.run(work())
+        assert seen_outside(database) == []
+
+    assert numbers(database) == [1]
 
 
 def test_stores_that_were_given_the_same_url_are_in_one_block(sqlite_url):
