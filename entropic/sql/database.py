@@ -9,7 +9,6 @@ another one wrote in between, without waiting. Inside a block of `transaction` a
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
@@ -19,10 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
-from uuid import uuid4
 
 from sqlalchemy import URL, Connection, Engine
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 
 from entropic.errors import TransactionError
 from entropic.process.blocks import transparent
@@ -34,17 +32,16 @@ from entropic.sql.engines import (
     begin_anew,
     is_memory,
     is_replaced,
-    make_engine,
     normalise_url,
-    prepare,
     require_transactions,
     synchronous,
 )
 from entropic.sql.forks import keep_for_ever, statements
 from entropic.sql.held import Held
 from entropic.sql.outages import bytes_of, is_locked, is_lost, is_refused, is_transient
+from entropic.sql.shared_engines import adopt_engine, engine_of, forget_parents, is_made_here, token_of
 from entropic.sql.transactions import Transaction, forget_blocks, joined, opened, refuse_own_lock, within
-from entropic.sql.urls import parse_url, scrub_error, shown
+from entropic.sql.urls import parse_url, shown
 
 __all__ = ["Database", "DatabaseLike"]
 
@@ -55,9 +52,6 @@ T = TypeVar("T")
 ATTEMPTS = 10
 LARGE_BYTES = 1 << 16  # below that no server takes a statement for too large
 
-_engines: dict[str, Engine] = {}
-_engines_lock = threading.Lock()
-_ours: weakref.WeakSet[Engine] = weakref.WeakSet()  # engines made here; the others are the user's
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
@@ -90,15 +84,10 @@ class Database:
             self.__setstate__(url_or_engine.__getstate__())
             return
         if isinstance(url_or_engine, Engine):
-            url = url_or_engine.url
-            prepare(url_or_engine, _rest_all)
-            with _engines_lock:  # all that are given the same engine are in one block
-                known = [token for token, engine in _engines.items() if engine is url_or_engine]
-                token = known[0] if known else uuid4().hex
-                _engines[token] = url_or_engine
+            url, token = url_or_engine.url, adopt_engine(url_or_engine, _rest_all)
         else:
             url = normalise_url(parse_url(url_or_engine))
-            token = uuid4().hex if is_memory(url) else _token(url)
+            token = token_of(url)
         self._attach(url, token)
         if is_memory(url):
             self.engine  # noqa: B018  made here: what is unpickled elsewhere must not make another one
@@ -149,7 +138,7 @@ class Database:
     @property
     def has_own_engine(self) -> bool:
         """Whether the engine was made here of the URL, and not given by the user."""
-        return self.engine in _ours
+        return is_made_here(self.engine)
 
     @property
     def engine(self) -> Engine:
@@ -165,19 +154,8 @@ class Database:
                 raise RuntimeError(
                     "a database in memory (sqlite://) lives in the process that made it; use a file"
                 )
-            with _engines_lock:
-                if self._token not in _engines:
-                    made = _engines[self._token] = self._made()
-                    _ours.add(made)
-                self._engine = _engines[self._token]
+            self._engine = engine_of(self._token, self.url, _rest_all)
         return self._engine
-
-    def _made(self) -> Engine:
-        try:
-            return make_engine(self.url, _rest_all)
-        except (ArgumentError, ValueError, TypeError) as error:  # of an option in the query, which it repeats
-            scrub_error(error, self.url)
-            raise
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -554,10 +532,6 @@ class Database:
 DatabaseLike = Database | Engine | URL | str
 
 
-def _token(url: URL) -> str:
-    return hashlib.sha256(url.render_as_string(hide_password=False).encode()).hexdigest()
-
-
 def _rest_all() -> None:
     for database in _members(_databases):
         database.rest()
@@ -580,16 +554,11 @@ def _members(those: weakref.WeakSet[T]) -> list[T]:
 
 
 def _after_fork_in_child() -> None:
-    global _engines_lock
-    _engines_lock = threading.Lock()
     for database in list(_databases):
         database._forget_parent()
     keep_for_ever(forget_blocks())
     _at_fork.clear()
-    for engine in _engines.values():
-        if not is_memory(engine.url):
-            keep_for_ever(engine.pool)
-            engine.dispose(close=False)
+    forget_parents()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_at_fork.clear, after_in_child=_after_fork_in_child)
