@@ -57,7 +57,8 @@ def remove_registered(root: Path, key: Key, path: Path) -> None:
             _, *parts = Path(said[-1]).parent.parts
             with open_folder(Path("/"), *parts) as above:
                 remove_at(path.name, above)
-            os.unlink(name, dir_fd=folder)
+            if not os.path.lexists(path):  # a part of a folder may be another user's
+                os.unlink(name, dir_fd=folder)
 
 
 def unregistered(root: Path, key: Key, path: Path) -> str | None:

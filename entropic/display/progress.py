@@ -30,11 +30,8 @@ def progress_bar(total: int | None, enabled: bool | None = None) -> ProgressBar:
 def _is_terminal() -> bool:
     try:
         return sys.stderr.isatty()
-    except (
-        AttributeError,
-        ValueError,
-    ):  # there is none, as of a daemon; it was closed, or is a program's own
-        return False
+    except (AttributeError, ValueError):
+        return False  # there is none, as of a daemon; or it was closed, or is a program's own
 
 
 def _is_notebook() -> bool:

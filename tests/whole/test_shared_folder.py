@@ -399,3 +399,31 @@ def test_result_of_another_user_in_a_sticky_folder_is_followed_by_one_of_ones_ow
     assert [text for text in second["said"] if "was replaced and could not be removed" in text]
     assert deleted
     assert [text for text in why if "is yours to delete" in text]
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+    path.chmod(0o777)
+
+
+def fill_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "data").write_text("kept")
+
+
+def register_and_delete(place: Place, path: Path) -> tuple[int, list[str]]:
+    Store(write_file, cases.Sim, place.results, ".txt", place.url).register({"a": 1.0}, path)
+    return delete(place, write_file, ".txt")
+
+
+def test_registered_folder_that_another_user_has_files_in_is_said_to_stay(lab):
+    lab.folder.chmod(0o2777)
+    alice, bob = replace(ALICE, umask=0o022), replace(BOB, umask=0o002)
+    bob.does(make_folder, lab.folder / "measured")
+    alice.does(fill_folder, lab.folder / "measured" / "deep")
+
+    deleted, said = bob.does(register_and_delete, lab, lab.folder / "measured")
+
+    assert deleted
+    assert [text for text in said if "removed by its owner only" in text]
+    assert (lab.folder / "measured" / "deep" / "data").read_text() == "kept"
