@@ -20,6 +20,7 @@ __all__ = [
     "check_name",
     "check_poll",
     "check_ttl",
+    "check_version",
     "expiry",
     "is_store_key",
     "policy_of",
@@ -150,6 +151,13 @@ def check_kept(age_s: Any, count: Any) -> tuple[int, int]:
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ValueError(f"events_kept is how many events of a store are kept, 1 or more, not {count!r:.100}")
     return round(_seconds(age_s, "events_kept_s") * 1e6), count
+
+
+def check_version(version: Any) -> int:
+    """Return the version of a key."""
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise TypeError(f"a version is what get_with_version has given, not {version!r:.100}")
+    return version
 
 
 def check_poll(poll_s: Any) -> float:

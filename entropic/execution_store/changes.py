@@ -21,6 +21,7 @@ __all__ = [
     "add",
     "change",
     "change_held",
+    "change_version",
     "create",
     "delete",
     "describe",
@@ -76,6 +77,18 @@ def change(
     if is_written:
         events.record(connection, held, SET, [row.name])
     return is_written, held
+
+
+def change_version(
+    connection: Connection, store: Named, key: str, version: int, text: str, lifetime: Lifetime
+) -> tuple[bool, Held | None]:
+    """Write a value over that of a key that is there, and of this version; return whether it was written."""
+    row, held = locked(connection, store, key)
+    if row is None or held is None or row.version != version:
+        return False, held
+    rows.change(connection, row, rows.new_value(text, held.now) | lifetime.of_changed(held.now))
+    events.record(connection, held, SET, [key])
+    return True, held
 
 
 def change_held(

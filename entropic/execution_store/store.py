@@ -115,6 +115,24 @@ class ExecutionStore:
         """
         return self._service.compare_and_set_key(self.store_name, key, expected, value, ttl, policy)
 
+    def get_with_version(self, key: str) -> tuple[Any, int | None]:
+        """Return the value of a key and its version, which is another one after each write; of none ``(None, None)``.
+
+        As `ExecutionStoreService.get_key_with_version`.
+        """
+        return self._service.get_key_with_version(self.store_name, key)
+
+    def set_if_version(
+        self, key: str, value: Any, version: int | None, ttl: float | None = None, policy: str | None = None
+    ) -> bool:
+        """Store *value* if nobody has written since *version* was read; return whether it was stored.
+
+        As `ExecutionStoreService.set_key_if_version`; a new key has the store's policy.
+        """
+        return self._service.set_key_if_version(
+            self.store_name, key, value, version, ttl, policy, new_policy=self._default_policy
+        )
+
     def update(
         self,
         key: str,

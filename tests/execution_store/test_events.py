@@ -73,6 +73,8 @@ def test_each_kind_of_change_is_told_once_and_in_order(store, service, clock, he
         (lambda: store.compare_and_set("b", 1, 2), [("set", "b")]),
         (lambda: store.compare_and_set("b", 1, 2), []),
         (lambda: store.compare_and_set("nowhere", 1, 2), []),
+        (lambda: store.set_if_version("b", 2, store.get_with_version("b")[1]), [("set", "b")]),
+        (lambda: store.set_if_version("b", 2, 1), []),
         (lambda: store.update("b", str), [("set", "b")]),
         (lambda: store.update("new", str), [("set", "new")]),
         (lambda: store.update_ttl("a", 60), [("set", "a")]),
@@ -290,7 +292,7 @@ def test_subscriber_that_was_away_for_too_long_is_told(store, service, clock, sh
 
 
 def test_only_so_many_events_are_kept(shared, clock, monkeypatch):
-    monkeypatch.setattr("entropic.execution_store.service.PURGES_ONE_IN", 10)
+    monkeypatch.setattr("entropic.execution_store.contexts.PURGES_ONE_IN", 10)
     service = ExecutionStoreService(database=shared, clock=clock, events_kept=4)
     start = service.place("jobs")
     for number in range(19):

@@ -29,7 +29,7 @@ on_each = pytest.mark.parametrize("database_url", ["sqlite-file", "postgresql", 
 
 @pytest.mark.slow
 @on_each
-@pytest.mark.parametrize("how", ["update", "compare_and_set"])
+@pytest.mark.parametrize("how", ["update", "compare_and_set", "set_if_version"])
 def test_no_change_of_eight_processes_is_lost(database_url, how):
     store = ExecutionStore.create("counter", "d", database=database_url)
 

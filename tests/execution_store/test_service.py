@@ -18,7 +18,6 @@ from entropic.execution_store import (
     KeyPolicy,
     StoreDocument,
 )
-from entropic.execution_store import service as service_module
 from tests.support.counting import statements
 
 START = datetime.fromtimestamp(1.7e9, UTC)
@@ -352,7 +351,7 @@ def test_expired_keys_are_removed_with_stores_that_have_no_others(service, store
 
 
 def test_expired_keys_are_removed_with_every_so_many_changes(service, store, shared, clock, monkeypatch):
-    monkeypatch.setattr(service_module, "PURGES_ONE_IN", 3)
+    monkeypatch.setattr("entropic.execution_store.contexts.PURGES_ONE_IN", 3)
     store.set("a", 1, ttl=5)
     clock.advance(5)
     store.set("b", 1)
@@ -439,6 +438,56 @@ def test_value_that_was_written_meanwhile_is_compared_again(store):
     store.set("k", 1)
     assert store.compare_and_set("k", Sneaky(lambda: store.delete("k")), "mine") is False
     assert store.has("k") is False
+
+
+def test_version_is_another_one_after_each_write_and_what_has_another_is_not_set(service, store, clock):
+    assert store.get_with_version("k") == (None, None)
+    assert store.set_if_version("k", 1, None, ttl=60)
+    assert not store.set_if_version("k", 2, None)
+    value, first = store.get_with_version("k")
+    store.update_ttl("k", 90)
+    assert (value, store.get_with_version("k")) == (1, (1, first))
+
+    assert store.set_if_version("k", 2, first)
+    document = service.get_key("jobs", "k")
+    assert (document.value, document.expires_at, document.policy) == (2, START + seconds(90), KeyPolicy.EVICT)
+    assert not store.set_if_version("k", 3, first)
+    store.set("k", 2)
+    _, second = store.get_with_version("k")
+    store.set("k", 2)
+    assert not store.set_if_version("k", 3, second)
+    assert not store.set_if_version("nowhere", 3, second)
+    assert (store.get("k"), store.has("nowhere")) == (2, False)
+    assert store.set_if_version("k", 3, store.get_with_version("k")[1], policy="evict")
+    assert service.get_key("jobs", "k").policy is KeyPolicy.EVICT
+
+
+def test_key_that_expired_or_was_made_anew_has_no_former_version(store, clock):
+    store.set("k", 1, ttl=5)
+    _, version = store.get_with_version("k")
+    clock.advance(5)
+    assert store.get_with_version("k") == (None, None)
+    assert not store.set_if_version("k", 2, version)
+    assert store.set_if_version("k", 2, None)
+    assert not store.set_if_version("k", 3, version)
+    store.delete("k")
+    store.set("k", 1)
+    assert not store.set_if_version("k", 3, version)
+
+
+def test_new_key_has_the_policy_of_the_store_or_the_one_that_is_given(service):
+    store = ExecutionStore("jobs", service, "evict")
+    assert store.set_if_version("a", 1, None)
+    assert store.set_if_version("b", 1, None, policy="persist")
+    assert [service.get_key("jobs", key).policy.value for key in "ab"] == ["evict", "persist"]
+
+
+@pytest.mark.parametrize("version", [True, "1", 1.0])
+def test_what_is_no_version_is_refused(store, version):
+    store.set("k", 1)
+    with pytest.raises(TypeError, match="what get_with_version has given"):
+        store.set_if_version("k", 2, version)
+    assert store.get("k") == 1
 
 
 def test_key_that_expired_meanwhile_is_not_set(store, clock):

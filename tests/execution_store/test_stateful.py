@@ -96,6 +96,20 @@ class Machine(RuleBasedStateMachine):
                 self.entry(value, ttl, "evict") if ttl is not None else Entry(value, old.expires, old.policy)
             )
 
+    @rule(context=contexts, name=names, key=keys, value=values, ttl=ttls, is_late=st.booleans())
+    def set_if_version(self, context, name, key, value, ttl, is_late):
+        alive, store = self.entries(context, name), self.store(context, name)
+        was, version = store.get_with_version(key)
+        assert (was, version is None) == (alive[key].value if key in alive else None, key not in alive)
+        if is_late:
+            self.set(context, name, key, 1, None, "persist")
+        assert store.set_if_version(key, value, version, ttl) is not is_late
+        if not is_late:
+            entry = self.entry(value, ttl, "persist")
+            if ttl is None and key in alive:
+                entry = Entry(value, alive[key].expires, alive[key].policy)
+            alive[key] = entry
+
     @rule(context=contexts, name=names, key=keys)
     def update(self, context, name, key):
         alive = self.entries(context, name)

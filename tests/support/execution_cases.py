@@ -18,6 +18,11 @@ def count_up(url, how):
         if how == "update":
             store.update("n", lambda value: (value or 0) + 1)
             continue
+        if how == "set_if_version":
+            value, version = store.get_with_version("n")
+            while not store.set_if_version("n", (value or 0) + 1, version):
+                value, version = store.get_with_version("n")
+            continue
         store.set_if_absent("n", 0)
         while not store.compare_and_set("n", value := store.get("n"), value + 1):
             pass
