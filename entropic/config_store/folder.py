@@ -154,7 +154,16 @@ def _loader() -> Any:
     yaml = _yaml()
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
-        pass
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            # YAML forbids it, and its loader would take the last one without a word.
+            node, seen = super().compose_mapping_node(anchor), set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if (key.tag, key.value) in seen and key.value != "<<":
+                    raise yaml.composer.ComposerError(
+                        None, None, f"the key {key.value!r} is there twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+            return node
 
     def as_list(loader: Any, node: Any) -> list[Any]:
         items: list[Any] = loader.construct_sequence(node, deep=True)

@@ -77,6 +77,7 @@ def test_file_of_dacapos_is_read_as_it_is(store, tmp_path):
         ("", "no task config 'x' is stored"),
         ("!!python/object/apply:os.system ['false']\n", "is no YAML: could not determine a constructor"),
         ("a: &a [*a]\n", "cannot be read"),
+        ("name: x\nclip: 1.0\nclip: 2.0\n", r"is no YAML: the key 'clip' is there twice .*line 3"),
     ],
 )
 def test_file_with_a_mistake_says_what_is_wrong_and_where(store, tmp_path, text, error):
@@ -108,6 +109,14 @@ def test_name_that_looks_like_the_file_of_another_is_not_taken_for_that(store):
 
     assert [store.retrieve_task_config(name).clip for name in ("a/b", "a%2Fb")] == [1.0, 2.0]
     assert store.retrieve_task_config_names() == ["a%2Fb", "a/b"]
+
+
+def test_key_that_is_merged_from_elsewhere_may_be_given_again(store, tmp_path):
+    text = "many:\n  a: {b: &b {<<: {clip: 1.0}, clip: 2.0}}\n  c: {<<: *b, name: 1, '1': 2, 1: 3}\n"
+    (tmp_path / "tasks" / "x.yaml").write_text(text)
+
+    found = store.retrieve_task_config("x", strict=False)
+    assert found == {"many": {"a": {"b": {"clip": 2.0}}, "c": {"clip": 2.0, "name": 1, "1": 2, 1: 3}}}
 
 
 def test_time_in_a_file_is_what_its_field_says(store, tmp_path):
