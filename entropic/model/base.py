@@ -9,7 +9,6 @@ MariaDB: doubles, 64-bit integers, strings compared bytewise, UTC times to the m
 from __future__ import annotations
 
 import enum
-import gc
 import inspect
 import math
 import sys
@@ -52,6 +51,7 @@ from entropic.display.text import short
 from entropic.errors import ResultFileMissingError, SchemaError
 from entropic.model.annotations import Kind, Unsupported, column_problem, kind_of, shown
 from entropic.model.contents import contents_of
+from entropic.model.redefined import replace_former
 from entropic.model.tracked import TrackedDict
 from entropic.sql.columns import (
     ID_LENGTH,
@@ -171,7 +171,7 @@ class Base(DeclarativeBase):
         _refuse_hiding(cls)
         _refuse_values(cls)
         _refuse_expressions(cls)
-        _replace_former(cls)
+        replace_former(cls)
         documented = _documented(cls)
         of_users = cls.registry.type_annotation_map
         annotations = [kind.annotation for kind in documented.values() if kind.annotation not in of_users]
@@ -535,42 +535,6 @@ def _keep_values(table: Table) -> None:
                 column.server_default = None  # a bare text is no JSON
         else:
             column.type = exact_decimal(column.type, from_digits=SQLITE_DIGITS + 1)
-
-
-def _replace_former(cls: type[Base]) -> None:
-    """Make room for *cls* where a class of this identity was mapped before, or say whose table it would take."""
-    table_name = cls.__dict__.get("__tablename__")
-    former = [mapper.class_ for mapper in _mappers(cls) if mapper.class_.__name__ == cls.__name__]
-    for other in former:
-        if other.__module__ == cls.__module__:
-            # Not public, but the only way to forget one class; without it a cell that runs twice warns.
-            cls.registry._dispose_cls(other)
-    if not isinstance(table_name, str) or table_name not in cls.metadata.tables:
-        return
-    owner = _owner(cls, table_name)
-    if owner is not None and _name(owner) != _name(cls):
-        gc.collect()  # a class is part of a cycle: one that nobody holds any more may still be listed
-        owner = _owner(cls, table_name)
-    if owner is not None and _name(owner) != _name(cls):
-        raise SchemaError(
-            f"{_name(cls)} and {_name(owner)} both have the table {table_name!r}. "
-            "Give one of them another __tablename__."
-        )
-    cls.metadata.remove(cls.metadata.tables[table_name])
-
-
-def _owner(cls: type[Base], table_name: str) -> type[Any] | None:
-    table = cls.metadata.tables[table_name]
-    return next((mapper.class_ for mapper in _mappers(cls) if mapper.local_table is table), None)
-
-
-def _mappers(cls: type[Base]) -> list[Any]:
-    # Not `registry.mappers`: it raises for every later class once the definition of one has failed.
-    return [manager.mapper for manager in list(cls.registry._managers) if manager.is_mapped]
-
-
-def _name(cls: type[Any]) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def table_key(model: type[Any]) -> str:
