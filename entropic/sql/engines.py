@@ -6,7 +6,7 @@ import os
 import re
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -61,6 +61,14 @@ FILE_TROUBLES = {  # what SQLite says, and what that means for the folder or the
 }
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p", "afs"}
 
+_NOTHING: Mapping[str, str] = {}
+_SETTINGS = {  # of PostgreSQL: whatever a server, a database or a role has, values come back as they were stored
+    "TimeZone": "UTC",  # in another one the first and the last day that Python knows have no time
+    "DateStyle": "ISO, MDY",  # psycopg reads no times in another one
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",  # with less a double loses its last digits
+}
+
 _prepared: weakref.WeakSet[Engine] = weakref.WeakSet()
 _files: weakref.WeakKeyDictionary[Engine, SQLiteFile] = weakref.WeakKeyDictionary()
 
@@ -80,7 +88,7 @@ def make_engine(url: URL, rest: Callable[[], None]) -> Engine:
         # Whatever the server's default: a poller must see what others commit meanwhile.
         arguments["isolation_level"] = "READ COMMITTED"
         engine = _created(url, **arguments)
-    prepare(engine, rest)
+    prepare(engine, rest, settings=_SETTINGS)
     return engine
 
 
@@ -112,8 +120,8 @@ def _announce(path: Path) -> None:
         log.info("making the database %s", path)
 
 
-def prepare(engine: Engine, rest: Callable[[], None]) -> None:
-    """Add what entropic asks of an engine, once."""
+def prepare(engine: Engine, rest: Callable[[], None], *, settings: Mapping[str, str] = _NOTHING) -> None:
+    """Add what entropic asks of an engine, once; *settings* are PostgreSQL's, for each session."""
     if engine in _prepared:
         return
     _prepared.add(engine)
@@ -121,7 +129,7 @@ def prepare(engine: Engine, rest: Callable[[], None]) -> None:
     if engine.dialect.name != "sqlite":
         event.listen(engine, "do_connect", Connector(engine.url, rest))
         if engine.dialect.driver == "psycopg":
-            event.listen(engine, "connect", _prepare_psycopg)
+            event.listen(engine, "connect", partial(_prepare_psycopg, settings))
         return
     file = _files[engine] = SQLiteFile(engine.url, is_memory=is_memory(engine.url))
     event.listen(engine, "do_connect", partial(_connect_sqlite, engine.url, file))
@@ -150,13 +158,15 @@ def why_unreadable(engine: Engine) -> str | None:
     return None if file is None else file.trouble()
 
 
-def _prepare_psycopg(connection: Any, record: Any) -> None:
-    """Let psycopg prepare no statements on the server where a pooler, such as PgBouncer, is in between.
+def _prepare_psycopg(settings: Mapping[str, str], connection: Any, record: Any) -> None:
+    """Set up a session, in one round trip.
 
-    There the next transaction may be on another connection to the server, which has none of that name, or another one.
+    Where a pooler, such as PgBouncer, is in between, psycopg is to prepare no statements on the server: the next
+    transaction may be on another connection to it, which has none of that name, or another one.
     """
     former, connection.autocommit = connection.autocommit, True
-    (backend,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+    made = "".join(f", set_config('{name}', '{value}', false)" for name, value in settings.items())
+    backend = connection.execute(f"SELECT pg_backend_pid(){made}").fetchone()[0]
     connection.autocommit = former
     if backend != connection.info.backend_pid:  # what the pooler says for itself
         connection.prepare_threshold = None

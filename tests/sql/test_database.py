@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import weakref
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from entropic import Database, Store
+from entropic import Base, Database, Mapped, Store, output
 from entropic.process.patience import Patience
 from entropic.sql import outages
 from tests.support import protocol_cases as cases
@@ -29,6 +30,14 @@ from tests.support.protocol_cases import Place, Sim
 from tests.support.waiting import wait_for
 
 A = {"a": 1.5}
+
+
+class Session(Base):
+    __tablename__ = "sessions"
+    step: Mapped[float]
+    at: Mapped[datetime]
+    span: Mapped[timedelta]
+    third: Mapped[float | None] = output()
 
 
 def scalar(database: Database, sql: str):
@@ -569,6 +578,42 @@ class Unreachable:
             return real(*arguments, **keywords)
 
         dialect.connect = connect
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "extra_float_digits=0",
+        "DateStyle=German",
+        "IntervalStyle=iso_8601",
+        "TimeZone=Asia/Tokyo",
+        "TimeZone=EST",
+    ],
+)
+def test_values_come_back_as_they_were_stored_whatever_postgresql_is_set_to(postgres_url, tmp_path, setting):
+    def write(params: Any) -> dict[str, float]:
+        Path(params["result_file"]).touch()
+        return {"third": 1 / 3}
+
+    url = make_url(postgres_url).update_query_dict({"options": f"-c {setting}"})
+    store = Store(write, Session, tmp_path, ".txt", url)
+    given = [
+        {
+            "step": 0.1 + 0.2,
+            "at": datetime.max.replace(tzinfo=UTC),
+            "span": timedelta(days=1, microseconds=1),
+        },
+        {"step": 1e-7 / 3, "at": datetime.min.replace(tzinfo=UTC), "span": timedelta(days=-400, hours=5)},
+    ]
+
+    for params in given:
+        store.run_or_retrieve(params)
+        record = store.retrieve(params)
+        assert {name: getattr(record, name) for name in params} == params
+        assert record.third == 1 / 3
+        assert record.created_at.tzinfo is not None
+    assert len(store.records()) == 2
+    store.close()
 
 
 class OfPooler(psycopg.ConnectionInfo):
