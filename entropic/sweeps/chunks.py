@@ -18,6 +18,7 @@ from entropic.process.scripts import name_of_main, sent_by
 from entropic.runs.inside import outside
 from entropic.runs.jobs import WorkerDied
 from entropic.sweeps.cuts import CutShort
+from entropic.sweeps.prepared import Prepared
 from entropic.values.arrays import make_masked, masked_parts
 
 __all__ = [
@@ -95,12 +96,18 @@ def as_ticketed(work: Any) -> Ticketed | None:
     return work if isinstance(work, Ticketed) else None
 
 
-def dump_work(work: Work) -> bytes:
-    """Pickle *work* by value where need be, or raise a ClusterError that names the part that does not pickle."""
+def dump_work(work: Work, prepared: Prepared | None = None) -> bytes:
+    """Pickle *work* by value where need be, or raise a ClusterError that names the part that does not pickle.
+
+    Parameters
+    ----------
+    prepared : Prepared, optional
+        What is to be found in the processes that it is for.
+    """
     import cloudpickle
 
     try:
-        return bytes(cloudpickle.dumps((name_of_main(), work)))
+        return bytes(cloudpickle.dumps((name_of_main(), work, prepared)))
     except Exception as error:  # a __reduce__ of the user's may raise anything
         raise ClusterError(
             f"{_blame(work, 'the work')} cannot be pickled for another process ({type(error).__name__}: {error}). "
@@ -174,7 +181,10 @@ def run_timed(work: Work, jobs: list[Any], sweep: str | None = None) -> Reply:
 def _load_work(payload: bytes) -> tuple[str, Work]:
     import cloudpickle
 
-    script, work = cloudpickle.loads(payload)
+    prepared: Prepared | None
+    script, work, prepared = cloudpickle.loads(payload)  # at once: only so both have the same globals
+    if prepared is not None:
+        prepared.adopt()
     return script, work
 
 

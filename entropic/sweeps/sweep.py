@@ -43,11 +43,12 @@ from entropic.runs.result_table import ResultTable
 from entropic.runs.tenure import Tenure
 from entropic.sweeps.backends import backend_for
 from entropic.sweeps.backends.base import Backend, SerialBackend
-from entropic.sweeps.backends.executor import RunsHere, is_thread_of, prepares_processes
+from entropic.sweeps.backends.executor import RunsHere, is_thread_of
 from entropic.sweeps.backends.task_notes import NotedWork
 from entropic.sweeps.backends.tickets import TicketedWork
 from entropic.sweeps.cuts import Outcomes, run_noted, run_whole
 from entropic.sweeps.plan import Plan, make_plan
+from entropic.sweeps.prepared import initializer_of
 from entropic.sweeps.result import SweepOptions, SweepResult
 from entropic.sweeps.tasks import Tasks
 from entropic.sweeps.window import BackendLost, dispatch
@@ -227,7 +228,7 @@ class Sweep(Generic[ModelT]):
             raise ClusterError(
                 f"the cluster failed: {said}. What is finished is stored: sweep again"
             ) from cause
-        if prepares_processes(self._options.executor):
+        if initializer_of(self._options.executor) is not None:
             raise ClusterError(
                 f"the executor failed: {said}. Its initializer prepares each of its processes and was not called in "
                 "this one, so that nothing is run here. What is finished is stored: sweep again with a new executor"

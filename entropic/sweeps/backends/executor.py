@@ -26,8 +26,9 @@ from entropic.sweeps.chunks import (
     run_chunk,
     run_timed,
 )
+from entropic.sweeps.prepared import initializer_of, prepared_by
 
-__all__ = ["ExecutorBackend", "RunsHere", "is_thread_of", "prepares_processes"]
+__all__ = ["ExecutorBackend", "RunsHere", "is_thread_of"]
 
 log = get_logger(__name__)
 
@@ -56,12 +57,6 @@ def _this_thread() -> tuple[str, int]:
     return this_process().owner, threading.get_ident()
 
 
-def prepares_processes(executor: Executor | None) -> bool:
-    """Whether processes of an executor do something before all else: what a run counts on is nowhere but there."""
-    is_prepared = getattr(executor, "_initializer", None) is not None
-    return is_prepared and not isinstance(executor, ThreadPoolExecutor)
-
-
 class ExecutorBackend(Backend):
     """Run chunks in an executor of the user's, which is never shut down here.
 
@@ -81,7 +76,9 @@ class ExecutorBackend(Backend):
         self._threads = isinstance(executor, ThreadPoolExecutor)
         self._tickets = as_ticketed(work)
         self._work = work
-        self._payload = b"" if self._threads else dump_work(work)
+        initializer = initializer_of(executor)
+        self._is_prepared = initializer is not None
+        self._payload = b"" if self._threads else dump_work(work, prepared_by(initializer))
 
     def slots(self) -> int:
         return self._slots
@@ -92,7 +89,7 @@ class ExecutorBackend(Backend):
                 return self._submit(jobs)
             except BrokenExecutor:
                 # None of ours need take the place of threads, or can of what is prepared.
-                if self._threads or prepares_processes(self._executor):
+                if self._threads or self._is_prepared:
                     raise
                 log.warning("The executor's pool is broken; going on with %d new processes", self._slots)
                 self._pool = PoolBackend(self._payload, self._slots)
