@@ -7,7 +7,9 @@ back since: what is stored gives way, unless the caller says otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise, takewhile
 from typing import Any, Literal, NamedTuple, get_args
 
 from entropic.disk.names import is_text
@@ -30,6 +32,9 @@ __all__ = [
 OnBehind = Literal["overwrite", "merge", "error"]
 
 NO_LABEL = -1
+_ASCENDS = (
+    "_entropic_ascends"  # attribute of statistics: a list that was looked at, and how many there were in it
+)
 SUBSAMPLE = 1000  # iterations that a subsample has, or a few more
 
 
@@ -87,33 +92,44 @@ def plan_training(stats: TrainingStats, until: int, on_behind: OnBehind) -> Trai
     Raises
     ------
     ValueError
-        If the iterations to be stored do not ascend.
+        If the iterations do not ascend.
     AlreadyExistsError
         If *stats* do not reach further, and that is an error.
     """
     _check(on_behind)
     if not stats.iteration_stats:
         return None
+    _require_ascending(stats)
     given = stats.trained_until()
     if given > until:
-        return TrainingChange(_ascending(stats, until))
+        return TrainingChange(_rows_from(stats, until))
     _refuse_behind(on_behind, "training", given, until)
-    rows = _ascending(stats, 0)
+    rows = _rows_from(stats, 0)
     return TrainingChange(rows, replaces=on_behind == "overwrite", merges=on_behind == "merge")
 
 
-def _ascending(stats: TrainingStats, begin: int) -> list[tuple[int, float, float]]:
-    # From the end: a training that goes on has millions of iterations that are stored already.
-    rows: list[tuple[int, float, float]] = []
-    for one in reversed(stats.iteration_stats):
-        if one.iteration < begin:
-            break
-        if rows and one.iteration >= rows[-1][0]:
+def _require_ascending(stats: TrainingStats) -> None:
+    # Of a training that goes on, with millions of iterations, only those that came since the last call are looked at.
+    given = stats.iteration_stats
+    known, count = getattr(stats, _ASCENDS, (None, 0))
+    begin = count - 1 if known is given and 0 < count <= len(given) else 0
+    for before, after in pairwise(given[begin:]):
+        if after.iteration <= before.iteration:
             raise ValueError(
-                f"iteration {rows[-1][0]} comes after {one.iteration}, and they must ascend: nothing was stored. "
-                "TrainingStats.add_iteration_stats keeps them so"
+                f"iteration {after.iteration} comes after {before.iteration}, and they must ascend: nothing was "
+                "stored. TrainingStats.add_iteration_stats keeps them so"
             )
-        rows.append((one.iteration, float(one.loss), float(one.time)))
+    with suppress(AttributeError):  # of an object that takes none
+        setattr(stats, _ASCENDS, (given, len(given)))
+
+
+def _rows_from(stats: TrainingStats, begin: int) -> list[tuple[int, float, float]]:
+    # From the end, for the same reason.
+    last = reversed(stats.iteration_stats)
+    rows = [
+        (one.iteration, float(one.loss), float(one.time))
+        for one in takewhile(lambda one: one.iteration >= begin, last)
+    ]
     rows.reverse()
     return rows
 

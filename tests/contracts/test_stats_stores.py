@@ -144,11 +144,27 @@ def test_what_to_do_when_behind_is_one_of_three(store, run, iterations):
 
 def test_iterations_that_do_not_ascend_are_refused_and_nothing_is_lost(store, run):
     store.store_training_stats(run, training(range(3)))
-    for iterations in ([0, 4, 3, 5], [5, 5], [7, 6, 8], [1, 0]):
+    for iterations in ([0, 4, 3, 5], [5, 5], [7, 6, 8], [1, 0], [20, 1, 30], [1, 0, 5]):
         with pytest.raises(ValueError, match="they must ascend: nothing was stored"):
             store.store_training_stats(run, training(iterations))
 
     assert store.retrieve_training_stats(run) == training(range(3))
+
+
+def test_iterations_that_came_since_a_training_was_stored_must_ascend_too(store, run):
+    stats = training(range(3))
+    store.store_training_stats(run, stats)
+    for iterations in ([9, 1, 12], [2], [5, 5]):
+        grown = training(iterations).iteration_stats
+        stats.iteration_stats.extend(grown)
+        with pytest.raises(ValueError, match="they must ascend: nothing was stored"):
+            store.store_training_stats(run, stats)
+        del stats.iteration_stats[3:]
+    stats.add_iteration_stats(TrainingIterationStats(1, 0.5, 0.1))
+    stats.add_iteration_stats(TrainingIterationStats(3, 0.5, 0.1))
+    store.store_training_stats(run, stats)
+
+    assert [one.iteration for one in store.retrieve_training_stats(run).iteration_stats] == [0, 1, 2, 3]
 
 
 def test_nan_infinities_and_the_rarest_doubles_are_kept(store, run):
