@@ -124,13 +124,24 @@ def resume_point(run_name: str, options: Options | None = None) -> int:
     )
 
 
-def delete_run(run_name: str, options: Options | None = None, *, force: bool = False) -> None:
+def delete_run(
+    run_name: str,
+    options: Options | None = None,
+    *,
+    configs: ConfigStore | None = None,
+    stats: StatsStore | None = None,
+    weights: LocalWeightsStore | None = None,
+    arrays: LocalArrayStore | None = None,
+    force: bool = False,
+) -> None:
     """Delete all that there is of a run: its config, statistics, weights and arrays. Its parts stay.
 
     Parameters
     ----------
     options : Options, optional
         As of `create_config_store`.
+    configs, stats, weights, arrays : optional
+        Stores that have it. Default: each as the options say.
     force : bool
         Whether to delete it even if another run starts from its weights.
 
@@ -145,17 +156,19 @@ def delete_run(run_name: str, options: Options | None = None, *, force: bool = F
 
     Notes
     -----
-    With rows, those of all stores go in one transaction, and files after it; arrays of a delete that was killed go with
-    the next one. With files nothing holds them together: the config goes last, so that what is left can be deleted
-    again.
+    With rows, those of all stores on one database go in one transaction, and files after it; arrays of a delete that
+    was killed go with the next one. With files nothing holds them together: the config goes last, so that what is left
+    can be deleted again.
     """
     options = options or Options()
-    configs, stats = create_config_store(options), create_stats_store(options)
-    weights, arrays = create_weights_store(options), create_array_store(options)
+    configs = create_config_store(options) if configs is None else configs
+    stats = create_stats_store(options) if stats is None else stats
+    weights = create_weights_store(options) if weights is None else weights
+    arrays = create_array_store(options) if arrays is None else arrays
     if not force:
         _refuse_in_use(configs, run_name)
-    with claim_run(run_name, options):
-        database = _database(options)
+    database: Database = next(one.database for one in (configs, stats, weights) if hasattr(one, "database"))
+    with claim_training(database, run_name, lease_s=options.lease_s, wait_timeout_s=0.0):
 
         def work() -> int:
             count = stats.delete_training_stats(run_name) + stats.delete_validation_scores(run_name)
@@ -169,7 +182,7 @@ def delete_run(run_name: str, options: Options | None = None, *, force: bool = F
         count += arrays.remove_run(run_name) + weights.remove_exported(run_name)
     if not count:
         raise ConfigNotFoundError(
-            f"there is nothing of a run {run_name!r} in {configs}, nor in {options.runs_base_dir}"
+            f"there is nothing of a run {run_name!r} in {configs}, nor in {weights.basedir}"
         )
 
 

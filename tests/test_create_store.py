@@ -210,6 +210,32 @@ def test_deleted_run_is_gone_from_all_stores_and_another_stays(options, kind):
         delete_run("r", made)
 
 
+@BOTH
+def test_run_is_deleted_from_the_stores_that_are_given(options, kind, tmp_path):
+    made = options(kind)
+    own = Options(
+        type=kind, runs_base_dir=tmp_path / "own" / "runs", db_url=f"sqlite:///{tmp_path / 'own.sqlite3'}"
+    )
+    for one in (made, own):
+        train(one, "r", 3, [3])
+    before = left(made, "r")
+    stores = {
+        "configs": create_config_store(own),
+        "stats": create_stats_store(own),
+        "weights": create_weights_store(own),
+        "arrays": create_array_store(own),
+    }
+
+    with claim_run("r", own), pytest.raises(ClaimTimeoutError, match="is being trained"):
+        delete_run("r", made, **stores)
+    delete_run("r", made, **stores)
+
+    assert left(own, "r") == set()
+    assert left(made, "r") == before
+    with pytest.raises(ConfigNotFoundError, match="there is nothing of a run 'r'"):
+        delete_run("r", made, **stores)
+
+
 def test_run_whose_name_is_too_long_for_a_folder_can_be_deleted(options):
     made, name = options("sql"), "ä" * 255
     train(made, name, 3, [3])
