@@ -56,6 +56,7 @@ from entropic.sql.columns import (
     UTCDateTime,
     texts_of,
 )
+from entropic.sql.limits import is_deeper, json_levels
 from entropic.sql.widths import (
     DECIMAL_DIGITS,
     SQLITE_DIGITS,
@@ -80,6 +81,7 @@ __all__ = [
     "kind_of",
     "plain_scalar",
     "require_held",
+    "require_levels",
     "within",
 ]
 
@@ -171,6 +173,13 @@ def require_held(capacity: Capacity, document: Any) -> None:
     """Raise `Refused` unless a JSON column holds a *document*."""
     if (reason := capacity.refusal_of_document(document)) is not None:
         raise Refused(reason)
+
+
+def require_levels(document: Any, dialect: Dialect) -> None:
+    """Raise `Refused` if a *document* has more levels than JSON in the database, which is asked once it is known."""
+    levels = json_levels(dialect)
+    if levels is not None and is_deeper(document, levels - 1):  # one more has the attempt, of all parameters
+        raise Refused(f"is nested deeper than the {levels - 1} levels that JSON in this database has for it")
 
 
 def _cast_not_null(column: Column[Any], dialect: Dialect) -> Caster:

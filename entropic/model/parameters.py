@@ -28,6 +28,7 @@ from entropic.model.coercion import (
     is_float,
     kind_of,
     require_held,
+    require_levels,
     within,
 )
 from entropic.model.identities import Documented, Identity
@@ -340,6 +341,7 @@ class Parameters:
             document = documents.of(value if value is None else p.contents(value))  # type: ignore[misc]
             if p.capacity is not None:
                 require_held(p.capacity, document.stored)
+            require_levels(document.stored, self._dialect)
         except (Refused, BadValue) as reason:
             raise ParameterError(f"{self._name}.{p.name}{_place(reason)} {reason}") from reason.__cause__
         except NoForm as reason:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import Dialect, Table
 from sqlalchemy.exc import DBAPIError
@@ -16,7 +17,7 @@ from sqlalchemy.sql.elements import quoted_name
 
 from entropic.errors import SchemaError
 
-__all__ = ["explained_limits", "free_name", "quote_columns", "require_names"]
+__all__ = ["explained_limits", "free_name", "is_deeper", "json_levels", "quote_columns", "require_names"]
 
 # Reserved by some release of PostgreSQL, MariaDB or MySQL, and not quoted by every release of SQLAlchemy.
 _WORDS = """
@@ -30,6 +31,27 @@ RESERVED_WORDS = frozenset(_WORDS.split())
 TOO_WIDE = frozenset({1074, 1117, 1118})  # MySQL: a column too long, too many of them, a row too large
 # Of every table of PostgreSQL's.
 SYSTEM_COLUMNS = frozenset({"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"})
+
+
+def json_levels(dialect: Dialect) -> int | None:
+    """Return how many levels JSON may have in a database; None for any number.
+
+    MariaDB's ``JSON_VALID``, which its JSON columns check, knows 31, and MySQL 100.
+    """
+    if dialect.name not in {"mysql", "mariadb"}:
+        return None
+    return 31 if getattr(dialect, "is_mariadb", False) else 100
+
+
+def is_deeper(document: Any, levels: int) -> bool:
+    """Whether a document of JSON has more levels of lists and objects."""
+    if not isinstance(document, list | dict):
+        return False
+    if levels == 0:
+        return True
+    return any(
+        is_deeper(one, levels - 1) for one in (document.values() if isinstance(document, dict) else document)
+    )
 
 
 def quote_columns(table: Table) -> None:

@@ -761,7 +761,8 @@ OBJECTS = [
     ("{'a': 1}", "types.MappingProxyType({'a': 1})", U, "turn it into a dict"),
     ("1", "float('nan')", E, "JSON has no NaN"),
     ("1", "nested(201)", U, "deeper than 200 levels"),
-    ("nested(199)", "nested(198)", D, "nesting counts"),
+    ("nested(29)", "nested(28)", D, "nesting counts"),
+    ("nested(30)", "nested(199)", D, "MariaDB's JSON holds 30 levels of it, MySQL's 99", ON_MYSQL),
 ]
 
 DEFAULT_DICTS = [
