@@ -288,7 +288,7 @@ class LocalArrayStore(ArrayStore):
             # In a container of the former format none of another would be listed.
             _write(zarr, own / NEW, values, {"zarr_format": version} | options)
             put(own, f"{container.name}/{path}", allow)
-        return zarr.open_array(container, path=path, mode="r+")
+        return self._opened(array_identifier, "r+")
 
     def open(self, array_identifier: LocalArrayIdentifier, mode: str = "r") -> Any:
         """Return an array as `zarr.Array`, of which only what is asked for is read.
@@ -313,11 +313,23 @@ class LocalArrayStore(ArrayStore):
                 f"an array is opened with the mode 'r' or 'r+', not {mode!r}: to put another one in its place, call "
                 "store_array with overwrite=True"
             )
-        zarr = self._zarr()
-        container, path = self._there(array_identifier)
-        array = zarr.open_array(container, path=path, mode=mode)
+        array = self._opened(array_identifier, mode)
+        container, path = self._checked(array_identifier)
         require_plain_codecs(array, str(container / path))
         return array
+
+    def _opened(self, identifier: LocalArrayIdentifier, mode: str) -> Any:
+        """Return an array that is there, by now or when it has been replaced, perhaps once more while it is opened."""
+        zarr = self._zarr()
+        for left in reversed(range(_TRIES)):
+            container, path = self._there(identifier)
+            try:
+                return zarr.open_array(container, path=path, mode=mode)
+            except FileNotFoundError:
+                is_damaged = (container / path).is_dir() and not is_array(container / path)
+                if is_damaged or not left:
+                    raise
+        raise RuntimeError("unreachable")
 
     def _there(self, identifier: LocalArrayIdentifier) -> tuple[Path, str]:
         """Return container and path of an array that is there, by now or when it has been replaced."""
