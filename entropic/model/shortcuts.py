@@ -31,6 +31,7 @@ from entropic.sql.columns import (
     UTCDateTime,
     texts_of,
 )
+from entropic.sql.limits import FEWEST_LEVELS, json_levels
 from entropic.values.documents import MARKER
 from entropic.values.hashing import canonical, hasher_of, rounded_apart
 from entropic.values.parameter_documents import DEPTH, DIGITS_BITS, Documents, alike
@@ -240,12 +241,14 @@ def _document(parameters: Parameters, p: Param) -> Callable[[Any, list[Documents
     """
     contents: Any = p.contents
     is_whole, says_nothing = p.capacity is None, _says_nothing(p, parameters.dialect)
+    # Which server it is may not be known yet: what one of them has no room for the general way decides.
+    begin = 0 if json_levels(parameters.dialect) is None else DEPTH - (FEWEST_LEVELS - 1)
 
     def typed(value: Any, shared: list[Documents]) -> tuple[Any, str]:
         if is_whole and value is not None:
             made = value if says_nothing and type(value) is dict else contents(value)
             try:
-                return made, _key_text(made, 0)
+                return made, _key_text(made, begin)
             except (Unusual, TypeError):  # keys that are no text cannot be sorted
                 pass
         if not shared:

@@ -17,7 +17,15 @@ from sqlalchemy.sql.elements import quoted_name
 
 from entropic.errors import SchemaError
 
-__all__ = ["explained_limits", "free_name", "is_deeper", "json_levels", "quote_columns", "require_names"]
+__all__ = [
+    "FEWEST_LEVELS",
+    "explained_limits",
+    "free_name",
+    "is_deeper",
+    "json_levels",
+    "quote_columns",
+    "require_names",
+]
 
 # Reserved by some release of PostgreSQL, MariaDB or MySQL, and not quoted by every release of SQLAlchemy.
 _WORDS = """
@@ -28,6 +36,7 @@ parallel parse_vcol_expr percent_rank portion qualify rank recursive ref_system_
 stats_auto_recalc stats_persistent stats_sample_pages system system_user tablesample vector window within
 """
 RESERVED_WORDS = frozenset(_WORDS.split())
+FEWEST_LEVELS = 31  # of JSON, in MariaDB
 TOO_WIDE = frozenset({1074, 1117, 1118})  # MySQL: a column too long, too many of them, a row too large
 # Of every table of PostgreSQL's.
 SYSTEM_COLUMNS = frozenset({"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"})
@@ -36,11 +45,11 @@ SYSTEM_COLUMNS = frozenset({"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"})
 def json_levels(dialect: Dialect) -> int | None:
     """Return how many levels JSON may have in a database; None for any number.
 
-    MariaDB's ``JSON_VALID``, which its JSON columns check, knows 31, and MySQL 100.
+    MariaDB's ``JSON_VALID``, which its JSON columns check, knows `FEWEST_LEVELS`, and MySQL 100.
     """
     if dialect.name not in {"mysql", "mariadb"}:
         return None
-    return 31 if getattr(dialect, "is_mariadb", False) else 100
+    return FEWEST_LEVELS if getattr(dialect, "is_mariadb", False) else 100
 
 
 def is_deeper(document: Any, levels: int) -> bool:
