@@ -91,17 +91,20 @@ def test_dispatch_on_a_broken_executor_goes_on_with_its_own_processes(tmp_path, 
 
 
 class NotingTrace(Trace):
-    """Refuses a task that was begun, as the work of a Store does."""
+    """Refuses a task that was begun and has not ended, as the work of a Store does."""
 
     def for_task(self, task):
         return partial(self.once, task)
 
     def once(self, task, jobs):
+        note = Path(f"{self.path}-{task}")
         try:
-            open(f"{self.path}-{task}", "x").close()
+            note.touch(exist_ok=False)
         except FileExistsError:
             raise WorkerDied("it was begun before") from None
-        return self(jobs)
+        outcomes = self(jobs)
+        note.unlink()  # what has ended may be asked for again: it may have been lost with its worker
+        return outcomes
 
     def death(self, task):
         return None
